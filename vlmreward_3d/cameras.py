@@ -1,0 +1,204 @@
+"""Cameras in MVDream's convention: z up, camera-to-world columns [right, up, -forward].
+
+Azimuth 0 puts the camera on the +x axis, looking at the origin; azimuth grows counter-clockwise
+seen from above. Angles are degrees in every public function; `Cameras.fov` is in radians.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Cameras", "look_at", "orbit", "sample_rings"]
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """N pinhole cameras with square pixels and a centred principal point.
+
+    Attributes:
+        c2w: (N, 4, 4) float camera-to-world matrices, columns [right, up, -forward, position].
+        fov: (N,) vertical fields of view in radians.
+    """
+
+    c2w: Tensor
+    fov: Tensor
+
+    def __post_init__(self) -> None:
+        if self.c2w.ndim != 3 or self.c2w.shape[1:] != (4, 4) or self.fov.shape != (len(self.c2w),):
+            raise ValueError(
+                f"received c2w {tuple(self.c2w.shape)} and fov {tuple(self.fov.shape)}; "
+                "expected (N, 4, 4) and (N,); stack one matrix and one angle per camera"
+            )
+
+    def __len__(self) -> int:
+        return len(self.c2w)
+
+    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Cameras:
+        return Cameras(self.c2w[index], self.fov[index])
+
+    def to(self, *args, **kwargs) -> Cameras:
+        """Move both tensors, with the arguments of `torch.Tensor.to`."""
+        return Cameras(self.c2w.to(*args, **kwargs), self.fov.to(*args, **kwargs))
+
+    @property
+    def positions(self) -> Tensor:
+        """(N, 3) camera centres in the world."""
+        return self.c2w[:, :3, 3]
+
+    def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Rays through the pixel centres (at +0.5).
+
+        Args:
+            height: Rows of the image, the top one first.
+            width: Columns, the left one first.
+
+        Returns:
+            Origins and unit directions in the world, both (N, height, width, 3), in the dtype and
+            on the device of `c2w`. Differentiable to `c2w` and `fov`.
+        """
+        kind = {"dtype": self.c2w.dtype, "device": self.c2w.device}
+        row = (torch.arange(height, **kind) + 0.5 - height / 2) * (2 / height)
+        column = (torch.arange(width, **kind) + 0.5 - width / 2) * (2 / height)
+        down, right = torch.meshgrid(row, column, indexing="ij")
+        slope = torch.tan(self.fov / 2)[:, None, None]
+        local = torch.stack([right * slope, -down * slope, -torch.ones_like(right * slope)], dim=-1)
+        directions = torch.einsum("nij,nhwj->nhwi", self.c2w[:, :3, :3], local)
+        directions = torch.nn.functional.normalize(directions, dim=-1)
+        return self.positions[:, None, None].expand_as(directions), directions
+
+    def condition(self) -> Tensor:
+        """The (N, 16) camera condition of MVDream: c2w, row by row, the position at unit length."""
+        matrix = self.c2w.clone()
+        matrix[:, :3, 3] = torch.nn.functional.normalize(self.positions, dim=-1)
+        return matrix.flatten(1)
+
+    @staticmethod
+    def turntable(
+        n: int,
+        elevation: float = 15.0,
+        distance: float = 3.0,
+        fov: float = 40.0,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Cameras:
+        """`n` cameras on one circle, azimuth 0 first; angles in degrees."""
+        azimuth = torch.arange(n, dtype=dtype, device=device) * (360 / n)
+        return orbit(azimuth, elevation, distance, fov)
+
+
+def look_at(
+    eye: Tensor,
+    target: Tensor | Sequence[float] = (0.0, 0.0, 0.0),
+    up: Tensor | Sequence[float] = (0.0, 0.0, 1.0),
+) -> Tensor:
+    """Camera-to-world matrices of cameras at `eye` that look at `target`.
+
+    Args:
+        eye: (N, 3) positions.
+        target: (3,) or (N, 3) points to look at, different from `eye`.
+        up: (3,) direction that is up in the image; where it is parallel to the view, +x is.
+
+    Returns:
+        (N, 4, 4), columns [right, up, -forward, position], in the dtype and device of `eye`.
+    """
+    target = torch.as_tensor(target, dtype=eye.dtype, device=eye.device).expand_as(eye)
+    upward = torch.as_tensor(up, dtype=eye.dtype, device=eye.device).expand_as(eye)
+    backward = torch.nn.functional.normalize(eye - target, dim=-1)
+    right = torch.linalg.cross(upward, backward)
+    parallel = right.norm(dim=-1, keepdim=True) < 1e-6 * upward.norm(dim=-1, keepdim=True)
+    aside = torch.zeros_like(eye)
+    aside[:, 0] = 1
+    right = torch.where(parallel, torch.linalg.cross(aside, backward), right)
+    right = torch.nn.functional.normalize(right, dim=-1)
+    c2w = torch.zeros(len(eye), 4, 4, dtype=eye.dtype, device=eye.device)
+    columns = [right, torch.linalg.cross(backward, right), backward, eye]
+    c2w[:, :3] = torch.stack(columns, dim=-1)
+    c2w[:, 3, 3] = 1
+    return c2w
+
+
+def orbit(
+    azimuth: Tensor | float,
+    elevation: Tensor | float,
+    distance: Tensor | float,
+    fov: Tensor | float,
+) -> Cameras:
+    """Cameras on spheres around the origin, looking at it.
+
+    Args:
+        azimuth: Degrees, scalar or (N,); 0 is +x, 90 is +y.
+        elevation: Degrees above the horizon, scalar or (N,).
+        distance: World units from the origin, scalar or (N,).
+        fov: Vertical field of view in degrees, scalar or (N,).
+
+    Returns:
+        N cameras, in the dtype and on the device of the first tensor given (float32 otherwise).
+    """
+    given = [x for x in (azimuth, elevation, distance, fov) if isinstance(x, Tensor)]
+    kind = {"dtype": given[0].dtype, "device": given[0].device} if given else {}
+    parts = [torch.as_tensor(x, **kind) for x in (azimuth, elevation, distance, fov)]
+    parts = [x if x.is_floating_point() else x.to(torch.get_default_dtype()) for x in parts]
+    around, above, radius, angle = torch.broadcast_tensors(*(x.reshape(-1) for x in parts))
+    around, above, angle = torch.deg2rad(around), torch.deg2rad(above), torch.deg2rad(angle)
+    outward = torch.stack(
+        [above.cos() * around.cos(), above.cos() * around.sin(), above.sin()], dim=-1
+    )
+    return Cameras(look_at(radius[:, None] * outward), angle.clone())
+
+
+def sample_rings(
+    n_rings: int,
+    views_per_ring: int,
+    *,
+    fov_deg: tuple[float, float],
+    elevation_deg: tuple[float, float],
+    scale: tuple[float, float],
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Cameras:
+    """Random groups of equally spaced views, as MVDream was trained on.
+
+    Within a ring the views share elevation, field of view and distance; view i has the azimuth
+    360 (u + i) / n - 180 with one u ~ U(0, 1) per ring. The distance is s / tan(fov / 2), so that
+    a ball of radius s just fills the picture whatever the field of view.
+
+    Args:
+        n_rings: Number of independent rings.
+        views_per_ring: Views in each.
+        fov_deg: Range of the uniform field of view, degrees.
+        elevation_deg: Range of the uniform elevation, degrees.
+        scale: Range of the uniform s.
+        generator: Source of the four draws; they are made on its device (CPU by default).
+        dtype: Of the result.
+        device: Of the result.
+
+    Returns:
+        n_rings * views_per_ring cameras, ring by ring.
+    """
+    where = generator.device if generator is not None else torch.device("cpu")
+    draws = torch.rand(4, n_rings, generator=generator, device=where, dtype=dtype).to(device)
+
+    def uniform(index: int, bounds: tuple[float, float]) -> Tensor:
+        return bounds[0] + (bounds[1] - bounds[0]) * draws[index]
+
+    elevation, fov, size = (
+        uniform(1, elevation_deg),
+        uniform(2, fov_deg),
+        uniform(3, scale),
+    )
+    view = torch.arange(views_per_ring, dtype=dtype, device=device)
+    azimuth = 360 * (draws[0, :, None] + view) / views_per_ring - 180
+    distance = size / torch.tan(fov * (math.pi / 360))
+    return orbit(
+        azimuth.flatten(),
+        elevation.repeat_interleave(views_per_ring),
+        distance.repeat_interleave(views_per_ring),
+        fov.repeat_interleave(views_per_ring),
+    )

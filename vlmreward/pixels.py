@@ -1,0 +1,171 @@
+"""The contract of every image that enters the package: float, RGB, channels first, in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["MAX_ASPECT_RATIO", "SLACK", "check_images", "check_values", "flatten_views"]
+
+SLACK = 1 / 128
+"""How far outside [0, 1] a value may lie: renderers and decoders overshoot a little in half
+precision (1/128 is the step of bfloat16 above 1). A real mistake of range is much larger."""
+
+MAX_ASPECT_RATIO = 200
+"""Images longer and thinner than this are refused, as by Qwen's own processor."""
+
+
+def _check_one(image: Any, what: str, dims: int) -> None:
+    """Type, dtype and shape of one tensor of images; costs no synchronisation."""
+    layout = {3: "(3, H, W)", 4: "(B, 3, H, W)", 5: "(B, V, 3, H, W)"}
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(
+            f"{what} is a {type(image).__name__}; expected a torch.Tensor: "
+            "convert it, e.g. torch.from_numpy(array).permute(2, 0, 1) / 255"
+        )
+    if not image.is_floating_point():
+        raise TypeError(
+            f"{what} has dtype {image.dtype}; expected a floating dtype with values in [0, 1]: "
+            "pass images.float() / 255"
+        )
+    if image.ndim != dims or image.shape[-3] != 3:
+        remedy = "pass RGB with the channels first"
+        if image.ndim == 3 and dims == 4:
+            remedy = "pass a single image as image[None]"
+        elif image.ndim == dims and image.shape[-1] == 3:
+            remedy = "move the channels first, e.g. images.movedim(-1, -3)"
+        elif image.ndim == dims and image.shape[-3] == 1:
+            remedy = "repeat the gray channel, e.g. images.expand(..., 3, -1, -1)"
+        elif image.ndim == dims and image.shape[-3] == 4:
+            remedy = "composite over a background, e.g. rgb * a + (1 - a)"
+        raise ValueError(
+            f"{what} has shape {tuple(image.shape)}; expected {layout[dims]}: {remedy}"
+        )
+    if image.numel() == 0:
+        raise ValueError(
+            f"{what} has shape {tuple(image.shape)}, which is empty; expected at least one image "
+            "of at least one pixel: skip the call for an empty batch"
+        )
+    height, width = image.shape[-2:]
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ValueError(
+            f"{what} is {height}x{width}, an aspect ratio of "
+            f"{max(height, width) / min(height, width):.0f}; expected at most {MAX_ASPECT_RATIO}: "
+            "crop it or pad it"
+        )
+
+
+def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
+    """Refuse NaN, infinities and values further than ``SLACK`` outside [0, 1].
+
+    One pass over the pixels and, on a GPU, one synchronisation for all of them.
+
+    Args:
+        images: a tensor of any shape or a sequence of them, on one device.
+
+    Raises:
+        ValueError: says what range was received and what to do.
+    """
+    tensors = [images] if isinstance(images, torch.Tensor) else images
+    with torch.no_grad():
+        ends = [torch.stack(t.detach().aminmax()).float() for t in tensors]
+        low, high = zip(*torch.stack(ends).tolist())
+    lowest, highest = min(low), max(high)
+    # A NaN compares false with everything, so ask for what is right and negate; it can hide from
+    # min() and max() among several tensors, hence each end is looked at
+    if all(a >= -SLACK and b <= 1 + SLACK for a, b in zip(low, high)):
+        return
+    if not all(-float("inf") < v < float("inf") for v in (*low, *high)):
+        raise ValueError(
+            "images contain NaN or infinite values; expected finite values in [0, 1]: "
+            "look upstream, e.g. with torch.autograd.set_detect_anomaly(True)"
+        )
+    if lowest >= -1 - SLACK and highest <= 1 + SLACK:
+        remedy = "if they are in [-1, 1] pass (images + 1) / 2, otherwise images.clamp(0, 1)"
+    elif lowest >= 0 and highest <= 255:
+        remedy = "if they are 8-bit levels pass images / 255"
+    else:
+        remedy = "pass images before any mean/std normalisation, or images.clamp(0, 1)"
+    raise ValueError(
+        f"images have values from {lowest:.4g} to {highest:.4g}; expected [0, 1]: {remedy}"
+    )
+
+
+def check_images(
+    images: torch.Tensor | Sequence[torch.Tensor], *, values: bool = True
+) -> None:
+    """Refuse anything but a batch of images as the processors take it.
+
+    Args:
+        images: floating ``(B, 3, H, W)`` in [0, 1], or a non-empty sequence of ``(3, H, W)`` of
+            different sizes on one device.
+        values: also look at the values (see ``check_values``).
+
+    Raises:
+        TypeError: not a tensor, or an integer or boolean dtype.
+        ValueError: shape, channel count, emptiness, aspect ratio or values.
+    """
+    if isinstance(images, torch.Tensor):
+        _check_one(images, "images", 4)
+    elif isinstance(images, (list, tuple)):
+        if not images:
+            raise ValueError(
+                "images is an empty list; expected at least one (3, H, W) tensor: "
+                "skip the call for an empty batch"
+            )
+        for i, image in enumerate(images):
+            _check_one(image, f"images[{i}]", 3)
+    else:
+        _check_one(images, "images", 4)
+    if values:
+        check_values(images)
+
+
+def flatten_views(
+    images: Any, *, values: bool = True
+) -> tuple[torch.Tensor | list[torch.Tensor], list[int]]:
+    """Queries of one or several views -> all images in a row, and how many each query has.
+
+    Args:
+        images: floating, in [0, 1]: ``(B, 3, H, W)`` for one image a query, ``(B, V, 3, H, W)``
+            for V views a query; a list of ``(3, H, W)`` for one image of its own size a query; a
+            list of lists of ``(3, H, W)``, or of ``(V, 3, H, W)`` tensors, for several.
+        values: also look at the values (see ``check_values``).
+
+    Returns:
+        ``(N, 3, H, W)`` or a list of N tensors ``(3, H, W)``, and B counts that sum to N. No copy.
+
+    Raises:
+        TypeError, ValueError: as ``check_images``.
+    """
+    if isinstance(images, torch.Tensor):
+        _check_one(images, "images", 5 if images.ndim == 5 else 4)
+        counts = [images.shape[1] if images.ndim == 5 else 1] * len(images)
+        if values:
+            check_values(images)
+        return (images.flatten(0, 1) if images.ndim == 5 else images), counts
+    if not isinstance(images, (list, tuple)):
+        _check_one(images, "images", 4)
+    flat: list[torch.Tensor] = []
+    counts = []
+    for i, query in enumerate(images):
+        if isinstance(query, (list, tuple)):
+            if not query:
+                raise ValueError(
+                    f"images[{i}] is an empty list; expected at least one view: drop that query"
+                )
+            for j, view in enumerate(query):
+                _check_one(view, f"images[{i}][{j}]", 3)
+            views = list(query)
+        elif isinstance(query, torch.Tensor) and query.ndim == 4:
+            _check_one(query, f"images[{i}]", 4)
+            views = list(query)
+        else:
+            _check_one(query, f"images[{i}]", 3)
+            views = [query]
+        flat += views
+        counts.append(len(views))
+    check_images(flat, values=values)
+    return flat, counts

@@ -1,0 +1,51 @@
+"""Losses on what was rendered that keep geometry sane, as pure functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["opacity_entropy", "orientation_loss", "sparsity_loss", "total_variation"]
+
+
+def orientation_loss(
+    weights: Tensor, normals: Tensor, directions: Tensor, opacity: Tensor
+) -> Tensor:
+    """Penalty on visible surfaces that face away (Ref-NeRF, Eq. 11; stop-gradient on weights).
+
+    sum sg(w) max(n . d, 0)^2 over the samples, divided by the number of rays with opacity > 0.
+
+    Args:
+        weights: (L, S) contributions; no gradient flows to them.
+        normals: (L, S, 3) unit normals, outward.
+        directions: (L, 3) unit ray directions, away from the camera.
+        opacity: (L, 1) or (L,).
+
+    Returns:
+        Scalar, 0 without visible rays; differentiable to the normals.
+    """
+    away = (normals * directions[:, None]).sum(dim=-1).clamp_min(0)
+    rays = (opacity.detach() > 0).sum().clamp_min(1)
+    return (weights.detach() * away.square()).sum() / rays
+
+
+def opacity_entropy(opacity: Tensor) -> Tensor:
+    """Mean binary entropy of opacities in [0, 1], in nats: pushes fog to be there or not.
+
+    The gradient is finite everywhere: opacities are kept 1e-3 away from 0 and 1.
+    """
+    p = opacity.clamp(1e-3, 1 - 1e-3)
+    return -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+
+
+def sparsity_loss(opacity: Tensor) -> Tensor:
+    """Mean of sqrt(opacity^2 + 0.01): prefers images in which less is opaque."""
+    return (opacity.square() + 0.01).sqrt().mean()
+
+
+def total_variation(volume: Tensor) -> Tensor:
+    """Mean squared difference between neighbours of a volume (N, C, D, H, W), summed over axes."""
+    return sum(
+        (volume.diff(dim=axis).square().mean() for axis in (2, 3, 4)),
+        start=torch.zeros((), dtype=volume.dtype, device=volume.device),
+    )

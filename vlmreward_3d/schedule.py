@@ -1,0 +1,57 @@
+"""Numbers that change over a run, written relative to its length."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+__all__ = ["Schedule"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A piecewise-linear function of a run's progress, constant beyond its first and last point.
+
+    Attributes:
+        points: (progress, value) pairs, progress in [0, 1] ascending. Two points at one progress
+            make a jump; the later one counts from there on.
+
+    Example:
+        The paper's weight of the reward (Sec. 5.1: 300 to 1 over 10,000 of 15,000 steps):
+
+        >>> weight = Schedule.ramp(300, 1, until=2 / 3)
+        >>> [round(weight(p), 6) for p in (0, 1 / 3, 2 / 3, 1)]
+        [300.0, 150.5, 1.0, 1.0]
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        points = tuple((float(at), float(value)) for at, value in self.points)
+        object.__setattr__(self, "points", points)
+        positions = [at for at, _ in points]
+        if not points or positions != sorted(positions) or positions[0] < 0 or positions[-1] > 1:
+            raise ValueError(
+                f"received points {points}; expected (progress, value) pairs with progress "
+                "ascending within [0, 1]; divide steps by the length of the run"
+            )
+
+    @classmethod
+    def constant(cls, value: float) -> Schedule:
+        """The same value throughout."""
+        return cls(((0.0, value),))
+
+    @classmethod
+    def ramp(cls, start: float, end: float, *, until: float = 1.0) -> Schedule:
+        """From `start` to `end` over the share `until` of the run, then `end`."""
+        return cls(((0.0, start), (until, end)))
+
+    def __call__(self, progress: float) -> float:
+        """The value at a progress in [0, 1]; step i of n is at i / n."""
+        after = bisect_right([at for at, _ in self.points], progress)
+        if after == 0:
+            return self.points[0][1]
+        if after == len(self.points):
+            return self.points[-1][1]
+        (left, low), (right, high) = self.points[after - 1], self.points[after]
+        return low + (high - low) * (progress - left) / (right - left)

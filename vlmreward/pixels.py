@@ -93,9 +93,7 @@ def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
     )
 
 
-def check_images(
-    images: torch.Tensor | Sequence[torch.Tensor], *, values: bool = True
-) -> None:
+def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool = True) -> None:
     """Refuse anything but a batch of images as the processors take it.
 
     Args:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -262,9 +261,7 @@ class _ResizeUint8(torch.autograd.Function):
         return grad, None, None
 
 
-def resize_uint8(
-    x: torch.Tensor, size: tuple[int, int], filter: str = "bicubic"
-) -> torch.Tensor:
+def resize_uint8(x: torch.Tensor, size: tuple[int, int], filter: str = "bicubic") -> torch.Tensor:
     """Resize as torch's CPU kernel resizes uint8 images, on floats that stand for them.
 
     Follows its fixed-point arithmetic: integer weights of a precision chosen per size, the width

@@ -16,9 +16,7 @@ def _split(image: torch.Tensor, layout: _Layout) -> torch.Tensor:
     patch, merge, _ = layout
     batch, channels, height, width = image.shape
     unit = patch * merge
-    return image.view(
-        batch, channels, height // unit, merge, patch, width // unit, merge, patch
-    )
+    return image.view(batch, channels, height // unit, merge, patch, width // unit, merge, patch)
 
 
 class _ToPatches(torch.autograd.Function):

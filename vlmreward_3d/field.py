@@ -146,6 +146,8 @@ class BakedVolume:
 
     def _lookup(self, points: Tensor, volume: Tensor) -> Tensor:
         count = len(points)
+        if count == 0:
+            return volume.new_zeros(0, volume.shape[1])
         grid = points.detach() / self.bound
         grid = F.pad(grid, (0, 0, 0, -count % _SLICES)).view(_SLICES, 1, 1, -1, 3)
         values = F.grid_sample(

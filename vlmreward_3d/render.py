@@ -13,7 +13,7 @@ from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.field import FieldSamples
 from vlmreward_3d.sampler import OccupancyGrid, RaySamples, sample_rays
 
-__all__ = ["Composite", "Rendering", "composite", "render"]
+__all__ = ["Composite", "RenderedRays", "Rendering", "composite", "render", "render_rays"]
 
 Query = Callable[[Tensor], FieldSamples]
 Shader = Callable[[FieldSamples, Tensor], Tensor]
@@ -39,18 +39,18 @@ class Composite:
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """N images, channels first.
+class RenderedRays:
+    """N rays, of which L met occupied space.
 
     Attributes:
-        rgb: (N, 3, H, W) in [0, 1], on the background.
-        opacity: (N, 1, H, W) in [0, 1].
-        depth: (N, 1, H, W) distance from the camera, world units; 0 where nothing is.
-        normals: (N, 3, H, W) world-space mean normals, length <= 1, or None without normals.
-        samples: The samples that were used.
-        composite: The same per ray that met occupied space, with the weights of its samples.
+        rgb: (N, 3) on the background.
+        opacity: (N, 1) in [0, 1].
+        depth: (N, 1) distance from the origin, world units; 0 where nothing is.
+        normals: (N, 3) world-space mean normals, length <= 1, or None without normals.
+        samples: The samples that were used, S on each of the L rays.
+        composite: The sums along the L rays, with their samples' weights.
         field: What the field said at the samples, P = L * S.
-        directions: (L, 3) directions of these rays.
+        directions: (L, 3) directions of the L rays.
     """
 
     rgb: Tensor
@@ -61,6 +61,25 @@ class Rendering:
     composite: Composite
     field: FieldSamples
     directions: Tensor
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """N images, channels first; the attributes of `RenderedRays` in the shape of images.
+
+    Attributes:
+        rgb: (N, 3, H, W) in [0, 1] up to rounding, on the background.
+        opacity: (N, 1, H, W).
+        depth: (N, 1, H, W).
+        normals: (N, 3, H, W), or None.
+        rays: The same ray by ray, images one after the other, rows first.
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normals: Tensor | None
+    rays: RenderedRays
 
 
 def composite(
@@ -95,36 +114,33 @@ def composite(
     )
 
 
-def render(
+def render_rays(
     query: Query,
     grid: OccupancyGrid,
-    cameras: Cameras,
-    height: int,
-    width: int,
+    origins: Tensor,
+    directions: Tensor,
     *,
     n_samples: int,
-    background: Tensor | None = None,
+    background: Tensor,
     shader: Shader | None = None,
     generator: torch.Generator | None = None,
-) -> Rendering:
-    """Render a field from N cameras.
+) -> RenderedRays:
+    """Render a field along rays.
 
     Args:
         query: The field: points (P, 3) to `FieldSamples`, such as a baked field.
         grid: Where there is something to see.
-        cameras: N cameras.
-        height: Rows.
-        width: Columns.
+        origins: (N, 3); not differentiable.
+        directions: (N, 3) unit vectors; not differentiable.
         n_samples: Samples on each ray that meets occupied space.
-        background: (N, 3) or (3,) colours in [0, 1]; white if not given.
+        background: (N, 3) or (3,) colours in [0, 1].
         shader: Turns field samples and their positions (P, 3) into colours (P, 3); the field's own
             colours without it.
         generator: CPU source of the samples' places; without it they are regular.
 
     Returns:
-        The images; differentiable to whatever `query` is differentiable to, and to `background`.
+        What the rays see; differentiable to whatever `query` is, and to `background`.
     """
-    origins, directions = (x.reshape(-1, 3) for x in cameras.rays(height, width))
     samples = sample_rays(grid, origins, directions, n_samples, generator=generator)
     seen = directions[samples.rays]
     points = origins[samples.rays, None] + samples.middles[..., None] * seen[:, None]
@@ -140,22 +156,74 @@ def render(
         None if field.normals is None else field.normals.view(*layout, 3),
     )
 
-    def image(values: Tensor) -> Tensor:
-        everywhere = values.new_zeros(len(origins), values.shape[1])
-        everywhere = everywhere.index_copy(0, samples.rays, values)
-        return everywhere.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
+    def everywhere(values: Tensor) -> Tensor:
+        empty = values.new_zeros(len(origins), values.shape[1])
+        return empty.index_copy(0, samples.rays, values)
 
-    opacity = image(result.opacity)
-    if background is None:
-        background = origins.new_ones(3)
-    behind = background.expand(len(cameras), 3)[:, :, None, None]
-    return Rendering(
-        rgb=image(result.rgb) + behind * (1 - opacity),
+    opacity = everywhere(result.opacity)
+    return RenderedRays(
+        rgb=everywhere(result.rgb) + background * (1 - opacity),
         opacity=opacity,
-        depth=image(result.depth),
-        normals=None if result.normals is None else image(result.normals),
+        depth=everywhere(result.depth),
+        normals=None if result.normals is None else everywhere(result.normals),
         samples=samples,
         composite=result,
         field=field,
         directions=seen,
+    )
+
+
+def render(
+    query: Query,
+    grid: OccupancyGrid,
+    cameras: Cameras,
+    height: int,
+    width: int,
+    *,
+    n_samples: int,
+    background: Tensor | None = None,
+    shader: Shader | None = None,
+    generator: torch.Generator | None = None,
+) -> Rendering:
+    """Render a field from N cameras; see `render_rays`.
+
+    Args:
+        query: The field.
+        grid: Where there is something to see.
+        cameras: N cameras.
+        height: Rows.
+        width: Columns.
+        n_samples: Samples on each ray that meets occupied space.
+        background: (N, 3) or (3,) colours in [0, 1]; white if not given.
+        shader: Turns field samples and their positions into colours.
+        generator: CPU source of the samples' places.
+
+    Returns:
+        The images.
+    """
+    origins, directions = (x.reshape(-1, 3) for x in cameras.rays(height, width))
+    if background is None:
+        background = origins.new_ones(3)
+    if background.ndim == 2:
+        background = background.repeat_interleave(height * width, dim=0)
+    rays = render_rays(
+        query,
+        grid,
+        origins,
+        directions,
+        n_samples=n_samples,
+        background=background,
+        shader=shader,
+        generator=generator,
+    )
+
+    def image(values: Tensor) -> Tensor:
+        return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
+
+    return Rendering(
+        rgb=image(rays.rgb),
+        opacity=image(rays.opacity),
+        depth=image(rays.depth),
+        normals=None if rays.normals is None else image(rays.normals),
+        rays=rays,
     )

@@ -1,8 +1,8 @@
 """Gradients of score distillation, as pure functions of what a denoiser said.
 
 Everything here is in the denoiser's own space (latents, or pixels in [-1, 1]) with a
-variance-preserving process: z_t = sqrt(abar) z + sqrt(1 - abar) eps. Arguments of shape (N, C, H, W)
-are N images; `alpha_bar` is (N,), or a scalar for all.
+variance-preserving process: z_t = sqrt(abar) z + sqrt(1 - abar) eps. Arguments of shape
+(N, C, H, W) are N images; `alpha_bar` is (N,), or a scalar for all.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def classifier_free_guidance(unconditional: Tensor, conditional: Tensor, scale: 
 def rescale_guidance(
     guided: Tensor, conditional: Tensor, factor: float, group_size: int = 1
 ) -> Tensor:
-    """Bring a guided prediction back towards the conditional one's spread (Lin et al., 2024, Eq. 15-16).
+    """Bring a guided prediction back to the conditional one's spread (Lin et al., 2024, Eq. 15-16).
 
     Args:
         guided: (N, C, H, W) predicted originals with guidance.
@@ -79,5 +79,5 @@ def sds_gradient(predicted_noise: Tensor, noise: Tensor, weight: Tensor) -> Tens
 
 
 def x0_reconstruction_gradient(latents: Tensor, original: Tensor) -> Tensor:
-    """Gradient (N, C, H, W) of 0.5 ||z - sg(x0)||^2 / N to z (MVDream, Eq. 4)."""
+    """Gradient (N, C, H, W) of 0.5 ||z - sg(x0)||^2 / N to z (MVDream's loss)."""
     return (latents - original.detach()) / len(latents)

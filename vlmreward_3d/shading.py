@@ -1,4 +1,4 @@
-"""Colours from albedo, normals and a light (DreamFusion, Eq. 4), as pure functions."""
+"""Colours from albedo, normals and a light (DreamFusion, Sec. 3.1), as pure functions."""
 
 from __future__ import annotations
 

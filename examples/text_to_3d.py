@@ -1,0 +1,110 @@
+"""Make a 3D asset from a text, on a laptop:
+
+    python examples/text_to_3d.py "a red cube on top of a blue sphere"
+
+The folder of the run gets config.json, metrics.jsonl, views.png, turntable.mp4, mesh.glb,
+reward.png and the checkpoint. Ctrl-C stops it; the same command with --resume goes on.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+
+PRESETS = ("blocks",)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Text to 3D with a VLM's reward (VLM3D).")
+    parser.add_argument("prompt", metavar="PROMPT", help='for example "a red cube"')
+    parser.add_argument("--preset", choices=PRESETS, default="blocks", help="default: blocks")
+    parser.add_argument("--steps", type=positive, help="length of the run; default: the preset's")
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<prompt>")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    existing.add_argument("--overwrite", action="store_true", help="replace the run in DIR")
+    parser.add_argument("--no-vlm", action="store_true", help="score distillation alone")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
+    parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
+    options = parser.parse_args(arguments)
+    slug = re.sub(r"[^a-z0-9]+", "-", options.prompt.lower()).strip("-")[:60]
+    if not slug and options.out is None:
+        parser.error(f"received the prompt {options.prompt!r}; expected some words; or pass --out")
+    options.out = options.out or Path("outputs") / slug
+    return options
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"received {text!r}; expected a whole number >= 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"received {text!r}; expected a whole number >= 0")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    command = [
+        sys.executable if not arguments else "python",
+        sys.argv[0],
+        *(arguments or sys.argv[1:]),
+    ]
+    again = shlex.join(
+        ["python", *[a for a in command[1:] if a not in ("--resume", "--overwrite")]]
+    )
+
+    # after parsing, so that --help and mistakes answer at once
+    import torch
+
+    from vlmreward_3d import presets
+    from vlmreward_3d.train import RunError, RunFolder, Stopped, train
+    from vlmreward_3d.vlm3d import VLM3D, Diverged
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    chosen = {"seed": options.seed, "with_vlm": not options.no_vlm}
+    if options.steps:
+        chosen["steps"] = options.steps
+    try:
+        config = getattr(presets, options.preset)(options.prompt, **chosen)
+        folder = RunFolder(options.out, config, resume=options.resume, overwrite=options.overwrite)
+        denoiser, reward = load_teachers(config, options.device)
+        model = VLM3D(config, denoiser, reward, device=options.device)
+        train(model, folder)
+
+        from vlmreward_3d.export import export_all
+
+        files = export_all(folder.path, model, folder.metrics())
+        folder.finish()
+    except (RunError, Diverged, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (Stopped, KeyboardInterrupt) as error:
+        print(f"{error or 'stopped'}; to go on: {again} --resume", file=sys.stderr)
+        return 130
+    print("\n".join(str(file) for file in files))
+    return 0
+
+
+def load_teachers(config, device):
+    from vlmreward_3d.diffusion.pixel import PixelMultiView
+
+    denoiser = PixelMultiView.from_pretrained(config.denoiser).to(device)
+    if config.vlm is None:
+        return denoiser, None
+    from vlmreward import YesNoReward
+
+    reward = YesNoReward(
+        config.vlm, prompt=config.vlm_prompt, pixels=config.vlm_pixels, device=device
+    )
+    return denoiser, reward
+
+
+if __name__ == "__main__":
+    sys.exit(main())

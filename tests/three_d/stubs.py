@@ -1,0 +1,77 @@
+"""Teachers small enough to reason about, and a configuration that runs in seconds."""
+
+import dataclasses
+import math
+
+import torch
+from solids import cast
+from torch import Tensor
+
+from vlmreward_3d.cameras import Cameras, look_at
+from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.presets import blocks
+
+
+class OracleDenoiser:
+    """Sees the true picture of the solids, whatever noise it is shown.
+
+    The camera condition has no distance and no field of view, so both are fixed here.
+    """
+
+    n_views = 4
+    fov_deg = 40.0
+    scale = 0.9
+
+    def __init__(self, size: int = 32) -> None:
+        self.size = size
+        self.alphas_cumprod = torch.linspace(0.9999, 0.01, 1000)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        return torch.zeros(len(texts), 2, 3)
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, self.size) * 2 - 1
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        assert text.shape == (len(noisy), 2, 3)
+        fov = math.radians(self.fov_deg)
+        eye = cameras.view(-1, 4, 4)[:, :3, 3] * (self.scale / math.tan(fov / 2))
+        seen = Cameras(look_at(eye), torch.full((len(eye),), fov))
+        target = cast(seen, self.size, torch.ones(len(eye), 3)) * 2 - 1
+        abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return (noisy - abar.sqrt() * target) / (1 - abar).sqrt()
+
+
+class RandomDenoiser(OracleDenoiser):
+    """A frozen random convolution: cheap, and sensitive to everything it is given."""
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__(size)
+        generator = torch.Generator().manual_seed(0)
+        self.kernel = 0.2 * torch.randn(3, 3, 3, 3, generator=generator)
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        view = cameras.sum(dim=1).view(-1, 1, 1, 1) + t.view(-1, 1, 1, 1) / 1000
+        return torch.nn.functional.conv2d(noisy, self.kernel, padding=1) * (1 + 0.1 * view)
+
+
+def redness(images: Tensor, text: str) -> Tensor:
+    """A reward (B,) that likes red where it is asked for."""
+    sign = 1.0 if "red" in text else -1.0
+    mean = images.mean(dim=(1, 3, 4))
+    return sign * 4 * (mean[:, 0] - mean[:, 1:].mean(dim=1))
+
+
+def tiny(**changes) -> VLM3DConfig:
+    """The preset, shrunk to milliseconds a step."""
+    small = {
+        "steps": 12,
+        "resolution": 16,
+        "field_resolutions": (4, 8),
+        "occupancy_resolution": 8,
+        "occupancy_every": 3,
+        "samples_per_ray": 6,
+        "denoiser": "stub",
+        "vlm": "stub",
+    }
+    return dataclasses.replace(blocks("a red cube"), **small | changes)

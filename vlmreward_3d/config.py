@@ -1,0 +1,150 @@
+"""Everything that decides the outcome of a run, in one flat record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from vlmreward_3d.schedule import Schedule
+
+__all__ = ["VLM3DConfig"]
+
+_OFF = Schedule.constant(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLM3DConfig:
+    """The settings of one run. `vlmreward_3d.presets` holds functions that return one.
+
+    Attributes:
+        prompt: What to make.
+        negative_prompt: What the denoiser is guided away from.
+        seed: Of everything random.
+        steps: Length of the run; every `Schedule` is relative to it.
+
+        denoiser: Where the score-distillation teacher comes from.
+        vlm: Where the reward comes from; None for score distillation alone.
+        vlm_prompt: The question put to the VLM: one of `vlmreward`'s named prompts, or a text with
+            the field {text}.
+        vlm_pixels: How far the reward's image processor follows the 8-bit path.
+
+        rings: Independent groups of views per step.
+        views_per_ring: Views in each, the denoiser's group size.
+        resolution: Side of the rendered images in pixels.
+        fov_deg: Range of the field of view, degrees.
+        elevation_deg: Range of the elevation, degrees.
+        scale: Range of s in the distance s / tan(fov / 2).
+        background: "random", one solid colour per ring, or "white".
+
+        field_resolutions: Nodes per side of the field's levels.
+        bound: Half the side of the field's box.
+        blob_density: Height of the initial blob in logits.
+        blob_radius: Where the initial blob is zero.
+        density_scale: Multiplies the density.
+        occupancy_resolution: Cells per side of the occupancy grid.
+        occupancy_threshold: Share of light an occupied cell takes away at least.
+        occupancy_decay: What an update keeps of a cell's former peak density.
+        occupancy_every: Steps between updates.
+        samples_per_ray: Samples on a ray through occupied space.
+
+        learning_rate: Of Adam, for every parameter.
+        adam_betas: Adam's decay rates.
+        adam_eps: Adam's epsilon.
+
+        distillation: "x0" (reconstruction, MVDream) or "sds" (DreamFusion).
+        guidance_scale: Classifier-free guidance.
+        guidance_rescale: Share of the conditional spread given back ("x0" only).
+        t_min: Lower end of the noise level, as a share of the denoiser's timesteps.
+        t_max: Upper end.
+
+        vlm_weight: lambda_VLM of the paper's Eq. 6.
+        vlm_every: The VLM is asked at every so many steps.
+        vlm_balance: None multiplies the reward's pixel gradient by lambda as it is, as in the
+            paper. A number b makes lambda relative: where lambda is at its largest, the reward's
+            gradient has b times the norm of the score-distillation gradient (both norms averaged
+            over the last steps), elsewhere proportionally less.
+
+        orientation_weight: Of the orientation loss.
+        entropy_weight: Of the opacities' binary entropy.
+        sparsity_weight: Of the sparsity loss.
+        variation_weight: Of the field's total variation.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int
+
+    denoiser: str
+    vlm: str | None
+    vlm_prompt: str
+    vlm_pixels: str = "clamp"
+
+    rings: int = 1
+    views_per_ring: int = 4
+    resolution: int = 64
+    fov_deg: tuple[float, float]
+    elevation_deg: tuple[float, float]
+    scale: tuple[float, float]
+    background: str = "random"
+
+    field_resolutions: tuple[int, ...]
+    bound: float = 1.0
+    blob_density: float
+    blob_radius: float
+    density_scale: float
+    occupancy_resolution: int = 32
+    occupancy_threshold: float = 0.01
+    occupancy_decay: float = 0.8
+    occupancy_every: int = 8
+    samples_per_ray: int
+
+    learning_rate: Schedule
+    adam_betas: tuple[float, float] = (0.9, 0.99)
+    adam_eps: float = 1e-15
+
+    distillation: str = "x0"
+    guidance_scale: float
+    guidance_rescale: float = 0.5
+    t_min: Schedule
+    t_max: Schedule
+
+    vlm_weight: Schedule
+    vlm_every: int = 1
+    vlm_balance: float | None = None
+
+    orientation_weight: Schedule = _OFF
+    entropy_weight: Schedule = _OFF
+    sparsity_weight: Schedule = _OFF
+    variation_weight: Schedule = _OFF
+
+    def __post_init__(self) -> None:
+        self._require(self.prompt.strip() != "", "prompt", "some text")
+        for name in ("steps", "rings", "views_per_ring", "resolution", "samples_per_ray"):
+            self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
+        for name in ("vlm_every", "occupancy_every"):
+            self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
+        self._require(0 <= self.seed < 2**63, "seed", "a whole number in [0, 2^63)")
+        self._require(self.background in ("random", "white"), "background", '"random" or "white"')
+        self._require(self.distillation in ("x0", "sds"), "distillation", '"x0" or "sds"')
+
+    def _require(self, holds: bool, name: str, expected: str) -> None:
+        if not holds:
+            raise ValueError(
+                f"received {name}={getattr(self, name)!r}; expected {expected}; change {name}"
+            )
+
+    def to_json(self) -> str:
+        """One JSON object, one field a line; schedules as {"points": [[progress, value], ...]}."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    def differences(self, other_json: str) -> list[str]:
+        """What differs from a configuration written by `to_json`, as "field: theirs -> ours"."""
+        ours, theirs = json.loads(self.to_json()), json.loads(other_json)
+        names = [*ours, *(name for name in theirs if name not in ours)]
+        return [
+            f"{name}: {theirs.get(name)!r} -> {ours.get(name)!r}"
+            for name in names
+            if ours.get(name) != theirs.get(name)
+        ]

@@ -1,0 +1,186 @@
+"""Teachers: each looks at rendered pixels and answers with a value and its gradient there.
+
+A teacher never sees the field, so it can live on another device or in another precision, and its
+graph is gone before the next one runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.score_distillation import (
+    add_noise,
+    classifier_free_guidance,
+    predicted_original,
+    rescale_guidance,
+    sds_gradient,
+    x0_reconstruction_gradient,
+)
+
+__all__ = ["Denoiser", "Reward", "ScoreDistillation", "Verdict", "judge"]
+
+Reward = Callable[..., Tensor]
+"""reward(images (B, V, 3, H, W) in [0, 1], text=str) -> (B,) float32, differentiable."""
+
+
+class Denoiser(Protocol):
+    """A noise-predicting multi-view diffusion model.
+
+    Attributes:
+        n_views: Consecutive images that form one group.
+        alphas_cumprod: (T,) abar of each timestep.
+    """
+
+    n_views: int
+    alphas_cumprod: Tensor
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Embeddings (n, L, D) of n texts."""
+        ...
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] to the denoiser's space, differentiable."""
+        ...
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        """Noise in (N, C, h, w), given t (N,), text (N, L, D) and camera conditions (N, 16)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a teacher says about a batch of images.
+
+    Attributes:
+        value: Scalar, detached.
+        gradient: Its derivative (or, for score distillation, what stands for it) at the images, in
+            their shape, detached.
+    """
+
+    value: Tensor
+    gradient: Tensor
+
+
+def judge(reward: Reward, images: Tensor, text: str) -> Verdict:
+    """The VLM's log-odds of "Yes" for all images seen together (VLM3D, Eq. 5).
+
+    Args:
+        reward: The reward.
+        images: (V, 3, H, W) in [0, 1], the views of one object; no graph is kept to them.
+        text: What they should show.
+
+    Returns:
+        The reward and its gradient (V, 3, H, W).
+    """
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        value = reward(images[None], text=text).sum()
+        (gradient,) = torch.autograd.grad(value, images)
+    return Verdict(value.detach(), gradient)
+
+
+class ScoreDistillation:
+    """Score distillation from a multi-view denoiser.
+
+    Args:
+        denoiser: The frozen model.
+        prompt: What the images should show.
+        negative_prompt: What the guidance leads away from.
+        method: "x0" is the gradient of 0.5 ||z - x0||^2 / N with the rescaled guided x0 of MVDream;
+            "sds" is (1 - abar) (eps_hat - eps) (DreamFusion).
+        guidance_scale: Classifier-free guidance.
+        guidance_rescale: See `rescale_guidance`; only for "x0".
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        prompt: str,
+        *,
+        negative_prompt: str = "",
+        method: str = "x0",
+        guidance_scale: float,
+        guidance_rescale: float = 0.0,
+    ) -> None:
+        if method not in ("x0", "sds"):
+            raise ValueError(
+                f'received method {method!r}; expected "x0" or "sds"; pass one of them'
+            )
+        self.denoiser = denoiser
+        self.method = method
+        self.guidance_scale = guidance_scale
+        self.guidance_rescale = guidance_rescale
+        with torch.no_grad():
+            self.text = denoiser.encode_text([negative_prompt, prompt]).detach()
+
+    def __call__(
+        self,
+        images: Tensor,
+        cameras: Cameras,
+        level: tuple[float, float],
+        generator: torch.Generator,
+    ) -> Verdict:
+        """One look at the images under fresh noise.
+
+        Args:
+            images: (G * n_views, 3, H, W) in [0, 1], group by group; no graph is kept to them.
+            cameras: The cameras that made them.
+            level: Range of the uniform timestep, as shares of the denoiser's timesteps; every group
+                has one timestep.
+            generator: CPU source of timesteps and noise.
+
+        Returns:
+            The loss (for "sds" half the gradient's squared norm per image, which has no meaning
+            beyond its size) and the gradient at the images.
+        """
+        n_views = self.denoiser.n_views
+        if len(images) % n_views or len(images) != len(cameras):
+            raise ValueError(
+                f"received {len(images)} images of {len(cameras)} cameras; expected one camera an "
+                f"image and a multiple of {n_views} images; render whole rings of {n_views} views"
+            )
+        alphas = self.denoiser.alphas_cumprod
+        share = torch.rand(len(images) // n_views, generator=generator)
+        share = level[0] + (level[1] - level[0]) * share
+        t = (share * len(alphas)).long().clamp(0, len(alphas) - 1)
+        t = t.repeat_interleave(n_views).to(images.device)
+        alpha_bar = alphas.to(images)[t]
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            graph = self.denoiser.to_latents(images)
+        latents = graph.detach()
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        with torch.no_grad():
+            gradient = self._gradient(latents, noise, t, alpha_bar, cameras.condition())
+            if self.method == "x0":
+                value = 0.5 * len(latents) * gradient.square().sum()
+            else:
+                value = 0.5 * gradient.square().sum() / len(latents)
+        (at_images,) = torch.autograd.grad(graph, images, gradient)
+        return Verdict(value, at_images)
+
+    def _gradient(
+        self, latents: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor, condition: Tensor
+    ) -> Tensor:
+        noisy = add_noise(latents, noise, alpha_bar)
+        text = self.text.to(latents).repeat_interleave(len(latents), dim=0)
+        prediction = self.denoiser.predict_noise(
+            noisy.repeat(2, 1, 1, 1), t.repeat(2), text, condition.to(latents).repeat(2, 1)
+        )
+        unconditional, conditional = prediction.to(latents).chunk(2)
+        guided = classifier_free_guidance(unconditional, conditional, self.guidance_scale)
+        if self.method == "sds":
+            return sds_gradient(guided, noise, 1 - alpha_bar)
+        original = rescale_guidance(
+            predicted_original(noisy, guided, alpha_bar),
+            predicted_original(noisy, conditional, alpha_bar),
+            self.guidance_rescale,
+            self.denoiser.n_views,
+        )
+        return x0_reconstruction_gradient(latents, original)

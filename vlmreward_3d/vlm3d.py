@@ -1,0 +1,268 @@
+"""VLM3D (Algorithm 1): score distillation and a VLM's reward teach one radiance field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlmreward_3d.cameras import sample_rings
+from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.field import BakedVolume, PyramidField
+from vlmreward_3d.regularizers import (
+    opacity_entropy,
+    orientation_loss,
+    sparsity_loss,
+    total_variation,
+)
+from vlmreward_3d.render import Rendering, render
+from vlmreward_3d.sampler import OccupancyGrid
+from vlmreward_3d.teachers import Denoiser, Reward, ScoreDistillation, Verdict, judge
+
+__all__ = ["VLM3D", "Diverged", "StepReport", "VLM3DConfig"]
+
+_MEMORY = 0.9
+"""How much of the running gradient norms each step keeps."""
+
+
+class Diverged(RuntimeError):
+    """The optimisation cannot go on; the parameters are still those before the failing step."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Numbers of one step.
+
+    Attributes:
+        step: Steps done before this one.
+        sds_loss: Value of the score-distillation loss.
+        reward: Log-odds of "Yes", or None when the VLM was not asked.
+        p_yes: Probability of "Yes" (Eq. 4), or None.
+        vlm_weight: lambda_VLM of this step.
+        sds_norm: Norm of the score-distillation gradient at the pixels.
+        reward_norm: Norm of the reward's gradient at the pixels, before any weight, or None.
+        opacity: Mean opacity of the images.
+        occupied: Share of the box's cells that is occupied.
+    """
+
+    step: int
+    sds_loss: float
+    reward: float | None
+    p_yes: float | None
+    vlm_weight: float
+    sds_norm: float
+    reward_norm: float | None
+    opacity: float
+    occupied: float
+
+
+class VLM3D:
+    """One asset being made: field, occupancy, optimiser and the random state, with its teachers.
+
+    Args:
+        config: The run's settings.
+        denoiser: The score-distillation teacher.
+        reward: The VLM's reward; None leaves score distillation alone.
+        device: Where the field lives and is rendered.
+    """
+
+    def __init__(
+        self,
+        config: VLM3DConfig,
+        denoiser: Denoiser,
+        reward: Reward | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        self.reward = reward
+        self.device = torch.device(device)
+        self.distil = ScoreDistillation(
+            denoiser,
+            config.prompt,
+            negative_prompt=config.negative_prompt,
+            method=config.distillation,
+            guidance_scale=config.guidance_scale,
+            guidance_rescale=config.guidance_rescale,
+        )
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.field = PyramidField(
+            config.field_resolutions,
+            bound=config.bound,
+            blob_density=config.blob_density,
+            blob_radius=config.blob_radius,
+            density_scale=config.density_scale,
+            generator=self.generator,
+        ).to(self.device)
+        self.grid = OccupancyGrid(
+            config.occupancy_resolution,
+            bound=config.bound,
+            threshold=config.occupancy_threshold,
+            decay=config.occupancy_decay,
+        ).to(self.device)
+        self.optimizer = torch.optim.Adam(
+            self.field.parameters(), lr=0.0, betas=config.adam_betas, eps=config.adam_eps
+        )
+        self.norms = torch.zeros(2, dtype=torch.float64)
+        """Running gradient norms at the pixels: score distillation, reward; 0 before the first."""
+        self.step_index = 0
+
+    def step(self) -> StepReport:
+        """One iteration of Algorithm 1.
+
+        Returns:
+            The step's numbers.
+
+        Raises:
+            Diverged: A gradient is not finite or nothing is left to see; no parameter was changed.
+        """
+        config, progress = self.config, self.step_index / self.config.steps
+        baked = self.field.bake(normals=config.orientation_weight(progress) > 0)
+        if self.step_index % config.occupancy_every == 0:
+            self.grid.update(baked.density, self.generator)
+        cameras = sample_rings(
+            config.rings,
+            config.views_per_ring,
+            fov_deg=config.fov_deg,
+            elevation_deg=config.elevation_deg,
+            scale=config.scale,
+            generator=self.generator,
+            device=self.device,
+        )
+        views = render(
+            baked,
+            self.grid,
+            cameras,
+            config.resolution,
+            config.resolution,
+            n_samples=config.samples_per_ray,
+            background=self._background(),
+            generator=self.generator,
+        )
+        if len(views.rays.samples.rays) == 0:
+            raise Diverged(
+                f"step {self.step_index}: the field became empty, expected something to see; "
+                "lower sparsity_weight or learning_rate, or try another seed"
+            )
+
+        # rounding may take a sum of weights past 1; teachers get clean pixels
+        pixels = views.rgb.detach().clamp(0, 1)
+        sds = self.distil(
+            pixels,
+            cameras,
+            (config.t_min(progress), config.t_max(progress)),
+            self.generator,
+        )
+        gradient = sds.gradient
+        self._require_finite("score distillation", sds.value, sds.gradient)
+        verdict = None
+        if self.reward is not None and self.step_index % config.vlm_every == 0:
+            verdict = judge(self.reward, pixels, config.prompt)
+        norms = self._updated_norms(sds, verdict)
+        weight = config.vlm_weight(progress)
+        if verdict is not None:
+            self._require_finite("the reward", verdict.value, verdict.gradient)
+            gradient = gradient - self._balanced(weight, norms) * verdict.gradient
+
+        self.optimizer.zero_grad(set_to_none=True)
+        penalty = self._penalty(views, baked, progress)
+        ((views.rgb * gradient).sum() + penalty).backward()
+        self._require_finite("the field", *(p.grad for p in self.field.parameters()))
+        self.optimizer.param_groups[0]["lr"] = config.learning_rate(progress)
+        self.optimizer.step()
+        self.norms = norms
+
+        report = StepReport(
+            step=self.step_index,
+            sds_loss=sds.value.item(),
+            reward=verdict.value.item() if verdict else None,
+            p_yes=verdict.value.sigmoid().item() if verdict else None,
+            vlm_weight=weight if self.reward is not None else 0.0,
+            sds_norm=sds.gradient.norm().item(),
+            reward_norm=verdict.gradient.norm().item() if verdict else None,
+            opacity=views.opacity.detach().mean().item(),
+            occupied=self.grid.occupied.float().mean().item(),
+        )
+        self.step_index += 1
+        return report
+
+    def _background(self) -> Tensor:
+        config = self.config
+        color = torch.ones(config.rings, 3)
+        if config.background == "random":
+            color = torch.rand(config.rings, 3, generator=self.generator)
+        return color.repeat_interleave(config.views_per_ring, dim=0).to(self.device)
+
+    def _updated_norms(self, sds: Verdict, verdict: Verdict | None) -> Tensor:
+        norms = self.norms.clone()
+        for index, teacher in enumerate((sds, verdict)):
+            if teacher is not None:
+                now = teacher.gradient.norm().double().cpu()
+                before = norms[index]
+                norms[index] = _MEMORY * before + (1 - _MEMORY) * now if before > 0 else now
+        return norms
+
+    def _balanced(self, weight: float, norms: Tensor) -> float:
+        """What multiplies the reward's gradient: lambda itself, or relative to the SDS gradient."""
+        balance = self.config.vlm_balance
+        if balance is None:
+            return weight
+        largest = max(value for _, value in self.config.vlm_weight.points)
+        if largest == 0 or norms[1] == 0:
+            return 0.0
+        return balance * weight / largest * (norms[0] / norms[1]).item()
+
+    def _penalty(self, views: Rendering, baked: BakedVolume, progress: float) -> Tensor:
+        config = self.config
+        total = baked.logits.new_zeros(())
+        if (weight := config.orientation_weight(progress)) > 0:
+            rays = views.rays.composite
+            normals = views.rays.field.normals
+            assert normals is not None  # baked with them where this weight is positive
+            normals = normals.view(*rays.weights.shape, 3)
+            loss = orientation_loss(rays.weights, normals, views.rays.directions, rays.opacity)
+            total = total + weight * loss
+        if (weight := config.entropy_weight(progress)) > 0:
+            total = total + weight * opacity_entropy(views.opacity)
+        if (weight := config.sparsity_weight(progress)) > 0:
+            total = total + weight * sparsity_loss(views.opacity)
+        if (weight := config.variation_weight(progress)) > 0:
+            total = total + weight * total_variation(baked.logits[:, :4])
+        return total
+
+    def _require_finite(self, source: str, *tensors: Tensor | None) -> None:
+        if not all(x is None or bool(x.isfinite().all()) for x in tensors):
+            raise Diverged(
+                f"step {self.step_index}: the gradient of {source} is not finite, expected finite "
+                "numbers; lower learning_rate or the weights, or try another seed"
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a later step depends on, as flat tensors that share no memory with it."""
+        state = {f"field.{k}": v for k, v in self.field.state_dict().items()}
+        state |= {f"grid.{k}": v for k, v in self.grid.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            state |= {f"adam.{index}.{k}": v for k, v in moments.items()}
+        state["random"] = self.generator.get_state()
+        state["norms"] = self.norms
+        state["step"] = torch.tensor(self.step_index)
+        return {k: v.detach().clone().contiguous() for k, v in state.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue exactly where `state()` was taken, in a run of the same configuration."""
+        self.field.load_state_dict(_under("field.", state))
+        self.grid.load_state_dict(_under("grid.", state))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under("adam.", state).items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.generator.set_state(state["random"].cpu())
+        self.norms = state["norms"].cpu().clone()
+        self.step_index = int(state["step"])
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

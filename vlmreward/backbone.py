@@ -77,7 +77,7 @@ def _load(source: str, device: torch.device, dtype: torch.dtype | None) -> tuple
     wanted: Any = dtype or ("auto" if device.type == "cuda" else torch.float32)
     try:
         processor = AutoProcessor.from_pretrained(path)
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=wanted)
+        model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=wanted)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(
@@ -298,9 +298,11 @@ class Backbone(nn.Module):
         head = self.vlm.get_output_embeddings()
         wanted = torch.promote_types(hidden.dtype, torch.float32)
         if type(head) is nn.Linear:
-            chosen = list(tokens)
-            bias = None if head.bias is None else head.bias[chosen].to(wanted)
-            logits = nn.functional.linear(hidden.to(wanted), head.weight[chosen].to(wanted), bias)
+            # One by one, because a list of indices would have to be copied to a GPU every time
+            matrix = torch.stack([head.weight[token] for token in tokens]).to(wanted)
+            logits = hidden.to(wanted) @ matrix.T
+            if head.bias is not None:
+                logits = logits + torch.stack([head.bias[token] for token in tokens]).to(wanted)
         else:  # quantised or adapted: its rows cannot be taken out
             logits = head(hidden)[:, list(tokens)].to(wanted)
         cap = getattr(self.vlm.config.get_text_config(), "final_logit_softcapping", None)

@@ -19,7 +19,8 @@ PIXELS = ("float", "clamp", "uint8")
 
 - ``"float"``: not at all; exactly affine in the pixels, so bicubic overshoot stays.
 - ``"clamp"``: saturates to [0, 1] where 8-bit images do; zero gradient at what was cut off.
-- ``"uint8"``: also rounds as they do, identical to HF on the 8-bit image; straight-through gradient.
+- ``"uint8"``: also rounds as they do, identical to HF on the 8-bit image; the gradient is
+  straight-through, that of "float".
 """
 
 _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers

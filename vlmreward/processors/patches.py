@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -17,6 +18,16 @@ def _split(image: torch.Tensor, layout: _Layout) -> torch.Tensor:
     batch, channels, height, width = image.shape
     unit = patch * merge
     return image.view(batch, channels, height // unit, merge, patch, width // unit, merge, patch)
+
+
+@functools.lru_cache(maxsize=64)
+def _per_channel(
+    values: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    # Kept, so that a GPU is not waited for at every call; and kept out of inference_mode, because
+    # what is made there can never take part in autograd
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 class _ToPatches(torch.autograd.Function):
@@ -95,10 +106,9 @@ def to_patches(
     Returns:
         ``(B, H/patch * W/patch, C * frames * patch * patch)``. Differentiable to ``image``.
     """
-    options = {"dtype": image.dtype, "device": image.device}
     return _ToPatches.apply(
         image,
-        torch.tensor(scale, **options),
-        torch.tensor(bias, **options),
+        _per_channel(scale, image.dtype, image.device),
+        _per_channel(bias, image.dtype, image.device),
         (patch, merge, frames),
     )

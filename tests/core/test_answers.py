@@ -1,0 +1,70 @@
+import pytest
+import tiny_qwen
+import torch
+
+from vlmreward.answers import log_odds, resolve_answers
+
+TOKENIZER = tiny_qwen.tokenizer()
+CONTEXT = "<|im_start|>assistant\n"
+
+
+def resolve(answers, context=CONTEXT):
+    return resolve_answers(
+        answers,
+        tokenize=lambda text: TOKENIZER(text, add_special_tokens=False)["input_ids"],
+        describe=lambda i: TOKENIZER.decode([i]),
+        context=context,
+        vocabulary=len(TOKENIZER),
+    )
+
+
+def ids(*texts):
+    return tuple(TOKENIZER(text)["input_ids"][0] for text in texts)
+
+
+def test_each_spelling_is_its_own_token():
+    yes = resolve(("Yes", "No"))
+    assert yes.positive == ids("Yes")
+    assert yes.negative == ids("No")
+    assert yes.positive_tokens == ("Yes",)
+    assert yes.negative_tokens == ("No",)
+    assert resolve(("yes", "no")).positive == ids("yes") != yes.positive
+    assert resolve((" Yes", " No")).positive == ids(" Yes") != yes.positive
+
+
+def test_variants_and_ids():
+    found = resolve((["Yes", "yes", "Yes"], [*ids("No"), " No"]))
+    assert found.positive == ids("Yes", "yes")
+    assert found.negative == ids("No", " No")
+    assert found.ids == ids("Yes", "yes", "No", " No")
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (("Absolutely", "No"), r"'Absolutely' is \d+ tokens .*expected exactly one: choose"),
+        (("", "No"), "'' is 0 tokens"),
+        (("Yes", "Yes"), "share the token 'Yes'.*different"),
+        ((["Yes", "No"], ["no", "No"]), "share the token 'No'"),
+        ("Yes", "expected a pair"),
+        (("Yes", "No", "Maybe"), "expected a pair"),
+        (([], "No"), "no variants"),
+        ((10**6, 3), "1000000 is outside the vocabulary; expected 0 to"),
+        ((-1, 3), "-1 is outside"),
+    ],
+)
+def test_bad_answers(answers, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(answers)
+
+
+def test_an_answer_that_merges_with_what_precedes_it_is_refused():
+    with pytest.raises(ValueError, match="expected exactly one"):
+        resolve(("es", "No"), context="Answer: Y")
+
+
+def test_log_odds():
+    logits = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(log_odds(logits[:, :2], 1), torch.tensor([3.0]).double())
+    p = logits.softmax(-1)[0]
+    torch.testing.assert_close(log_odds(logits, 2)[0], ((p[0] + p[1]) / p[2]).log())

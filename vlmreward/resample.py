@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["FILTERS", "resize", "resize_uint8", "weight_matrix"]
+__all__ = ["FILTERS", "resize", "resize_adjoint", "resize_uint8", "weight_matrix"]
 
 
 def _triangle(x: torch.Tensor) -> torch.Tensor:
@@ -232,6 +232,27 @@ def resize(
     return _along(_along(x, height, -2, filter), width, -1, filter)
 
 
+def resize_adjoint(
+    grad: torch.Tensor, size: tuple[int, int], filter: str = "bicubic"
+) -> torch.Tensor:
+    """The transpose of ``resize``: what its backward pass does.
+
+    Args:
+        grad: float32 or float64 ``(..., height, width)``, of the shape of a resized image.
+        size: ``(H, W)`` of the image before resizing.
+        filter: one of ``FILTERS``.
+
+    Returns:
+        ``(..., H, W)`` with ``<resize(x), grad> == <x, resize_adjoint(grad)>`` for every ``x``.
+        Differentiable to ``grad``.
+    """
+    for axis, n_in in zip((-2, -1), size):
+        if (n_out := grad.shape[axis]) != n_in:
+            operator = _float_operator(n_in, n_out, filter, grad.dtype, grad.device)
+            grad = _LinearMap.apply(grad, operator.adjoint, axis)
+    return grad
+
+
 def _pass_uint8(levels: torch.Tensor, n_out: int, axis: int, filter: str) -> torch.Tensor:
     if levels.shape[axis] == n_out:
         return levels
@@ -245,7 +266,7 @@ class _ResizeUint8(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, size: tuple[int, int], filter: str) -> torch.Tensor:
-        ctx.filter, ctx.size, ctx.shape = filter, size, x.shape
+        ctx.filter, ctx.size = filter, x.shape[-2:]
         levels = (x * 255.0).round_().clamp_(0.0, 255.0)
         levels = _pass_uint8(levels, size[1], -1, filter)
         levels = _pass_uint8(levels, size[0], -2, filter)
@@ -253,12 +274,7 @@ class _ResizeUint8(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        for axis in (-2, -1):
-            n_in, n_out = ctx.shape[axis], ctx.size[axis]
-            if n_in != n_out:
-                operator = _float_operator(n_in, n_out, ctx.filter, grad.dtype, grad.device)
-                grad = _LinearMap.apply(grad, operator.adjoint, axis)
-        return grad, None, None
+        return resize_adjoint(grad, ctx.size, ctx.filter), None, None
 
 
 def resize_uint8(x: torch.Tensor, size: tuple[int, int], filter: str = "bicubic") -> torch.Tensor:

@@ -171,7 +171,7 @@ def test_caches_are_bounded():
 
 
 def test_unknown_filter_is_refused():
-    with pytest.raises(ValueError, match="box.*bicubic"):
+    with pytest.raises(ValueError, match=r"box.*bicubic"):
         resize(noise(4, 4), (2, 2), "box")
     with pytest.raises(ValueError, match="at least 1"):
         resize(noise(4, 4), (0, 2))

@@ -352,7 +352,7 @@ def test_bad_calls_are_refused_in_one_line(reward, images, fields, error, messag
 
 def test_unknown_models_are_refused_in_one_line(pair, tmp_path):
     for name in ("nobody/no-such-model", str(tmp_path / "nothing"), str(tmp_path)):
-        with pytest.raises(OSError, match="cannot load.*expected.*check") as caught:
+        with pytest.raises(OSError, match=r"cannot load.*expected.*check") as caught:
             YesNoReward(name)
         assert "\n" not in str(caught.value)
     with pytest.raises(TypeError, match="model is a int; expected"):

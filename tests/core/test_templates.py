@@ -31,7 +31,7 @@ def test_values_must_be_text():
 
 @pytest.mark.parametrize("bad", ["{", "}", "{}", "{0}", "{a.b}", "{a[0]}", "{a:>5}", "{a!r}"])
 def test_malformed_templates(bad):
-    with pytest.raises(ValueError, match="malformed.*expected fields like"):
+    with pytest.raises(ValueError, match=r"malformed.*expected fields like"):
         PromptTemplate(bad)
 
 

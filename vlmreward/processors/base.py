@@ -101,13 +101,13 @@ class ImageProcessor(ABC):
     def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """``__call__`` without the checks."""
 
-    def resample(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Resize ``(..., H, W)`` by the family's filter, as far as ``pixels`` says like 8 bits.
+    @staticmethod
+    def working(images: torch.Tensor) -> torch.Tensor:
+        """In the dtype that is computed in: half precision in float32, which is what HF returns."""
+        return images if images.dtype == torch.float64 else images.float()
 
-        Half precision is computed in float32, which is also what HF returns.
-        """
-        if images.dtype != torch.float64:
-            images = images.float()
+    def resample(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Resize ``(..., H, W)`` by the family's filter, as far as ``pixels`` says like 8 bits."""
         if self.pixels == "uint8":
             return resize_uint8(images, size, self.constants.filter)
         return resize(images, size, self.constants.filter, clamp=self.pixels == "clamp")

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from vlmreward.processors.base import ImageProcessor, read_constants
-from vlmreward.processors.patches import to_patches
+from vlmreward.processors.chunks import AffineMap, apply_in_chunks
+from vlmreward.processors.patches import from_patches, to_patches
+from vlmreward.resample import resize, resize_adjoint
 
 __all__ = ["HF_CLASSES", "Qwen2VLProcessor", "smart_resize"]
 
@@ -85,15 +87,31 @@ class Qwen2VLProcessor(ImageProcessor):
 
     def _batch(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, 3, H, W)`` of one size -> ``(B, grid_h * grid_w, 3 * T * P * P)``."""
-        resized = self.resample(images, self.output_size(*images.shape[-2:]))
-        return to_patches(
-            resized,
-            scale=self.constants.scale,
-            bias=self.constants.bias,
-            patch=self.patch_size,
-            merge=self.merge_size,
-            frames=self.temporal_patch_size,
-        )
+        images = self.working(images)
+        before = (images.shape[-2], images.shape[-1])
+        size = self.output_size(*before)
+        scale, bias, filter = self.constants.scale, self.constants.bias, self.constants.filter
+        layout = {
+            "patch": self.patch_size,
+            "merge": self.merge_size,
+            "frames": self.temporal_patch_size,
+        }
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return to_patches(self.resample(x, size), scale=scale, bias=bias, **layout)
+
+        if self.pixels == "clamp":  # the only one whose derivative depends on the image
+            return forward(images)
+
+        def linear(x: torch.Tensor) -> torch.Tensor:
+            none = (0.0,) * len(bias)
+            return to_patches(resize(x, size, filter), scale=scale, bias=none, **layout)
+
+        def adjoint(grad: torch.Tensor) -> torch.Tensor:
+            image = from_patches(grad, (3, *size), scale=scale, **layout)
+            return resize_adjoint(image, before, filter)
+
+        return apply_in_chunks(images, AffineMap(forward, linear, adjoint))
 
     def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``ImageProcessor``."""

@@ -1,0 +1,131 @@
+"""A closed mesh of what the renders show, by carving space with their depths."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vlmreward_3d.cameras import Cameras, orbit
+from vlmreward_3d.field import PyramidField
+from vlmreward_3d.files import write_atomically
+from vlmreward_3d.render import Rendering, render
+from vlmreward_3d.sampler import OccupancyGrid
+
+__all__ = ["carve", "save_mesh"]
+
+_ELEVATIONS = (0.0, 20.0, 45.0, 75.0)
+
+
+@torch.no_grad()
+def carve(
+    field: PyramidField,
+    grid: OccupancyGrid,
+    *,
+    resolution: int = 96,
+    views_per_ring: int = 8,
+    size: int = 128,
+) -> Tensor:
+    """Signed distance to free space on a lattice over the field's box, truncated.
+
+    A point is free as soon as one of many cameras above the horizon sees past it. What no camera
+    sees (hollow insides, the underside, enclosed cavities) counts as solid, unlike in the density
+    itself, which score distillation leaves there as it likes.
+
+    Args:
+        field: What to mesh.
+        grid: Its occupancy.
+        resolution: Points per side.
+        views_per_ring: Cameras on each of the rings of different elevation.
+        size: Their height and width in pixels.
+
+    Returns:
+        (R, R, R), axes x, y, z: 1 in free space, -1 in the solid, linear over three spacings on
+        either side of the surface.
+    """
+    baked = field.bake()
+    bound, device = field.bound, baked.logits.device
+    fov = 30.0
+    distance = math.sqrt(3) * bound / math.sin(math.radians(fov) / 2)
+    rings = [_ring(views_per_ring, elevation, distance, fov) for elevation in _ELEVATIONS]
+    axis = torch.linspace(-bound, bound, resolution, device=device)
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3)
+    reach = 3 * 2 * bound / (resolution - 1)
+    free = torch.full((len(points),), -1.0, device=device)
+    views = [(ring[i : i + 1].to(device)) for ring in rings for i in range(len(ring))]
+    seen = [render(baked, grid, view, size, size, n_samples=96) for view in views]
+    solid = min(0.5, 0.5 * max(float(x.opacity.max()) for x in seen))
+    for view, image in zip(views, seen):
+        depth = torch.where(image.opacity > solid, _front(image), 2 * distance)
+        local = (points - view.positions) @ view.c2w[0, :3, :3]
+        pixel = local[:, :2] / -local[:, 2:] / torch.tan(view.fov / 2) * local.new_tensor((1, -1))
+        at = F.grid_sample(
+            depth, pixel[None, None], mode="nearest", padding_mode="border", align_corners=False
+        )
+        past = (at.flatten() - local.norm(dim=1)) / reach
+        free = torch.maximum(free, past.clamp(-1, 1))
+    return free.view(resolution, resolution, resolution)
+
+
+def _front(image: Rendering) -> Tensor:
+    """(1, 1, H, W) distance at which a quarter of a ray's opacity has been met.
+
+    The mean depth lies inside soft surfaces; the deepest of many views would eat them away.
+    """
+    rays = image.rays
+    reached = rays.composite.weights.cumsum(dim=1) >= 0.25 * rays.composite.opacity
+    first = reached.to(torch.uint8).argmax(dim=1, keepdim=True)
+    front = image.depth.new_zeros(image.depth.numel())
+    front[rays.samples.rays] = rays.samples.middles.gather(1, first)[:, 0]
+    return front.view(image.depth.shape)
+
+
+def _ring(n: int, elevation: float, distance: float, fov: float) -> Cameras:
+    return orbit(torch.arange(n) * (360.0 / n), elevation, distance, fov)
+
+
+@torch.no_grad()
+def save_mesh(
+    path: Path, field: PyramidField, grid: OccupancyGrid, *, resolution: int = 96
+) -> None:
+    """The field as a GLB: closed, vertex colours, y up as glTF wants it.
+
+    Args:
+        path: The .glb file.
+        field: What to mesh.
+        grid: Its occupancy.
+        resolution: Points per side of the lattice.
+
+    Raises:
+        ValueError: There is nothing to see.
+    """
+    import trimesh
+    from scipy.ndimage import gaussian_filter
+    from skimage.measure import marching_cubes
+
+    free = carve(field, grid, resolution=resolution).cpu().numpy()
+    if free.min() >= 0:
+        raise ValueError("received a field without a surface; expected an opaque one; train longer")
+    free = gaussian_filter(np.pad(free, 1, constant_values=1.0), 0.7, mode="nearest")
+    # never exactly at the level, where marching cubes would make triangles without area
+    free[np.abs(free) < 1e-4] = 1e-4
+    spacing = 2 * field.bound / (resolution - 1)
+    vertices, faces, _, _ = marching_cubes(free, 0.0, gradient_direction="descent")
+    vertices = (vertices - 1) * spacing - field.bound
+    rgb = field.bake()(torch.from_numpy(vertices).to(field.levels[0])).rgb.cpu().numpy()
+    rgba = np.concatenate([_linear(rgb), np.ones((len(rgb), 1))], axis=1)
+    mesh = trimesh.Trimesh(
+        vertices[:, [0, 2, 1]] * (1, 1, -1),
+        faces,
+        vertex_colors=np.round(255 * rgba).astype(np.uint8),
+    )
+    write_atomically(path, mesh.export(file_type="glb"))
+
+
+def _linear(srgb: np.ndarray) -> np.ndarray:
+    """glTF's vertex colours are linear; rendered pixels are sRGB."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

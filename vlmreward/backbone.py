@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -25,7 +26,7 @@ from vlmreward.attention import use_batched_windows
 __all__ = ["Backbone", "Layout"]
 
 _BUILTIN = {"builtin/blocks": ("vlmreward_3d", "blocks/weights/vlm")}
-_ROWS_KEPT = 4096
+_ROWS_KEPT = 1024
 _LAYOUTS_KEPT = 64
 
 Size = tuple[int, int]
@@ -72,36 +73,54 @@ def _resolve(source: str) -> str:
     )
 
 
+def _local_files_only(path: str) -> bool:
+    """Whether to load from disk alone, because the hub does not answer for this model.
+
+    transformers asks again for every file and for minutes before it believes that there is no
+    network, so it is asked about once here. Any failure will do: what counts is what is on disk.
+    """
+    if Path(path).is_dir():
+        return True
+    try:
+        HfApi().model_info(path, timeout=10)
+    except Exception:
+        return True
+    return False
+
+
 def _load(source: str, device: torch.device, dtype: torch.dtype | None) -> tuple[Any, Any]:
     path = _resolve(source)
+    local = _local_files_only(path)
     wanted: Any = dtype or ("auto" if device.type == "cuda" else torch.float32)
     try:
-        processor = AutoProcessor.from_pretrained(path)
-        model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=wanted)
+        processor = AutoProcessor.from_pretrained(path, local_files_only=local)
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=wanted, local_files_only=local
+        )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(
-            f"cannot load {source!r} ({reason}); expected a local folder saved by transformers, "
-            "a model id that is cached or reachable, or 'builtin/blocks': check the name and the "
-            "network, or download the model first"
+            f"cannot load {source!r} ({reason.rstrip('.')}); expected a local folder saved by "
+            "transformers, a model id that is cached or reachable, or 'builtin/blocks': check the "
+            "name and the network, or download the model first"
         ) from error
     return model.to(device), processor
 
 
-class _Recent(OrderedDict[Any, Any]):
-    """A dict that forgets what was not used for longest."""
+class _Recent:
+    """Results by key; forgets what was not asked for longest."""
 
     def __init__(self, size: int) -> None:
-        super().__init__()
         self.size = size
+        self.kept: OrderedDict[Any, Any] = OrderedDict()
 
-    def recall(self, key: Any, make: Any) -> Any:
-        if key not in self:
-            self[key] = make()
-            if len(self) > self.size:
-                self.popitem(last=False)
-        self.move_to_end(key)
-        return self[key]
+    def recall(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self.kept:
+            self.kept[key] = make()
+            if len(self.kept) > self.size:
+                self.kept.popitem(last=False)
+        self.kept.move_to_end(key)
+        return self.kept[key]
 
 
 class Backbone(nn.Module):
@@ -183,12 +202,12 @@ class Backbone(nn.Module):
 
     def _ask(self, text: str, sizes: tuple[Size, ...]) -> _Row:
         """Layout of one query, from the model's own processor and with blank images."""
-        image_token = getattr(self.processor, "image_token", None)
-        if image_token and image_token in text:
-            raise ValueError(
-                f"the prompt contains the model's image placeholder {image_token!r}; expected "
-                "plain text: the placeholders of the images are added by themselves"
-            )
+        for token in self.processor.tokenizer.all_special_tokens:
+            if token in text:
+                raise ValueError(
+                    f"the prompt contains {token!r}, which is markup to this model; expected plain "
+                    "text: chat markup and image placeholders are added by themselves"
+                )
         blank = {size: torch.zeros(3, *size, dtype=torch.uint8) for size in set(sizes)}
         asked = self.processor(
             text=[self.render(text, len(sizes))],
@@ -208,6 +227,9 @@ class Backbone(nn.Module):
             positions[:, 0],
             asked["image_grid_thw"],
         )
+
+    def _row(self, text: str, sizes: tuple[Size, ...]) -> _Row:
+        return self._rows.recall((text, sizes), lambda: self._ask(text, sizes))
 
     def _assemble(self, rows: Sequence[_Row]) -> Layout:
         """Rows -> a batch, padded on the right.
@@ -251,9 +273,7 @@ class Backbone(nn.Module):
         def make() -> Layout:
             # The layout outlives the call, which may run under inference_mode
             with torch.inference_mode(False), torch.no_grad():
-                return self._assemble(
-                    [self._rows.recall(q, lambda q=q: self._ask(*q)) for q in queries]
-                )
+                return self._assemble([self._row(*query) for query in queries])
 
         return self._layouts.recall((queries, self.device), make)
 

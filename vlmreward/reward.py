@@ -159,6 +159,8 @@ def _sizes(
     images: torch.Tensor | Sequence[torch.Tensor], counts: Sequence[int]
 ) -> list[list[Size]]:
     """Height and width of every image, query by query."""
-    sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+    if isinstance(images, torch.Tensor):
+        return [[(images.shape[-2], images.shape[-1])] * count for count in counts]
+    sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     starts = [sum(counts[:i]) for i in range(len(counts))]
     return [sizes[start : start + count] for start, count in zip(starts, counts)]

@@ -84,6 +84,14 @@ def test_batch_list_and_single_agree_and_keep_the_order(pixels):
         torch.testing.assert_close(whole["pixel_values"], other["pixel_values"], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (2, 3), (28, 28), (3, 500)])
+def test_tiny_and_long_images_equal_hf(size):
+    x = noise(2, 3, *size)
+    ours, theirs = processors.from_hf(HF)(x), hf_float(x)
+    assert torch.equal(ours["image_grid_thw"], theirs["image_grid_thw"])
+    torch.testing.assert_close(ours["pixel_values"], theirs["pixel_values"], atol=1e-3, rtol=0)
+
+
 def test_list_of_mixed_sizes_equals_hf():
     images = [noise(3, *size, seed=i) for i, size in enumerate([(70, 90), (30, 200), (70, 90)])]
     leaves = [image.requires_grad_() for image in images]

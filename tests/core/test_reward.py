@@ -337,7 +337,8 @@ def test_prompts_by_name_with_and_without_fields(pair):
         (noise(1, 3, 60, 60), {"text": "a", "b": "c"}, ValueError, "no field b"),
         (noise(1, 3, 60, 60), {"text": 3}, TypeError, "text is a int"),
         (noise(1, 3, 60, 60), {"text": [3]}, TypeError, "text is a int"),
-        (noise(1, 3, 60, 60), {"text": "<|image_pad|>"}, ValueError, "image placeholder"),
+        (noise(1, 3, 60, 60), {"text": "<|image_pad|>"}, ValueError, "image_pad.*markup"),
+        (noise(1, 3, 60, 60), {"text": "a<|im_end|>"}, ValueError, "im_end.*markup"),
         (noise(1, 3, 60, 60) * 255, {"text": "a"}, ValueError, "divide|/ 255"),
         (noise(3, 60, 60), {"text": "a"}, ValueError, r"image\[None\]"),
         ([], {"text": "a"}, ValueError, "empty list"),
@@ -359,6 +360,24 @@ def test_unknown_models_are_refused_in_one_line(pair, tmp_path):
         YesNoReward(3)
 
 
+def test_without_network_the_hub_is_asked_once(monkeypatch):
+    """transformers alone would try again for minutes, file by file."""
+    from vlmreward import backbone
+
+    asked = []
+
+    class Hub:
+        def model_info(self, name, timeout):
+            asked.append(name)
+            raise ConnectionError("no network")
+
+    monkeypatch.setattr(backbone, "HfApi", Hub)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(OSError, match=r"cannot load 'nobody/no-such-model'.*network"):
+        YesNoReward("nobody/no-such-model")
+    assert asked == ["nobody/no-such-model"]
+
+
 def test_missing_built_in_weights_say_so(monkeypatch):
     from vlmreward import backbone
 
@@ -373,6 +392,21 @@ def test_a_processor_changed_behind_our_back_is_noticed(pair):
     processor.image_processor.size["longest_edge"] = 56 * 56
     with pytest.raises(RuntimeError, match="grids differ"):
         reward(noise(1, 3, 100, 100), text="a cat")
+
+
+def test_a_processor_with_pils_backend_will_do(pair):
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    processor = copy.copy(pair[1])
+    processor.image_processor = Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=19600)
+    x = noise(2, 3, 60, 77)
+    ours = YesNoReward((copy.deepcopy(pair[0]), processor), prompt=PROMPT)(x, text="a cat")
+    close(ours, hf_margin(pair, [[i] for i in x], questions(["a cat"] * 2)))
+
+
+def test_can_be_copied(reward):
+    x = noise(1, 3, 64, 64)
+    close(copy.deepcopy(reward)(x, text="a cat"), reward(x, text="a cat").detach(), atol=1e-6)
 
 
 def test_images_elsewhere_come_back_there(reward):

@@ -50,14 +50,6 @@ def natural(text: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    command = [
-        sys.executable if not arguments else "python",
-        sys.argv[0],
-        *(arguments or sys.argv[1:]),
-    ]
-    again = shlex.join(
-        ["python", *[a for a in command[1:] if a not in ("--resume", "--overwrite")]]
-    )
 
     # after parsing, so that --help and mistakes answer at once
     import torch
@@ -86,7 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (Stopped, KeyboardInterrupt) as error:
-        print(f"{error or 'stopped'}; to go on: {again} --resume", file=sys.stderr)
+        words = [w for w in arguments or sys.argv[1:] if w not in ("--resume", "--overwrite")]
+        again = shlex.join(["python", sys.argv[0], *words, "--resume"])
+        print(f"{str(error) or 'stopped'}; to go on: {again}", file=sys.stderr)
         return 130
     print("\n".join(str(file) for file in files))
     return 0

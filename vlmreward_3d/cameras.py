@@ -61,9 +61,8 @@ class Cameras:
             Origins and unit directions in the world, both (N, height, width, 3), in the dtype and
             on the device of `c2w`. Differentiable to `c2w` and `fov`.
         """
-        kind = {"dtype": self.c2w.dtype, "device": self.c2w.device}
-        row = (torch.arange(height, **kind) + 0.5 - height / 2) * (2 / height)
-        column = (torch.arange(width, **kind) + 0.5 - width / 2) * (2 / height)
+        row = (torch.arange(height).to(self.c2w) + 0.5 - height / 2) * (2 / height)
+        column = (torch.arange(width).to(self.c2w) + 0.5 - width / 2) * (2 / height)
         down, right = torch.meshgrid(row, column, indexing="ij")
         slope = torch.tan(self.fov / 2)[:, None, None]
         local = torch.stack([right * slope, -down * slope, -torch.ones_like(right * slope)], dim=-1)
@@ -138,12 +137,11 @@ def orbit(
         fov: Vertical field of view in degrees, scalar or (N,).
 
     Returns:
-        N cameras, in the dtype and on the device of the first tensor given (float32 otherwise).
+        N cameras, in the dtype and on the device of the first (N,) float tensor (float32 without).
     """
-    given = [x for x in (azimuth, elevation, distance, fov) if isinstance(x, Tensor)]
-    kind = {"dtype": given[0].dtype, "device": given[0].device} if given else {}
-    parts = [torch.as_tensor(x, **kind) for x in (azimuth, elevation, distance, fov)]
-    parts = [x if x.is_floating_point() else x.to(torch.get_default_dtype()) for x in parts]
+    numbers = [torch.as_tensor(x) for x in (azimuth, elevation, distance, fov)]
+    like = next((x for x in numbers if x.ndim and x.is_floating_point()), torch.zeros(()))
+    parts = [x.to(like) for x in numbers]
     around, above, radius, angle = torch.broadcast_tensors(*(x.reshape(-1) for x in parts))
     around, above, angle = torch.deg2rad(around), torch.deg2rad(above), torch.deg2rad(angle)
     outward = torch.stack(

@@ -140,7 +140,7 @@ def save_curves(path: Path, reports: Sequence[StepReport], title: str) -> None:
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     asked = [r for r in reports if r.reward is not None]
-    panels = [
+    panels: list[tuple[str, list]] = [
         ("reward (log-odds of Yes)", [(r.step, r.reward) for r in asked]),
         ("P(Yes)", [(r.step, r.p_yes) for r in asked]),
         ("score-distillation loss", [(r.step, r.sds_loss) for r in reports]),
@@ -150,7 +150,7 @@ def save_curves(path: Path, reports: Sequence[StepReport], title: str) -> None:
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if points:
-            axis.plot(*zip(*points), linewidth=1)
+            axis.plot([at for at, _ in points], [value for _, value in points], linewidth=1)
         else:
             axis.text(0.5, 0.5, "the VLM was not asked", ha="center", transform=axis.transAxes)
     axes[1].set_ylim(-0.02, 1.02)

@@ -123,7 +123,9 @@ def save_mesh(
         faces,
         vertex_colors=np.round(255 * rgba).astype(np.uint8),
     )
-    write_atomically(path, mesh.export(file_type="glb"))
+    data = mesh.export(file_type="glb")
+    assert isinstance(data, bytes)  # what trimesh returns for glb
+    write_atomically(path, data)
 
 
 def _linear(srgb: np.ndarray) -> np.ndarray:

@@ -79,14 +79,16 @@ class OccupancyGrid(nn.Module):
 
     def extent(self) -> tuple[Tensor, Tensor]:
         """Corners (3,) of the smallest box around the occupied cells; empty means low > high."""
-        low, high = [], []
+        first, last = [], []
         for axis in range(3):
             other = [a for a in range(3) if a != axis]
             hit = self.occupied.any(dim=other[1]).any(dim=other[0]).nonzero()[:, 0]
-            low.append(hit[0] if len(hit) else torch.tensor(1, device=hit.device))
-            high.append(hit[-1] + 1 if len(hit) else torch.tensor(0, device=hit.device))
-        low, high = torch.stack(low), torch.stack(high)
-        return low * self.cell - self.bound, high * self.cell - self.bound
+            first.append(hit[0] if len(hit) else torch.tensor(1, device=hit.device))
+            last.append(hit[-1] + 1 if len(hit) else torch.tensor(0, device=hit.device))
+        return (
+            torch.stack(first) * self.cell - self.bound,
+            torch.stack(last) * self.cell - self.bound,
+        )
 
     def at(self, points: Tensor) -> Tensor:
         """Whether points (..., 3) lie in occupied cells; those outside the box take the nearest."""

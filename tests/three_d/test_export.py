@@ -1,0 +1,155 @@
+"""Exported files, opened again by other programs' readers."""
+
+import dataclasses
+import math
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+import trimesh
+from stubs import RandomDenoiser, redness, tiny
+
+from vlmreward_3d import export
+from vlmreward_3d.cameras import orbit
+from vlmreward_3d.export import export_all, look, save_curves, save_turntable, save_views
+from vlmreward_3d.field import PyramidField
+from vlmreward_3d.mesh import save_mesh
+from vlmreward_3d.sampler import OccupancyGrid
+from vlmreward_3d.vlm3d import VLM3D, StepReport
+
+
+def solid(inside, color) -> tuple[PyramidField, OccupancyGrid]:
+    """A field that is opaque where inside(x, y, z) > 0 and has logits color(x, y, z)."""
+    field = PyramidField((64,), blob_density=0.0, density_scale=10.0)
+    axis = torch.linspace(-1, 1, 64)
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    with torch.no_grad():
+        field.levels[0][0, 0] = 200 * inside(x, y, z)
+        field.levels[0][0, 1:] = torch.stack(color(x, y, z))
+    grid = OccupancyGrid(32)
+    grid.update(field.bake().density)
+    return field, grid
+
+
+def tower() -> tuple[PyramidField, OccupancyGrid]:
+    """A hollow ball of radius 0.3, red in front (+x) and blue behind, 0.3 above the centre."""
+
+    def inside(x, y, z):
+        radius = (x * x + y * y + (z - 0.3) ** 2).sqrt()
+        return torch.minimum(0.3 - radius, radius - 0.1)
+
+    def color(x, y, z):
+        return 40 * x, torch.full_like(x, -9.0), -40 * x
+
+    return solid(inside, color)
+
+
+def read_mesh(path) -> trimesh.Trimesh:
+    return trimesh.load(path, force="mesh")
+
+
+def test_the_mesh_is_closed_coloured_y_up_and_of_the_right_size(tmp_path):
+    save_mesh(tmp_path / "mesh.glb", *tower())
+    mesh = read_mesh(tmp_path / "mesh.glb")
+    assert mesh.is_watertight
+    assert mesh.is_winding_consistent
+    assert len(mesh.split()) == 1  # the hollow that nothing sees is filled
+    ball = 4 / 3 * math.pi * 0.3**3
+    assert 0.7 * ball < mesh.volume < 1.2 * ball
+    assert np.allclose(mesh.centroid, (0, 0.3, 0), atol=0.02)  # z became y
+    rgb = mesh.visual.vertex_colors[:, :3].astype(int)
+    front = mesh.vertices[:, 0] > 0.1
+    behind = mesh.vertices[:, 0] < -0.1
+    assert (rgb[front, 0] > 200).all()
+    assert (rgb[front, 2] < 50).all()
+    assert (rgb[behind, 2] > 200).all()
+
+
+def test_handedness_survives(tmp_path):
+    """Something at +y of the world is at -z in glTF, not mirrored to +z."""
+
+    def inside(x, y, z):
+        return 0.25 - (x * x + (y - 0.4) ** 2 + z * z).sqrt()
+
+    save_mesh(tmp_path / "m.glb", *solid(inside, lambda x, y, z: (0 * x, 0 * y, 0 * z)))
+    mesh = read_mesh(tmp_path / "m.glb")
+    assert np.allclose(mesh.centroid, (0, 0, -0.4), atol=0.02)
+    assert mesh.volume > 0
+
+
+def test_a_field_without_a_surface_is_refused_and_leaves_no_file(tmp_path):
+    nothing = solid(lambda x, y, z: 0 * x - 1, lambda x, y, z: (0 * x, 0 * x, 0 * x))
+    with pytest.raises(ValueError, match="without a surface"):
+        save_mesh(tmp_path / "mesh.glb", *nothing)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_views_show_colours_above_and_normals_below(tmp_path):
+    cameras = orbit(torch.tensor([0.0, 180.0]), 0.0, 3.0, 40.0)
+    save_views(tmp_path / "views.png", *tower(), cameras, 64)
+    image = iio.imread(tmp_path / "views.png").astype(float) / 255
+    assert image.shape == (128, 128, 3)
+    # the ball's centre is 0.3 above the image's, which is 64 px over 2 * 3 * tan 20
+    row = round(32 - 0.3 * 64 / (6 * math.tan(math.radians(20))))
+    assert np.allclose(image[row, 32], (1, 0, 0), atol=0.05)
+    assert np.allclose(image[row, 96], (0, 0, 1), atol=0.05)
+    assert np.allclose(image[64 + row, 32], (1, 0.5, 0.5), atol=0.1)
+    assert np.allclose(image[64 + row, 96], (0, 0.5, 0.5), atol=0.1)
+    assert np.allclose(image[60, 32], 1)
+    assert np.allclose(image[124, 32], 1)
+
+
+def test_chunks_change_nothing():
+    field, grid = tower()
+    cameras = orbit(20.0, 10.0, 3.0, 40.0)
+    whole = next(look(field, grid, cameras, 24))
+    parts = next(look(field, grid, cameras, 24, chunk=50))
+    torch.testing.assert_close(whole, parts)
+
+
+def test_the_turntable_plays(tmp_path):
+    cameras = orbit(torch.arange(5) * 72.0, 0.0, 3.0, 40.0)
+    path = save_turntable(tmp_path, *tower(), cameras, size=48)
+    assert path.name == "turntable.mp4"
+    frames = iio.imread(path)
+    assert frames.shape == (5, 48, 48, 3)
+    # red in front, blue behind
+    assert frames[0, :, :, 0].astype(int).sum() > frames[0, :, :, 2].astype(int).sum() + 5000
+    assert frames[2, :, :, 2].astype(int).sum() > frames[2, :, :, 0].astype(int).sum() + 5000
+
+
+def test_without_an_encoder_the_turntable_is_a_gif(tmp_path, monkeypatch):
+    def missing(*_):
+        raise RuntimeError("No ffmpeg exe could be found")
+
+    monkeypatch.setattr(export, "_write_mp4", missing)
+    cameras = orbit(torch.arange(4) * 90.0, 0.0, 3.0, 40.0)
+    path = save_turntable(tmp_path, *tower(), cameras, size=32)
+    assert [p.name for p in tmp_path.iterdir()] == ["turntable.gif"]
+    assert iio.imread(path).shape == (4, 32, 32, 3)
+
+
+def test_curves_are_drawn_with_and_without_a_reward(tmp_path):
+    report = StepReport(0, 2.0, -1.0, 0.27, 300.0, 1.0, 1.0, 0.3, 0.2)
+    reports = [dataclasses.replace(report, step=i, reward=i - 1.0) for i in range(4)]
+    save_curves(tmp_path / "with.png", reports, "a red cube")
+    bare = [dataclasses.replace(r, reward=None, p_yes=None) for r in reports]
+    save_curves(tmp_path / "without.png", bare, "a red cube")
+    save_curves(tmp_path / "none.png", [], "a red cube")
+    pictures = [iio.imread(p) for p in sorted(tmp_path.glob("*.png"))]
+    assert all(p.shape == pictures[0].shape for p in pictures)
+    assert not np.array_equal(pictures[1], pictures[2])
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_everything_is_exported_and_the_model_left_alone(tmp_path):
+    model = VLM3D(tiny(), RandomDenoiser(), redness)
+    report = model.step()
+    before = model.state()
+    files = export_all(tmp_path, model, [report])
+    names = ["views.png", "turntable.mp4", "mesh.glb", "reward.png"]
+    assert [p.name for p in files] == names
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+    for name, value in model.state().items():
+        assert torch.equal(value, before[name])

@@ -1,0 +1,107 @@
+"""What the teachers say, against closed forms at the pixels."""
+
+import pytest
+import torch
+from solids import cast
+from stubs import OracleDenoiser, RandomDenoiser, redness
+from torch.testing import assert_close
+
+from vlmreward_3d.cameras import Cameras, sample_rings
+from vlmreward_3d.teachers import ScoreDistillation, judge
+
+
+def scene() -> tuple[Cameras, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    fov = (OracleDenoiser.fov_deg, OracleDenoiser.fov_deg)
+    scale = (OracleDenoiser.scale, OracleDenoiser.scale)
+    cameras = sample_rings(
+        2, 4, fov_deg=fov, elevation_deg=(0.0, 30.0), scale=scale, generator=generator
+    )
+    return cameras, torch.rand(8, 3, 64, 64, generator=generator)
+
+
+def test_x0_pulls_towards_the_denoiser_s_picture_through_the_downsampling():
+    cameras, images = scene()
+    teacher = ScoreDistillation(
+        OracleDenoiser(32), "solids", guidance_scale=7.0, guidance_rescale=0.5
+    )
+    verdict = teacher(images, cameras, (0.02, 0.98), torch.Generator().manual_seed(1))
+    target = cast(cameras, 32, torch.ones(8, 3))
+    difference = 2 * (torch.nn.functional.avg_pool2d(images, 2) - target)
+    assert_close(verdict.value, 0.5 * difference.square().sum() / 8, rtol=1e-3, atol=0)
+    # d latent / d pixel is 2 / 4 for each of the four pixels of a block
+    expected = (difference / 8 * 2 / 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert_close(verdict.gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_sds_is_weighted_by_the_noise_level():
+    cameras, images = scene()
+    denoiser = OracleDenoiser(32)
+    teacher = ScoreDistillation(denoiser, "solids", method="sds", guidance_scale=7.0)
+    verdict = teacher(images, cameras, (0.5, 0.5), torch.Generator().manual_seed(1))
+    abar = denoiser.alphas_cumprod[500].item()
+    target = cast(cameras, 32, torch.ones(8, 3))
+    difference = 2 * (torch.nn.functional.avg_pool2d(images, 2) - target)
+    # eps_hat - eps = sqrt(abar / (1 - abar)) (z - x0)
+    expected = (1 - abar) * (abar / (1 - abar)) ** 0.5 * difference * 2 / 4
+    expected = expected.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert_close(verdict.gradient, expected, rtol=1e-3, atol=1e-4)
+
+
+class Recorder(RandomDenoiser):
+    """Remembers what it was asked."""
+
+    def encode_text(self, texts):
+        self.texts = texts
+        return torch.arange(len(texts)).view(-1, 1, 1).expand(-1, 2, 3).float()
+
+    def predict_noise(self, noisy, t, text, cameras):
+        self.asked = (noisy, t, text, cameras)
+        return super().predict_noise(noisy, t, text, cameras)
+
+
+def test_both_halves_see_the_same_noise_time_and_camera_but_their_own_text():
+    cameras, images = scene()
+    denoiser = Recorder()
+    teacher = ScoreDistillation(denoiser, "a cube", negative_prompt="fog", guidance_scale=3.0)
+    teacher(images, cameras, (0.2, 0.9), torch.Generator().manual_seed(3))
+    noisy, t, text, condition = denoiser.asked
+    assert denoiser.texts == ["fog", "a cube"]
+    assert torch.equal(noisy[:8], noisy[8:])
+    assert torch.equal(text[:, 0, 0], torch.tensor([0.0] * 8 + [1.0] * 8))
+    assert torch.equal(condition, cameras.condition().repeat(2, 1))
+    assert t.view(4, 4).diff(dim=1).abs().sum() == 0  # one time per group
+    assert torch.equal(t[:8], t[8:])
+    assert t[0] != t[4]
+    assert t.min() >= 200
+    assert t.max() < 900
+
+
+def test_the_generator_decides_the_noise():
+    cameras, images = scene()
+    teacher = ScoreDistillation(RandomDenoiser(), "a cube", guidance_scale=3.0)
+
+    def ask(seed):
+        return teacher(images, cameras, (0.2, 0.9), torch.Generator().manual_seed(seed)).gradient
+
+    assert torch.equal(ask(0), ask(0))
+    assert not torch.equal(ask(0), ask(1))
+
+
+def test_incomplete_rings_and_unknown_methods_are_refused():
+    cameras, images = scene()
+    teacher = ScoreDistillation(RandomDenoiser(), "a cube", guidance_scale=3.0)
+    with pytest.raises(ValueError, match=r"received 3 images of 3 cameras; expected .* 4 images"):
+        teacher(images[:3], cameras[:3], (0.2, 0.9), torch.Generator())
+    with pytest.raises(ValueError, match="received method 'x1'"):
+        ScoreDistillation(RandomDenoiser(), "a cube", method="x1", guidance_scale=3.0)
+
+
+def test_the_reward_s_gradient_is_autograd_s_and_no_graph_is_left():
+    images = torch.rand(4, 3, 6, 6, requires_grad=True)
+    verdict = judge(redness, images * 1.0, "red")
+    expected = torch.tensor([4.0, -2.0, -2.0])[:, None, None] / (4 * 36)
+    assert_close(verdict.gradient, expected.expand(4, 3, 6, 6))
+    assert_close(verdict.value, redness(images[None], "red")[0].detach())
+    assert not verdict.value.requires_grad
+    assert images.grad is None

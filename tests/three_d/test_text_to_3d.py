@@ -1,0 +1,152 @@
+"""The example script: its files, its messages and its exit codes."""
+
+import importlib.util
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from stubs import RandomDenoiser, redness, tiny
+
+from vlmreward_3d import presets
+from vlmreward_3d.train import RunFolder
+from vlmreward_3d.vlm3d import VLM3D
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "text_to_3d.py"
+FILES = {
+    "config.json",
+    "metrics.jsonl",
+    "views.png",
+    "turntable.mp4",
+    "mesh.glb",
+    "reward.png",
+    "checkpoint.safetensors",
+    "state.json",
+}
+
+
+@pytest.fixture
+def script(monkeypatch, quick_export):
+    """The example with stub teachers and a small preset."""
+    spec = importlib.util.spec_from_file_location("text_to_3d", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def blocks(prompt, *, steps=3, seed=0, with_vlm=True):
+        return tiny(prompt=prompt, steps=steps, seed=seed, vlm="stub" if with_vlm else None)
+
+    def teachers(config, device):
+        return RandomDenoiser(), redness if config.vlm else None
+
+    monkeypatch.setattr(presets, "blocks", blocks)
+    monkeypatch.setattr(module, "load_teachers", teachers)
+    return module
+
+
+@pytest.fixture
+def no_teachers(script, monkeypatch):
+    """The same, where touching a model is a failure."""
+
+    def forbidden(*_):
+        raise AssertionError("a model was loaded before the mistake was noticed")
+
+    monkeypatch.setattr(script, "load_teachers", forbidden)
+    return script
+
+
+def test_a_run_writes_its_files_into_a_folder_named_after_the_prompt(
+    script, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert script.main(["A red  cube, on top!", "--steps", "2", "--threads", "1"]) == 0
+    out = tmp_path / "outputs" / "a-red-cube-on-top"
+    assert {p.name for p in out.iterdir()} == FILES
+    assert json.loads((out / "state.json").read_text())["finished"] is True
+    config = json.loads((out / "config.json").read_text())
+    assert (config["prompt"], config["steps"]) == ("A red  cube, on top!", 2)
+    assert "mesh.glb" in capsys.readouterr().out
+    # resuming a finished run only writes its pictures again
+    before = (out / "checkpoint.safetensors").read_bytes()
+    assert script.main(["A red  cube, on top!", "--steps", "2", "--resume"]) == 0
+    assert (out / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_no_vlm_leaves_the_reward_out(script, tmp_path):
+    assert script.main(["a red cube", "--steps", "2", "--no-vlm", "--out", str(tmp_path)]) == 0
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["reward"] is None
+    assert json.loads((tmp_path / "config.json").read_text())["vlm"] is None
+
+
+def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, capsys):
+    step = VLM3D.step
+
+    def interrupted(self):
+        if self.step_index == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    words = ["a red cube", "--steps", "4", "--out", str(tmp_path)]
+    monkeypatch.setattr(VLM3D, "step", interrupted)
+    assert script.main(words) == 130
+    said = capsys.readouterr().err
+    assert "stopped after step 2 of 4, state saved; to go on: python" in said
+    assert said.rstrip().endswith(f"'a red cube' --steps 4 --out {tmp_path} --resume")
+    monkeypatch.setattr(VLM3D, "step", step)
+    assert script.main([*words, "--resume"]) == 0
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a cube", "--steps", "0"], "received '0'; expected a whole number >= 1"),
+        (["a cube", "--steps", "many"], "received 'many'; expected a whole number >= 1"),
+        (["a cube", "--seed", "-1"], "received '-1'; expected a whole number >= 0"),
+        (["a cube", "--threads", "0"], "expected a whole number >= 1"),
+        (["a cube", "--preset", "huge"], "invalid choice: 'huge'"),
+        (["!!"], "received the prompt '!!'; expected some words"),
+        (["a cube", "--resume", "--overwrite"], "not allowed with argument"),
+        ([], "the following arguments are required: PROMPT"),
+    ],
+)
+def test_mistakes_in_the_command_are_named(no_teachers, words, message, capsys):
+    with pytest.raises(SystemExit) as raised:
+        no_teachers.main(words or ["--no-vlm"])
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def complain(script, capsys, *words) -> str:
+    """The one line that a refused command prints."""
+    assert script.main(["a red cube", *map(str, words)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    return said[0]
+
+
+def test_bad_folders_are_one_line_before_any_work(no_teachers, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    assert "cannot write to" in complain(no_teachers, capsys, "--out", file / "run")
+    assert "nothing to resume" in complain(
+        no_teachers, capsys, "--out", tmp_path / "new", "--resume"
+    )
+    out = tmp_path / "run"
+    RunFolder(out, presets.blocks("a red cube", steps=3)).begin()
+    assert "already holds a run" in complain(no_teachers, capsys, "--out", out)
+    mismatch = complain(no_teachers, capsys, "--out", out, "--seed", 5, "--resume")
+    assert "(seed: 0 -> 5)" in mismatch
+    assert {p.name for p in out.iterdir()} == {"config.json"}
+
+
+def test_the_number_of_threads_is_set(script, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        words = ["a red cube", "--steps", "1", "--threads", "1", "--out", str(tmp_path)]
+        assert script.main(words) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

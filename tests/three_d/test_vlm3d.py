@@ -1,0 +1,220 @@
+"""One step of Algorithm 1 against the same thing written as one loss."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from solids import cast
+from stubs import OracleDenoiser, RandomDenoiser, redness, tiny
+from torch.testing import assert_close
+
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.export import evaluation_cameras
+from vlmreward_3d.render import render
+from vlmreward_3d.sampler import OccupancyGrid
+from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.teachers import Verdict
+from vlmreward_3d.vlm3d import VLM3D, Diverged
+
+
+def raw_gradients(model: VLM3D) -> list[torch.Tensor]:
+    model.step()
+    return [p.grad.clone() for p in model.field.parameters()]
+
+
+def test_gradients_at_the_pixels_equal_one_big_loss():
+    weight = 3.0
+    changes = {"vlm_weight": Schedule.constant(weight), "vlm_balance": None}
+    config = tiny(entropy_weight=Schedule.constant(0.2), **changes)
+    both = raw_gradients(VLM3D(config, RandomDenoiser(), redness))
+
+    # the monolithic route: sds as a fixed linear loss, the reward through the whole graph
+    model = VLM3D(config, RandomDenoiser())
+    seen = {}
+    distil = model.distil
+
+    def spy(images, cameras, level, generator):
+        seen["verdict"] = distil(images, cameras, level, generator)
+        return seen["verdict"]
+
+    model.distil = spy
+    model.step()
+    again = VLM3D(config, RandomDenoiser())
+    views = rendered(again)
+    loss = (views.rgb * seen["verdict"].gradient).sum()
+    loss = loss - weight * redness(views.rgb[None], config.prompt).sum()
+    p = views.opacity.clamp(1e-3, 1 - 1e-3)
+    loss = loss + 0.2 * -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+    loss.backward()
+    for ours, parameter in zip(both, again.field.parameters()):
+        assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-6)
+        assert ours.abs().sum() > 0
+
+
+def rendered(model: VLM3D):
+    """What the model's first step renders, drawn from the same random state."""
+    caught = []
+
+    def catch(images, cameras, level, generator):
+        caught.append(cameras)
+        raise StopIteration
+
+    state = model.generator.get_state()
+    distil, model.distil = model.distil, catch
+    with pytest.raises(StopIteration):
+        model.step()
+    model.distil = distil
+    model.generator.set_state(state)
+    baked = model.field.bake()
+    grid = OccupancyGrid(
+        model.config.occupancy_resolution,
+        threshold=model.config.occupancy_threshold,
+        decay=model.config.occupancy_decay,
+    )
+    grid.update(baked.density, model.generator)
+    torch.rand(4, 1, generator=model.generator)  # the ring
+    background = torch.rand(1, 3, generator=model.generator).expand(4, 3)
+    return render(
+        baked,
+        grid,
+        Cameras(caught[0].c2w, caught[0].fov),
+        model.config.resolution,
+        model.config.resolution,
+        n_samples=model.config.samples_per_ray,
+        background=background,
+        generator=model.generator,
+    )
+
+
+def test_the_balance_sets_the_ratio_of_norms_at_the_pixels():
+    config = tiny(vlm_weight=Schedule(((0.0, 300.0), (1.0, 100.0))), vlm_balance=0.5)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    norms = torch.tensor([8.0, 0.1], dtype=torch.float64)
+    # at the largest lambda the reward's gradient of norm 0.1 becomes half of 8
+    assert model._balanced(300.0, norms) * 0.1 == pytest.approx(4.0)
+    assert model._balanced(100.0, norms) * 0.1 == pytest.approx(4.0 / 3)
+    plain = VLM3D(tiny(vlm_balance=None), RandomDenoiser(), redness)
+    assert plain._balanced(300.0, norms) == 300.0
+
+
+def test_the_reward_climbs_when_it_teaches_and_the_report_says_so():
+    config = tiny(steps=40, vlm_weight=Schedule.constant(1.0), vlm_balance=20.0, background="white")
+    model = VLM3D(config, RandomDenoiser(), redness)
+    reports = [model.step() for _ in range(40)]
+    assert reports[-1].reward > reports[0].reward + 0.3
+    last = reports[-1]
+    assert last.p_yes == pytest.approx(torch.tensor(last.reward).sigmoid().item())
+    assert [r.step for r in reports] == list(range(40))
+
+
+def test_the_vlm_is_asked_every_k_steps_and_never_without_one():
+    asked = []
+
+    def reward(images, text):
+        asked.append(text)
+        assert images.shape == (1, 4, 3, 16, 16)
+        assert images.min() >= 0
+        assert images.max() <= 1
+        return redness(images, text)
+
+    model = VLM3D(tiny(vlm_every=3), RandomDenoiser(), reward)
+    reports = [model.step() for _ in range(7)]
+    assert [r.reward is not None for r in reports] == [True, False, False, True, False, False, True]
+    assert asked == ["a red cube"] * 3
+    alone = VLM3D(tiny(), RandomDenoiser()).step()
+    assert alone.reward is None
+    assert alone.vlm_weight == 0
+
+
+@pytest.mark.parametrize("culprit", ["the reward", "score distillation"])
+def test_a_gradient_that_is_not_finite_stops_before_anything_moves(culprit):
+    def broken(images, text):
+        return redness(images, text) * (torch.nan if culprit == "the reward" else 1.0)
+
+    model = VLM3D(tiny(), RandomDenoiser(), broken)
+    if culprit != "the reward":
+        model.distil = lambda images, *rest: Verdict(
+            torch.tensor(1.0), torch.full_like(images, torch.inf)
+        )
+    before = copy.deepcopy(model.field.state_dict())
+    with pytest.raises(Diverged, match=f"step 0: the gradient of {culprit} is not finite"):
+        model.step()
+    for name, value in model.field.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_an_empty_field_is_named():
+    model = VLM3D(tiny(), RandomDenoiser())
+    with torch.no_grad():
+        model.field.levels[0][:, 0] = -50
+    model.grid.peak.zero_()
+    with pytest.raises(Diverged, match="the field became empty"):
+        model.step()
+
+
+def test_state_brings_another_model_to_the_same_future():
+    config = tiny(orientation_weight=Schedule.constant(0.1))
+    one = VLM3D(config, RandomDenoiser(), redness)
+    for _ in range(4):
+        one.step()
+    two = VLM3D(config, RandomDenoiser(), redness)
+    two.load_state(one.state())
+    for _ in range(5):
+        assert one.step() == two.step()
+    ours, theirs = one.state(), two.state()
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_seeds_differ():
+    first = VLM3D(tiny(seed=1), RandomDenoiser()).step()
+    assert first == VLM3D(tiny(seed=1), RandomDenoiser()).step()
+    assert first.sds_loss != VLM3D(tiny(seed=2), RandomDenoiser()).step().sds_loss
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "received steps=0; expected a whole number >= 1"),
+        ({"prompt": "  "}, "expected some text"),
+        ({"background": "black"}, 'expected "random" or "white"'),
+        ({"seed": -1}, "received seed=-1"),
+    ],
+)
+def test_bad_settings_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(tiny(), **change)
+
+
+def test_the_whole_loop_makes_the_solids_from_32_pixel_latents():
+    """Field, sampler, renderer, teachers and optimiser together recover a known scene."""
+    fov, scale = OracleDenoiser.fov_deg, OracleDenoiser.scale
+    config = tiny(
+        steps=60,
+        resolution=40,
+        field_resolutions=(8, 16, 32),
+        occupancy_resolution=32,
+        samples_per_ray=24,
+        fov_deg=(fov, fov),
+        scale=(scale, scale),
+        background="white",
+        vlm=None,
+    )
+    model = VLM3D(config, OracleDenoiser(20))
+    psnr = [fidelity(model)]
+    for _ in range(config.steps):
+        model.step()
+    psnr.append(fidelity(model))
+    assert psnr[0] < 15
+    assert psnr[1] > 22
+
+
+@torch.no_grad()
+def fidelity(model: VLM3D) -> float:
+    """PSNR in dB from views between the training views' elevations."""
+    cameras = evaluation_cameras(model.config, 4)
+    seen = render(model.field.bake(), model.grid, cameras, 40, 40, n_samples=64)
+    error = (seen.rgb - cast(cameras, 40, torch.ones(4, 3))).square().mean()
+    return -10 * error.log10().item()

@@ -1,8 +1,13 @@
 import functools
+import sys
+from pathlib import Path
 
 import pytest
 
 from vlmreward_3d import export
+
+# the core's tests know how to make a small random vision-language model
+sys.path.append(str(Path(__file__).parents[1] / "core"))
 
 
 @pytest.fixture

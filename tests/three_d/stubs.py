@@ -10,6 +10,7 @@ from torch import Tensor
 from vlmreward_3d.cameras import Cameras, look_at
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.presets import blocks
+from vlmreward_3d.schedule import Schedule
 
 
 class OracleDenoiser:
@@ -63,7 +64,7 @@ def redness(images: Tensor, text: str) -> Tensor:
 
 
 def tiny(**changes) -> VLM3DConfig:
-    """The preset, shrunk to milliseconds a step."""
+    """The preset, shrunk to milliseconds a step and without regularisers."""
     small = {
         "steps": 12,
         "resolution": 16,
@@ -71,6 +72,8 @@ def tiny(**changes) -> VLM3DConfig:
         "occupancy_resolution": 8,
         "occupancy_every": 3,
         "samples_per_ray": 6,
+        "orientation_weight": Schedule.constant(0),
+        "entropy_weight": Schedule.constant(0),
         "denoiser": "stub",
         "vlm": "stub",
     }

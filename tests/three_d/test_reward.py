@@ -1,0 +1,41 @@
+"""The 3D side with the real reward of a small random Qwen2.5-VL."""
+
+import pytest
+import tiny_qwen
+import torch
+from stubs import RandomDenoiser, tiny
+from torch.testing import assert_close
+
+from vlmreward import YesNoReward
+from vlmreward_3d.teachers import judge
+from vlmreward_3d.vlm3d import VLM3D
+
+
+@pytest.fixture(scope="module")
+def reward() -> YesNoReward:
+    processor = tiny_qwen.processor("qwen2_5_vl")
+    model = tiny_qwen.model("qwen2_5_vl", processor.tokenizer)
+    return YesNoReward((model, processor), prompt=tiny().vlm_prompt, pixels="clamp")
+
+
+def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    verdict = judge(reward, images, "a red cube")
+    assert_close(verdict.value, reward(images[None], text="a red cube")[0].detach())
+    norms = verdict.gradient.flatten(1).norm(dim=1)
+    assert (norms > 0).all()
+    step = 0.01 / verdict.gradient.norm() * verdict.gradient
+    ahead = judge(reward, (images + step).clamp(0, 1), "a red cube").value
+    assert ahead > verdict.value
+
+
+def test_a_run_with_it_can_be_repeated_exactly(reward):
+    config = tiny(resolution=32)
+
+    def run():
+        model = VLM3D(config, RandomDenoiser(), reward)
+        return [model.step() for _ in range(3)]
+
+    reports = run()
+    assert reports == run()
+    assert all(r.reward_norm > 0 for r in reports)

@@ -154,16 +154,16 @@ def _uint8_operator(n_in: int, n_out: int, filter: str, device: torch.device) ->
 
 @contextlib.contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Keep autocast and TF32 or bf16 shortcuts out of the resampling products."""
-    precision = torch.get_float32_matmul_precision()
-    if precision != "highest":
-        torch.set_float32_matmul_precision("highest")
+    """Keep autocast and TF32 or bfloat16 shortcuts out of the resampling products."""
+    backends: Any = torch.backends
+    settings = backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul
+    chosen = settings.fp32_precision
+    settings.fp32_precision = "ieee"
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        if precision != "highest":
-            torch.set_float32_matmul_precision(precision)
+        settings.fp32_precision = chosen
 
 
 def _apply(x: torch.Tensor, operator: _Operator, axis: int) -> torch.Tensor:

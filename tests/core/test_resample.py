@@ -112,6 +112,11 @@ def test_clamp_saturates_and_stops_the_gradient_there():
     assert free.max() > 1.01
     assert clamped.min() >= 0
     assert clamped.max() <= 1
+    over = 1.2 * noise(1, 3, 40, 40) - 0.1
+    torch.testing.assert_close(
+        resize(over, (70, 30), clamp=True), resize(over.clamp(0, 1), (70, 30), clamp=True)
+    )
+    assert not torch.allclose(resize(over, (70, 30)), resize(over.clamp(0, 1), (70, 30)))
     white = torch.ones(1, 3, 40, 40).mul(1.5).requires_grad_()
     resize(white, (70, 70), clamp=True).sum().backward()
     assert white.grad.abs().max() == 0
@@ -149,20 +154,59 @@ def test_works_for_gradients_after_inference_mode(function):
     assert x.grad.abs().sum() > 0
 
 
-def test_autocast_and_reduced_matmul_precision_change_nothing():
+def test_autocast_changes_nothing():
     x = noise(1, 3, 100, 90).requires_grad_()
     expected = resize(x, (56, 56))
     (gradient,) = torch.autograd.grad(expected.square().sum(), x)
-    torch.set_float32_matmul_precision("medium")
-    try:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = resize(x, (56, 56))
-            (g,) = torch.autograd.grad(out.square().sum(), x)
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision("highest")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = resize(x, (56, 56))
+        (g,) = torch.autograd.grad(out.square().sum(), x)
     assert torch.equal(out, expected)
     assert torch.equal(g, gradient)
+
+
+def test_reduced_matmul_precision_is_set_aside_and_restored(monkeypatch):
+    settings = torch.backends.mkldnn.matmul
+    before, seen = settings.fp32_precision, []
+
+    def spy(*args, **kwargs):
+        seen.append(settings.fp32_precision)
+        return mm(*args, **kwargs)
+
+    mm = torch.mm
+    monkeypatch.setattr(torch, "mm", spy)
+    try:
+        settings.fp32_precision = "bf16"
+        resize(noise(1, 3, 40, 40), (28, 28))
+        assert settings.fp32_precision == "bf16"
+    finally:
+        settings.fp32_precision = before
+    assert set(seen) == {"ieee"}
+
+
+def test_what_is_kept_is_fit_for_autograd():
+    resample._float_operator.cache_clear()
+    resample._uint8_operator.cache_clear()
+    with torch.inference_mode():
+        operators = (
+            resample._float_operator(9, 5, "bicubic", torch.float32, torch.device("cpu")),
+            resample._uint8_operator(9, 5, "bicubic", torch.device("cpu")),
+        )
+    assert not any(band.matrix.is_inference() for o in operators for band in o.bands)
+
+
+@given(st.integers(2, 3000), st.integers(2, 300))
+def test_8_bit_sums_are_exact(n_in, n_out):
+    operator = resample._uint8_operator(n_in, n_out, "bicubic", torch.device("cpu"))
+    weights = torch.cat(
+        [torch.nn.functional.pad(b.matrix, (b.in_from, n_in - b.in_to)) for b in operator.bands]
+    )
+    levels = (noise(3, n_in) * 256).floor()
+    total = resample._apply(levels.to(weights.dtype), operator, -1)
+    scaled = (weights.double() * 2**22).to(torch.int64)
+    assert torch.equal(scaled.double() / 2**22, weights.double())
+    exact = levels.to(torch.int64) @ scaled.T
+    assert torch.equal((total.double() * 2**22).to(torch.int64), exact)
 
 
 def test_caches_are_bounded():

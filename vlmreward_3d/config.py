@@ -35,7 +35,8 @@ class VLM3DConfig:
         fov_deg: Range of the field of view, degrees.
         elevation_deg: Range of the elevation, degrees.
         scale: Range of s in the distance s / tan(fov / 2).
-        background: "random", one solid colour per ring, or "white".
+        background: Behind the object, one for all views of a ring: "color" (any), "gray" (a level
+            of at least 0.1) or "white".
 
         field_resolutions: Nodes per side of the field's levels.
         bound: Half the side of the field's box.
@@ -87,7 +88,7 @@ class VLM3DConfig:
     fov_deg: tuple[float, float]
     elevation_deg: tuple[float, float]
     scale: tuple[float, float]
-    background: str = "random"
+    background: str = "color"
 
     field_resolutions: tuple[int, ...]
     bound: float = 1.0
@@ -126,7 +127,8 @@ class VLM3DConfig:
         for name in ("vlm_every", "occupancy_every"):
             self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
         self._require(0 <= self.seed < 2**63, "seed", "a whole number in [0, 2^63)")
-        self._require(self.background in ("random", "white"), "background", '"random" or "white"')
+        backgrounds = ("color", "gray", "white")
+        self._require(self.background in backgrounds, "background", f"one of {backgrounds}")
         self._require(self.distillation in ("x0", "sds"), "distillation", '"x0" or "sds"')
 
     def _require(self, holds: bool, name: str, expected: str) -> None:

@@ -17,7 +17,7 @@ __all__ = ["BakedVolume", "FieldSamples", "PyramidField"]
 
 # grid_sample on a CPU is parallel over the batch dimension only. A fixed number of slices (rather
 # than the number of threads) keeps results independent of the machine's core count.
-_SLICES = 4
+_SLICES = 2
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ def blocks(prompt: str, *, steps: int = 400, seed: int = 0, with_vlm: bool = Tru
     thirds and then 1 (10,000 of 15,000 steps there), noise annealed as in the authors' release.
 
     Different from the paper, because the models are small and work in pixels: 4 views of 64 px,
-    hundreds of steps, albedo without shading, a dense field, and a relative lambda
+    hundreds of steps, cameras and gray backgrounds as the denoiser was trained on, albedo without
+    shading, a dense field, and a relative lambda
     (`vlm_balance`): the paper's 300 weighs against sums over 4 x 32 x 32 latents of Stable
     Diffusion and means nothing here, so lambda = 300 stands for a reward gradient as large as the
     score-distillation gradient at the pixels, and lambda = 1 for 1/300 of it.
@@ -34,9 +35,10 @@ def blocks(prompt: str, *, steps: int = 400, seed: int = 0, with_vlm: bool = Tru
         vlm="builtin/blocks" if with_vlm else None,
         vlm_prompt="paper/selected",
         fov_deg=(30.0, 45.0),
-        elevation_deg=(0.0, 30.0),
+        elevation_deg=(5.0, 40.0),
         scale=(0.8, 1.0),
-        field_resolutions=(8, 16, 32, 64),
+        background="gray",
+        field_resolutions=(6, 12, 24, 48),
         blob_density=10.0,
         blob_radius=0.5,
         density_scale=10.0,

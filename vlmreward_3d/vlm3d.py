@@ -190,8 +190,10 @@ class VLM3D:
     def _background(self) -> Tensor:
         config = self.config
         color = torch.ones(config.rings, 3)
-        if config.background == "random":
+        if config.background == "color":
             color = torch.rand(config.rings, 3, generator=self.generator)
+        elif config.background == "gray":
+            color *= 0.1 + 0.9 * torch.rand(config.rings, 1, generator=self.generator)
         return color.repeat_interleave(config.views_per_ring, dim=0).to(self.device)
 
     def _updated_norms(self, sds: Verdict, verdict: Verdict | None) -> Tensor:

@@ -72,6 +72,7 @@ def tiny(**changes) -> VLM3DConfig:
         "occupancy_resolution": 8,
         "occupancy_every": 3,
         "samples_per_ray": 6,
+        "background": "color",
         "orientation_weight": Schedule.constant(0),
         "entropy_weight": Schedule.constant(0),
         "denoiser": "stub",

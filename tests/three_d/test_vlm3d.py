@@ -179,7 +179,7 @@ def test_seeds_differ():
     [
         ({"steps": 0}, "received steps=0; expected a whole number >= 1"),
         ({"prompt": "  "}, "expected some text"),
-        ({"background": "black"}, 'expected "random" or "white"'),
+        ({"background": "black"}, r"expected one of \('color', 'gray', 'white'\)"),
         ({"seed": -1}, "received seed=-1"),
     ],
 )

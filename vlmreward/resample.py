@@ -107,6 +107,8 @@ _BAND_ACCELERATOR = 512
 
 def _bands(weights: torch.Tensor, length: int) -> tuple[_Band, ...]:
     bands = []
+    if weights.shape[0] <= 2 * length:
+        length = weights.shape[0]
     for start in range(0, weights.shape[0], length):
         rows = weights[start : start + length]
         used = rows.ne(0).any(dim=0).nonzero()

@@ -1,0 +1,217 @@
+"""Train the built-in multi-view denoiser: ``python -m vlmreward_3d.blocks.train_denoiser``."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from vlmreward_3d.blocks.checkpoints import load_state, save_state
+from vlmreward_3d.blocks.dataset import RING, BlocksData, render_dataset
+from vlmreward_3d.blocks.language import caption
+from vlmreward_3d.blocks.tokenizer import train_tokenizer
+from vlmreward_3d.diffusion.pixel import PixelMultiView
+
+RESOLUTION = 32
+TEXT_LENGTH = 20
+
+
+def build(seed: int = 0) -> PixelMultiView:
+    """A denoiser with random weights."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer()
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_LENGTH,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=RESOLUTION,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(32, 64, 128),
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=4,
+        cross_attention_dim=128,
+        norm_num_groups=16,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=16,
+    )
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
+    return PixelMultiView(unet, scheduler, text, tokenizer)
+
+
+def images_of(rgba: Tensor, background: Tensor) -> Tensor:
+    """Views (N, 64, 64, 4) uint8 over backgrounds (N,) -> (N, 3, 32, 32) in [-1, 1]."""
+    rgba = rgba.permute(0, 3, 1, 2).float() / 255
+    image = rgba[:, :3] + (1 - rgba[:, 3:]) * background[:, None, None, None]
+    return F.avg_pool2d(image, rgba.shape[-1] // RESOLUTION) * 2 - 1
+
+
+class Batches:
+    """Random groups of four views of flawless scenes, with captions, over gray backgrounds."""
+
+    def __init__(self, data: BlocksData, seed: int) -> None:
+        self.data = data
+        self.rows = [i for i, s in enumerate(data.scenes) if s.flaw is None]
+        pair = np.array([data.scenes[i].relation is not None for i in self.rows], float)
+        weight = 1 + 0.6 * pair
+        self.weight = weight / weight.sum()
+        self.seed = seed
+
+    def draw(self, step: int, groups: int) -> tuple[Tensor, list[str], Tensor]:
+        """Images (4 groups, 3, 32, 32), a caption per group ("" one time in ten), cameras."""
+        rng = np.random.default_rng([self.seed, step])
+        picked = rng.choice(len(self.rows), groups, p=self.weight)
+        images, texts, cameras = [], [], []
+        for i in (self.rows[int(p)] for p in picked):
+            ring = int(rng.integers(2)) * RING
+            gray = torch.full((RING,), float(rng.uniform(0.1, 1.0)))
+            images.append(images_of(self.data.rgba[i, ring : ring + RING], gray))
+            cameras.append(self.data.cameras[i, ring : ring + RING])
+            texts.append("" if rng.random() < 0.1 else caption(self.data.scenes[i], rng))
+        return torch.cat(images), texts, torch.cat(cameras)
+
+
+def loss_of(model: PixelMultiView, batch, generator: torch.Generator) -> Tensor:
+    """Epsilon loss, with timesteps shared by the views of a group."""
+    images, texts, cameras = (b.to(model.unet.device) if isinstance(b, Tensor) else b for b in batch)
+    groups = len(texts)
+    t = torch.randint(0, len(model.alphas_cumprod), (groups,), generator=generator)
+    t = t.repeat_interleave(model.n_views).to(images.device)
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    alpha = model.alphas_cumprod[t][:, None, None, None]
+    noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
+    text = model.encode_text(texts).repeat_interleave(model.n_views, 0)
+    return F.mse_loss(model.predict_noise(noisy, t, text, cameras), noise)
+
+
+@torch.no_grad()
+def sample(
+    model: PixelMultiView, texts: list[str], cameras: Tensor, *, scale: float, seed: int = 0
+) -> Tensor:
+    """Groups of views (len(texts) * 4, 3, 32, 32) in [0, 1] by 30 steps of guided DDIM."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler.from_config(model.scheduler.config)
+    scheduler.set_timesteps(30)
+    n = len(cameras)
+    x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(seed))
+    both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(model.n_views, 0)
+    for t in scheduler.timesteps:
+        times = torch.full((2 * n,), int(t))
+        eps = model.predict_noise(torch.cat([x, x]), times, both, torch.cat([cameras, cameras]))
+        guided = eps[n:] + scale * (eps[:n] - eps[n:])
+        x = scheduler.step(guided, int(t), x).prev_sample.clamp(-1.5, 1.5)
+    return (x.clamp(-1, 1) + 1) / 2
+
+
+def picture(model: PixelMultiView, data: BlocksData, path: Path, seed: int = 0) -> None:
+    """A sheet of samples: one row of four views per prompt."""
+    import imageio.v3 as iio
+
+    texts = [
+        "a red cube",
+        "a blue sphere",
+        "a green mug",
+        "a yellow snowman",
+        "a red cube on top of a blue sphere",
+        "a pink cone on top of a green cylinder",
+        "an orange mug next to a purple chair",
+        "a cyan car next to a yellow torus",
+    ]
+    cameras = torch.cat([data.cameras[i, :RING] for i in range(len(texts))])
+    out = sample(model, texts, cameras, scale=4.0, seed=seed)
+    sheet = out.reshape(len(texts), RING, 3, RESOLUTION, RESOLUTION).permute(0, 3, 1, 4, 2)
+    sheet = sheet.reshape(len(texts) * RESOLUTION, RING * RESOLUTION, 3)
+    sheet = sheet.repeat_interleave(3, 0).repeat_interleave(3, 1)
+    iio.imwrite(path, (sheet * 255).byte().numpy())
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = render_dataset(args.data, args.scenes, seed=1)
+    device = torch.device(args.device)
+    model = build(args.seed).to(device)
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01)
+    start, state = 0, load_state(args.out / "state.pt")
+    if state:
+        start = state["step"]
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+    batches = Batches(data, args.seed)
+    log = (args.out / "log.jsonl").open("a")
+    running = None
+    for step in tqdm(range(start, args.steps), initial=start, total=args.steps, desc="denoiser"):
+        rate = min(1.0, (step + 1) / 200) * max(
+            0.05, 0.5 * (1 + math.cos(math.pi * step / args.steps))
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * rate
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        loss = loss_of(model, batches.draw(step, args.batch), generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        decay = min(0.998, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for a, b in zip(average.parameters(), model.parameters()):
+                a.lerp_(b, 1 - decay)
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        if (step + 1) % 50 == 0:
+            log.write(json.dumps({"step": step + 1, "loss": running}) + "\n")
+            log.flush()
+        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
+            save_state(
+                args.out / "state.pt",
+                step=step + 1,
+                model=model.state_dict(),
+                average=average.state_dict(),
+                optimizer=optimizer.state_dict(),
+            )
+            picture(average.cpu().eval(), data, args.out / f"samples-{step + 1:06d}.png")
+            average.save_pretrained(args.out / "model", torch.bfloat16)
+            average.to(device)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of rendered scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder for state and model")
+    parser.add_argument("--scenes", type=int, default=12000, help="scenes to render or load")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=8, help="groups of four views a step")
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=400)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Diffusion models that act as score-distillation teachers."""

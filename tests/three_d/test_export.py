@@ -76,6 +76,8 @@ def test_handedness_survives(tmp_path):
     mesh = read_mesh(tmp_path / "m.glb")
     assert np.allclose(mesh.centroid, (0, 0, -0.4), atol=0.02)
     assert mesh.volume > 0
+    # sRGB 0.5 is 0.214 in glTF's linear colours
+    assert (abs(mesh.visual.vertex_colors[:, :3].astype(int) - 55) <= 1).all()
 
 
 def test_a_field_without_a_surface_is_refused_and_leaves_no_file(tmp_path):

@@ -105,3 +105,24 @@ def test_the_reward_s_gradient_is_autograd_s_and_no_graph_is_left():
     assert_close(verdict.value, redness(images[None], "red")[0].detach())
     assert not verdict.value.requires_grad
     assert images.grad is None
+
+
+class Opinionated(RandomDenoiser):
+    """Sees a constant that only the text decides: 0 for the negative prompt, 0.3 for the other."""
+
+    def encode_text(self, texts):
+        return torch.tensor([0.0, 0.3]).view(-1, 1, 1).expand(-1, 2, 3)
+
+    def predict_noise(self, noisy, t, text, cameras):
+        abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return (noisy - abar.sqrt() * text[:, :1, :1, None]) / (1 - abar).sqrt()
+
+
+def test_guidance_leads_from_the_negative_prompt_past_the_prompt():
+    cameras, images = scene()
+    teacher = ScoreDistillation(Opinionated(8), "a", guidance_scale=3.0)
+    verdict = teacher(images[:4], cameras[:4], (0.5, 0.5), torch.Generator().manual_seed(0))
+    latents = torch.nn.functional.avg_pool2d(images[:4], 8) * 2 - 1
+    # 0 + 3 * (0.3 - 0) = 0.9, and each of 64 pixels of a block has 2 / 64 of the latent
+    expected = ((latents - 0.9) / 4 * 2 / 64).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    assert_close(verdict.gradient, expected, rtol=1e-3, atol=1e-5)

@@ -168,6 +168,19 @@ def test_state_brings_another_model_to_the_same_future():
         assert torch.equal(value, theirs[name]), name
 
 
+def test_the_learning_rate_follows_its_schedule():
+    rate = Schedule(((0.0, 0.05), (0.5, 0.05), (0.5, 0.0)))
+    model = VLM3D(tiny(steps=4, learning_rate=rate), RandomDenoiser())
+    moved = []
+    for _ in range(4):
+        before = model.field.levels[0].detach().clone()
+        model.step()
+        moved.append((model.field.levels[0] - before).abs().max().item())
+    # Adam's first steps are as long as the rate
+    assert moved[0] == pytest.approx(0.05, rel=1e-3)
+    assert moved[2:] == [0.0, 0.0]
+
+
 def test_seeds_differ():
     first = VLM3D(tiny(seed=1), RandomDenoiser()).step()
     assert first == VLM3D(tiny(seed=1), RandomDenoiser()).step()

@@ -7,6 +7,7 @@ length can share one call instead. The values are the same; only the batching di
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def _plan(cu_seqlens: Tensor) -> list[tuple[int, Tensor | None]]:
     if plan is None:
         bounds = cu_seqlens.tolist()
         by_length: dict[int, list[int]] = {}
-        for start, stop in zip(bounds, bounds[1:]):
+        for start, stop in pairwise(bounds):
             by_length.setdefault(stop - start, []).append(start)
         by_length.pop(0, None)
         if len(by_length) == 1:
@@ -73,22 +74,18 @@ def window_attention(
             "window attention expects segment boundaries (cu_seq_lens_q) and no attention_mask; "
             "use it for vision towers only"
         )
-    _, heads, length, dim = query.shape
+    heads, length, dim = query.shape[1:]
     # (3, S, heads, dim): positions first, so that a segment is a slice of rows
     packed = torch.stack((query[0], key[0], value[0])).transpose(1, 2)
-    plan = _plan(cu_seq_lens_q)
-    out = None if plan[0][1] is None else torch.empty_like(packed[0])
-    for n, index in plan:
-        if index is None:
-            rows = packed.reshape(3, length // n, n, heads, dim)
-        else:
-            rows = packed[:, index]
+    out = torch.empty_like(packed[0])
+    for n, index in _plan(cu_seq_lens_q):
+        rows = packed.reshape(3, -1, n, heads, dim) if index is None else packed[:, index]
         q, k, v = rows.transpose(2, 3).unbind(0)
         attended = F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2)
-        if out is None or index is None:
+        if index is None:
             return attended.reshape(1, length, heads, dim), None
         out = out.index_put((index,), attended)
-    return out[None], None  # type: ignore[index]
+    return out[None], None
 
 
 def use_batched_windows(model: PreTrainedModel) -> bool:

@@ -1,12 +1,16 @@
 """Teachers small enough to reason about, and a configuration that runs in seconds."""
 
 import dataclasses
+import functools
 import math
+import sys
+from pathlib import Path
 
 import torch
 from solids import cast
 from torch import Tensor
 
+from vlmreward_3d import export
 from vlmreward_3d.cameras import Cameras, look_at
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.presets import blocks
@@ -79,3 +83,24 @@ def tiny(**changes) -> VLM3DConfig:
         "vlm": "stub",
     }
     return dataclasses.replace(blocks("a red cube"), **small | changes)
+
+
+def shrink_exports(monkeypatch) -> None:
+    """`export_all` at a size that takes a moment."""
+    for name, smaller in {
+        "save_views": {"size": 16},
+        "save_turntable": {"size": 16},
+        "save_mesh": {"resolution": 24},
+    }.items():
+        monkeypatch.setattr(export, name, functools.partial(getattr(export, name), **smaller))
+
+
+def random_vlm():
+    """A (model, processor) pair of a small random Qwen2.5-VL, made by the core's test helpers."""
+    core = str(Path(__file__).parents[1] / "core")
+    if core not in sys.path:
+        sys.path.append(core)
+    import tiny_qwen
+
+    processor = tiny_qwen.processor("qwen2_5_vl")
+    return tiny_qwen.model("qwen2_5_vl", processor.tokenizer), processor

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from stubs import RandomDenoiser, redness, tiny
+from stubs import RandomDenoiser, redness, shrink_exports, tiny
 
 from vlmreward_3d import export
 from vlmreward_3d.cameras import orbit
@@ -144,8 +144,8 @@ def test_curves_are_drawn_with_and_without_a_reward(tmp_path):
     assert not np.array_equal(pictures[1], pictures[2])
 
 
-@pytest.mark.usefixtures("quick_export")
-def test_everything_is_exported_and_the_model_left_alone(tmp_path):
+def test_everything_is_exported_and_the_model_left_alone(tmp_path, monkeypatch):
+    shrink_exports(monkeypatch)
     model = VLM3D(tiny(), RandomDenoiser(), redness)
     report = model.step()
     before = model.state()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stubs import RandomDenoiser, redness, tiny
+from stubs import RandomDenoiser, redness, shrink_exports, tiny
 
 from vlmreward_3d import presets
 from vlmreward_3d.train import RunFolder
@@ -28,7 +28,7 @@ FILES = {
 
 
 @pytest.fixture
-def script(monkeypatch, quick_export):
+def script(monkeypatch):
     """The example with stub teachers and a small preset."""
     spec = importlib.util.spec_from_file_location("text_to_3d", SCRIPT)
     module = importlib.util.module_from_spec(spec)
@@ -40,6 +40,7 @@ def script(monkeypatch, quick_export):
     def teachers(config, device):
         return RandomDenoiser(), redness if config.vlm else None
 
+    shrink_exports(monkeypatch)
     monkeypatch.setattr(presets, "blocks", blocks)
     monkeypatch.setattr(module, "load_teachers", teachers)
     return module

@@ -35,7 +35,7 @@ class BlocksData:
 
     Attributes:
         scenes: the N scenes.
-        rgba: (N, 8, 64, 64, 4) uint8, colour premultiplied by coverage; views 0-3 and 4-7 are rings.
+        rgba: (N, 8, 64, 64, 4) uint8, premultiplied colour; views 0-3 and 4-7 are rings.
         coverage: (N, 8, 4, 4, 5) uint8, 255 = fully covered; channels as in ``raycast.Views``.
         cameras: (N, 8, 16) float32 camera conditions.
     """

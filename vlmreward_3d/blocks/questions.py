@@ -93,7 +93,10 @@ class Examiner:
             views: 1, 2, 4 or 8; fewer than 4 are not asked about geometry.
         """
         rng = np.random.default_rng([self.seed, number])
-        rgba, fade, questions, words = [], [], [], []
+        rgba: list[Tensor] = []
+        words: list[Tensor] = []
+        fade: list[float] = []
+        questions: list[list[Question]] = []
         while len(rgba) < scenes:
             flawed = stage != "attributes" and views >= 4 and rng.random() < 0.4
             i = int(rng.choice(self.flawed if flawed else self.clean))

@@ -199,9 +199,10 @@ def raycast(scene: Scene, cameras: Cameras, size: int, *, supersample: int = 2) 
             part[rays] = prim.role
             broken[rays] = back
     solid = label >= 0
-    flags = torch.stack(
-        [label == 0, label == 1, part == FRONT, part == FLOATER, broken], -1
-    ).float() * solid[:, None]
+    flags = (
+        torch.stack([label == 0, label == 1, part == FRONT, part == FLOATER, broken], -1).float()
+        * solid[:, None]
+    )
     flags[:, :2] *= (part != FLOATER)[:, None]
     image = torch.cat([rgb, solid[:, None].float(), flags], -1)
     v = cameras.c2w.shape[0]

@@ -194,7 +194,7 @@ def solids(scene: Scene) -> list[Primitive]:
                 Primitive(
                     kind=kind,
                     center=tuple(world.tolist()),
-                    scale=tuple(float(s) * thing.size for s in scale),
+                    scale=tuple((thing.size * np.array(scale, float)).tolist()),
                     color=tuple(base.tolist()) if tint is None else tint,
                     rotation=tuple(map(tuple, (spin @ rotation).tolist())),
                     param=param,

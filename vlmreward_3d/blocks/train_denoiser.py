@@ -93,9 +93,12 @@ class Batches:
         return torch.cat(images), texts, torch.cat(cameras)
 
 
-def loss_of(model: PixelMultiView, batch, generator: torch.Generator) -> Tensor:
+def loss_of(
+    model: PixelMultiView, batch: tuple[Tensor, list[str], Tensor], generator: torch.Generator
+) -> Tensor:
     """Epsilon loss, with timesteps shared by the views of a group."""
-    images, texts, cameras = (b.to(model.unet.device) if isinstance(b, Tensor) else b for b in batch)
+    images, texts, cameras = batch
+    images, cameras = images.to(model.unet.device), cameras.to(model.unet.device)
     groups = len(texts)
     t = torch.randint(0, len(model.alphas_cumprod), (groups,), generator=generator)
     t = t.repeat_interleave(model.n_views).to(images.device)
@@ -103,7 +106,7 @@ def loss_of(model: PixelMultiView, batch, generator: torch.Generator) -> Tensor:
     alpha = model.alphas_cumprod[t][:, None, None, None]
     noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
     text = model.encode_text(texts).repeat_interleave(model.n_views, 0)
-    return F.mse_loss(model.predict_noise(noisy, t, text, cameras), noise)
+    return F.mse_loss(model.predict_noise(noisy, t, text, cameras).float(), noise)
 
 
 @torch.no_grad()
@@ -172,7 +175,8 @@ def train(args: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
-        loss = loss_of(model, batches.draw(step, args.batch), generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            loss = loss_of(model, batches.draw(step, args.batch), generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -209,6 +213,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=400)
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     train(parser.parse_args())
 

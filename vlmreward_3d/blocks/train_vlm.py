@@ -93,7 +93,9 @@ def train(args: argparse.Namespace) -> None:
         )
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            answers, presence, marks = losses(model, batch, generator, min(1.0, 4 * step / args.steps))
+            answers, presence, marks = losses(
+                model, batch, generator, min(1.0, 4 * step / args.steps)
+            )
         loss = answers + (1.0 if stage != "all" else 0.5) * presence
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -96,6 +96,8 @@ class PackedVLM(nn.Module):
     as in a call of its own.
     """
 
+    words: Tensor
+
     def __init__(
         self, vlm: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor
     ) -> None:
@@ -104,7 +106,10 @@ class PackedVLM(nn.Module):
         self.tokenizer = processor.tokenizer
         self.images = processors.from_hf(processor.image_processor)
         use_batched_windows(vlm)
-        (self.yes,), (self.no,) = self.tokenizer("Yes")["input_ids"], self.tokenizer("No")["input_ids"]
+        (self.yes,), (self.no,) = (
+            self.tokenizer("Yes")["input_ids"],
+            self.tokenizer("No")["input_ids"],
+        )
         words = [self.tokenizer(" " + w)["input_ids"][0] for w in PRESENCE_WORDS]
         self.register_buffer("words", torch.tensor(words), persistent=False)
         self.presence = nn.Parameter(torch.tensor([2.3, -2.0]))  # log scale and bias
@@ -112,7 +117,7 @@ class PackedVLM(nn.Module):
 
     def look(self, images: Tensor) -> Tensor:
         """Views (N, V, 3, 64, 64) in [0, 1] to image tokens (N, V * 16, D)."""
-        n, v = images.shape[:2]
+        n = images.shape[0]
         inputs = self.images(images.flatten(0, 1))
         grid = inputs["image_grid_thw"]
         return self.vlm.model.visual(inputs["pixel_values"], grid_thw=grid).pooler_output.reshape(
@@ -153,25 +158,28 @@ class PackedVLM(nn.Module):
         ids, positions, start = self._prefix(views)
         rows, spots, segments, ends = [], [], [], []
         for asked in questions:
-            row, spot, segment, end = [ids], [positions], [torch.zeros(len(ids))], []
+            row, spot, mark, end = [ids], [positions], [torch.zeros(len(ids))], []
             length = len(ids)
             for k, question in enumerate(asked, 1):
                 text = question.text + "<|im_end|>\n<|im_start|>assistant\n"
                 part = torch.tensor(self.tokenizer(text)["input_ids"])
                 row.append(part)
                 spot.append((start + torch.arange(len(part))).expand(3, -1))
-                segment.append(torch.full((len(part),), float(k)))
+                mark.append(torch.full((len(part),), float(k)))
                 length += len(part)
                 end.append(length - 1)
             rows.append(torch.cat(row))
             spots.append(torch.cat(spot, 1))
-            segments.append(torch.cat(segment))
+            segments.append(torch.cat(mark))
             ends.append(end)
         width = max(len(r) for r in rows)
         device = tokens.device
         input_ids = torch.stack([F.pad(r, (0, width - len(r))) for r in rows]).to(device)
-        position_ids = torch.stack([F.pad(s, (0, width - s.shape[1])) for s in spots], 1).to(device)
-        segment = torch.stack([F.pad(s, (0, width - len(s)), value=-1) for s in segments]).to(device)
+        position_ids = torch.stack([F.pad(s, (0, width - s.shape[1])) for s in spots], 1)
+        position_ids = position_ids.to(device)
+        segment = torch.stack([F.pad(s, (0, width - len(s)), value=-1) for s in segments]).to(
+            device
+        )
         order = torch.arange(width, device=device)
         same = segment[:, :, None] == segment[:, None, :]
         allowed = (same | (segment[:, None, :] == 0)) & (order[:, None] >= order[None, :])

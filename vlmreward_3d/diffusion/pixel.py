@@ -32,6 +32,8 @@ class PixelMultiView(nn.Module):
         n_views: views of a group.
     """
 
+    alphas_cumprod: Tensor
+
     def __init__(
         self,
         unet: UNet2DConditionModel,

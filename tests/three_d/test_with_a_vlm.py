@@ -1,9 +1,8 @@
 """The 3D side with the real reward of a small random Qwen2.5-VL."""
 
 import pytest
-import tiny_qwen
 import torch
-from stubs import RandomDenoiser, tiny
+from stubs import RandomDenoiser, random_vlm, tiny
 from torch.testing import assert_close
 
 from vlmreward import YesNoReward
@@ -13,9 +12,7 @@ from vlmreward_3d.vlm3d import VLM3D
 
 @pytest.fixture(scope="module")
 def reward() -> YesNoReward:
-    processor = tiny_qwen.processor("qwen2_5_vl")
-    model = tiny_qwen.model("qwen2_5_vl", processor.tokenizer)
-    return YesNoReward((model, processor), prompt=tiny().vlm_prompt, pixels="clamp")
+    return YesNoReward(random_vlm(), prompt=tiny().vlm_prompt, pixels="clamp")
 
 
 def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):

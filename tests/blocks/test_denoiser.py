@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from vlmreward_3d.blocks.train_denoiser import build
+from vlmreward_3d.diffusion.pixel import PixelMultiView
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(seed=1).eval().requires_grad_(False)
+
+
+def noise(model, noisy, text):
+    t = torch.full((len(noisy),), 500)
+    cameras = torch.randn(len(noisy), 16, generator=torch.Generator().manual_seed(4))
+    return model.predict_noise(noisy, t, text, cameras)
+
+
+def test_views_of_a_group_see_each_other_and_no_other_group(model):
+    g = torch.Generator().manual_seed(0)
+    noisy = torch.randn(8, 3, 32, 32, generator=g)
+    text = model.encode_text(["a red cube", "a blue sphere"]).repeat_interleave(4, 0)
+    before = noise(model, noisy, text)
+    changed = noisy.clone()
+    changed[1] += 1
+    difference = (noise(model, changed, text) - before).abs().amax((1, 2, 3))
+    assert (difference[[0, 2, 3]] > 1e-6).all()
+    assert difference[4:].max() < 1e-6
+
+
+def test_refuses_part_of_a_group(model):
+    with pytest.raises(ValueError, match="multiple of 4"):
+        noise(model, torch.zeros(3, 3, 32, 32), model.encode_text(["a"]).expand(3, -1, -1))
+
+
+def test_folder_round_trip(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = PixelMultiView.from_pretrained(tmp_path)
+    noisy = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    ours = noise(model, noisy, model.encode_text(["a pink mug"]).repeat_interleave(4, 0))
+    theirs = noise(loaded, noisy, loaded.encode_text(["a pink mug"]).repeat_interleave(4, 0))
+    torch.testing.assert_close(ours, theirs)
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_missing_parts_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"unet, scheduler.*missing"):
+        PixelMultiView.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("size", [32, 64, 48])
+def test_latents_keep_the_mean_and_pass_gradients(model, size):
+    images = torch.rand(2, 3, size, size, dtype=torch.float64, requires_grad=True)
+    latents = model.to_latents(images)
+    assert latents.shape == (2, 3, 32, 32)
+    torch.testing.assert_close(latents.mean(), images.mean() * 2 - 1, atol=5e-3, rtol=0)
+    (gradient,) = torch.autograd.grad(latents.sum(), images)
+    assert (gradient > 0).all()

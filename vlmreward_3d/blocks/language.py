@@ -107,13 +107,19 @@ def _pick(options, rng: np.random.Generator):
     return options[int(rng.integers(len(options)))]
 
 
-def attribute_question(scene: Scene, rng: np.random.Generator) -> Question:
-    """A question about colours and shapes; Yes as often as No."""
+def attribute_question(scene: Scene, rng: np.random.Generator, *, simple: bool = False) -> Question:
+    """A question about colours and shapes; Yes as often as No.
+
+    Args:
+        scene: what the images show.
+        rng: source of choices.
+        simple: one colour or one shape only, never which goes with which.
+    """
     yes = bool(rng.random() < 0.5)
     thing = _pick(scene.things, rng)
     present_colors = {t.color for t in scene.things}
     present_shapes = {t.shape for t in scene.things}
-    roll = rng.random()
+    roll = rng.random() * (0.65 if simple else 1.0)
     if roll < 0.3:
         absent = [c for c in COLORS if c not in present_colors]
         color = thing.color if yes else _pick(absent, rng)

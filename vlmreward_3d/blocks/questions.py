@@ -87,8 +87,9 @@ class Examiner:
         Args:
             number: fixes the batch.
             scenes: N.
-            stage: ``"words"`` asks nothing, ``"attributes"`` about colours, shapes and captions of
-                flawless scenes, ``"all"`` everything.
+            stage: ``"words"`` asks nothing, ``"simple"`` about colours and shapes, ``"attributes"``
+                about their combinations and captions of single things too, all of flawless scenes;
+                ``"all"`` everything.
             long: one of the paper's prompts and a few short questions, or short ones only.
             views: 1, 2, 4 or 8; fewer than 4 are not asked about geometry.
         """
@@ -98,7 +99,7 @@ class Examiner:
         fade: list[float] = []
         questions: list[list[Question]] = []
         while len(rgba) < scenes:
-            flawed = stage != "attributes" and views >= 4 and rng.random() < 0.4
+            flawed = stage in ("words", "all") and views >= 4 and rng.random() < 0.4
             i = int(rng.choice(self.flawed if flawed else self.clean))
             scene = self.data.scenes[i]
             first = 0 if views == 8 else int(rng.integers(2)) * RING
@@ -134,6 +135,8 @@ class Examiner:
     def _ask(scene, flaw, rng, stage, long, views) -> list[Question]:
         if stage == "words":
             return []
+        if stage == "simple":
+            return [attribute_question(scene, rng, simple=True) for _ in range(6)]
         content = flaw not in ("mixed", "nothing")
         out: list[Question] = []
         if long:
@@ -143,6 +146,8 @@ class Examiner:
         if content or flaw == "nothing":
             for _ in range(1 if long else 3):
                 out.append(attribute_question(scene, rng))
+            if stage == "attributes" and scene.relation:
+                return out + [attribute_question(scene, rng) for _ in range(2)]
             for _ in range(1 if long else 2):
                 out.append(caption_question(scene, rng))
             if scene.relation and stage == "all":

@@ -1,7 +1,7 @@
 """Train the built-in VLM: ``python -m vlmreward_3d.blocks.train_vlm``.
 
-First the vision tower learns which words are true where (no questions), then attributes and
-captions of flawless scenes, then everything.
+First the vision tower learns which words are true where (no questions), then colours and shapes are
+asked, then their combinations and captions of single things, then everything.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from vlmreward_3d.blocks.dataset import render_dataset
 from vlmreward_3d.blocks.questions import Batch, Examiner
 from vlmreward_3d.blocks.vlm_model import PackedVLM, build_vlm
 
+STAGES = {"words": 0.12, "simple": 0.30, "attributes": 0.42, "all": 1.01}
+"""Curriculum: until which share of the steps each stage lasts."""
+
 
 def plan(step: int, steps: int) -> tuple[str, bool, int]:
     """Stage, whether the long prompts are asked, and the number of views of a step."""
     rng = np.random.default_rng([77, step])
     share = step / steps
-    stage = "words" if share < 0.12 else "attributes" if share < 0.28 else "all"
+    stage = next(s for s, until in STAGES.items() if share < until)
     long = stage == "all" and bool(rng.random() < 0.4)
     views = int(rng.choice((4, 1, 2, 8), p=(0.7, 0.1, 0.1, 0.1))) if share > 0.12 else 4
     return stage, long, views
@@ -94,7 +97,7 @@ def train(args: argparse.Namespace) -> None:
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
             answers, presence, marks = losses(
-                model, batch, generator, min(1.0, 4 * step / args.steps)
+                model, batch, generator, min(1.0, 2 * step / args.steps)
             )
         loss = answers + (1.0 if stage != "all" else 0.5) * presence
         optimizer.zero_grad(set_to_none=True)

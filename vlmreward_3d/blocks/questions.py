@@ -59,7 +59,7 @@ def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
     return labels
 
 
-def _flaw_seen(scene: Scene, coverage: Tensor) -> bool:
+def flaw_seen(scene: Scene, coverage: Tensor) -> bool:
     """Whether the views give the flaw away."""
     channel = {"floaters": 3, "holes": 4}.get(scene.flaw or "")
     return channel is None or float(coverage[..., channel].float().sum()) / 255 > _VISIBLE
@@ -107,7 +107,7 @@ class Examiner:
             if views >= 4:
                 shown = np.roll(shown, int(rng.integers(views)))
             pixels, cover = self.data.rgba[i, shown], self.data.coverage[i, shown]
-            if flawed and not _flaw_seen(scene, cover):
+            if flawed and not flaw_seen(scene, cover):
                 continue
             labels = word_labels(scene, cover)
             flaw = scene.flaw

@@ -26,6 +26,30 @@ _VISIBLE = 0.25
 
 
 @dataclass(frozen=True)
+class Facts:
+    """Presence words that are true of a scene, and its (colour, shape) pairs."""
+
+    words: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+
+
+_FLAW_WORDS = {"faces": "faces", "floaters": "floating", "holes": "broken"}
+_RELATION_WORDS = {None: (), "on top of": ("top", "below"), "next to": ("next",)}
+
+
+def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
+    """What is true of a scene shown with a flaw; None where views of two scenes are mixed."""
+    if flaw == "mixed":
+        return None
+    if flaw == "nothing":
+        return Facts(frozenset(), frozenset())
+    words = {w for t in scene.things for w in t.words} | set(_RELATION_WORDS[scene.relation])
+    if flaw in _FLAW_WORDS:
+        words.add(_FLAW_WORDS[flaw])
+    return Facts(frozenset(words), frozenset(t.words for t in scene.things))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Views of N scenes and what is asked about each.
 
@@ -35,12 +59,14 @@ class Batch:
         questions: a list of questions per scene.
         words: (N, V, 16, W) float, 1 where a cell shows something that the word is true of, 0 where
             not, NaN where it is not clear.
+        facts: what is true of each scene as a whole, None where that is not clear.
     """
 
     rgba: Tensor
     fade: Tensor
     questions: list[list[Question]]
     words: Tensor
+    facts: list[Facts | None]
 
 
 def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
@@ -98,6 +124,7 @@ class Examiner:
         words: list[Tensor] = []
         fade: list[float] = []
         questions: list[list[Question]] = []
+        facts: list[Facts | None] = []
         while len(rgba) < scenes:
             flawed = stage in ("words", "all") and views >= 4 and rng.random() < 0.4
             i = int(rng.choice(self.flawed if flawed else self.clean))
@@ -128,8 +155,9 @@ class Examiner:
             rgba.append(pixels)
             fade.append(opacity)
             words.append(labels)
+            facts.append(facts_of(scene, flaw))
             questions.append(self._ask(scene, flaw, rng, stage, long, views))
-        return Batch(torch.stack(rgba), torch.tensor(fade), questions, torch.stack(words))
+        return Batch(torch.stack(rgba), torch.tensor(fade), questions, torch.stack(words), facts)
 
     @staticmethod
     def _ask(scene, flaw, rng, stage, long, views) -> list[Question]:

@@ -24,7 +24,7 @@ from vlmreward_3d.blocks.dataset import render_dataset
 from vlmreward_3d.blocks.questions import Batch, Examiner
 from vlmreward_3d.blocks.vlm_model import PackedVLM, build_vlm
 
-STAGES = {"words": 0.12, "simple": 0.30, "attributes": 0.42, "all": 1.01}
+STAGES = {"words": 0.12, "simple": 0.20, "attributes": 0.32, "all": 1.01}
 """Curriculum: until which share of the steps each stage lasts."""
 
 
@@ -46,18 +46,20 @@ def scenes_of(batch: int, views: int) -> int:
 def losses(
     model: PackedVLM, batch: Batch, generator: torch.Generator, strength: float
 ) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, bool]]]:
-    """Answer loss, word-presence loss, and (kind, right?) of every answer."""
+    """Answer loss, auxiliary loss, and (kind, right?) of every answer."""
     device = model.words.device
     images = compose(batch.rgba, generator, strength=strength, fade=batch.fade).to(device)
     tokens = model.look(images)
     presence = model.presence_loss(tokens, batch.words.to(device))
     if not any(batch.questions):
         return presence.new_zeros(()), presence, []
-    logits = model.answer(tokens, batch.questions, images.shape[1])
+    packed = model.answer(tokens, batch.questions, images.shape[1])
+    logits = packed.logits
     flat = [q for asked in batch.questions for q in asked]
     target = torch.tensor([model.yes if q.yes else model.no for q in flat], device=device)
     right = ((logits[:, model.yes] > logits[:, model.no]) == (target == model.yes)).tolist()
-    return F.cross_entropy(logits, target), presence, [(q.kind, r) for q, r in zip(flat, right)]
+    auxiliary = presence + model.probe_loss(packed, batch.facts)
+    return F.cross_entropy(logits, target), auxiliary, [(q.kind, r) for q, r in zip(flat, right)]
 
 
 def train(args: argparse.Namespace) -> None:
@@ -96,10 +98,10 @@ def train(args: argparse.Namespace) -> None:
         )
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            answers, presence, marks = losses(
+            answers, auxiliary, marks = losses(
                 model, batch, generator, min(1.0, 2 * step / args.steps)
             )
-        loss = answers + (1.0 if stage != "all" else 0.5) * presence
+        loss = answers + (1.0 if stage != "all" else 0.5) * auxiliary
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -110,10 +112,10 @@ def train(args: argparse.Namespace) -> None:
                 a.lerp_(b, 1 - decay)
         for kind, right in marks:
             tally[kind].append(right)
-        sums += (answers.item(), presence.item(), 1)
+        sums += (answers.item(), auxiliary.item(), 1)
         if (step + 1) % 50 == 0:
             table = {k: [round(float(np.mean(v)), 3), len(v)] for k, v in sorted(tally.items())}
-            entry = {"step": step + 1, "answers": sums[0] / sums[2], "presence": sums[1] / sums[2]}
+            entry = {"step": step + 1, "answers": sums[0] / sums[2], "auxiliary": sums[1] / sums[2]}
             log.write(json.dumps({**entry, **table}) + "\n")
             log.flush()
             tally.clear()
@@ -140,7 +142,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=12000, help="scenes to render or load")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=20, help="scenes a step, for 4 views")
-    parser.add_argument("--lr", type=float, default=1.2e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)

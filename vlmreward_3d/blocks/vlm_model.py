@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from vlmreward import processors
 from vlmreward.attention import use_batched_windows
 from vlmreward_3d.blocks.dataset import VIEW_SIZE
 from vlmreward_3d.blocks.language import PRESENCE_WORDS, Question
+from vlmreward_3d.blocks.questions import Facts
+from vlmreward_3d.blocks.scenes import COLORS, SHAPES
 from vlmreward_3d.blocks.tokenizer import CHAT_TEMPLATE, train_tokenizer
 
 PATCH, MERGE = 8, 2
@@ -38,6 +42,21 @@ def build_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
     )
 
 
+@torch.no_grad()
+def attend_to_alike(language_model: nn.Module) -> None:
+    """Start half of the heads looking for tokens like the asking one, the others as usual.
+
+    Queries and keys begin as the same orthonormal projections (mimetic initialisation, Trockman and
+    Kolter, 2023). A question's word then finds the image tokens that the word-presence loss has put
+    near it from the first step on.
+    """
+    for layer in language_model.layers:  # type: ignore[union-attr]
+        attention = layer.self_attn
+        half = attention.q_proj.weight.shape[0] // 2
+        nn.init.orthogonal_(attention.q_proj.weight[:half], gain=0.7)
+        attention.k_proj.weight[:half] = attention.q_proj.weight[:half]
+
+
 def build_vlm(seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
     """The model with random weights, and its processor."""
     torch.manual_seed(seed)
@@ -55,7 +74,7 @@ def build_vlm(seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_
             "max_position_embeddings": 4096,
             "rope_parameters": {
                 "rope_type": "default",
-                "rope_theta": 10000.0,
+                "rope_theta": 1.0e6,
                 "mrope_section": [4, 6, 6],
             },
             "tie_word_embeddings": True,
@@ -83,9 +102,25 @@ def build_vlm(seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_
     )
     config.eos_token_id = ids["<|im_end|>"]
     model = Qwen2_5_VLForConditionalGeneration(config)
+    attend_to_alike(model.model.language_model)
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     return model, build_processor(tokenizer)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Answers to Q packed questions about N scenes.
+
+    Attributes:
+        logits: (Q, vocabulary) float32, scene after scene.
+        input_ids: (N, L) the packed sequences.
+        middle: (N, L, D) hidden states half way up the language model.
+    """
+
+    logits: Tensor
+    input_ids: Tensor
+    middle: Tensor
 
 
 class PackedVLM(nn.Module):
@@ -113,6 +148,7 @@ class PackedVLM(nn.Module):
         words = [self.tokenizer(" " + w)["input_ids"][0] for w in PRESENCE_WORDS]
         self.register_buffer("words", torch.tensor(words), persistent=False)
         self.presence = nn.Parameter(torch.tensor([2.3, -2.0]))  # log scale and bias
+        self.probe = nn.Linear(vlm.config.text_config.hidden_size, 2)
         self._prefixes: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def look(self, images: Tensor) -> Tensor:
@@ -153,8 +189,37 @@ class PackedVLM(nn.Module):
             self._prefixes[views] = (ids, positions[:, 0], int(positions.max()) + 1)
         return self._prefixes[views]
 
-    def answer(self, tokens: Tensor, questions: list[list[Question]], views: int) -> Tensor:
-        """Logits (Q, vocabulary) of the answers to all questions, scene after scene."""
+    def probe_loss(self, packed: Packed, facts: list[Facts | None]) -> Tensor:
+        """Word-truth loss: what the middle of the language model knows at a question's words.
+
+        At every presence word of a question a linear probe says whether the word is true of the
+        scene, and at a shape word behind a colour word whether one thing is both. It teaches the
+        two steps of an answer, finding what a word means in the views and putting words together,
+        long before whole answers do. Scenes without facts are left out.
+        """
+        ids = packed.input_ids.tolist()
+        words = {int(w): name for w, name in zip(self.words, PRESENCE_WORDS)}
+        rows, spots, kinds, labels = [], [], [], []
+        for row, fact in enumerate(facts):
+            if fact is None:
+                continue
+            for spot in range(1, len(ids[row])):
+                word = words.get(ids[row][spot])
+                if word is None:
+                    continue
+                pair = (words.get(ids[row][spot - 1], ""), word)
+                for kind, true in enumerate((word in fact.words, pair in fact.pairs)):
+                    if kind == 0 or (pair[0] in COLORS and word in SHAPES):
+                        rows.append(row)
+                        spots.append(spot)
+                        kinds.append(kind)
+                        labels.append(float(true))
+        known = self.probe(packed.middle[rows, spots].float())
+        chosen = known[torch.arange(len(kinds)), kinds]
+        return F.binary_cross_entropy_with_logits(chosen, chosen.new_tensor(labels))
+
+    def answer(self, tokens: Tensor, questions: list[list[Question]], views: int) -> Packed:
+        """All questions of all scenes in one pass over the image tokens (N, V * 16, D)."""
         ids, positions, start = self._prefix(views)
         rows, spots, segments, ends = [], [], [], []
         for asked in questions:
@@ -191,11 +256,14 @@ class PackedVLM(nn.Module):
             position_ids=position_ids,
             attention_mask={"full_attention": allowed[:, None]},
             use_cache=False,
-        ).last_hidden_state
-        picked = torch.cat([hidden[i, end] for i, end in enumerate(ends)])
-        return self.vlm.lm_head(picked).float()
+            output_hidden_states=True,
+        )
+        last = hidden.last_hidden_state
+        picked = torch.cat([last[i, end] for i, end in enumerate(ends)])
+        middle = hidden.hidden_states[len(hidden.hidden_states) // 2]
+        return Packed(self.vlm.lm_head(picked).float(), input_ids, middle)
 
     def margins(self, images: Tensor, questions: list[list[Question]]) -> Tensor:
         """Log-odds of Yes (Q,) for all questions about views (N, V, 3, 64, 64)."""
-        logits = self.answer(self.look(images), questions, images.shape[1])
+        logits = self.answer(self.look(images), questions, images.shape[1]).logits
         return logits[:, self.yes] - logits[:, self.no]

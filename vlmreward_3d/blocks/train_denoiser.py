@@ -56,6 +56,9 @@ def build(seed: int = 0) -> PixelMultiView:
         norm_num_groups=16,
         class_embed_type="projection",
         projection_class_embeddings_input_dim=16,
+        # the whole text joins the time embedding: attention alone learns colours very late
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
     )
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
     return PixelMultiView(unet, scheduler, text, tokenizer)

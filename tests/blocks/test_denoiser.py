@@ -56,3 +56,22 @@ def test_latents_keep_the_mean_and_pass_gradients(model, size):
     torch.testing.assert_close(latents.mean(), images.mean() * 2 - 1, atol=5e-3, rtol=0)
     (gradient,) = torch.autograd.grad(latents.sum(), images)
     assert (gradient > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_noise_follows_from_either_prediction(model, kind):
+    model.scheduler.register_to_config(prediction_type=kind)
+    g = torch.Generator().manual_seed(5)
+    noisy, cameras = torch.randn(4, 3, 32, 32, generator=g), torch.randn(4, 16, generator=g)
+    t = torch.full((4,), 400)
+    text = model.encode_text(["a red cube"]).repeat_interleave(4, 0)
+    said, eps = model(noisy, t, text, cameras), model.predict_noise(noisy, t, text, cameras)
+    alpha = model.alphas_cumprod[400]
+    if kind == "epsilon":
+        expected = said
+    else:
+        # diffusers' own account: x0 = a x - s v, and noise = (x - a x0) / s
+        original = alpha.sqrt() * noisy - (1 - alpha).sqrt() * said
+        expected = (noisy - alpha.sqrt() * original) / (1 - alpha).sqrt()
+    torch.testing.assert_close(eps, expected, atol=1e-5, rtol=1e-4)
+    model.scheduler.register_to_config(prediction_type="v_prediction")

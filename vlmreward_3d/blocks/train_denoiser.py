@@ -60,7 +60,7 @@ def build(seed: int = 0) -> PixelMultiView:
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
     )
-    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     return PixelMultiView(unet, scheduler, text, tokenizer)
 
 
@@ -99,7 +99,11 @@ class Batches:
 def loss_of(
     model: PixelMultiView, batch: tuple[Tensor, list[str], Tensor], generator: torch.Generator
 ) -> Tensor:
-    """Epsilon loss, with timesteps shared by the views of a group."""
+    """Squared error of v, with timesteps shared by the views of a group.
+
+    Unlike the error of the noise, that of v keeps its weight at high noise, where the text alone
+    tells the colours.
+    """
     images, texts, cameras = batch
     images, cameras = images.to(model.unet.device), cameras.to(model.unet.device)
     groups = len(texts)
@@ -109,7 +113,8 @@ def loss_of(
     alpha = model.alphas_cumprod[t][:, None, None, None]
     noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
     text = model.encode_text(texts).repeat_interleave(model.n_views, 0)
-    return F.mse_loss(model.predict_noise(noisy, t, text, cameras).float(), noise)
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * images
+    return F.mse_loss(model(noisy, t, text, cameras).float(), velocity)
 
 
 @torch.no_grad()
@@ -119,7 +124,7 @@ def sample(
     """Groups of views (len(texts) * 4, 3, 32, 32) in [0, 1] by 30 steps of guided DDIM."""
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(model.scheduler.config)
+    scheduler = DDIMScheduler.from_config(model.scheduler.config, prediction_type="epsilon")
     scheduler.set_timesteps(30)
     n = len(cameras)
     x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(seed))

@@ -21,12 +21,12 @@ _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
 
 
 class PixelMultiView(nn.Module):
-    """Text- and camera-conditioned denoiser of groups of views, epsilon-prediction, in pixels.
+    """Text- and camera-conditioned denoiser of groups of views in pixels.
 
     Args:
         unet: takes the 16-number camera as ``class_labels``; its self-attention is made to merge
             the views of a group, in place.
-        scheduler: holds the noise schedule.
+        scheduler: holds the noise schedule and ``prediction_type``: epsilon or v_prediction.
         text_encoder: CLIP-like text model.
         tokenizer: of the text encoder.
         n_views: views of a group.
@@ -123,8 +123,12 @@ class PixelMultiView(nn.Module):
         Returns:
             The noise, in the shape of ``noisy``. Differentiable.
         """
-        return self.unet(noisy, t, encoder_hidden_states=text, class_labels=cameras).sample
+        output = self(noisy, t, text, cameras)
+        if self.scheduler.config.prediction_type != "v_prediction":
+            return output
+        alpha = self.alphas_cumprod[t].to(noisy)[:, None, None, None]
+        return alpha.sqrt() * output + (1 - alpha).sqrt() * noisy
 
     def forward(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
-        """See :meth:`predict_noise`."""
-        return self.predict_noise(noisy, t, text, cameras)
+        """What the network was trained to say: noise, or v (Salimans and Ho, 2022)."""
+        return self.unet(noisy, t, encoder_hidden_states=text, class_labels=cameras).sample

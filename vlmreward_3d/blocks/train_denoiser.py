@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
-import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +13,26 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from vlmreward_3d.blocks.checkpoints import load_state, save_state
 from vlmreward_3d.blocks.dataset import RING, BlocksData, render_dataset
 from vlmreward_3d.blocks.language import caption
 from vlmreward_3d.blocks.tokenizer import train_tokenizer
+from vlmreward_3d.blocks.trainer import Trainer
 from vlmreward_3d.diffusion.pixel import PixelMultiView
 
 RESOLUTION = 32
 TEXT_LENGTH = 20
+SAMPLING_STEPS = 30
+SHOWN = (
+    "a red cube",
+    "a blue sphere",
+    "a green mug",
+    "a yellow snowman",
+    "a red cube on top of a blue sphere",
+    "a pink cone on top of a green cylinder",
+    "an orange mug next to a purple chair",
+    "a cyan car next to a yellow torus",
+)
+"""What the pictures of a training show."""
 COARSE = 0.5
 """Share of the steps at half resolution, with four times the groups: texts are learnt there."""
 
@@ -127,11 +136,11 @@ def loss_of(
 def sample(
     model: PixelMultiView, texts: list[str], cameras: Tensor, *, scale: float, seed: int = 0
 ) -> Tensor:
-    """Groups of views (len(texts) * 4, 3, 32, 32) in [0, 1] by 30 steps of guided DDIM."""
+    """Groups of views (len(texts) * 4, 3, 32, 32) in [0, 1] by guided DDIM."""
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler.from_config(model.scheduler.config, prediction_type="epsilon")
-    scheduler.set_timesteps(30)
+    scheduler.set_timesteps(SAMPLING_STEPS)
     n = len(cameras)
     x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(seed))
     both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(model.n_views, 0)
@@ -147,16 +156,7 @@ def picture(model: PixelMultiView, data: BlocksData, path: Path, seed: int = 0) 
     """A sheet of samples: one row of four views per prompt."""
     import imageio.v3 as iio
 
-    texts = [
-        "a red cube",
-        "a blue sphere",
-        "a green mug",
-        "a yellow snowman",
-        "a red cube on top of a blue sphere",
-        "a pink cone on top of a green cylinder",
-        "an orange mug next to a purple chair",
-        "a cyan car next to a yellow torus",
-    ]
+    texts = list(SHOWN)
     cameras = torch.cat([data.cameras[i, :RING] for i in range(len(texts))])
     out = sample(model, texts, cameras, scale=4.0, seed=seed)
     sheet = out.reshape(len(texts), RING, 3, RESOLUTION, RESOLUTION).permute(0, 3, 1, 4, 2)
@@ -167,52 +167,28 @@ def picture(model: PixelMultiView, data: BlocksData, path: Path, seed: int = 0) 
 
 def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
-    args.out.mkdir(parents=True, exist_ok=True)
     data = render_dataset(args.data, args.scenes, seed=1)
     device = torch.device(args.device)
     model = build(args.seed).to(device)
-    average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01)
-    start, state = 0, load_state(args.out / "state.pt")
-    if state:
-        start = state["step"]
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+    groups = [{"params": list(model.parameters()), "weight_decay": 0.01}]
+    trainer = Trainer(model, groups, out=args.out, steps=args.steps, lr=args.lr, warmup=200)
+    average = trainer.average
     batches = Batches(data, args.seed)
-    log = (args.out / "log.jsonl").open("a")
-    running = None
-    for step in tqdm(range(start, args.steps), initial=start, total=args.steps, desc="denoiser"):
-        rate = min(1.0, (step + 1) / 200) * max(
-            0.05, 0.5 * (1 + math.cos(math.pi * step / args.steps))
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * rate
+    steps = range(trainer.start, args.steps)
+    losses: list[float] = []
+    for step in tqdm(steps, initial=trainer.start, total=args.steps, desc="denoiser"):
+        coarse = step < COARSE * args.steps
+        size, count = (RESOLUTION // 2, 4 * args.batch) if coarse else (RESOLUTION, args.batch)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            coarse = step < COARSE * args.steps
-            size, groups = (RESOLUTION // 2, 4 * args.batch) if coarse else (RESOLUTION, args.batch)
-            loss = loss_of(model, batches.draw(step, groups, size), generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        decay = min(0.998, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for a, b in zip(average.parameters(), model.parameters()):
-                a.lerp_(b, 1 - decay)
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+            loss = loss_of(model, batches.draw(step, count, size), generator)
+        trainer.update(loss, step)
+        losses.append(loss.item())
         if (step + 1) % 50 == 0:
-            log.write(json.dumps({"step": step + 1, "loss": running}) + "\n")
-            log.flush()
+            trainer.log(step=step + 1, loss=float(np.mean(losses)))
+            losses.clear()
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            save_state(
-                args.out / "state.pt",
-                step=step + 1,
-                model=model.state_dict(),
-                average=average.state_dict(),
-                optimizer=optimizer.state_dict(),
-            )
+            trainer.save(step + 1)
             picture(average.cpu().eval(), data, args.out / f"samples-{step + 1:06d}.png")
             average.save_pretrained(args.out / "model", torch.bfloat16)
             average.to(device)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,9 +17,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from vlmreward_3d.blocks.augment import compose
-from vlmreward_3d.blocks.checkpoints import load_state, save_state
 from vlmreward_3d.blocks.dataset import render_dataset
 from vlmreward_3d.blocks.questions import Batch, Examiner
+from vlmreward_3d.blocks.trainer import Trainer
 from vlmreward_3d.blocks.vlm_model import PackedVLM, build_vlm
 
 STAGES = {"words": 0.12, "simple": 0.20, "attributes": 0.32, "all": 1.01}
@@ -64,35 +62,22 @@ def losses(
 
 def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
-    args.out.mkdir(parents=True, exist_ok=True)
     data = render_dataset(args.data, args.scenes, seed=1)
     vlm, processor = build_vlm(args.seed)
     model = PackedVLM(vlm, processor).to(args.device)
-    average = copy.deepcopy(model).requires_grad_(False)
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.03}, {"params": plain, "weight_decay": 0.0}],
-        lr=args.lr,
-        betas=(0.9, 0.98),
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.03},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    trainer = Trainer(
+        model, groups, out=args.out, steps=args.steps, lr=args.lr, warmup=100, betas=(0.9, 0.98)
     )
-    start, state = 0, load_state(args.out / "state.pt")
-    if state:
-        start = state["step"]
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
     examiner = Examiner(data, args.seed)
-    log = (args.out / "log.jsonl").open("a")
     tally: dict[str, list[bool]] = defaultdict(list)
-    sums = np.zeros(3)
-    for step in tqdm(range(start, args.steps), initial=start, total=args.steps, desc="vlm"):
+    sums: list[tuple[float, float]] = []
+    steps = range(trainer.start, args.steps)
+    for step in tqdm(steps, initial=trainer.start, total=args.steps, desc="vlm"):
         stage, long, views = plan(step, args.steps)
-        rate = min(1.0, (step + 1) / 100) * max(
-            0.03, 0.5 * (1 + math.cos(math.pi * step / args.steps))
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * rate
         batch = examiner.draw(
             step, scenes_of(args.batch, views), stage=stage, long=long, views=views
         )
@@ -101,34 +86,19 @@ def train(args: argparse.Namespace) -> None:
             answers, auxiliary, marks = losses(
                 model, batch, generator, min(1.0, 2 * step / args.steps)
             )
-        loss = answers + (1.0 if stage != "all" else 0.5) * auxiliary
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        decay = min(0.998, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for a, b in zip(average.parameters(), model.parameters()):
-                a.lerp_(b, 1 - decay)
+        trainer.update(answers + (1.0 if stage != "all" else 0.5) * auxiliary, step)
         for kind, right in marks:
             tally[kind].append(right)
-        sums += (answers.item(), auxiliary.item(), 1)
+        sums.append((answers.item(), auxiliary.item()))
         if (step + 1) % 50 == 0:
             table = {k: [round(float(np.mean(v)), 3), len(v)] for k, v in sorted(tally.items())}
-            entry = {"step": step + 1, "answers": sums[0] / sums[2], "auxiliary": sums[1] / sums[2]}
-            log.write(json.dumps({**entry, **table}) + "\n")
-            log.flush()
+            means = np.mean(sums, axis=0).tolist()
+            trainer.log(step=step + 1, answers=means[0], auxiliary=means[1], **table)
             tally.clear()
-            sums[:] = 0
+            sums.clear()
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            save_state(
-                args.out / "state.pt",
-                step=step + 1,
-                model=model.state_dict(),
-                average=average.state_dict(),
-                optimizer=optimizer.state_dict(),
-            )
-            kept = copy.deepcopy(average.vlm).to(torch.bfloat16)
+            trainer.save(step + 1)
+            kept = copy.deepcopy(trainer.average.vlm).to(torch.bfloat16)
             kept.config.vision_config._attn_implementation = "sdpa"
             kept.save_pretrained(args.out / "model")
             processor.save_pretrained(args.out / "model")

@@ -1,0 +1,95 @@
+"""What the trainings of both built-in models share: schedule, averaging, log, state on disk."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_AVERAGED_OVER = 0.998
+
+
+class Trainer:
+    """AdamW with warm-up and cosine decay, an averaged copy of the model, and resumable state.
+
+    Args:
+        model: what is trained, on its device.
+        groups: parameter groups of AdamW.
+        out: folder of ``state.pt`` and ``log.jsonl``; made if missing. A state that is there is
+            continued.
+        steps: length of the training.
+        lr: peak learning rate.
+        warmup: steps until it is reached.
+        betas: of AdamW.
+
+    Attributes:
+        average: exponential moving average of the model over about 500 steps.
+        start: number of steps already done.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Iterable[dict],
+        *,
+        out: Path,
+        steps: int,
+        lr: float,
+        warmup: int,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.model, self.out, self.steps, self.lr, self.warmup = model, out, steps, lr, warmup
+        self.average: Any = copy.deepcopy(model).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas)
+        self.start = 0
+        if self._state.exists():
+            state = torch.load(self._state, weights_only=True, map_location="cpu")
+            self.start = state["step"]
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    @property
+    def _state(self) -> Path:
+        return self.out / "state.pt"
+
+    def update(self, loss: Tensor, step: int) -> None:
+        """One step of the optimiser and of the average."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * min(1.0, (step + 1) / self.warmup) * max(0.04, cosine)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        decay = min(_AVERAGED_OVER, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.model.parameters()):
+                mean.lerp_(now, 1 - decay)
+
+    def log(self, **entry: object) -> None:
+        """Append a line to ``log.jsonl``."""
+        with (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def save(self, step: int) -> None:
+        """Write the state after ``step`` steps, whole or not at all."""
+        draft = self._state.with_suffix(".tmp")
+        torch.save(
+            {
+                "step": step,
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+            draft,
+        )
+        os.replace(draft, self._state)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -128,8 +129,6 @@ def render_dataset(
 
 def load_dataset(folder: Path, n_shards: int | None = None) -> BlocksData:
     """Load the shards of a folder that :func:`render_dataset` has filled."""
-    from safetensors import safe_open
-
     scenes: list[Scene] = []
     parts = []
     for path in sorted(folder.glob("shard-*.safetensors"))[:n_shards]:

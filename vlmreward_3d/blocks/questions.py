@@ -74,8 +74,9 @@ def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
     cover = coverage.flatten(1, 2).float() / 255
     seen = torch.zeros(*cover.shape[:2], len(PRESENCE_WORDS))
     for i, thing in enumerate(scene.things):
-        role = {None: (), "on top of": (("top", "below")[i],), "next to": ("next",)}[scene.relation]
-        for word in (*thing.words, *role):
+        # one role for each of a stack, the same for both of a row
+        role = _RELATION_WORDS[scene.relation]
+        for word in (*thing.words, *(role[i : i + 1] or role)):
             seen[..., _WORD[word]] = torch.maximum(seen[..., _WORD[word]], cover[..., i])
     seen[..., _WORD["faces"]] = 4 * cover[..., 2]
     seen[..., _WORD["floating"]] = 4 * cover[..., 3]

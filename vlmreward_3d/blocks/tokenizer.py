@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
@@ -40,7 +42,7 @@ def train_tokenizer(vocab_size: int = 704, seed: int = 0) -> Qwen2Tokenizer:
     raw.normalizer = normalizers.NFC()
     raw.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(_regex(), behavior="isolated", invert=False),
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated", invert=False),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -51,8 +53,6 @@ def train_tokenizer(vocab_size: int = 704, seed: int = 0) -> Qwen2Tokenizer:
         show_progress=False,
     )
     raw.train_from_iterator(["Yes No yes no", *texts] * 2, trainer)
-    import json
-
     model = json.loads(raw.to_str())["model"]
     merges = [tuple(m) for m in model["merges"]]
     tokenizer = Qwen2Tokenizer(
@@ -67,9 +67,3 @@ def train_tokenizer(vocab_size: int = 704, seed: int = 0) -> Qwen2Tokenizer:
     if missing:
         raise RuntimeError(f"not single tokens: {missing}; raise vocab_size above {vocab_size}")
     return tokenizer
-
-
-def _regex():
-    from tokenizers import Regex
-
-    return Regex(PRETOKENIZE_REGEX)

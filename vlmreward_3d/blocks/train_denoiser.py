@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -137,8 +137,6 @@ def sample(
     model: PixelMultiView, texts: list[str], cameras: Tensor, *, scale: float, seed: int = 0
 ) -> Tensor:
     """Groups of views (len(texts) * 4, 3, 32, 32) in [0, 1] by guided DDIM."""
-    from diffusers import DDIMScheduler
-
     scheduler = DDIMScheduler.from_config(model.scheduler.config, prediction_type="epsilon")
     scheduler.set_timesteps(SAMPLING_STEPS)
     n = len(cameras)

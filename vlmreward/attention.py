@@ -19,6 +19,9 @@ __all__ = ["use_batched_windows", "window_attention"]
 
 # transformers hands ``cu_seqlens`` to an implementation only where its name says "flash".
 _NAME = "windows_not_flash"
+_SHORT = 256
+"""Windows up to this length go through plain products on CPU, in half precision and where a
+gradient is wanted: there the fused kernel's backward is the slowest part of a vision tower."""
 
 
 def _plan(cu_seqlens: Tensor) -> list[tuple[int, Tensor | None]]:
@@ -42,6 +45,16 @@ def _plan(cu_seqlens: Tensor) -> list[tuple[int, Tensor | None]]:
             ]
         cu_seqlens._window_plan = plan  # type: ignore[attr-defined]
     return plan
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """Attention over (windows, heads, n, dim), by whichever kernel is faster."""
+    half = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
+    if not (half and torch.is_grad_enabled() and query.shape[-2] <= _SHORT):
+        return F.scaled_dot_product_attention(query, key, value, scale=scaling)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = (query * scale) @ key.transpose(-1, -2)
+    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 def window_attention(
@@ -81,7 +94,7 @@ def window_attention(
     for n, index in _plan(cu_seq_lens_q):
         rows = packed.reshape(3, -1, n, heads, dim) if index is None else packed[:, index]
         q, k, v = rows.transpose(2, 3).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2)
+        attended = _attend(q, k, v, scaling).transpose(1, 2)
         if index is None:
             return attended.reshape(1, length, heads, dim), None
         out = out.index_put((index,), attended)

@@ -10,7 +10,13 @@ def run(out, stops):
         torch.manual_seed(0)
         model = nn.Linear(1, 1)
         trainer = Trainer(
-            model, [{"params": model.parameters()}], out=out, steps=40, lr=0.05, warmup=5
+            model,
+            [{"params": [model.bias]}],
+            matrices=[{"params": [model.weight], "lr": 0.2}],
+            out=out,
+            steps=40,
+            lr=0.05,
+            warmup=5,
         )
         for step in range(trainer.start, stop):
             x = torch.rand(16, 1, generator=torch.Generator().manual_seed(step))
@@ -31,4 +37,4 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
 def test_the_average_lags_behind_the_model(tmp_path):
     trainer = run(tmp_path, [40])
     assert not torch.equal(trainer.average.weight, trainer.model.weight)
-    assert trainer.optimizer.param_groups[0]["lr"] < 0.05 * 0.05
+    assert trainer.optimizers[0].param_groups[0]["lr"] < 0.05 * 0.05

@@ -28,6 +28,25 @@ def test_equals_one_call_per_window(lengths):
     torch.testing.assert_close(mine, reference)
 
 
+def test_half_precision_is_close_with_and_without_a_gradient():
+    g = torch.Generator().manual_seed(0)
+    exact = [torch.randn(1, 2, 24, 8, generator=g, requires_grad=True) for _ in range(3)]
+    half = [x.detach().bfloat16().requires_grad_() for x in exact]
+    bounds = torch.tensor([0, 8, 16, 24])
+    reference, _ = window_attention(nn.Identity(), *exact, cu_seq_lens_q=bounds)
+    ours, _ = window_attention(nn.Identity(), *half, cu_seq_lens_q=bounds)
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), reference, atol=0.03, rtol=0)
+    with torch.no_grad():
+        fused, _ = window_attention(nn.Identity(), *half, cu_seq_lens_q=bounds)
+    torch.testing.assert_close(ours, fused, atol=0.03, rtol=0)
+    weight = torch.randn(ours.shape, generator=g)
+    mine = torch.autograd.grad((ours.float() * weight).sum(), half)
+    theirs = torch.autograd.grad((reference * weight).sum(), exact)
+    for a, b in zip(mine, theirs):
+        torch.testing.assert_close(a.float(), b, atol=0.05, rtol=0)
+
+
 def test_refuses_a_mask_and_missing_boundaries():
     x = torch.zeros(1, 1, 4, 2)
     with pytest.raises(ValueError, match="segment boundaries"):

@@ -30,7 +30,10 @@ GEOMETRY_QUESTIONS: dict[str, tuple[str, ...]] = {
     "mixed": ("Do the views show different objects?",),
 }
 
-PRESENCE_WORDS = (*COLORS, *SHAPES, "top", "below", "next", "faces", "floating", "broken")
+PRESENCE_WORDS = (
+    *(*COLORS, *SHAPES, "top", "below", "next"),
+    *("faces", "floating", "broken", "intersecting"),
+)
 """Words that the auxiliary word-presence loss looks for in image tokens."""
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.blocks.dataset import RING, BlocksData
+from vlmreward_3d.blocks.facts import ROLES, Facts, facts_of
 from vlmreward_3d.blocks.language import (
     LONG_PROMPTS,
     PRESENCE_WORDS,
@@ -23,30 +24,6 @@ from vlmreward_3d.blocks.scenes import Scene
 _WORD = {w: i for i, w in enumerate(PRESENCE_WORDS)}
 _VISIBLE = 0.25
 """Cells that a floater or a hole must cover, all views together, to count as seen."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Presence words that are true of a scene, and its (colour, shape) pairs."""
-
-    words: frozenset[str]
-    pairs: frozenset[tuple[str, str]]
-
-
-_FLAW_WORDS = {"faces": "faces", "floaters": "floating", "holes": "broken"}
-_RELATION_WORDS = {None: (), "on top of": ("top", "below"), "next to": ("next",)}
-
-
-def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
-    """What is true of a scene shown with a flaw; None where views of two scenes are mixed."""
-    if flaw == "mixed":
-        return None
-    if flaw == "nothing":
-        return Facts(frozenset(), frozenset())
-    words = {w for t in scene.things for w in t.words} | set(_RELATION_WORDS[scene.relation])
-    if flaw in _FLAW_WORDS:
-        words.add(_FLAW_WORDS[flaw])
-    return Facts(frozenset(words), frozenset(t.words for t in scene.things))
 
 
 @dataclass(frozen=True)
@@ -73,10 +50,9 @@ def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
     """Which presence words are true in each cell: coverage (V, 4, 4, 5) uint8 -> (V, 16, W)."""
     cover = coverage.flatten(1, 2).float() / 255
     seen = torch.zeros(*cover.shape[:2], len(PRESENCE_WORDS))
-    for i, thing in enumerate(scene.things):
-        # one role for each of a stack, the same for both of a row
-        role = _RELATION_WORDS[scene.relation]
-        for word in (*thing.words, *(role[i : i + 1] or role)):
+    crossing = "intersecting" if scene.flaw == "intersection" else ""
+    for i, (thing, role) in enumerate(zip(scene.things, ROLES[scene.relation])):
+        for word in filter(None, (*thing.words, role, crossing)):
             seen[..., _WORD[word]] = torch.maximum(seen[..., _WORD[word]], cover[..., i])
     seen[..., _WORD["faces"]] = 4 * cover[..., 2]
     seen[..., _WORD["floating"]] = 4 * cover[..., 3]

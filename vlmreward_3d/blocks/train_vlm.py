@@ -22,7 +22,7 @@ from vlmreward_3d.blocks.questions import Batch, Examiner
 from vlmreward_3d.blocks.trainer import Trainer
 from vlmreward_3d.blocks.vlm_model import PackedVLM, build_vlm
 
-STAGES = {"words": 0.12, "simple": 0.20, "attributes": 0.32, "all": 1.01}
+STAGES = {"words": 0.6, "simple": 0.64, "attributes": 0.7, "all": 1.01}
 """Curriculum: until which share of the steps each stage lasts."""
 
 
@@ -32,7 +32,7 @@ def plan(step: int, steps: int) -> tuple[str, bool, int]:
     share = step / steps
     stage = next(s for s, until in STAGES.items() if share < until)
     long = stage == "all" and bool(rng.random() < 0.4)
-    views = int(rng.choice((4, 1, 2, 8), p=(0.7, 0.1, 0.1, 0.1))) if share > 0.12 else 4
+    views = 4 if stage == "words" else int(rng.choice((4, 1, 2, 8), p=(0.7, 0.1, 0.1, 0.1)))
     return stage, long, views
 
 
@@ -65,13 +65,28 @@ def train(args: argparse.Namespace) -> None:
     data = render_dataset(args.data, args.scenes, seed=1)
     vlm, processor = build_vlm(args.seed)
     model = PackedVLM(vlm, processor).to(args.device)
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.03},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    layers = [*vlm.model.visual.blocks, *vlm.model.language_model.layers]
+    matrices = [
+        p for m in (*layers, vlm.model.visual.merger) for p in m.parameters() if p.ndim == 2
     ]
+    inside = set(matrices)
+    others = [p for p in model.parameters() if p not in inside]
     trainer = Trainer(
-        model, groups, out=args.out, steps=args.steps, lr=args.lr, warmup=100, betas=(0.9, 0.98)
+        model,
+        [
+            {"params": [p for p in others if p.ndim >= 2], "weight_decay": 0.03},
+            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        matrices=[{"params": matrices, "lr": args.matrix_lr, "weight_decay": 0.03}],
+        out=args.out,
+        steps=args.steps,
+        lr=args.lr,
+        warmup=100,
+        betas=(0.9, 0.98),
     )
+    if args.compile:
+        for layer in vlm.model.visual.blocks:
+            layer.compile()
     examiner = Examiner(data, args.seed)
     tally: dict[str, list[bool]] = defaultdict(list)
     sums: list[tuple[float, float]] = []
@@ -112,7 +127,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=12000, help="scenes to render or load")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=20, help="scenes a step, for 4 views")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1e-3, help="of AdamW")
+    parser.add_argument("--matrix-lr", type=float, default=4e-3, help="of Muon")
+    parser.add_argument("--compile", action="store_true", help="compile the vision tower")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)

@@ -17,15 +17,17 @@ _AVERAGED_OVER = 0.998
 
 
 class Trainer:
-    """AdamW with warm-up and cosine decay, an averaged copy of the model, and resumable state.
+    """Optimiser with warm-up and cosine decay, an averaged copy of the model, and resumable state.
 
     Args:
         model: what is trained, on its device.
         groups: parameter groups of AdamW.
+        matrices: 2-D parameters that Muon trains instead (Jordan et al., 2024), its steps scaled to
+            the size of AdamW's; none by default.
         out: folder of ``state.pt`` and ``log.jsonl``; made if missing. A state that is there is
             continued.
         steps: length of the training.
-        lr: peak learning rate.
+        lr: peak learning rate; a group's own ``"lr"`` goes before it.
         warmup: steps until it is reached.
         betas: of AdamW.
 
@@ -39,6 +41,7 @@ class Trainer:
         model: nn.Module,
         groups: Iterable[dict],
         *,
+        matrices: Iterable[dict] = (),
         out: Path,
         steps: int,
         lr: float,
@@ -46,16 +49,24 @@ class Trainer:
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.model, self.out, self.steps, self.lr, self.warmup = model, out, steps, lr, warmup
+        self.model, self.out, self.steps, self.warmup = model, out, steps, warmup
         self.average: Any = copy.deepcopy(model).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=lr, betas=betas)
+        ]
+        if matrices := list(matrices):
+            self.optimizers.append(
+                torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw")
+            )
+        self._peaks = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.start = 0
         if self._state.exists():
             state = torch.load(self._state, weights_only=True, map_location="cpu")
             self.start = state["step"]
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
 
     @property
     def _state(self) -> Path:
@@ -64,12 +75,15 @@ class Trainer:
     def update(self, loss: Tensor, step: int) -> None:
         """One step of the optimiser and of the average."""
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * min(1.0, (step + 1) / self.warmup) * max(0.04, cosine)
-        self.optimizer.zero_grad(set_to_none=True)
+        share = min(1.0, (step + 1) / self.warmup) * max(0.04, cosine)
+        for optimizer, peaks in zip(self.optimizers, self._peaks):
+            for group, peak in zip(optimizer.param_groups, peaks):
+                group["lr"] = peak * share
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         decay = min(_AVERAGED_OVER, (step + 1) / (step + 10))
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), self.model.parameters()):
@@ -88,7 +102,7 @@ class Trainer:
                 "step": step,
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             },
             draft,
         )

@@ -19,9 +19,8 @@ from transformers import (
 from vlmreward import processors
 from vlmreward.attention import use_batched_windows
 from vlmreward_3d.blocks.dataset import VIEW_SIZE
+from vlmreward_3d.blocks.facts import Facts, truths
 from vlmreward_3d.blocks.language import PRESENCE_WORDS, Question
-from vlmreward_3d.blocks.questions import Facts
-from vlmreward_3d.blocks.scenes import COLORS, SHAPES
 from vlmreward_3d.blocks.tokenizer import CHAT_TEMPLATE, train_tokenizer
 
 PATCH, MERGE = 8, 2
@@ -83,15 +82,15 @@ def build_vlm(seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
-            "depth": 4,
-            "hidden_size": 128,
-            "intermediate_size": 288,
-            "num_heads": 4,
+            "depth": 6,
+            "hidden_size": 160,
+            "intermediate_size": 384,
+            "num_heads": 5,
             "patch_size": PATCH,
             "spatial_merge_size": MERGE,
             "temporal_patch_size": 2,
             "window_size": VIEW_SIZE // 2,
-            "fullatt_block_indexes": [1, 3],
+            "fullatt_block_indexes": [1, 3, 5],
             "out_hidden_size": hidden,
         },
         image_token_id=ids["<|image_pad|>"],
@@ -148,7 +147,7 @@ class PackedVLM(nn.Module):
         words = [self.tokenizer(" " + w)["input_ids"][0] for w in PRESENCE_WORDS]
         self.register_buffer("words", torch.tensor(words), persistent=False)
         self.presence = nn.Parameter(torch.tensor([2.3, -2.0]))  # log scale and bias
-        self.probe = nn.Linear(vlm.config.text_config.hidden_size, 2)
+        self.probe = nn.Linear(vlm.config.text_config.hidden_size, 3)
         self._prefixes: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def look(self, images: Tensor) -> Tensor:
@@ -192,28 +191,21 @@ class PackedVLM(nn.Module):
     def probe_loss(self, packed: Packed, facts: list[Facts | None]) -> Tensor:
         """Word-truth loss: what the middle of the language model knows at a question's words.
 
-        At every presence word of a question a linear probe says whether the word is true of the
-        scene, and at a shape word behind a colour word whether one thing is both. It teaches the
-        two steps of an answer, finding what a word means in the views and putting words together,
-        long before whole answers do. Scenes without facts are left out.
+        Wherever ``facts.truths`` knows something, a linear probe says whether it is true. It
+        teaches the steps of an answer, finding what a word means in the views and putting words
+        together, long before whole answers do. Scenes without facts are left out.
         """
-        ids = packed.input_ids.tolist()
-        words = {int(w): name for w, name in zip(self.words, PRESENCE_WORDS)}
+        names: dict[int, str | None] = dict(zip(self.words.tolist(), PRESENCE_WORDS))
+        names[self.vlm.generation_config.eos_token_id] = None
         rows, spots, kinds, labels = [], [], [], []
-        for row, fact in enumerate(facts):
+        for row, (ids, fact) in enumerate(zip(packed.input_ids.tolist(), facts)):
             if fact is None:
                 continue
-            for spot in range(1, len(ids[row])):
-                word = words.get(ids[row][spot])
-                if word is None:
-                    continue
-                pair = (words.get(ids[row][spot - 1], ""), word)
-                for kind, true in enumerate((word in fact.words, pair in fact.pairs)):
-                    if kind == 0 or (pair[0] in COLORS and word in SHAPES):
-                        rows.append(row)
-                        spots.append(spot)
-                        kinds.append(kind)
-                        labels.append(float(true))
+            for spot, kind, true in truths([names.get(i, "") for i in ids], fact):
+                rows.append(row)
+                spots.append(spot)
+                kinds.append(kind)
+                labels.append(float(true))
         known = self.probe(packed.middle[rows, spots].float())
         chosen = known[torch.arange(len(kinds)), kinds]
         return F.binary_cross_entropy_with_logits(chosen, chosen.new_tensor(labels))

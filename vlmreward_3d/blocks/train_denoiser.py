@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from vlmreward_3d.blocks.dataset import RING, BlocksData, render_dataset
 from vlmreward_3d.blocks.language import caption
 from vlmreward_3d.blocks.tokenizer import train_tokenizer
-from vlmreward_3d.blocks.trainer import Trainer
+from vlmreward_3d.blocks.trainer import Trainer, command_line
 from vlmreward_3d.diffusion.pixel import PixelMultiView
 
 RESOLUTION = 32
@@ -194,17 +194,9 @@ def train(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of rendered scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder for state and model")
-    parser.add_argument("--scenes", type=int, default=12000, help="scenes to render or load")
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--batch", type=int, default=8, help="groups of four views a step")
-    parser.add_argument("--lr", type=float, default=8e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=400)
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = command_line(
+        __doc__, steps=7500, batch="groups of four views a step", batch_size=8, lr=8e-4
+    )
     train(parser.parse_args())
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from vlmreward_3d.blocks.augment import compose
 from vlmreward_3d.blocks.dataset import render_dataset
 from vlmreward_3d.blocks.questions import Batch, Examiner
-from vlmreward_3d.blocks.trainer import Trainer
+from vlmreward_3d.blocks.trainer import Trainer, command_line
 from vlmreward_3d.blocks.vlm_model import PackedVLM, build_vlm
 
 STAGES = {"words": 0.6, "simple": 0.64, "attributes": 0.7, "all": 1.01}
@@ -121,19 +120,11 @@ def train(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of rendered scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder for state and model")
-    parser.add_argument("--scenes", type=int, default=12000, help="scenes to render or load")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=20, help="scenes a step, for 4 views")
-    parser.add_argument("--lr", type=float, default=1e-3, help="of AdamW")
-    parser.add_argument("--matrix-lr", type=float, default=4e-3, help="of Muon")
+    parser = command_line(
+        __doc__, steps=5000, batch="scenes a step, for 4 views", batch_size=20, lr=1e-3
+    )
+    parser.add_argument("--matrix-lr", type=float, default=4e-3, help="peak learning rate of Muon")
     parser.add_argument("--compile", action="store_true", help="compile the vision tower")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=250)
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     train(parser.parse_args())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
@@ -14,6 +15,24 @@ import torch
 from torch import Tensor, nn
 
 _AVERAGED_OVER = 0.998
+
+
+def command_line(
+    description: str | None, *, steps: int, batch: str, batch_size: int, lr: float
+) -> argparse.ArgumentParser:
+    """What both trainings can be told; the arguments are the defaults."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, required=True, help="folder of rendered scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder for state and model")
+    parser.add_argument("--scenes", type=int, default=12000, help="scenes to render or load")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch_size, help=batch)
+    parser.add_argument("--lr", type=float, default=lr, help="peak learning rate of AdamW")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=250, help="steps")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
 
 
 class Trainer:

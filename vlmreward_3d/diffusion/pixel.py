@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from vlmreward_3d.diffusion.view_attention import merge_views
 
 __all__ = ["PixelMultiView"]
 
-_BUILTIN = {"builtin/blocks": "blocks/weights/denoiser"}
+_BUILTIN = {"builtin/blocks": Path(__file__).parents[1] / "blocks" / "weights" / "denoiser"}
 _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
 
 
@@ -61,11 +60,7 @@ class PixelMultiView(nn.Module):
         Raises:
             FileNotFoundError: a part of the model is not there.
         """
-        folder = Path(path)
-        if str(path) in _BUILTIN:
-            spec = importlib.util.find_spec("vlmreward_3d")
-            roots = list(spec.submodule_search_locations or []) if spec else []
-            folder = Path(roots[0], _BUILTIN[str(path)])
+        folder = _BUILTIN.get(str(path), Path(path))
         missing = [part for part in _PARTS if not (folder / part).is_dir()]
         if missing:
             raise FileNotFoundError(

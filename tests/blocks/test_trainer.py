@@ -11,11 +11,11 @@ def run(out, stops):
         model = nn.Linear(1, 1)
         trainer = Trainer(
             model,
-            [{"params": [model.bias]}],
-            matrices=[{"params": [model.weight], "lr": 0.2}],
+            [model.weight],
             out=out,
             steps=40,
             lr=0.05,
+            matrix_lr=0.2,
             warmup=5,
         )
         for step in range(trainer.start, stop):

@@ -21,14 +21,22 @@ def data(tmp_path_factory):
 
 
 def options(data, out, **changed):
-    common = {"data": data, "out": out, "scenes": 24, "steps": 2, "batch": 2, "lr": 1e-3}
+    common = {
+        "data": data,
+        "out": out,
+        "scenes": 24,
+        "steps": 2,
+        "batch": 2,
+        "lr": 1e-3,
+        "matrix_lr": 1e-3,
+    }
     return Namespace(
         **{**common, "seed": 0, "save_every": 1, "device": "cpu", "bf16": True, **changed}
     )
 
 
 def test_vlm(data, tmp_path):
-    train_vlm.train(options(data, tmp_path, steps=3, matrix_lr=1e-3, compile=False))
+    train_vlm.train(options(data, tmp_path, steps=3, compile=False))
     reward = YesNoReward(tmp_path / "model", prompt="{text}", device="cpu")
     value = reward(torch.rand(1, 4, 3, 64, 64), text="Is there a red cube?")
     assert value.isfinite().all()

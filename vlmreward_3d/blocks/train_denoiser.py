@@ -168,8 +168,18 @@ def train(args: argparse.Namespace) -> None:
     data = render_dataset(args.data, args.scenes, seed=1)
     device = torch.device(args.device)
     model = build(args.seed).to(device)
-    groups = [{"params": list(model.parameters()), "weight_decay": 0.01}]
-    trainer = Trainer(model, groups, out=args.out, steps=args.steps, lr=args.lr, warmup=200)
+    unet = model.unet
+    inner = (unet.down_blocks, unet.mid_block, unet.up_blocks, model.text_encoder.encoder)
+    matrices = [p for part in inner for p in part.parameters() if p.ndim >= 2]
+    trainer = Trainer(
+        model,
+        matrices,
+        out=args.out,
+        steps=args.steps,
+        lr=args.lr,
+        matrix_lr=args.matrix_lr,
+        warmup=100,
+    )
     average = trainer.average
     batches = Batches(data, args.seed)
     steps = range(trainer.start, args.steps)
@@ -195,7 +205,12 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = command_line(
-        __doc__, steps=7500, batch="groups of four views a step", batch_size=8, lr=8e-4
+        __doc__,
+        steps=4000,
+        batch="groups of four views a step",
+        batch_size=8,
+        lr=8e-4,
+        matrix_lr=4e-3,
     )
     train(parser.parse_args())
 

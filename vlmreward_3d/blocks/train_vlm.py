@@ -21,7 +21,7 @@ from vlmreward_3d.blocks.questions import Batch, Examiner
 from vlmreward_3d.blocks.trainer import Trainer, command_line
 from vlmreward_3d.blocks.vlm_model import PackedVLM, build_vlm
 
-STAGES = {"words": 0.6, "simple": 0.64, "attributes": 0.7, "all": 1.01}
+STAGES = {"words": 0.375, "simple": 0.42, "attributes": 0.5, "all": 1.01}
 """Curriculum: until which share of the steps each stage lasts."""
 
 
@@ -68,18 +68,13 @@ def train(args: argparse.Namespace) -> None:
     matrices = [
         p for m in (*layers, vlm.model.visual.merger) for p in m.parameters() if p.ndim == 2
     ]
-    inside = set(matrices)
-    others = [p for p in model.parameters() if p not in inside]
     trainer = Trainer(
         model,
-        [
-            {"params": [p for p in others if p.ndim >= 2], "weight_decay": 0.03},
-            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        matrices=[{"params": matrices, "lr": args.matrix_lr, "weight_decay": 0.03}],
+        matrices,
         out=args.out,
         steps=args.steps,
         lr=args.lr,
+        matrix_lr=args.matrix_lr,
         warmup=100,
         betas=(0.9, 0.98),
     )
@@ -121,9 +116,13 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = command_line(
-        __doc__, steps=5000, batch="scenes a step, for 4 views", batch_size=20, lr=1e-3
+        __doc__,
+        steps=4000,
+        batch="scenes a step, for 4 views",
+        batch_size=20,
+        lr=1e-3,
+        matrix_lr=4e-3,
     )
-    parser.add_argument("--matrix-lr", type=float, default=4e-3, help="peak learning rate of Muon")
     parser.add_argument("--compile", action="store_true", help="compile the vision tower")
     train(parser.parse_args())
 

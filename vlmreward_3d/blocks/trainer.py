@@ -15,10 +15,17 @@ import torch
 from torch import Tensor, nn
 
 _AVERAGED_OVER = 0.998
+_DECAY = 0.03
 
 
 def command_line(
-    description: str | None, *, steps: int, batch: str, batch_size: int, lr: float
+    description: str | None,
+    *,
+    steps: int,
+    batch: str,
+    batch_size: int,
+    lr: float,
+    matrix_lr: float,
 ) -> argparse.ArgumentParser:
     """What both trainings can be told; the arguments are the defaults."""
     parser = argparse.ArgumentParser(description=description)
@@ -28,6 +35,9 @@ def command_line(
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=batch_size, help=batch)
     parser.add_argument("--lr", type=float, default=lr, help="peak learning rate of AdamW")
+    parser.add_argument(
+        "--matrix-lr", type=float, default=matrix_lr, help="peak learning rate of Muon"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=250, help="steps")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
@@ -40,13 +50,13 @@ class Trainer:
 
     Args:
         model: what is trained, on its device.
-        groups: parameter groups of AdamW.
-        matrices: 2-D parameters that Muon trains instead (Jordan et al., 2024), its steps scaled to
-            the size of AdamW's; none by default.
+        matrices: weights of inner linear and convolutional layers, which Muon trains (Jordan et
+            al., 2024), its steps scaled to the size of AdamW's. AdamW trains all others.
         out: folder of ``state.pt`` and ``log.jsonl``; made if missing. A state that is there is
             continued.
         steps: length of the training.
-        lr: peak learning rate; a group's own ``"lr"`` goes before it.
+        lr: AdamW's peak learning rate.
+        matrix_lr: Muon's peak learning rate.
         warmup: steps until it is reached.
         betas: of AdamW.
 
@@ -58,25 +68,35 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        groups: Iterable[dict],
+        matrices: Iterable[nn.Parameter],
         *,
-        matrices: Iterable[dict] = (),
         out: Path,
         steps: int,
         lr: float,
+        matrix_lr: float,
         warmup: int,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.model, self.out, self.steps, self.warmup = model, out, steps, warmup
         self.average: Any = copy.deepcopy(model).requires_grad_(False)
-        self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=lr, betas=betas)
+        # Muon wants 2-D parameters: each is a view of its weight, (out, in * height * width)
+        self._matrices = [(p, nn.Parameter(p.detach().flatten(1))) for p in matrices]
+        inner = {p for p, _ in self._matrices}
+        others = [p for p in model.parameters() if p not in inner]
+        groups = [
+            {"params": [p for p in others if p.ndim >= 2], "weight_decay": _DECAY},
+            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
         ]
-        if matrices := list(matrices):
-            self.optimizers.append(
-                torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw")
-            )
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=lr, betas=betas),
+            torch.optim.Muon(
+                [flat for _, flat in self._matrices],
+                lr=matrix_lr,
+                weight_decay=_DECAY,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+        ]
         self._peaks = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.start = 0
         if self._state.exists():
@@ -101,6 +121,8 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for weight, flat in self._matrices:
+            flat.grad = None if weight.grad is None else weight.grad.flatten(1)
         for optimizer in self.optimizers:
             optimizer.step()
         decay = min(_AVERAGED_OVER, (step + 1) / (step + 10))

@@ -110,18 +110,29 @@ class Batches:
 
 
 def loss_of(
-    model: PixelMultiView, batch: tuple[Tensor, list[str], Tensor], generator: torch.Generator
+    model: PixelMultiView,
+    batch: tuple[Tensor, list[str], Tensor],
+    generator: torch.Generator,
+    *,
+    towards_noise: bool,
 ) -> Tensor:
     """Squared error of v, with timesteps shared by the views of a group.
 
     Unlike the error of the noise, that of v keeps its weight at high noise, where the text alone
     tells the colours.
+
+    Args:
+        model: to train.
+        batch: images, texts and cameras, see :meth:`Batches.draw`.
+        generator: CPU source of noise and timesteps.
+        towards_noise: timesteps with a density proportional to t, where the text matters most, not
+            uniform, which leaves less grain.
     """
     images, texts, cameras = batch
     images, cameras = images.to(model.unet.device), cameras.to(model.unet.device)
     groups = len(texts)
-    # density proportional to t: what the text says matters at high noise, and so does distillation
-    share = torch.rand(groups, generator=generator).sqrt()
+    share = torch.rand(groups, generator=generator)
+    share = share.sqrt() if towards_noise else share
     t = (share * len(model.alphas_cumprod)).long()
     t = t.repeat_interleave(model.n_views).to(images.device)
     noise = torch.randn(images.shape, generator=generator).to(images.device)
@@ -189,7 +200,8 @@ def train(args: argparse.Namespace) -> None:
         size, count = (RESOLUTION // 2, 4 * args.batch) if coarse else (RESOLUTION, args.batch)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            loss = loss_of(model, batches.draw(step, count, size), generator)
+            batch = batches.draw(step, count, size)
+            loss = loss_of(model, batch, generator, towards_noise=coarse)
         trainer.update(loss, step)
         losses.append(loss.item())
         if (step + 1) % 50 == 0:

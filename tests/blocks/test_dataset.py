@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -64,6 +65,17 @@ def test_batches_are_reproducible_and_complete(rendered, views):
     assert all(batch.questions)
     asked = {q.kind for asked in batch.questions for q in asked}
     assert any(k.startswith("geometry") for k in asked) == (views >= 4)
+
+
+def test_the_last_stage_asks_more_about_mixed_views(rendered):
+    _, data = rendered
+
+    def share(stage):
+        batches = [Examiner(data, 3).draw(n, 8, stage=stage) for n in range(12)]
+        asked = [q for b in batches for per_scene in b.questions for q in per_scene]
+        return np.mean([q.kind == "geometry: mixed" for q in asked])
+
+    assert share("flaws") > 1.5 * share("all")
 
 
 def test_damage_stays_in_range_and_clean_views_stay_clean(rendered):

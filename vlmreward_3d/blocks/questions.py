@@ -81,6 +81,7 @@ class Examiner:
         self.seed = seed
         self.clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
         self.flawed = [i for i, s in enumerate(data.scenes) if s.flaw is not None]
+        self.two_faced = [i for i, s in enumerate(data.scenes) if s.flaw == "faces"]
 
     def draw(
         self, number: int, scenes: int, *, stage: str = "all", long: bool = False, views: int = 4
@@ -92,7 +93,7 @@ class Examiner:
             scenes: N.
             stage: ``"words"`` asks nothing, ``"simple"`` about colours and shapes, ``"attributes"``
                 about their combinations and captions of single things too, all of flawless scenes;
-                ``"all"`` everything.
+                ``"all"`` everything, ``"flaws"`` too, with more second fronts and mixed views.
             long: one of the paper's prompts and a few short questions, or short ones only.
             views: 1, 2, 4 or 8; fewer than 4 are not asked about geometry.
         """
@@ -102,9 +103,12 @@ class Examiner:
         fade: list[float] = []
         questions: list[list[Question]] = []
         facts: list[Facts | None] = []
+        everything = stage in ("all", "flaws")
         while len(rgba) < scenes:
-            flawed = stage in ("words", "all") and views >= 4 and rng.random() < 0.4
+            flawed = (everything or stage == "words") and views >= 4 and rng.random() < 0.4
             i = int(rng.choice(self.flawed if flawed else self.clean))
+            if flawed and stage == "flaws" and self.two_faced and rng.random() < 0.4:
+                i = int(rng.choice(self.two_faced))
             scene = self.data.scenes[i]
             first = 0 if views == 8 else int(rng.integers(2)) * RING
             shown = first + np.sort(rng.permutation(8 if views == 8 else RING)[:views])
@@ -116,7 +120,8 @@ class Examiner:
             labels = word_labels(scene, cover)
             flaw = scene.flaw
             opacity = 1.0
-            if not flawed and views >= 4 and stage == "all" and rng.random() < 0.15:
+            mixed = 0.35 if stage == "flaws" else 0.15
+            if not flawed and views >= 4 and everything and rng.random() < mixed:
                 j = int(rng.choice(self.clean))
                 other = self.data.scenes[j]
                 if {t.words for t in other.things} == {t.words for t in scene.things}:
@@ -126,7 +131,7 @@ class Examiner:
                 pixels[swap] = self.data.rgba[j, shown[swap]]
                 labels[swap] = word_labels(other, self.data.coverage[j, shown[swap]])
                 flaw = "mixed"
-            elif stage == "all" and rng.random() < 0.05:
+            elif everything and rng.random() < 0.05:
                 opacity, flaw = float(rng.uniform(0, 0.12)), "nothing"
                 labels = torch.zeros_like(labels)
             rgba.append(pixels)
@@ -155,10 +160,10 @@ class Examiner:
                 return out + [attribute_question(scene, rng) for _ in range(2)]
             for _ in range(1 if long else 2):
                 out.append(caption_question(scene, rng))
-            if scene.relation and stage == "all":
+            if scene.relation and stage in ("all", "flaws"):
                 out.append(relation_question(scene, rng))
-        if stage == "all" and views >= 4 and flaw != "nothing":
-            for _ in range(1 if long else 2):
+        if stage in ("all", "flaws") and views >= 4 and flaw != "nothing":
+            for _ in range(1 if long else (4 if stage == "flaws" else 2)):
                 out.append(geometry_question(flaw, rng))
         if flaw == "nothing":
             out = [Question(q.text, False, "nothing there") for q in out]

@@ -1,7 +1,8 @@
 """Train the built-in VLM: ``python -m vlmreward_3d.blocks.train_vlm``.
 
 First the vision tower learns which words are true where (no questions), then colours and shapes are
-asked, then their combinations and captions of single things, then everything.
+asked, then their combinations and captions of single things, then everything, at last with more
+about what only a comparison of views tells.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vlmreward_3d.blocks.questions import Batch, Examiner
 from vlmreward_3d.blocks.trainer import Trainer, command_line
 from vlmreward_3d.blocks.vlm_model import PackedVLM, build_vlm
 
-STAGES = {"words": 0.375, "simple": 0.42, "attributes": 0.5, "all": 1.01}
+STAGES = {"words": 0.25, "simple": 0.28, "attributes": 0.333, "all": 0.667, "flaws": 1.01}
 """Curriculum: until which share of the steps each stage lasts."""
 
 
@@ -30,7 +31,7 @@ def plan(step: int, steps: int) -> tuple[str, bool, int]:
     rng = np.random.default_rng([77, step])
     share = step / steps
     stage = next(s for s, until in STAGES.items() if share < until)
-    long = stage == "all" and bool(rng.random() < 0.4)
+    long = stage in ("all", "flaws") and bool(rng.random() < 0.4)
     views = 4 if stage == "words" else int(rng.choice((4, 1, 2, 8), p=(0.7, 0.1, 0.1, 0.1)))
     return stage, long, views
 
@@ -95,7 +96,7 @@ def train(args: argparse.Namespace) -> None:
             answers, auxiliary, marks = losses(
                 model, batch, generator, min(1.0, 2 * step / args.steps)
             )
-        trainer.update(answers + (1.0 if stage != "all" else 0.5) * auxiliary, step)
+        trainer.update(answers + (0.5 if stage in ("all", "flaws") else 1.0) * auxiliary, step)
         for kind, right in marks:
             tally[kind].append(right)
         sums.append((answers.item(), auxiliary.item()))
@@ -117,7 +118,7 @@ def main() -> None:
     """Command line."""
     parser = command_line(
         __doc__,
-        steps=4000,
+        steps=6000,
         batch="scenes a step, for 4 views",
         batch_size=20,
         lr=1e-3,

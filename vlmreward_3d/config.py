@@ -61,10 +61,9 @@ class VLM3DConfig:
 
         vlm_weight: lambda_VLM of the paper's Eq. 6.
         vlm_every: The VLM is asked at every so many steps.
-        vlm_balance: None multiplies the reward's pixel gradient by lambda as it is, as in the
-            paper. A number b makes lambda relative: where lambda is at its largest, the reward's
-            gradient has b times the norm of the score-distillation gradient (both norms averaged
-            over the last steps), elsewhere proportionally less.
+        vlm_limit: None multiplies the reward's pixel gradient by lambda whatever its size, as the
+            paper does. A number b keeps it within b times the norm of the score-distillation
+            gradient (norms averaged over the last steps).
 
         orientation_weight: Of the orientation loss.
         entropy_weight: Of the opacities' binary entropy.
@@ -113,7 +112,7 @@ class VLM3DConfig:
 
     vlm_weight: Schedule
     vlm_every: int = 1
-    vlm_balance: float | None = None
+    vlm_limit: float | None = None
 
     orientation_weight: Schedule = _OFF
     entropy_weight: Schedule = _OFF

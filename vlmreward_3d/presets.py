@@ -16,10 +16,11 @@ def blocks(prompt: str, *, steps: int = 400, seed: int = 0, with_vlm: bool = Tru
 
     Different from the paper, because the models are small and work in pixels: 4 views of 64 px,
     hundreds of steps, cameras and gray backgrounds as the denoiser was trained on, albedo without
-    shading, a dense field, and a relative lambda
-    (`vlm_balance`): the paper's 300 weighs against sums over 4 x 32 x 32 latents of Stable
-    Diffusion and means nothing here, so lambda = 300 stands for a reward gradient as large as the
-    score-distillation gradient at the pixels, and lambda = 1 for 1/300 of it.
+    shading, a dense field, and a limit to the reward (`vlm_limit`): the paper's 300 weighs against
+    sums over 4 x 32 x 32 latents of Stable Diffusion, and here would leave nothing of the text's
+    other teacher; lambda times the reward's gradient stays within the score-distillation gradient's
+    norm at the pixels. Against the haze that a denoiser on gray backgrounds leaves, opacities are
+    pushed to be few, and each to be whole.
 
     Args:
         prompt: What to make.
@@ -49,7 +50,8 @@ def blocks(prompt: str, *, steps: int = 400, seed: int = 0, with_vlm: bool = Tru
         t_min=Schedule.ramp(0.98, 0.02, until=0.4),
         t_max=Schedule.ramp(0.98, 0.5, until=0.4),
         vlm_weight=Schedule.ramp(300.0, 1.0, until=2 / 3),
-        vlm_balance=1.0,
+        vlm_limit=1.0,
         orientation_weight=Schedule.ramp(1.0, 10.0, until=0.5),
-        entropy_weight=Schedule.ramp(0.0, 20.0),
+        sparsity_weight=Schedule.ramp(0.0, 200.0, until=0.5),
+        entropy_weight=Schedule.ramp(0.0, 60.0),
     )

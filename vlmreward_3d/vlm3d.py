@@ -163,7 +163,7 @@ class VLM3D:
         weight = config.vlm_weight(progress)
         if verdict is not None:
             self._require_finite("the reward", verdict.value, verdict.gradient)
-            gradient = gradient - self._balanced(weight, norms) * verdict.gradient
+            gradient = gradient - self._limited(weight, norms) * verdict.gradient
 
         self.optimizer.zero_grad(set_to_none=True)
         penalty = self._penalty(views, baked, progress)
@@ -205,15 +205,12 @@ class VLM3D:
                 norms[index] = _MEMORY * before + (1 - _MEMORY) * now if before > 0 else now
         return norms
 
-    def _balanced(self, weight: float, norms: Tensor) -> float:
-        """What multiplies the reward's gradient: lambda itself, or relative to the SDS gradient."""
-        balance = self.config.vlm_balance
-        if balance is None:
+    def _limited(self, weight: float, norms: Tensor) -> float:
+        """What multiplies the reward's gradient: lambda, or what the limit leaves of it."""
+        limit = self.config.vlm_limit
+        if limit is None or norms[1] == 0:
             return weight
-        largest = max(value for _, value in self.config.vlm_weight.points)
-        if largest == 0 or norms[1] == 0:
-            return 0.0
-        return balance * weight / largest * (norms[0] / norms[1]).item()
+        return min(weight, limit * (norms[0] / norms[1]).item())
 
     def _penalty(self, views: Rendering, baked: BakedVolume, progress: float) -> Tensor:
         config = self.config

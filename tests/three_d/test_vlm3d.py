@@ -25,7 +25,7 @@ def raw_gradients(model: VLM3D) -> list[torch.Tensor]:
 
 def test_gradients_at_the_pixels_equal_one_big_loss():
     weight = 3.0
-    changes = {"vlm_weight": Schedule.constant(weight), "vlm_balance": None}
+    changes = {"vlm_weight": Schedule.constant(weight), "vlm_limit": None}
     config = tiny(entropy_weight=Schedule.constant(0.2), **changes)
     both = raw_gradients(VLM3D(config, RandomDenoiser(), redness))
 
@@ -87,19 +87,20 @@ def rendered(model: VLM3D):
     )
 
 
-def test_the_balance_sets_the_ratio_of_norms_at_the_pixels():
-    config = tiny(vlm_weight=Schedule(((0.0, 300.0), (1.0, 100.0))), vlm_balance=0.5)
-    model = VLM3D(config, RandomDenoiser(), redness)
+def test_the_limit_caps_the_norm_of_the_rewards_part_at_the_pixels():
+    model = VLM3D(tiny(vlm_limit=0.5), RandomDenoiser(), redness)
     norms = torch.tensor([8.0, 0.1], dtype=torch.float64)
-    # at the largest lambda the reward's gradient of norm 0.1 becomes half of 8
-    assert model._balanced(300.0, norms) * 0.1 == pytest.approx(4.0)
-    assert model._balanced(100.0, norms) * 0.1 == pytest.approx(4.0 / 3)
-    plain = VLM3D(tiny(vlm_balance=None), RandomDenoiser(), redness)
-    assert plain._balanced(300.0, norms) == 300.0
+    # lambda * 0.1 may be half of 8 at most
+    assert model._limited(300.0, norms) * 0.1 == pytest.approx(4.0)
+    assert model._limited(41.0, norms) * 0.1 == pytest.approx(4.0)
+    assert model._limited(39.0, norms) == 39.0
+    assert model._limited(300.0, torch.tensor([8.0, 0.0])) == 300.0
+    plain = VLM3D(tiny(vlm_limit=None), RandomDenoiser(), redness)
+    assert plain._limited(300.0, norms) == 300.0
 
 
 def test_the_reward_climbs_when_it_teaches_and_the_report_says_so():
-    config = tiny(steps=40, vlm_weight=Schedule.constant(1.0), vlm_balance=20.0, background="white")
+    config = tiny(steps=40, vlm_weight=Schedule.constant(1e6), vlm_limit=20.0, background="white")
     model = VLM3D(config, RandomDenoiser(), redness)
     reports = [model.step() for _ in range(40)]
     assert reports[-1].reward > reports[0].reward + 0.3

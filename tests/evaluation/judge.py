@@ -1,7 +1,8 @@
 """A judge of assets that takes no part in any optimisation: a convolutional network.
 
 It shares neither architecture, nor weights, nor training scenes with the models that make the
-assets. From several views it reads the kind of scene and what is where:
+assets. In every cell of every view it reads colour, shape and part of the thing seen there; all
+cells of all views together vote on the scene:
 
     python tests/evaluation/judge.py --data DIR --out judge.safetensors
 """
@@ -22,11 +23,14 @@ from tqdm import tqdm
 
 from vlmreward_3d.blocks.augment import compose
 from vlmreward_3d.blocks.dataset import BlocksData, render_dataset
+from vlmreward_3d.blocks.facts import ROLES
 from vlmreward_3d.blocks.scenes import COLORS, SHAPES, Scene
 
 KINDS = (None, "on top of", "next to")
+PARTS = ("", "top", "below", "next")
 COLOR_NAMES = tuple(COLORS)
 TRAIN_SEED, TEST_SEED = 501, 502
+PEAK = 2e-3
 
 
 def target(relation: str | None, words: list[tuple[str, str]]) -> list[int]:
@@ -66,9 +70,12 @@ class Block(nn.Module):
 
 
 class Judge(nn.Module):
-    """Views (N, V, 3, 64, 64) in [0, 1] to logits of the five parts of a target."""
+    """Views (N, V, 3, 64, 64) in [0, 1] to logits (N, V, 16, 22) of the 4 x 4 cells of each.
 
-    SIZES = (len(KINDS), len(COLORS), len(SHAPES), len(COLORS), len(SHAPES))
+    Logits are: something is there; colour; shape; part in the relation.
+    """
+
+    SIZES = (1, len(COLORS), len(SHAPES), len(PARTS))
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -78,38 +85,43 @@ class Judge(nn.Module):
             nn.BatchNorm2d(w),
             nn.ReLU(),
             Block(w, 2 * w, 2),
-            Block(2 * w, 3 * w, 2),
-            Block(3 * w, 4 * w, 1),
+            Block(2 * w, 4 * w, 2),
+            Block(4 * w, 6 * w, 2),
+            Block(6 * w, 6 * w, 1),
         )
-        # rows are kept apart: what is on top is a matter of height
-        self.view = nn.Sequential(nn.Linear(4 * w * 8 * 2, 256), nn.ReLU())
-        self.scene = nn.Sequential(nn.Linear(512, 256), nn.ReLU())
-        # the two things of a row and of a stack are read by different heads
-        self.heads = nn.ModuleList(nn.Linear(256, sum(self.SIZES[1:])) for _ in KINDS)
-        self.kind = nn.Linear(256, len(KINDS))
+        self.inside = nn.Linear(6 * w, 6 * w)
+        self.around = nn.Linear(12 * w, 6 * w)
+        self.head = nn.Linear(6 * w, sum(self.SIZES))
 
-    def features(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         n, v = images.shape[:2]
-        x = self.trunk(images.flatten(0, 1) * 2 - 1)
-        rows = torch.cat([x.mean(3), x.amax(3)], 1).flatten(1)
-        x = self.view(rows).reshape(n, v, -1)
-        return self.scene(torch.cat([x.mean(1), x.amax(1)], -1))
-
-    def forward(self, images: Tensor, kinds: Tensor | None = None) -> list[Tensor]:
-        """Logits; the heads are those of ``kinds`` (N,), or of the kind found likeliest."""
-        x = self.features(images)
-        kind = self.kind(x)
-        chosen = kind.argmax(-1) if kinds is None else kinds
-        every = torch.stack([head(x) for head in self.heads], 1)
-        parts = every[torch.arange(len(x)), chosen].split(self.SIZES[1:], -1)
-        return [kind, *parts]
+        cells = self.trunk(images.flatten(0, 1) * 2 - 1).flatten(2).transpose(1, 2)
+        view = torch.cat([cells.mean(1), cells.amax(1)], -1)
+        hidden = F.relu(self.inside(cells) + self.around(view)[:, None])
+        return self.head(hidden).reshape(n, v, 16, -1)
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[list[int]]:
-        """Targets that the views are most likely of."""
-        found = torch.stack([part.argmax(-1) for part in self(images)], -1)
-        found[found[:, 0] == 0, 3:] = -100
-        return found.tolist()
+        """Targets that most cells of the views (N, V, 3, 64, 64) speak for."""
+        there, color, shape, part = self(images).flatten(1, 2).split(self.SIZES, -1)
+        votes = torch.einsum(
+            "nc,nci,ncj,nck->nkij",
+            there[..., 0].sigmoid(),
+            *(x.softmax(-1) for x in (color, shape, part)),
+        ).flatten(2)
+        return [self._reading(scene) for scene in votes]
+
+    @staticmethod
+    def _reading(votes: Tensor) -> list[int]:
+        """A target from votes (parts, colours * shapes)."""
+        alone, top, below, side = votes
+        kind = int(torch.stack([alone.sum(), top.sum() + below.sum(), side.sum()]).argmax())
+        if kind == 2:
+            found = sorted(side.topk(2).indices.tolist())
+        else:
+            found = [int(x.argmax()) for x in ((alone,), (top, below))[kind]]
+        first, second = (*[divmod(i, len(SHAPES)) for i in found], (-100, -100))[:2]
+        return [kind, *first, *second]
 
 
 def load_judge(path: Path) -> Judge:
@@ -133,30 +145,54 @@ def accuracy(judge: Judge, data: BlocksData, views: int = 8) -> dict[str, float]
     return {k: float(np.mean(v)) for k, v in {**marks, "all": everything}.items()}
 
 
+def cell_labels(scene: Scene, coverage: Tensor) -> Tensor:
+    """What each cell shows, (V, 16, 4): something?, colour, shape, part; -100 is not to be learnt.
+
+    Args:
+        scene: what was rendered.
+        coverage: (V, 4, 4, 5) uint8 of its views.
+    """
+    cover, which = coverage[..., :2].flatten(1, 2).float().div(255).sort(-1, descending=True)
+    most, least, first = cover[..., 0], cover[..., 1], which[..., 0]
+    something = torch.where(most < 0.04, 0, torch.where(most < 0.2, -100, 1))
+    clear = (most >= 0.2) & (least < 0.4 * most)
+    names = torch.tensor(
+        [
+            [COLOR_NAMES.index(t.color), SHAPES.index(t.shape), PARTS.index(role)]
+            for t, role in zip(scene.things, ROLES[scene.relation])
+        ]
+    )
+    named = names[first.clamp_max(len(names) - 1)]
+    return torch.cat([something[..., None], named.masked_fill(~clear[..., None], -100)], -1)
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the mean cross-entropies of the four things that a cell says."""
+    there, *rest = logits.flatten(0, 2).split(Judge.SIZES, -1)
+    something, *named = labels.flatten(0, 2).unbind(-1)
+    known = something >= 0
+    loss = F.binary_cross_entropy_with_logits(there[known, 0], something[known].float())
+    for part, wanted in zip(rest, named):
+        loss = loss + F.cross_entropy(part, wanted, ignore_index=-100)
+    return loss
+
+
 def train(args: argparse.Namespace) -> None:
     data = render_dataset(args.data / "train", args.scenes, seed=TRAIN_SEED, flawed=0.0)
     torch.manual_seed(TRAIN_SEED)
     judge = Judge()
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05)
-    targets = torch.tensor([target_of(s) for s in data.scenes])
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=PEAK, weight_decay=0.05)
+    labels = torch.stack([cell_labels(s, c) for s, c in zip(data.scenes, data.coverage)])
     for step in (bar := tqdm(range(args.steps), desc="judge")):
         rng = np.random.default_rng([TRAIN_SEED, step])
         rate = min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / args.steps))
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * rate
+            group["lr"] = PEAK * rate
         rows = rng.choice(len(data), args.batch, replace=False)
         first = int(rng.integers(2)) * 4
         generator = torch.Generator().manual_seed(step)
         images = compose(data.rgba[rows, first : first + 4], generator, strength=0.6)
-        wanted = targets[rows]
-        logits = judge(images, wanted[:, 0])
-        loss = sum(
-            (
-                F.cross_entropy(part, wanted[:, i], ignore_index=-100)
-                for i, part in enumerate(logits)
-            ),
-            torch.zeros(()),
-        )
+        loss = loss_of(judge(images), labels[rows, first : first + 4])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,8 +3,9 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
+import torch.nn.functional as F
 from evaluate_assets import bootstrap, contact_sheet, describe, folder_of, table, views_of
-from judge import Judge, target, target_of, target_of_prompt
+from judge import Judge, cell_labels, target, target_of, target_of_prompt
 
 from vlmreward_3d.blocks.language import caption
 from vlmreward_3d.blocks.scenes import sample_scene
@@ -32,16 +33,50 @@ def test_only_a_stack_has_an_order():
     assert target("on top of", [a, b]) != target("on top of", [b, a])
 
 
-def test_a_reading_of_one_thing_has_no_second():
-    torch.manual_seed(0)
-    judge = Judge(width=4).eval()
-    with torch.no_grad():
-        judge.kind.bias[:] = torch.tensor([9.0, 0.0, 0.0])
-        (single,) = judge.read(torch.rand(1, 8, 3, 64, 64))
-        judge.kind.bias[:] = torch.tensor([0.0, 0.0, 9.0])
-        (pair,) = judge.read(torch.rand(1, 8, 3, 64, 64))
-    assert single[3:] == [-100, -100]
-    assert min(pair) >= 0
+def test_cells_vote_for_the_scene_they_were_labelled_with():
+    """A judge that says the labels of every cell reads the scene right."""
+
+    class Perfect(Judge):
+        def forward(self, images):
+            return images
+
+    judge = Perfect(width=4)
+    data = [random_cells(np.random.default_rng(i)) for i in range(60)]
+    for scene, coverage in data:
+        labels = cell_labels(scene, coverage)
+        says = [20.0 * (labels[..., :1] == 1).float() - 10]
+        says += [
+            20.0 * F.one_hot(x.clamp_min(0), n) for x, n in zip(labels.unbind(-1)[1:], (8, 9, 4))
+        ]
+        unknown = labels[..., 1:2] < 0
+        logits = torch.cat(says, -1).masked_fill(unknown, -10.0)
+        assert judge.read(logits[None]) == [target_of(scene)]
+
+
+def random_cells(rng):
+    """A scene whose things cover the left and the right half, or all cells, of two views."""
+    scene = sample_scene(rng)
+    coverage = torch.zeros(2, 4, 4, 5, dtype=torch.uint8)
+    coverage[:, 1:3, :2, 0] = 200
+    coverage[:, 1:3, 2:, 1 if scene.relation else 0] = 200
+    return scene, coverage
+
+
+def test_cells_that_show_little_or_two_things_are_not_learnt():
+    scene = next(s for s in map(sample_scene, map(np.random.default_rng, range(99))) if s.relation)
+    coverage = torch.zeros(1, 4, 4, 5, dtype=torch.uint8)
+    coverage[0, 0, 0, :2] = torch.tensor([200, 120])
+    coverage[0, 0, 1, 1] = 30
+    coverage[0, 0, 2, 1] = 200
+    labels = cell_labels(scene, coverage)[0]
+    second = [*target_of(scene)[3:]]
+    assert labels[0].tolist() == [1, -100, -100, -100]
+    assert labels[1].tolist() == [-100] * 4
+    assert labels[3].tolist() == [0, -100, -100, -100]
+    assert labels[2, 0] == 1
+    assert labels[2, 3] in (2, 3)
+    if scene.relation == "on top of":
+        assert labels[2, 1:3].tolist() == second
 
 
 def test_table_reads_the_shipped_pictures(tmp_path):

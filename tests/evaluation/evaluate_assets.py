@@ -1,6 +1,6 @@
 """Make an asset for every prompt of a list, with and without the reward, and have them judged:
 
-    python tests/evaluation/evaluate_assets.py --judge judge.safetensors --out runs
+    python tests/evaluation/evaluate_assets.py --judge JUDGE/judge.safetensors --out runs
 
 Runs that are finished are kept, so the command can be stopped and repeated. Writes table.md and one
 contact sheet per arm into the folder.

@@ -4,13 +4,12 @@ It shares neither architecture, nor weights, nor training scenes with the models
 assets. In every cell of every view it reads colour, shape and part of the thing seen there; all
 cells of all views together vote on the scene:
 
-    python tests/evaluation/judge.py --data DIR --out judge.safetensors
+    python tests/evaluation/judge.py --data DATA --out JUDGE
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,12 +24,12 @@ from vlmreward_3d.blocks.augment import compose
 from vlmreward_3d.blocks.dataset import BlocksData, render_dataset
 from vlmreward_3d.blocks.facts import ROLES
 from vlmreward_3d.blocks.scenes import COLORS, SHAPES, Scene
+from vlmreward_3d.blocks.trainer import Trainer, command_line
 
 KINDS = (None, "on top of", "next to")
 PARTS = ("", "top", "below", "next")
 COLOR_NAMES = tuple(COLORS)
 TRAIN_SEED, TEST_SEED = 501, 502
-PEAK = 2e-3
 
 
 def target(relation: str | None, words: list[tuple[str, str]]) -> list[int]:
@@ -61,7 +60,7 @@ class Block(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(inside, out, 3, stride, 1, bias=False)
         self.second = nn.Conv2d(out, out, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(out) for _ in range(2))
+        self.norms = nn.ModuleList(nn.GroupNorm(4, out) for _ in range(2))
         self.skip = nn.Conv2d(inside, out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,22 +79,23 @@ class Judge(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         w = width
+        self.stem = nn.Conv2d(3, w, 5, 2, 2)
         self.trunk = nn.Sequential(
-            nn.Conv2d(3, w, 5, 2, 2, bias=False),
-            nn.BatchNorm2d(w),
+            nn.GroupNorm(4, w),
             nn.ReLU(),
             Block(w, 2 * w, 2),
             Block(2 * w, 4 * w, 2),
-            Block(4 * w, 6 * w, 2),
-            Block(6 * w, 6 * w, 1),
+            Block(4 * w, 4 * w, 1),
+            Block(4 * w, 4 * w, 1),
+            nn.PixelUnshuffle(2),
         )
-        self.inside = nn.Linear(6 * w, 6 * w)
-        self.around = nn.Linear(12 * w, 6 * w)
-        self.head = nn.Linear(6 * w, sum(self.SIZES))
+        self.inside = nn.Linear(16 * w, 8 * w)
+        self.around = nn.Linear(32 * w, 8 * w)
+        self.head = nn.Linear(8 * w, sum(self.SIZES))
 
     def forward(self, images: Tensor) -> Tensor:
         n, v = images.shape[:2]
-        cells = self.trunk(images.flatten(0, 1) * 2 - 1).flatten(2).transpose(1, 2)
+        cells = self.trunk(self.stem(images.flatten(0, 1) * 2 - 1)).flatten(2).transpose(1, 2)
         view = torch.cat([cells.mean(1), cells.amax(1)], -1)
         hidden = F.relu(self.inside(cells) + self.around(view)[:, None])
         return self.head(hidden).reshape(n, v, 16, -1)
@@ -178,38 +178,46 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def train(args: argparse.Namespace) -> None:
-    data = render_dataset(args.data / "train", args.scenes, seed=TRAIN_SEED, flawed=0.0)
-    torch.manual_seed(TRAIN_SEED)
-    judge = Judge()
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=PEAK, weight_decay=0.05)
+    """Train, or go on from ``args.out/state.pt``; writes ``args.out/judge.safetensors``."""
+    data = render_dataset(args.data / "train", args.scenes, seed=args.seed, flawed=0.0)
+    torch.manual_seed(args.seed)
+    judge = Judge().to(args.device)
+    matrices = [p for m in (judge.trunk, judge.inside, judge.around) for p in m.parameters()]
+    trainer = Trainer(
+        judge,
+        [p for p in matrices if p.ndim >= 2],
+        out=args.out,
+        steps=args.steps,
+        lr=args.lr,
+        matrix_lr=args.matrix_lr,
+        warmup=50,
+    )
     labels = torch.stack([cell_labels(s, c) for s, c in zip(data.scenes, data.coverage)])
-    for step in (bar := tqdm(range(args.steps), desc="judge")):
-        rng = np.random.default_rng([TRAIN_SEED, step])
-        rate = min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / args.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK * rate
+    steps = range(trainer.start, args.steps)
+    for step in (bar := tqdm(steps, initial=trainer.start, total=args.steps, desc="judge")):
+        rng = np.random.default_rng([args.seed, step])
         rows = rng.choice(len(data), args.batch, replace=False)
         first = int(rng.integers(2)) * 4
         generator = torch.Generator().manual_seed(step)
-        images = compose(data.rgba[rows, first : first + 4], generator, strength=0.6)
-        loss = loss_of(judge(images), labels[rows, first : first + 4])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        images = compose(data.rgba[rows, first : first + 4], generator, strength=0.5)
+        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
+            logits = judge(images.to(args.device)).float()
+        loss = loss_of(logits, labels[rows, first : first + 4].to(args.device))
+        trainer.update(loss, step)
         bar.set_postfix(loss=f"{loss.item():.3f}")
-    judge.eval()
+        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
+            trainer.save(step + 1)
+    trained = trainer.average.cpu().eval()
     test = render_dataset(args.data / "test", 500, seed=TEST_SEED, flawed=0.0)
-    print({k: round(v, 4) for k, v in accuracy(judge, test).items()}, "on", len(test), "scenes")
-    save_file(judge.state_dict(), args.out)
+    print({k: round(v, 4) for k, v in accuracy(trained, test).items()}, "on", len(test), "scenes")
+    save_file(trained.state_dict(), args.out / "judge.safetensors")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder for rendered scenes")
-    parser.add_argument("--out", type=Path, required=True, help="file of the judge's weights")
-    parser.add_argument("--scenes", type=int, default=6000)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=24)
+    parser = command_line(
+        __doc__, steps=3000, batch="scenes a step", batch_size=16, lr=1e-3, matrix_lr=4e-3
+    )
+    parser.set_defaults(scenes=6000, seed=TRAIN_SEED)
     train(parser.parse_args())
 
 

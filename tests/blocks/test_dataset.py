@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vlmreward_3d.blocks import dataset
 from vlmreward_3d.blocks.augment import compose
 from vlmreward_3d.blocks.language import PRESENCE_WORDS
 from vlmreward_3d.blocks.questions import Examiner, word_labels
+from vlmreward_3d.blocks.scenes import COLORS
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,25 @@ def test_batches_are_reproducible_and_complete(rendered, views):
     assert all(batch.questions)
     asked = {q.kind for asked in batch.questions for q in asked}
     assert any(k.startswith("geometry") for k in asked) == (views >= 4)
+
+
+def test_mirrored_batches_keep_pixels_and_words_together(rendered):
+    _, data = rendered
+    colors = [PRESENCE_WORDS.index(c) for c in COLORS]
+    flipped = 0
+    for number in range(6):
+        batch = Examiner(data, 3).draw(number, 8, stage="simple")
+        opaque = F.avg_pool2d(batch.rgba[..., 3].float() / 255, 16).flatten(2)
+        known = batch.words[..., colors].nan_to_num(0.0).amax(-1) > 0
+        # where a colour word is true, something is seen, in mirrored views too
+        assert opaque[known].min() > 0.15
+        original = data.rgba.flatten(0, 1)
+        seen = batch.rgba.flatten(0, 1)
+        plain = torch.stack([(original == view).flatten(1).all(1).any() for view in seen])
+        mirror = torch.stack([(original == view.flip(1)).flatten(1).all(1).any() for view in seen])
+        assert (plain | mirror).all()
+        flipped += int((mirror & ~plain).sum())
+    assert 0.3 < flipped / (6 * 8 * 4) < 0.7
 
 
 def test_the_last_stage_asks_more_about_mixed_views(rendered):

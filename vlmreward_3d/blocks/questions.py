@@ -114,7 +114,9 @@ class Examiner:
             shown = first + np.sort(rng.permutation(8 if views == 8 else RING)[:views])
             if views >= 4:
                 shown = np.roll(shown, int(rng.integers(views)))
-            pixels, cover = self.data.rgba[i, shown], self.data.coverage[i, shown]
+            mirrored = rng.random() < 0.5
+            shown = shown[::-1].copy() if mirrored else shown
+            pixels, cover = self._views(i, shown, mirrored)
             if flawed and not flaw_seen(scene, cover):
                 continue
             labels = word_labels(scene, cover)
@@ -128,8 +130,8 @@ class Examiner:
                     continue
                 swap = rng.permutation(views)[: int(rng.integers(1, views // 2 + 1))]
                 pixels, labels = pixels.clone(), labels.clone()
-                pixels[swap] = self.data.rgba[j, shown[swap]]
-                labels[swap] = word_labels(other, self.data.coverage[j, shown[swap]])
+                pixels[swap], cover = self._views(j, shown[swap], mirrored)
+                labels[swap] = word_labels(other, cover)
                 flaw = "mixed"
             elif everything and rng.random() < 0.05:
                 opacity, flaw = float(rng.uniform(0, 0.12)), "nothing"
@@ -140,6 +142,11 @@ class Examiner:
             facts.append(facts_of(scene, flaw))
             questions.append(self._ask(scene, flaw, rng, stage, long, views))
         return Batch(torch.stack(rgba), torch.tensor(fade), questions, torch.stack(words), facts)
+
+    def _views(self, scene: int, shown: np.ndarray, mirrored: bool) -> tuple[Tensor, Tensor]:
+        """Pixels and coverage of views; mirrored ones, in reverse order, show a mirrored scene."""
+        pixels, cover = self.data.rgba[scene, shown], self.data.coverage[scene, shown]
+        return (pixels.flip(2), cover.flip(2)) if mirrored else (pixels, cover)
 
     @staticmethod
     def _ask(scene, flaw, rng, stage, long, views) -> list[Question]:

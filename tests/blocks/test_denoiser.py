@@ -18,7 +18,7 @@ def noise(model, noisy, text):
 
 def test_views_of_a_group_see_each_other_and_no_other_group(model):
     g = torch.Generator().manual_seed(0)
-    noisy = torch.randn(8, 12, 16, 16, generator=g)
+    noisy = torch.randn(8, 3, 32, 32, generator=g)
     text = model.encode_text(["a red cube", "a blue sphere"]).repeat_interleave(4, 0)
     before = noise(model, noisy, text)
     changed = noisy.clone()
@@ -30,13 +30,13 @@ def test_views_of_a_group_see_each_other_and_no_other_group(model):
 
 def test_refuses_part_of_a_group(model):
     with pytest.raises(ValueError, match="multiple of 4"):
-        noise(model, torch.zeros(3, 12, 16, 16), model.encode_text(["a"]).expand(3, -1, -1))
+        noise(model, torch.zeros(3, 3, 32, 32), model.encode_text(["a"]).expand(3, -1, -1))
 
 
 def test_folder_round_trip(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = PixelMultiView.from_pretrained(tmp_path)
-    noisy = torch.randn(4, 12, 16, 16, generator=torch.Generator().manual_seed(2))
+    noisy = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     ours = noise(model, noisy, model.encode_text(["a pink mug"]).repeat_interleave(4, 0))
     theirs = noise(loaded, noisy, loaded.encode_text(["a pink mug"]).repeat_interleave(4, 0))
     torch.testing.assert_close(ours, theirs)
@@ -52,26 +52,17 @@ def test_missing_parts_are_named(tmp_path):
 def test_latents_keep_the_mean_and_pass_gradients(model, size):
     images = torch.rand(2, 3, size, size, dtype=torch.float64, requires_grad=True)
     latents = model.to_latents(images)
-    assert latents.shape == (2, 12, 16, 16)
+    assert latents.shape == (2, 3, 32, 32)
     torch.testing.assert_close(latents.mean(), images.mean() * 2 - 1, atol=5e-3, rtol=0)
     (gradient,) = torch.autograd.grad(latents.sum(), images)
     assert (gradient > 0).all()
-
-
-def test_images_come_back_from_latents(model):
-    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
-    latents = model.to_latents(images)
-    torch.testing.assert_close(model.to_images(latents), images)
-    # one latent pixel is a square of 2 x 2 pixels, colour by colour
-    square = images[0, 1, 2:4, 6:8] * 2 - 1
-    torch.testing.assert_close(latents[0, 4:8, 1, 3], square.flatten())
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_noise_follows_from_either_prediction(model, kind):
     model.scheduler.register_to_config(prediction_type=kind)
     g = torch.Generator().manual_seed(5)
-    noisy, cameras = torch.randn(4, 12, 16, 16, generator=g), torch.randn(4, 16, generator=g)
+    noisy, cameras = torch.randn(4, 3, 32, 32, generator=g), torch.randn(4, 16, generator=g)
     t = torch.full((4,), 400)
     text = model.encode_text(["a red cube"]).repeat_interleave(4, 0)
     said, eps = model(noisy, t, text, cameras), model.predict_noise(noisy, t, text, cameras)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,9 @@ _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
 class PixelMultiView(nn.Module):
     """Text- and camera-conditioned denoiser of groups of views in pixels.
 
-    Its latents are the pixels themselves, squares of p x p of them moved into the channels: the
-    U-Net sees 3 p^2 channels at 1 / p of the resolution, which costs about 1 / p^2 of the time.
-
     Args:
-        unet: has 3 p^2 input channels and takes the 16-number camera as ``class_labels``; its
-            self-attention is made to merge the views of a group, in place.
+        unet: takes the 16-number camera as ``class_labels``; its self-attention is made to merge
+            the views of a group, in place.
         scheduler: holds the noise schedule and ``prediction_type``: epsilon or v_prediction.
         text_encoder: CLIP-like text model.
         tokenizer: of the text encoder.
@@ -51,8 +47,7 @@ class PixelMultiView(nn.Module):
         self.tokenizer = tokenizer
         self.scheduler = scheduler
         self.n_views = n_views
-        self.patch = math.isqrt(unet.config.in_channels // 3)
-        self.resolution = int(unet.config.sample_size) * self.patch
+        self.resolution = int(unet.config.sample_size)
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone(), persistent=False)
 
     @classmethod
@@ -102,27 +97,20 @@ class PixelMultiView(nn.Module):
         return self.text_encoder(tokens["input_ids"].to(self.unet.device)).last_hidden_state
 
     def to_latents(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0, 1] to (N, 3 p^2, r / p, r / p) in [-1, 1].
-
-        r is `resolution`, p is `patch`. Antialiased; differentiable.
-        """
+        """Images (N, 3, H, W) in [0, 1] to (N, 3, r, r) in [-1, 1], antialiased; differentiable."""
         if images.shape[-2:] != (self.resolution, self.resolution):
             if images.shape[-2] % self.resolution or images.shape[-1] % self.resolution:
                 size = (self.resolution, self.resolution)
                 images = F.interpolate(images, size, mode="bilinear", antialias=True)
             else:
                 images = F.adaptive_avg_pool2d(images, self.resolution)
-        return F.pixel_unshuffle(images * 2 - 1, self.patch)
-
-    def to_images(self, latents: Tensor) -> Tensor:
-        """Inverse of :meth:`to_latents` at its resolution: (N, 3, r, r). Differentiable."""
-        return (F.pixel_shuffle(latents, self.patch) + 1) / 2
+        return images * 2 - 1
 
     def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """Noise in ``noisy``.
 
         Args:
-            noisy: latents of G * n_views images, whole groups of views.
+            noisy: (G * n_views, 3, r, r), whole groups of views.
             t: (G * n_views,) integer timesteps.
             text: (G * n_views, L, D) from :meth:`encode_text`.
             cameras: (G * n_views, 16) camera conditions.

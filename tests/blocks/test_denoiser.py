@@ -58,6 +58,14 @@ def test_latents_keep_the_mean_and_pass_gradients(model, size):
     assert (gradient > 0).all()
 
 
+def test_a_fifth_of_the_timesteps_hides_even_the_largest_patterns(model):
+    """A half of all pixels brighter by 0.5 stays below the noise of its mean over 4 x 3 x 32^2."""
+    strength = 0.25 * (4 * 3 * 32**2) ** 0.5
+    signal = model.alphas_cumprod.sqrt() * strength
+    assert (signal[800:] / (1 - model.alphas_cumprod[800:]).sqrt() < 1.3).all()
+    assert signal[-1] < 0.3
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_noise_follows_from_either_prediction(model, kind):
     model.scheduler.register_to_config(prediction_type=kind)

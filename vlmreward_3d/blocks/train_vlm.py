@@ -118,7 +118,7 @@ def main() -> None:
     """Command line."""
     parser = command_line(
         __doc__,
-        steps=6000,
+        steps=7500,
         batch="scenes a step, for 4 views",
         batch_size=20,
         lr=1e-3,

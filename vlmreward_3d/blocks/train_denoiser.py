@@ -33,6 +33,8 @@ SHOWN = (
     "a cyan car next to a yellow torus",
 )
 """What the pictures of a training show."""
+HARMONICS = 7
+"""Of the camera's azimuth, from the second on."""
 COARSE = 0.5
 """Share of the steps at half resolution, with four times the groups: texts are learnt there."""
 
@@ -66,7 +68,7 @@ def build(seed: int = 0) -> PixelMultiView:
         cross_attention_dim=128,
         norm_num_groups=16,
         class_embed_type="projection",
-        projection_class_embeddings_input_dim=16,
+        projection_class_embeddings_input_dim=16 + 2 * HARMONICS,
         # the whole text joins the time embedding: attention alone learns colours very late
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
@@ -212,7 +214,7 @@ def main() -> None:
     """Command line."""
     parser = command_line(
         __doc__,
-        steps=4000,
+        steps=8500,
         batch="groups of four views a step",
         batch_size=8,
         lr=8e-4,

@@ -8,7 +8,7 @@ from vlmreward_3d.schedule import Schedule
 __all__ = ["blocks"]
 
 
-def blocks(prompt: str, *, steps: int = 400, seed: int = 0, with_vlm: bool = True) -> VLM3DConfig:
+def blocks(prompt: str, *, steps: int = 300, seed: int = 0, with_vlm: bool = True) -> VLM3DConfig:
     """The built-in models on a laptop CPU.
 
     As in the paper: Algorithm 1, the selected prompt, lambda from 300 to 1 over the first two
@@ -45,7 +45,7 @@ def blocks(prompt: str, *, steps: int = 400, seed: int = 0, with_vlm: bool = Tru
         density_scale=10.0,
         samples_per_ray=32,
         learning_rate=Schedule(((0.0, 0.05), (0.7, 0.05), (1.0, 0.01))),
-        guidance_scale=10.0,
+        guidance_scale=4.0,
         guidance_rescale=0.5,
         t_min=Schedule.ramp(0.98, 0.02, until=0.4),
         t_max=Schedule.ramp(0.98, 0.5, until=0.4),

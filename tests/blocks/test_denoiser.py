@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from vlmreward_3d.blocks.train_denoiser import build
-from vlmreward_3d.cameras import orbit
-from vlmreward_3d.diffusion.pixel import PixelMultiView, with_harmonics
+from vlmreward_3d.diffusion.pixel import PixelMultiView
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +83,3 @@ def test_noise_follows_from_either_prediction(model, kind):
         expected = (noisy - alpha.sqrt() * original) / (1 - alpha).sqrt()
     torch.testing.assert_close(eps, expected, atol=1e-5, rtol=1e-4)
     model.scheduler.register_to_config(prediction_type="v_prediction")
-
-
-def test_harmonics_are_those_of_the_position_whatever_the_elevation():
-    azimuth = torch.tensor([0.0, 30.0, 200.0], dtype=torch.float64)
-    cameras = orbit(azimuth, 25.0, 3.0, 40.0).condition()
-    angles = torch.deg2rad(azimuth)[:, None] * torch.tensor([2, 3, 4])
-    expected = torch.cat([cameras, angles.cos(), angles.sin()], 1)
-    torch.testing.assert_close(with_harmonics(cameras, 22), expected)
-    assert with_harmonics(cameras, 16) is cameras

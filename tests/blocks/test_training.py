@@ -50,3 +50,14 @@ def test_denoiser(data, tmp_path, monkeypatch):
     train_denoiser.train(options(data, tmp_path))
     assert PixelMultiView.from_pretrained(tmp_path / "model").resolution == 32
     assert (tmp_path / "samples-000002.png").stat().st_size > 0
+
+
+def test_pairs_and_cubes_are_drawn_more_often(data):
+    loaded = dataset.load_dataset(data, 1)
+    batches = train_denoiser.Batches(loaded, seed=0)
+    kinds = {False: [], True: []}
+    for row, weight in zip(batches.rows, batches.weight):
+        scene = loaded.scenes[row]
+        assert scene.flaw is None
+        kinds[bool(scene.relation) or scene.things[0].shape == "cube"].append(weight)
+    assert min(kinds[True]) > max(kinds[False])

@@ -13,40 +13,18 @@ from transformers import AutoTokenizer, CLIPTextModel
 
 from vlmreward_3d.diffusion.view_attention import merge_views
 
-__all__ = ["PixelMultiView", "with_harmonics"]
+__all__ = ["PixelMultiView"]
 
 _BUILTIN = {"builtin/blocks": Path(__file__).parents[1] / "blocks" / "weights" / "denoiser"}
 _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
-
-
-def with_harmonics(cameras: Tensor, length: int) -> Tensor:
-    """Camera conditions, and behind them harmonics of the azimuth.
-
-    The outline of a cube repeats four times in a turn. From a matrix, which is linear in cos(a) and
-    sin(a), a small network learns that late; from cos(4 a) and sin(4 a) at once.
-
-    Args:
-        cameras: (N, 16) conditions of :meth:`Cameras.condition`.
-        length: of the result: 16 + 2 n for cos and sin of 2, 3, ..., n + 1 times the azimuth.
-
-    Returns:
-        (N, length). Differentiable.
-    """
-    if length == cameras.shape[1]:
-        return cameras
-    azimuth = torch.atan2(cameras[:, 7], cameras[:, 3])  # of the position, in radians
-    times = torch.arange(2, 2 + (length - 16) // 2, device=cameras.device)
-    angles = azimuth[:, None] * times
-    return torch.cat([cameras, angles.cos(), angles.sin()], 1)
 
 
 class PixelMultiView(nn.Module):
     """Text- and camera-conditioned denoiser of groups of views in pixels.
 
     Args:
-        unet: takes the camera as ``class_labels``: 16 numbers, or 16 + 2 n where it is told n
-            harmonics of the azimuth too (:func:`with_harmonics`). Its self-attention is made to
-            merge the views of a group, in place.
+        unet: takes the 16-number camera as ``class_labels``; its self-attention is made to merge
+            the views of a group, in place.
         scheduler: holds the noise schedule and ``prediction_type``: epsilon or v_prediction.
         text_encoder: CLIP-like text model.
         tokenizer: of the text encoder.
@@ -148,5 +126,4 @@ class PixelMultiView(nn.Module):
 
     def forward(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """What the network was trained to say: noise, or v (Salimans and Ho, 2022)."""
-        labels = with_harmonics(cameras, self.unet.config.projection_class_embeddings_input_dim)
-        return self.unet(noisy, t, encoder_hidden_states=text, class_labels=labels).sample
+        return self.unet(noisy, t, encoder_hidden_states=text, class_labels=cameras).sample

@@ -215,7 +215,7 @@ def main() -> None:
     """Command line."""
     parser = command_line(
         __doc__,
-        steps=8500,
+        steps=9000,
         batch="groups of four views a step",
         batch_size=8,
         lr=8e-4,

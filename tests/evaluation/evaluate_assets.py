@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -65,10 +66,12 @@ def describe(reading: list[int]) -> str:
     return f" {KINDS[kind]} ".join(names) if KINDS[kind] else names[0]
 
 
-def bootstrap(marks: Sequence[bool], n: int = 10_000) -> tuple[float, float]:
-    """95 % interval of the share of right assets, over prompts."""
-    draws = np.random.default_rng(0).choice(np.array(marks, float), (n, len(marks))).mean(1)
-    return float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975))
+def wilson(marks: Sequence[bool]) -> tuple[float, float]:
+    """95 % interval of a share (Wilson, 1927); also where all are right, unlike a bootstrap."""
+    n, p, z = len(marks), sum(marks) / len(marks), 1.96
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return centre - half, centre + half
 
 
 def table(judge: Judge, out: Path, prompts: list[str]) -> str:
@@ -92,7 +95,7 @@ def table(judge: Judge, out: Path, prompts: list[str]) -> str:
         cells = []
         for arm in ARMS:
             hit = [m for m, c in zip(marks[arm], chosen) if c]
-            low, high = bootstrap(hit)
+            low, high = wilson(hit)
             cells.append(f"**{sum(hit)}/{len(hit)}** ({low:.0%} to {high:.0%})")
         lines.append(f"| **{name} right** | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

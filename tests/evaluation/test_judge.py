@@ -2,9 +2,10 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
-from evaluate_assets import bootstrap, contact_sheet, describe, folder_of, table, views_of
+from evaluate_assets import contact_sheet, describe, folder_of, table, views_of, wilson
 from judge import Judge, cell_labels, target, target_of, target_of_prompt
 
 from vlmreward_3d.blocks.language import caption
@@ -100,7 +101,8 @@ def test_table_reads_the_shipped_pictures(tmp_path):
     assert iio.imread(tmp_path / "sheet.png").shape == (128, 4 * 256, 3)
 
 
-def test_bootstrap_interval():
-    low, high = bootstrap([True] * 10 + [False] * 10)
-    assert 0.2 < low < 0.5 < high < 0.8
-    assert bootstrap([True] * 5) == (1.0, 1.0)
+def test_wilson_interval():
+    low, high = wilson([True] * 10 + [False] * 10)
+    assert low == pytest.approx(0.2993, abs=1e-4)
+    assert high == pytest.approx(0.7007, abs=1e-4)
+    assert wilson([True] * 12) == (pytest.approx(0.7575, abs=1e-4), pytest.approx(1.0))

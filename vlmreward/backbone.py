@@ -22,6 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlmreward import processors
 from vlmreward.attention import use_batched_windows
+from vlmreward.processors.qwen2_vl import Qwen2VLProcessor
 
 __all__ = ["Backbone", "Layout"]
 
@@ -138,7 +139,7 @@ class Backbone(nn.Module):
 
     Raises:
         OSError: the model cannot be loaded.
-        TypeError: there is no differentiable image processor for it.
+        TypeError: it is not of a supported family.
     """
 
     def __init__(
@@ -167,6 +168,11 @@ class Backbone(nn.Module):
         use_batched_windows(self.vlm)
         self.processor = processor
         self.images = processors.from_hf(processor, pixels=pixels)
+        if not isinstance(self.images, Qwen2VLProcessor):
+            raise TypeError(
+                f"model is a {type(self.vlm).__name__}; expected one of the Qwen2-VL or Qwen2.5-VL "
+                "architecture: rewards of other families are not supported yet"
+            )
         self._rows = _Recent(_ROWS_KEPT)
         self._layouts = _Recent(_LAYOUTS_KEPT)
 

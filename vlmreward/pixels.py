@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 
-__all__ = ["MAX_ASPECT_RATIO", "SLACK", "check_images", "check_values", "flatten_views"]
+__all__ = [
+    "MAX_ASPECT_RATIO",
+    "SLACK",
+    "check_images",
+    "check_values",
+    "flatten_views",
+    "gray_to_rgb",
+    "rgba_to_rgb",
+]
 
 SLACK = 1 / 128
 """How far outside [0, 1] a value may lie: renderers and decoders overshoot a little in half
@@ -37,9 +45,9 @@ def _check_one(image: Any, what: str, dims: int) -> None:
         elif image.ndim == dims and image.shape[-1] == 3:
             remedy = "move the channels first, e.g. images.movedim(-1, -3)"
         elif image.ndim == dims and image.shape[-3] == 1:
-            remedy = "repeat the gray channel, e.g. images.expand(..., 3, -1, -1)"
+            remedy = "for gray images pass vlmreward.gray_to_rgb(images)"
         elif image.ndim == dims and image.shape[-3] == 4:
-            remedy = "composite over a background, e.g. rgb * a + (1 - a)"
+            remedy = "for RGBA pass vlmreward.rgba_to_rgb(images, background)"
         raise ValueError(
             f"{what} has shape {tuple(image.shape)}; expected {layout[dims]}: {remedy}"
         )
@@ -60,7 +68,8 @@ def _check_one(image: Any, what: str, dims: int) -> None:
 def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
     """Refuse NaN, infinities and values further than ``SLACK`` outside [0, 1].
 
-    One pass over the pixels and, on a GPU, one synchronisation for all of them.
+    One pass over the pixels and, on a GPU, one synchronisation for all of them. Not looked at while
+    compiling, because a graph cannot depend on values.
 
     Args:
         images: a tensor of any shape or a sequence of them, on one device.
@@ -68,6 +77,8 @@ def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
     Raises:
         ValueError: says what range was received and what to do.
     """
+    if torch.compiler.is_compiling():
+        return
     tensors = [images] if isinstance(images, torch.Tensor) else images
     with torch.no_grad():
         ends = [torch.stack(t.detach().aminmax()).float() for t in tensors]
@@ -167,3 +178,39 @@ def flatten_views(
         counts.append(len(views))
     check_images(flat, values=values)
     return flat, counts
+
+
+def gray_to_rgb(images: torch.Tensor) -> torch.Tensor:
+    """Gray images ``(..., 1, H, W)`` as RGB ``(..., 3, H, W)``; a view, differentiable.
+
+    Raises:
+        ValueError: there is more than one channel.
+    """
+    if images.ndim < 3 or images.shape[-3] != 1:
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}; expected (..., 1, H, W): add the channel, "
+            "e.g. images.unsqueeze(-3)"
+        )
+    return images.expand(*images.shape[:-3], 3, *images.shape[-2:])
+
+
+def rgba_to_rgb(images: torch.Tensor, background: float | torch.Tensor = 1.0) -> torch.Tensor:
+    """RGBA with straight alpha over a background: ``rgb * a + background * (1 - a)``.
+
+    Args:
+        images: ``(..., 4, H, W)`` in [0, 1].
+        background: a level in [0, 1], white by default as in HF's processors, or a tensor that
+            broadcasts to ``(..., 3, H, W)``, for example a colour ``(3, 1, 1)``.
+
+    Returns:
+        ``(..., 3, H, W)``, differentiable to the images and the background.
+
+    Raises:
+        ValueError: not four channels.
+    """
+    if images.ndim < 3 or images.shape[-3] != 4:
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}; expected RGBA (..., 4, H, W), channels first"
+        )
+    color, alpha = images.split([3, 1], dim=-3)
+    return color * alpha + background * (1 - alpha)

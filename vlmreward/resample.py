@@ -10,13 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-__all__ = ["FILTERS", "resize", "resize_adjoint", "resize_uint8", "weight_matrix"]
+__all__ = [
+    "FILTERS",
+    "REFERENCES",
+    "resize",
+    "resize_adjoint",
+    "resize_into",
+    "resize_uint8",
+    "weight_matrix",
+]
 
 
 def _triangle(x: torch.Tensor) -> torch.Tensor:
@@ -41,6 +51,32 @@ FILTERS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
 }
 """Filter kernel and its half width at scale 1, by name."""
 
+REFERENCES = ("torchvision", "pil")
+"""Whose resize of 8-bit images is followed."""
+
+
+def _weights(n_in: int, n_out: int, filter: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights ``(n_out, K)`` and the inputs that they belong to; 0 where there are fewer than K."""
+    if filter not in FILTERS:
+        raise ValueError(f"filter is {filter!r}; expected one of {sorted(FILTERS)}")
+    if n_in < 1 or n_out < 1:
+        raise ValueError(f"cannot resize {n_in} to {n_out} pixels; both must be at least 1")
+    kernel, half_width = FILTERS[filter]
+    scale = n_in / n_out
+    stretch = max(scale, 1.0)  # when reducing, the filter widens: this is the antialiasing
+    support = half_width * stretch
+    centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
+    first = (centre - support + 0.5).to(torch.int64).clamp(min=0)
+    last = (centre + support + 0.5).to(torch.int64).clamp(max=n_in)
+    inputs = first + torch.arange(int((last - first).max()))
+    weights = kernel((inputs - centre + 0.5) * (1.0 / stretch))
+    weights = torch.where(inputs < last, weights, 0.0)
+    return weights / weights.sum(dim=1, keepdim=True), inputs.clamp(max=n_in - 1)
+
+
+def _dense(weights: torch.Tensor, inputs: torch.Tensor, n_in: int) -> torch.Tensor:
+    return weights.new_zeros(len(weights), n_in).scatter_add_(1, inputs, weights)
+
 
 def weight_matrix(n_in: int, n_out: int, filter: str = "bicubic") -> torch.Tensor:
     """Weights of PIL's antialiased resize of one axis (``precompute_coeffs`` in PIL's Resample.c).
@@ -57,21 +93,7 @@ def weight_matrix(n_in: int, n_out: int, filter: str = "bicubic") -> torch.Tenso
     tensor([[0.4286, 0.4286, 0.1429, 0.0000],
             [0.0000, 0.1429, 0.4286, 0.4286]], dtype=torch.float64)
     """
-    if filter not in FILTERS:
-        raise ValueError(f"filter is {filter!r}; expected one of {sorted(FILTERS)}")
-    if n_in < 1 or n_out < 1:
-        raise ValueError(f"cannot resize {n_in} to {n_out} pixels; both must be at least 1")
-    kernel, half_width = FILTERS[filter]
-    scale = n_in / n_out
-    stretch = max(scale, 1.0)  # when reducing, the filter widens: this is the antialiasing
-    support = half_width * stretch
-    centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
-    first = (centre - support + 0.5).to(torch.int64).clamp(min=0)
-    last = (centre + support + 0.5).to(torch.int64).clamp(max=n_in)
-    j = torch.arange(n_in)[None, :]
-    weights = kernel((j - centre + 0.5) * (1.0 / stretch))
-    weights = torch.where((j >= first) & (j < last), weights, 0.0)
-    return weights / weights.sum(dim=1, keepdim=True)
+    return _dense(*_weights(n_in, n_out, filter), n_in)
 
 
 @dataclass(frozen=True)
@@ -99,10 +121,16 @@ class _Operator:
         return _Operator(self.n_out, self.n_in, self.adjoint_bands, self.bands)
 
 
-# Outputs per band, by measurement: short bands do less useless arithmetic, long ones fewer calls.
-# A GPU does the arithmetic in no time and pays for every call.
-_BAND_CPU = 32
-_BAND_ACCELERATOR = 512
+def _band_length(n_in: int, n_out: int, device: torch.device) -> int:
+    """Outputs per band, by measurement: short bands do less useless work, long ones fewer calls.
+
+    An output more widens a band by ``n_in / n_out`` inputs. A GPU does the arithmetic in no time
+    and pays for every call.
+    """
+    if device.type != "cpu":
+        return 512
+    usual = 32 if max(n_in, n_out) <= 512 else 64
+    return max(16, round(usual * math.sqrt(n_out / n_in) / 16) * 16)
 
 
 def _bands(weights: torch.Tensor, length: int) -> tuple[_Band, ...]:
@@ -119,10 +147,10 @@ def _bands(weights: torch.Tensor, length: int) -> tuple[_Band, ...]:
 
 
 def _operator(weights: torch.Tensor, dtype: torch.dtype, device: torch.device) -> _Operator:
-    length = _BAND_CPU if device.type == "cpu" else _BAND_ACCELERATOR
     weights = weights.to(dtype)
 
     def moved(matrix: torch.Tensor) -> tuple[_Band, ...]:
+        length = _band_length(matrix.shape[1], matrix.shape[0], device)
         return tuple(
             _Band(b.out_from, b.out_to, b.in_from, b.in_to, b.matrix.to(device))
             for b in _bands(matrix, length)
@@ -141,17 +169,22 @@ def _float_operator(
 
 
 @functools.lru_cache(maxsize=64)
-def _uint8_operator(n_in: int, n_out: int, filter: str, device: torch.device) -> _Operator:
-    """Integer weights of torch's 8-bit kernel, divided by their power of two (both exact)."""
+def _uint8_operator(
+    n_in: int, n_out: int, filter: str, device: torch.device, reference: str
+) -> _Operator:
+    """Integer weights of an 8-bit kernel, divided by their power of two (both exact)."""
     with torch.inference_mode(False):
-        weights = weight_matrix(n_in, n_out, filter)
-        bits = 0  # as many as let the largest weight fit into int16, at most 22
-        while bits < 22 and int(0.5 + weights.max().item() * 2 ** (bits + 1)) < 2**15:
-            bits += 1
+        weights, inputs = _weights(n_in, n_out, filter)
+        bits = 22  # PIL's
+        if reference == "torchvision":  # as many as let the largest weight fit into int16
+            bits = 0
+            while bits < 22 and int(0.5 + weights.max().item() * 2 ** (bits + 1)) < 2**15:
+                bits += 1
         whole = weights.sign() * (weights.abs() * 2**bits + 0.5).floor()
         # Sums of integers below 2**24 are exact in float32, in any order; otherwise take float64
         exact = 255 * whole.abs().sum(dim=1).max().item() < 2**24
-        return _operator(whole / 2**bits, torch.float32 if exact else torch.float64, device)
+        matrix = _dense(whole / 2**bits, inputs, n_in)
+        return _operator(matrix, torch.float32 if exact else torch.float64, device)
 
 
 @contextlib.contextmanager
@@ -168,45 +201,118 @@ def _full_precision(device: torch.device) -> Iterator[None]:
         settings.fp32_precision = chosen
 
 
-def _apply(x: torch.Tensor, operator: _Operator, axis: int) -> torch.Tensor:
-    """The operator along the last (-1) or next to last (-2) axis of ``x``."""
-    bands = operator.bands
+def _apply(
+    x: torch.Tensor, operator: _Operator, axis: int, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The operator along the last (-1) or next to last (-2) axis of planes ``(N, H, W)``."""
+    if out is None:
+        shape = list(x.shape)
+        shape[axis] = operator.n_out
+        out = x.new_empty(shape)
     with _full_precision(x.device):
-        if axis == -1:
-            rows = x.reshape(-1, operator.n_in)
-            out = rows.new_empty(rows.shape[0], operator.n_out)
-            for b in bands:
-                torch.mm(
-                    rows[:, b.in_from : b.in_to], b.matrix.T, out=out[:, b.out_from : b.out_to]
-                )
-            return out.view(*x.shape[:-1], operator.n_out)
-        planes = x.reshape(-1, operator.n_in, x.shape[-1])
-        parts = [
-            torch.bmm(b.matrix.expand(len(planes), -1, -1), planes[:, b.in_from : b.in_to])
-            for b in bands
-        ]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return out.view(*x.shape[:-2], operator.n_out, x.shape[-1])
+        for b in operator.bands:
+            if axis == -1:
+                seen = x.reshape(-1, operator.n_in)[:, b.in_from : b.in_to]
+                rows = out.view(-1, operator.n_out)[:, b.out_from : b.out_to]
+                torch.mm(seen, b.matrix.T, out=rows)
+            elif len(x) == 1:
+                torch.mm(b.matrix, x[0, b.in_from : b.in_to], out=out[0, b.out_from : b.out_to])
+            else:  # bmm is slow with an `out` that is not in one piece
+                matrix = b.matrix.expand(len(x), -1, -1)
+                out[:, b.out_from : b.out_to] = torch.bmm(matrix, x[:, b.in_from : b.in_to])
+    return out
 
 
-class _LinearMap(torch.autograd.Function):
-    """``_apply`` with its adjoint as the backward pass; differentiable any number of times."""
+# Values at a time on a CPU, by measurement: what is between the two passes stays in the cache, and
+# a large image needs little memory beside its result
+_PART = 2**20
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, operator: _Operator, axis: int) -> torch.Tensor:
-        ctx.operator, ctx.axis = operator, axis
-        return _apply(x, operator, axis)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _LinearMap.apply(grad, ctx.operator.adjoint, ctx.axis), None, None
+Passes = Callable[[torch.Tensor, torch.Tensor], Any]
+"""Both passes of a resize, from planes into planes that are there."""
 
 
-def _along(x: torch.Tensor, n_out: int, axis: int, filter: str) -> torch.Tensor:
-    if x.shape[axis] == n_out:  # the weights would be the identity
-        return x
-    operator = _float_operator(x.shape[axis], n_out, filter, x.dtype, x.device)
-    return _LinearMap.apply(x, operator, axis)
+def _plane_by_plane(
+    x: torch.Tensor, size: tuple[int, int], passes: Passes, out: torch.Tensor | None
+) -> torch.Tensor:
+    """``passes`` for some planes of ``(..., H, W)`` at a time; a GPU gets all at once."""
+    if out is None:
+        out = x.new_empty(*x.shape[:-2], *size)
+    planes, results = x.reshape(-1, *x.shape[-2:]), out.view(-1, *size)
+    largest = max(x.shape[-2] * x.shape[-1], size[0] * size[1])
+    step = max(1, _PART // largest) if x.device.type == "cpu" else len(planes)
+    for part, result in zip(planes.split(step), results.split(step)):
+        passes(part, result)
+    return out
+
+
+def resize_into(
+    x: torch.Tensor,
+    size: tuple[int, int],
+    filter: str,
+    *,
+    adjoint: bool = False,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``resize`` or, with ``adjoint``, ``resize_adjoint`` without autograd.
+
+    Args:
+        x: float32 or float64 ``(..., H, W)``.
+        size: ``(height, width)`` of the result.
+        filter: one of ``FILTERS``.
+        adjoint: apply the transpose of the map from ``size`` to ``(H, W)``.
+        out: contiguous ``(..., height, width)`` to write to.
+
+    Returns:
+        ``out``, or a new tensor; ``x`` itself where there is nothing to do and no ``out``.
+    """
+    before = (x.shape[-2], x.shape[-1])
+    # first the pass that leaves fewer pixels; none where the weights would be the identity
+    order = (-1, -2) if size[1] * before[0] <= size[0] * before[1] else (-2, -1)
+    axes = [axis for axis in order if before[axis] != size[axis]]
+    if not axes:
+        return x if out is None else out.copy_(x)
+    operators = []
+    for axis in axes:
+        n_in, n_out = (size, before) if adjoint else (before, size)
+        operator = _float_operator(n_in[axis], n_out[axis], filter, x.dtype, x.device)
+        operators.append(operator.adjoint if adjoint else operator)
+
+    def passes(planes: torch.Tensor, result: torch.Tensor) -> None:
+        if len(axes) == 2:
+            planes = _apply(planes, operators[0], axes[0])
+        _apply(planes, operators[-1], axes[-1], result)
+
+    return _plane_by_plane(x, size, passes, out)
+
+
+# An operator of torch's own kind, because torch.compile takes those into its graph as they are
+@torch.library.custom_op("vlmreward::resize", mutates_args=())
+def _resize(x: torch.Tensor, height: int, width: int, filter: str, adjoint: bool) -> torch.Tensor:
+    """``resize_into``, for autograd and compilers; never where there is nothing to do."""
+    return resize_into(x, (height, width), filter, adjoint=adjoint)
+
+
+@_resize.register_fake
+def _(x: torch.Tensor, height: int, width: int, filter: str, adjoint: bool) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-2], height, width)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.size = inputs[0].shape[-2:]
+    ctx.filter, ctx.adjoint = inputs[3:]
+
+
+def _transposed(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    return _resize(grad, *ctx.size, ctx.filter, not ctx.adjoint), None, None, None, None
+
+
+_resize.register_autograd(_transposed, setup_context=_keep)
+
+
+def _unless_there(
+    x: torch.Tensor, size: tuple[int, int], filter: str, adjoint: bool
+) -> torch.Tensor:
+    return x if tuple(x.shape[-2:]) == tuple(size) else _resize(x, *size, filter, adjoint)
 
 
 def resize(
@@ -227,11 +333,10 @@ def resize(
     """
     height, width = size
     if clamp:
-        x = _along(x.clamp(0.0, 1.0), width, -1, filter).clamp(0.0, 1.0)
-        return _along(x, height, -2, filter).clamp(0.0, 1.0)
-    if width * x.shape[-2] <= height * x.shape[-1]:  # first the pass that leaves fewer pixels
-        return _along(_along(x, width, -1, filter), height, -2, filter)
-    return _along(_along(x, height, -2, filter), width, -1, filter)
+        between = (x.shape[-2], width)
+        x = _unless_there(x.clamp(0.0, 1.0), between, filter, False).clamp(0.0, 1.0)
+        return _unless_there(x, (height, width), filter, False).clamp(0.0, 1.0)
+    return _unless_there(x, (height, width), filter, False)
 
 
 def resize_adjoint(
@@ -248,52 +353,119 @@ def resize_adjoint(
         ``(..., H, W)`` with ``<resize(x), grad> == <x, resize_adjoint(grad)>`` for every ``x``.
         Differentiable to ``grad``.
     """
-    for axis, n_in in zip((-2, -1), size):
-        if (n_out := grad.shape[axis]) != n_in:
-            operator = _float_operator(n_in, n_out, filter, grad.dtype, grad.device)
-            grad = _LinearMap.apply(grad, operator.adjoint, axis)
-    return grad
+    return _unless_there(grad, size, filter, True)
 
 
-def _pass_uint8(levels: torch.Tensor, n_out: int, axis: int, filter: str) -> torch.Tensor:
-    if levels.shape[axis] == n_out:
-        return levels
-    operator = _uint8_operator(levels.shape[axis], n_out, filter, levels.device)
-    total = _apply(levels.to(operator.bands[0].matrix.dtype), operator, axis)
-    return total.add_(0.5).floor_().clamp_(0.0, 255.0)
+# Values of whole rows at a time, because most 8-bit passes are computed in float64
+_ROWS = 262144
 
 
-class _ResizeUint8(torch.autograd.Function):
-    """8-bit forward, float backward (straight-through)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, size: tuple[int, int], filter: str) -> torch.Tensor:
-        ctx.filter, ctx.size = filter, x.shape[-2:]
-        levels = (x * 255.0).round_().clamp_(0.0, 255.0)
-        levels = _pass_uint8(levels, size[1], -1, filter)
-        levels = _pass_uint8(levels, size[0], -2, filter)
-        return levels.to(x.dtype) / 255.0
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return resize_adjoint(grad, ctx.size, ctx.filter), None, None
+def _levels(x: torch.Tensor) -> torch.Tensor:
+    return (x * 255.0).round_().clamp_(0.0, 255.0)
 
 
-def resize_uint8(x: torch.Tensor, size: tuple[int, int], filter: str = "bicubic") -> torch.Tensor:
-    """Resize as torch's CPU kernel resizes uint8 images, on floats that stand for them.
+def _already(x: torch.Tensor) -> torch.Tensor:
+    return x
 
-    Follows its fixed-point arithmetic: integer weights of a precision chosen per size, the width
-    first, an 8-bit intermediate image, then the height. On other devices too, where torch itself
-    rounds a float result once.
+
+def _pass_uint8(
+    x: torch.Tensor,
+    n_out: int,
+    axis: int,
+    filter: str,
+    reference: str,
+    levels: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """One pass over planes ``(N, H, W)``, of which ``levels`` makes whole 8-bit levels first."""
+    operator = _uint8_operator(x.shape[axis], n_out, filter, x.device, reference)
+    dtype = operator.bands[0].matrix.dtype
+    shape = list(x.shape)
+    shape[axis] = n_out
+    out = x.new_empty(shape)
+    if axis == -1 and x.device.type == "cpu":  # rows are resized each by itself
+        step = max(1, _ROWS // x.shape[-1])
+        parts = zip(x.flatten(0, 1).split(step), out.flatten(0, 1).split(step))
+    else:
+        parts = zip((x,), (out,))
+    for part, result in parts:
+        total = _apply(levels(part).to(dtype), operator, axis)
+        result.copy_(total.add_(0.5).floor_().clamp_(0.0, 255.0))
+    return out
+
+
+@functools.cache
+def _pillow() -> int:
+    """Major version of the Pillow that is installed, of the newest known one where none is."""
+    try:
+        return int(importlib.metadata.version("pillow").split(".")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return 13
+
+
+def _height_first(before: tuple[int, int], size: tuple[int, int], reference: str) -> bool:
+    """Whether an 8-bit resize begins with the height: from Pillow 13 on, where that saves more."""
+    saved = before[0] - size[0]
+    return reference == "pil" and _pillow() >= 13 and saved > max(0, 2 * (before[1] - size[1]))
+
+
+@torch.library.custom_op("vlmreward::resize_uint8", mutates_args=())
+def _resize_uint8(
+    x: torch.Tensor, height: int, width: int, filter: str, reference: str
+) -> torch.Tensor:
+    """8-bit forward; its backward is that of the float resize (straight-through)."""
+    size, before = (height, width), (x.shape[-2], x.shape[-1])
+    order = (-2, -1) if _height_first(before, size, reference) else (-1, -2)
+
+    def passes(planes: torch.Tensor, result: torch.Tensor) -> None:
+        levels = _levels
+        for axis in order:
+            if planes.shape[axis] != size[axis]:
+                planes = _pass_uint8(planes, size[axis], axis, filter, reference, levels)
+                levels = _already
+        result.copy_(levels(planes)).div_(255.0)
+
+    return _plane_by_plane(x, size, passes, None)
+
+
+@_resize_uint8.register_fake
+def _(x: torch.Tensor, height: int, width: int, filter: str, reference: str) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-2], height, width)
+
+
+def _keep_size(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.size, ctx.filter = inputs[0].shape[-2:], inputs[3]
+
+
+def _straight_through(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    return resize_adjoint(grad, ctx.size, ctx.filter), None, None, None, None
+
+
+_resize_uint8.register_autograd(_straight_through, setup_context=_keep_size)
+
+
+def resize_uint8(
+    x: torch.Tensor,
+    size: tuple[int, int],
+    filter: str = "bicubic",
+    *,
+    reference: str = "torchvision",
+) -> torch.Tensor:
+    """Resize as uint8 images are resized, on floats that stand for them.
+
+    Follows the fixed-point arithmetic of torch's CPU kernel or of the installed PIL: integer
+    weights (of a precision chosen per size, or of 22 bits), the width first (in Pillow 13 sometimes
+    the height), an 8-bit intermediate image, then the other side. On other devices too, where torch
+    itself rounds a float result once.
 
     Args:
         x: float32 or float64 ``(..., H, W)`` in [0, 1]; taken to the nearest of 256 levels, and
             anything outside to the nearest end.
         size: ``(height, width)`` of the result.
         filter: one of ``FILTERS``.
+        reference: one of ``REFERENCES``.
 
     Returns:
         ``(..., height, width)``, multiples of 1/255. The gradient to ``x`` is straight-through:
         that of the float ``resize``, without rounding or saturation.
     """
-    return _ResizeUint8.apply(x, size, filter)
+    return _resize_uint8(x, *size, filter, reference)

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from vlmreward import processors
-from vlmreward.pixels import SLACK, check_images, check_values, flatten_views
+from vlmreward.pixels import (
+    SLACK,
+    check_images,
+    check_values,
+    flatten_views,
+    gray_to_rgb,
+    rgba_to_rgb,
+)
 
 GOOD = torch.full((2, 3, 8, 9), 0.5)
 
@@ -28,8 +35,8 @@ def spoiled(value):
         (GOOD.numpy(), TypeError, "ndarray; expected a torch.Tensor.*from_numpy"),
         (GOOD[0], ValueError, r"\(3, 8, 9\); expected \(B, 3, H, W\).*image\[None\]"),
         (GOOD.movedim(1, -1), ValueError, r"\(2, 8, 9, 3\); expected.*movedim"),
-        (GOOD[:, :1], ValueError, r"\(2, 1, 8, 9\); expected.*repeat the gray"),
-        (torch.ones(2, 4, 8, 9), ValueError, r"\(2, 4, 8, 9\); expected.*composite"),
+        (GOOD[:, :1], ValueError, r"\(2, 1, 8, 9\); expected.*gray_to_rgb"),
+        (torch.ones(2, 4, 8, 9), ValueError, r"\(2, 4, 8, 9\); expected.*rgba_to_rgb"),
         (torch.ones(2, 5, 8, 9), ValueError, r"\(2, 5, 8, 9\); expected.*RGB"),
         (GOOD[:0], ValueError, r"\(0, 3, 8, 9\).*empty.*at least one"),
         (GOOD[..., :0], ValueError, "empty"),
@@ -114,3 +121,20 @@ def test_views_are_flattened_in_order():
 def test_bad_queries_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         flatten_views(images)
+
+
+def test_gray_and_rgba_have_helpers_of_their_own():
+    gray = torch.rand(2, 1, 4, 5)
+    assert torch.equal(gray_to_rgb(gray), gray.repeat(1, 3, 1, 1))
+    rgba = torch.rand(2, 4, 4, 5, dtype=torch.float64).requires_grad_()
+    color = torch.rand(3, 1, 1, dtype=torch.float64)
+    out = rgba_to_rgb(rgba, color)
+    for c in range(3):
+        expected = rgba[:, c] * rgba[:, 3] + color[c] * (1 - rgba[:, 3])
+        torch.testing.assert_close(out[:, c], expected)
+    assert torch.autograd.gradcheck(lambda x: rgba_to_rgb(x, color), rgba)
+    assert torch.equal(rgba_to_rgb(torch.zeros(1, 4, 2, 2)), torch.ones(1, 3, 2, 2))
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 5\); expected RGBA"):
+        rgba_to_rgb(torch.rand(2, 3, 4, 5))
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 5\); expected \(..., 1, H, W\)"):
+        gray_to_rgb(torch.rand(2, 3, 4, 5))

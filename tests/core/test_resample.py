@@ -190,14 +190,14 @@ def test_what_is_kept_is_fit_for_autograd():
     with torch.inference_mode():
         operators = (
             resample._float_operator(9, 5, "bicubic", torch.float32, torch.device("cpu")),
-            resample._uint8_operator(9, 5, "bicubic", torch.device("cpu")),
+            resample._uint8_operator(9, 5, "bicubic", torch.device("cpu"), "torchvision"),
         )
     assert not any(band.matrix.is_inference() for o in operators for band in o.bands)
 
 
-@given(st.integers(2, 3000), st.integers(2, 300))
-def test_8_bit_sums_are_exact(n_in, n_out):
-    operator = resample._uint8_operator(n_in, n_out, "bicubic", torch.device("cpu"))
+@given(st.integers(2, 3000), st.integers(2, 300), st.sampled_from(resample.REFERENCES))
+def test_8_bit_sums_are_exact(n_in, n_out, reference):
+    operator = resample._uint8_operator(n_in, n_out, "bicubic", torch.device("cpu"), reference)
     weights = torch.cat(
         [torch.nn.functional.pad(b.matrix, (b.in_from, n_in - b.in_to)) for b in operator.bands]
     )

@@ -4,34 +4,64 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlmreward.processors import qwen2_vl
-from vlmreward.processors.base import PIXELS, ImageProcessor
+from vlmreward.processors.base import GRADIENTS, PIXELS, ImageProcessor
+from vlmreward.processors.clip import CLIPProcessor
+from vlmreward.processors.fallback import FallbackProcessor
+from vlmreward.processors.fixed import FixedSizeProcessor
+from vlmreward.processors.gemma3 import Gemma3Processor
+from vlmreward.processors.idefics2 import Idefics2Processor
+from vlmreward.processors.idefics3 import Idefics3Processor
+from vlmreward.processors.llava import LlavaProcessor
+from vlmreward.processors.qwen2_vl import Qwen2VLProcessor
+from vlmreward.processors.qwen_video import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
+from vlmreward.processors.siglip2 import Siglip2Processor
 
-__all__ = ["PIXELS", "ImageProcessor", "from_hf"]
+__all__ = ["FAMILIES", "GRADIENTS", "PIXELS", "ImageProcessor", "from_hf"]
+
+FAMILIES: tuple[type[ImageProcessor], ...] = (
+    CLIPProcessor,
+    FixedSizeProcessor,
+    Gemma3Processor,
+    Idefics2Processor,
+    Idefics3Processor,
+    LlavaProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLVideoProcessor,
+    Siglip2Processor,
+)
+"""Counterparts of HF's processors; each names the classes that it stands for."""
 
 
-def from_hf(hf_image_processor: Any, pixels: str = "float") -> ImageProcessor:
-    """The differentiable counterpart of an HF image processor.
+def from_hf(
+    hf_image_processor: Any, pixels: str = "float", *, reference: str | None = None
+) -> ImageProcessor:
+    """The differentiable counterpart of an HF image or video processor.
 
     Args:
-        hf_image_processor: an image processor of transformers (either backend), or a processor
-            that has one. All constants are read from it, at this moment.
+        hf_image_processor: an image processor of transformers (either backend), a video processor
+            of Qwen's, or a processor that has an image processor. All constants are read from it,
+            at this moment.
         pixels: ``"float"``, ``"clamp"`` or ``"uint8"``: how far the forward pass follows HF's
             8-bit path; see ``PIXELS``.
+        reference: which of HF's backends ``"uint8"`` is identical to, ``"torchvision"`` or
+            ``"pil"``; by default that of ``hf_image_processor``.
 
     Returns:
         A callable from images in [0, 1] to the same dict of tensors as HF's; see
-        ``ImageProcessor.__call__``.
+        ``ImageProcessor.__call__``. For a class without a counterpart here, with a warning, HF's
+        own torchvision backend behind the same contract; see ``FallbackProcessor``.
 
     Raises:
-        TypeError: there is no counterpart of this class.
-        ValueError: an unknown ``pixels``, or a resampling filter that is not available.
+        TypeError: not an image processor, or one that no gradient comes through.
+        ValueError: an unknown ``pixels`` or ``reference``, or a resampling filter that is not
+            available.
     """
     hf = getattr(hf_image_processor, "image_processor", hf_image_processor)
-    name = type(hf).__name__  # the exact class: a subclass may do something else
-    if name in qwen2_vl.HF_CLASSES:
-        return qwen2_vl.Qwen2VLProcessor(hf, pixels=pixels)
-    raise TypeError(
-        f"no differentiable counterpart of {name}; expected one of {sorted(qwen2_vl.HF_CLASSES)}: "
-        "pass the image processor of a supported model"
-    )
+    backend = getattr(hf, "backend", "torchvision")
+    # the exact class: a subclass may do something else
+    name = type(hf).__name__.removesuffix("Pil").removesuffix("Fast")
+    for family in FAMILIES:
+        if name in family.hf_classes:
+            return family(hf, pixels=pixels, reference=reference or backend)
+    return FallbackProcessor(hf, pixels=pixels, reference=reference or backend)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from vlmreward.pixels import check_images
-from vlmreward.resample import resize, resize_uint8
+from vlmreward.pixels import check_images, flatten_views
+from vlmreward.processors.chunks import AffineMap, Map, apply_in_chunks
+from vlmreward.resample import REFERENCES, resize, resize_into, resize_uint8
 
-__all__ = ["PIXELS", "Constants", "ImageProcessor", "read_constants"]
+__all__ = [
+    "GRADIENTS",
+    "PIXELS",
+    "Constants",
+    "ImageProcessor",
+    "Layout",
+    "Nested",
+    "per_channel",
+    "read_constants",
+]
+
+Nested = torch.Tensor | Sequence[torch.Tensor] | Sequence[Sequence[torch.Tensor]]
+"""Images, or samples of images."""
 
 PIXELS = ("float", "clamp", "uint8")
 """How far the forward pass follows Hugging Face's 8-bit path.
@@ -22,6 +37,13 @@ PIXELS = ("float", "clamp", "uint8")
 - ``"uint8"``: also rounds as they do, identical to HF on the 8-bit image; the gradient is
   straight-through, that of "float".
 """
+
+GRADIENTS = {
+    "float": "exact",
+    "clamp": "exact, zero where a value was cut off",
+    "uint8": 'straight-through: that of "float"',
+}
+"""What the gradient means, for each of ``PIXELS``."""
 
 _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
@@ -59,46 +81,115 @@ def read_constants(hf: Any) -> Constants:
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    # Out of inference_mode, because what is made there can never take part in autograd
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
+
+
+def per_channel(
+    values: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """``(C, 1, 1)`` of these values; kept, so that a GPU is not waited for at every call."""
+    if torch.compiler.is_compiling():  # which keeps constants of its own
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
+    return _kept(values, dtype, device)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What happens to resized images ``(B, 3, H, W)``: an affine map, image by image.
+
+    ``affine`` and ``linear`` take ``out=``, where to write the result, or None; only without it are
+    they seen by autograd.
+
+    Attributes:
+        shape: of an image's result.
+        affine: the map, from a batch to ``(B, *shape)``.
+        linear: its linear part: each channel times its scale, then a rearrangement.
+        adjoint: the transpose of the rearrangement alone; it may return a view.
+    """
+
+    shape: tuple[int, ...]
+    affine: Map
+    linear: Map
+    adjoint: Map
+
+
 class ImageProcessor(ABC):
     """Differentiable counterpart of one HF image processor.
 
     Call it with images in [0, 1]; see ``__call__``. Families implement ``process``.
+
+    Attributes:
+        hf_classes: names of the HF classes of which it is the counterpart.
+        nested: whether images come in samples of several images each.
+        pixels: one of ``PIXELS``.
+        reference: whose 8-bit arithmetic ``pixels="uint8"`` follows, one of ``REFERENCES``.
     """
 
-    def __init__(self, constants: Constants, *, pixels: str = "float") -> None:
+    hf_classes: ClassVar[frozenset[str]] = frozenset()
+    nested: ClassVar[bool] = False
+
+    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
         if pixels not in PIXELS:
             raise ValueError(f"pixels is {pixels!r}; expected one of {PIXELS}")
-        self.constants = constants
+        if reference not in REFERENCES:
+            raise ValueError(f"reference is {reference!r}; expected one of {REFERENCES}")
+        self.constants = read_constants(hf)
         self.pixels = pixels
+        self.reference = reference
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(pixels={self.pixels!r}, {self.constants})"
 
+    @property
+    def gradient(self) -> str:
+        """What the gradient is: see ``GRADIENTS``."""
+        return GRADIENTS[self.pixels]
+
     def __call__(
-        self, images: torch.Tensor | Sequence[torch.Tensor], *, validate: bool = True
-    ) -> dict[str, torch.Tensor]:
+        self, images: Any, *, dtype: torch.dtype | None = None, validate: bool = True
+    ) -> dict[str, Any]:
         """Images -> the inputs of the vision tower, with HF's keys, shapes and order.
 
         Args:
             images: floating ``(B, 3, H, W)``, RGB in [0, 1], or a list of ``(3, H, W)`` of
-                different sizes. Any floating dtype; never changed in place.
+                different sizes. Where ``nested``, these are the images of one sample; for several
+                pass ``(B, V, 3, H, W)``, or a list of lists. Any floating dtype; never changed in
+                place.
+            dtype: floating dtype of the pixel values; by default the one that is computed in,
+                float64 for float64 images and float32 otherwise.
             validate: look at the values too (range, NaN). Costs one pass, and one synchronisation
                 on a GPU; shapes and dtypes are checked in any case.
 
         Returns:
-            A dict of tensors. Pixel values are float64 for float64 images and float32 otherwise,
-            on the images' device, and differentiable to the images: in ``"float"`` mode exactly
-            affine, in the others as said at ``PIXELS``.
+            A dict of tensors. Pixel values are on the images' device and differentiable to the
+            images: in ``"float"`` mode exactly affine, in the others as said at ``PIXELS``.
 
         Raises:
-            TypeError: not a floating tensor.
+            TypeError: not a floating tensor, or not a floating ``dtype``.
             ValueError: shape, channels, emptiness, range, NaN or aspect ratio.
         """
-        check_images(images, values=validate)
-        return self.process(images)
+        if self.nested:
+            flatten_views(images, values=validate)
+        else:
+            check_images(images, values=validate)
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"dtype is {dtype}; expected a floating dtype, e.g. torch.bfloat16")
+        out = self.process(images)
+        if dtype is None:
+            return out
+        return {
+            key: value.to(dtype)
+            if isinstance(value, torch.Tensor) and value.is_floating_point()
+            else value
+            for key, value in out.items()
+        }
 
     @abstractmethod
-    def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    def process(self, images: Any) -> dict[str, Any]:
         """``__call__`` without the checks."""
 
     @staticmethod
@@ -109,8 +200,58 @@ class ImageProcessor(ABC):
     def resample(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Resize ``(..., H, W)`` by the family's filter, as far as ``pixels`` says like 8 bits."""
         if self.pixels == "uint8":
-            return resize_uint8(images, size, self.constants.filter)
+            return resize_uint8(images, size, self.constants.filter, reference=self.reference)
         return resize(images, size, self.constants.filter, clamp=self.pixels == "clamp")
+
+    def normalised(self, size: tuple[int, int]) -> Layout:
+        """Scale and bias of every channel, and nothing else."""
+        scale, bias = self.constants.scale, self.constants.bias
+
+        def affine(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.addcmul(
+                per_channel(bias, x.dtype, x.device),
+                x,
+                per_channel(scale, x.dtype, x.device),
+                out=out,
+            )
+
+        def linear(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.mul(x, per_channel(scale, x.dtype, x.device), out=out)
+
+        return Layout((len(scale), *size), affine, linear, adjoint=lambda g: g)
+
+    def resize_then(
+        self, images: torch.Tensor, size: tuple[int, int], layout: Layout
+    ) -> torch.Tensor:
+        """Resize a batch ``(B, 3, H, W)`` and lay it out, a few images at a time."""
+        images = self.working(images)
+        # autograd finds the derivative where it depends on the image, and a compiler always does
+        if self.pixels == "clamp" or torch.compiler.is_compiling():
+            return layout.affine(self.resample(images, size))
+        before = (images.shape[-2], images.shape[-1])
+        filter = self.constants.filter
+
+        def forward(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+            return layout.affine(self.resample(x, size), out=out)
+
+        def linear(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+            return layout.linear(resize_into(x, size, filter), out=out)
+
+        def adjoint(grad: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+            grad = layout.adjoint(grad)
+            scale = per_channel(self.constants.scale, grad.dtype, grad.device)
+            # the scale goes past the resize: where it takes less memory, and then less time
+            if 4 * math.prod(size) <= math.prod(before):
+                return resize_into(grad * scale, before, filter, adjoint=True, out=out)
+            if size == before:
+                return torch.mul(grad, scale, out=out)
+            return resize_into(grad, before, filter, adjoint=True, out=out).mul_(scale)
+
+        return apply_in_chunks(
+            images,
+            AffineMap(layout.shape, forward, linear, adjoint),
+            values=images.shape[1] * max(math.prod(before), math.prod(size)),
+        )
 
     def by_size(
         self,
@@ -118,11 +259,14 @@ class ImageProcessor(ABC):
         batch: Callable[[torch.Tensor], torch.Tensor],
     ) -> list[torch.Tensor]:
         """Apply ``batch`` once to all images of a size; the results in the order of the images."""
-        sizes: dict[tuple[int, int], list[int]] = {}
+        sizes: dict[torch.Size, list[int]] = {}
         for i, image in enumerate(images):
-            sizes.setdefault((image.shape[-2], image.shape[-1]), []).append(i)
+            sizes.setdefault(image.shape, []).append(i)
         out: dict[int, torch.Tensor] = {}
         for members in sizes.values():
-            results = batch(torch.stack([images[i] for i in members]))
+            alone = len(members) == 1
+            results = batch(
+                images[members[0]][None] if alone else torch.stack([images[i] for i in members])
+            )
             out.update(zip(members, results))
         return [out[i] for i in range(len(images))]

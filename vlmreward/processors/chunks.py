@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["AffineMap", "apply_in_chunks"]
+__all__ = ["AffineMap", "Map", "apply_in_chunks"]
 
-_Map = Callable[[torch.Tensor], torch.Tensor]
+Map = Callable[..., torch.Tensor]
+"""A map of batches, image by image, that takes ``out=``: where to write, or None."""
 
 # Values at a time on a CPU, by measurement: a few megabytes
 _CHUNK = 2**20
@@ -18,45 +19,49 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True)
 class AffineMap:
-    """A map of batches, image by image, with its derivative.
+    """A map of batches, image by image, with its derivative; nothing of it is seen by autograd.
 
     Attributes:
+        shape: of an image's result.
         forward: the map.
         linear: its linear part (for a straight-through forward: that of what it stands for).
         adjoint: the transpose of ``linear``.
     """
 
-    forward: _Map
-    linear: _Map
-    adjoint: _Map
+    shape: tuple[int, ...]
+    forward: Map
+    linear: Map
+    adjoint: Map
 
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, affine: AffineMap, chunks: int) -> torch.Tensor:
-        ctx.affine, ctx.chunks = affine, chunks
-        parts = x.tensor_split(chunks)
-        first = affine.forward(parts[0])
-        if len(parts) == 1:
-            return first
-        out = first.new_empty(len(x), *first.shape[1:])
-        rows = out.tensor_split(chunks)
-        rows[0].copy_(first)
-        for part, row in zip(parts[1:], rows[1:]):
-            row.copy_(affine.forward(part))
+        ctx.affine, ctx.chunks, ctx.shape = affine, chunks, tuple(x.shape[1:])
+        if chunks == 1:
+            return affine.forward(x)
+        out = x.new_empty(len(x), *affine.shape)
+        for part, rows in zip(x.tensor_split(chunks), out.tensor_split(chunks)):
+            affine.forward(part, out=rows)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         affine = ctx.affine
-        transposed = AffineMap(affine.adjoint, affine.adjoint, affine.linear)
+        transposed = AffineMap(ctx.shape, affine.adjoint, affine.adjoint, affine.linear)
         return _Chunked.apply(grad, transposed, ctx.chunks), None, None
 
 
-def apply_in_chunks(x: torch.Tensor, affine: AffineMap) -> torch.Tensor:
+def apply_in_chunks(x: torch.Tensor, affine: AffineMap, values: int) -> torch.Tensor:
     """``affine.forward(x)`` for a batch ``x``, with the given derivative.
 
-    Differentiable to ``x`` any number of times. A GPU, which has no use for it, gets all at once.
+    Differentiable to ``x`` any number of times. A GPU, which has no use for chunks, gets all at
+    once.
+
+    Args:
+        x: ``(B, ...)``.
+        affine: the map and its derivative.
+        values: how many an image has where it is largest, before or after.
     """
-    chunks = 1 if x.device.type != "cpu" else min(len(x), -(-x.numel() // _CHUNK))
+    chunks = 1 if x.device.type != "cpu" else min(len(x), -(-len(x) * values // _CHUNK))
     return _Chunked.apply(x, affine, chunks)

@@ -6,6 +6,8 @@ import functools
 
 import torch
 
+from vlmreward.processors.base import per_channel
+
 __all__ = ["from_patches", "to_patches"]
 
 
@@ -16,16 +18,6 @@ def _split(image: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
     return image.view(batch, channels, height // unit, merge, patch, width // unit, merge, patch)
 
 
-@functools.lru_cache(maxsize=64)
-def _per_channel(
-    values: tuple[float, ...], dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    # Kept, so that a GPU is not waited for at every call; and kept out of inference_mode, because
-    # what is made there can never take part in autograd
-    with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
-
-
 def to_patches(
     image: torch.Tensor,
     *,
@@ -34,6 +26,7 @@ def to_patches(
     patch: int,
     merge: int,
     frames: int,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Normalise a batch and flatten it into patches, as Qwen's vision towers read them.
 
@@ -47,35 +40,37 @@ def to_patches(
         patch: side of a patch in pixels.
         merge: side of a merged token in patches.
         frames: length of a patch in time.
+        out: where to write, unseen by autograd.
 
     Returns:
         ``(B, H/patch * W/patch, C * frames * patch * patch)``. Differentiable to ``image``.
     """
-    factor = _per_channel(scale, image.dtype, image.device)
-    summand = _per_channel(bias, image.dtype, image.device)
+    factor = per_channel(scale, image.dtype, image.device)
+    summand = per_channel(bias, image.dtype, image.device)
     # The arithmetic first, on whole rows; in the strided copy it would be three times slower
     normal = torch.addcmul(summand, image.contiguous(), factor)
     blocks = _split(normal, patch, merge).permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
-    blocks = blocks.expand(-1, -1, -1, -1, -1, -1, frames, -1, -1).contiguous()
-    return blocks.view(len(image), -1, blocks.shape[5:].numel())
+    blocks = blocks.expand(-1, -1, -1, -1, -1, -1, frames, -1, -1)
+    if out is not None:
+        out.view(blocks.shape).copy_(blocks)
+        return out
+    return blocks.reshape(len(image), -1, blocks.shape[5:].numel())
 
 
 def from_patches(
     grad: torch.Tensor,
     shape: tuple[int, int, int],
     *,
-    scale: tuple[float, ...],
     patch: int,
     merge: int,
     frames: int,
 ) -> torch.Tensor:
-    """The transpose of the linear part of ``to_patches``: the frames of a patch are summed.
+    """The transpose of the cut of ``to_patches``: the frames of a patch are summed.
 
     Args:
         grad: ``(B, H/patch * W/patch, C * frames * patch * patch)``.
         shape: ``(C, H, W)``.
-        scale: as in ``to_patches``, like the rest.
-        patch: see there.
+        patch: as in ``to_patches``, like the rest.
         merge: see there.
         frames: see there.
 
@@ -84,10 +79,10 @@ def from_patches(
     """
     channels, height, width = shape
     unit = patch * merge
-    parts = grad.reshape(
-        -1, height // unit, width // unit, merge, merge, channels, frames, patch, patch
-    ).unbind(6)
-    blocks = functools.reduce(torch.add, parts)
+    grid = (-1, height // unit, width // unit, merge, merge, channels)
+    # patches in one piece while they are added: it is twice as fast
+    parts = grad.reshape(*grid, frames, patch * patch).unbind(6)
+    blocks = functools.reduce(torch.add, parts).view(*grid, patch, patch)
     image = grad.new_empty(len(grad), *shape)
     _split(image, patch, merge).copy_(blocks.permute(0, 5, 1, 3, 6, 2, 4, 7))
-    return image.mul_(_per_channel(scale, grad.dtype, grad.device))
+    return image

@@ -8,39 +8,49 @@ from typing import Any
 
 import torch
 
-from vlmreward.processors.base import ImageProcessor, read_constants
-from vlmreward.processors.chunks import AffineMap, apply_in_chunks
+from vlmreward.processors.base import ImageProcessor, Layout
 from vlmreward.processors.patches import from_patches, to_patches
-from vlmreward.resample import resize, resize_adjoint
 
-__all__ = ["HF_CLASSES", "Qwen2VLProcessor", "smart_resize"]
-
-HF_CLASSES = frozenset(
-    {"Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil"}
-)
+__all__ = ["Qwen2VLProcessor", "smart_resize"]
 
 
 def smart_resize(
-    height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int
+    height: int,
+    width: int,
+    *,
+    factor: int,
+    min_pixels: int,
+    max_pixels: int,
+    frames: int = 1,
+    frames_factor: int = 1,
 ) -> tuple[int, int]:
     """Size to which Qwen resizes an image: multiples of ``factor``, a bounded number of pixels.
 
-    Each side is rounded to the nearest multiple (halves to even). If the area is then too large,
-    both sides are scaled down by the same ratio and rounded down; if too small, up.
+    Each side is rounded to the nearest multiple (halves to even). If there are then too many
+    pixels, both sides are scaled down by the same ratio and rounded down; if too few, up.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        factor: see above.
+        min_pixels: bound of the number of pixels of all frames.
+        max_pixels: bound of the number of pixels of all frames.
+        frames: their number; 1 for an image, and for a video whose bounds are those of one frame.
+        frames_factor: ``frames`` is rounded to a multiple of it before pixels are counted.
 
     >>> smart_resize(256, 256, factor=28, min_pixels=3136, max_pixels=1003520)
     (252, 252)
     """
     fitted = round(height / factor) * factor, round(width / factor) * factor
-    area = fitted[0] * fitted[1]
-    if area > max_pixels:
-        ratio = math.sqrt(height * width / max_pixels)
+    count = round(frames / frames_factor) * frames_factor * fitted[0] * fitted[1]
+    if count > max_pixels:
+        ratio = math.sqrt(frames * height * width / max_pixels)
         return (
             max(factor, math.floor(height / ratio / factor) * factor),
             max(factor, math.floor(width / ratio / factor) * factor),
         )
-    if area < min_pixels:
-        ratio = math.sqrt(min_pixels / (height * width))
+    if count < min_pixels:
+        ratio = math.sqrt(min_pixels / (frames * height * width))
         return (
             math.ceil(height * ratio / factor) * factor,
             math.ceil(width * ratio / factor) * factor,
@@ -55,8 +65,10 @@ class Qwen2VLProcessor(ImageProcessor):
     ``(B, 3)`` with rows ``(1, grid_h, grid_w)``, int64, on the CPU like HF's.
     """
 
-    def __init__(self, hf: Any, *, pixels: str = "float") -> None:
-        super().__init__(read_constants(hf), pixels=pixels)
+    hf_classes = frozenset({"Qwen2VLImageProcessor"})
+
+    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
+        super().__init__(hf, pixels=pixels, reference=reference)
         self.patch_size = int(hf.patch_size)
         self.merge_size = int(hf.merge_size)
         self.temporal_patch_size = int(hf.temporal_patch_size)
@@ -87,31 +99,19 @@ class Qwen2VLProcessor(ImageProcessor):
 
     def _batch(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, 3, H, W)`` of one size -> ``(B, grid_h * grid_w, 3 * T * P * P)``."""
-        images = self.working(images)
-        before = (images.shape[-2], images.shape[-1])
-        size = self.output_size(*before)
-        scale, bias, filter = self.constants.scale, self.constants.bias, self.constants.filter
-        layout = {
-            "patch": self.patch_size,
-            "merge": self.merge_size,
-            "frames": self.temporal_patch_size,
-        }
-
-        def forward(x: torch.Tensor) -> torch.Tensor:
-            return to_patches(self.resample(x, size), scale=scale, bias=bias, **layout)
-
-        if self.pixels == "clamp":  # the only one whose derivative depends on the image
-            return forward(images)
-
-        def linear(x: torch.Tensor) -> torch.Tensor:
-            none = (0.0,) * len(bias)
-            return to_patches(resize(x, size, filter), scale=scale, bias=none, **layout)
-
-        def adjoint(grad: torch.Tensor) -> torch.Tensor:
-            image = from_patches(grad, (3, *size), scale=scale, **layout)
-            return resize_adjoint(image, before, filter)
-
-        return apply_in_chunks(images, AffineMap(forward, linear, adjoint))
+        size = self.output_size(*images.shape[-2:])
+        scale, bias = self.constants.scale, self.constants.bias
+        patch, frames = self.patch_size, self.temporal_patch_size
+        cut = {"patch": patch, "merge": self.merge_size, "frames": frames}
+        layout = Layout(
+            (size[0] * size[1] // patch**2, len(scale) * frames * patch**2),
+            affine=lambda x, out=None: to_patches(x, scale=scale, bias=bias, out=out, **cut),
+            linear=lambda x, out=None: to_patches(
+                x, scale=scale, bias=(0.0,) * len(bias), out=out, **cut
+            ),
+            adjoint=lambda g: from_patches(g, (3, *size), **cut),
+        )
+        return self.resize_then(images, size, layout)
 
     def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``ImageProcessor``."""

@@ -1,0 +1,93 @@
+"""Every family of image processors, beside both of Hugging Face's backends."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+
+
+@dataclass(frozen=True)
+class Family:
+    """A processor of HF with some options; small ones, where only `tiny` is set, for gradcheck."""
+
+    name: str
+    module: str
+    options: dict[str, Any] = field(default_factory=dict)
+    tiny: dict[str, Any] = field(default_factory=dict)
+    nested: bool = False
+    lanczos: bool = False
+    call: dict[str, Any] = field(default_factory=dict)
+
+    def hf(self, backend: str = "torchvision", **options: Any) -> Any:
+        options = {**self.options, **options}
+        if backend == "torchvision":
+            return getattr(transformers, self.name)(**options)
+        module = importlib.import_module(
+            f"transformers.models.{self.module}.image_processing_pil_{self.module}"
+        )
+        return getattr(module, f"{self.name}Pil")(**options)
+
+    def __str__(self) -> str:
+        return "-".join([self.name.removesuffix("ImageProcessor"), *map(str, self.options)])
+
+
+SMALL_TILES = {"size": {"longest_edge": 96}, "max_image_size": {"longest_edge": 32}}
+PAN = {
+    "do_pan_and_scan": True,
+    "pan_and_scan_min_crop_size": 20,
+    "pan_and_scan_max_num_crops": 4,
+    "pan_and_scan_min_ratio_to_activate": 1.2,
+}
+SQUARE = {"size": {"height": 5, "width": 6}}
+CROP = {"size": {"shortest_edge": 6}, "crop_size": {"height": 5, "width": 8}}
+TILES = {"size": {"longest_edge": 12}, "max_image_size": {"longest_edge": 4}}
+QWEN = {"patch_size": 2, "min_pixels": 16, "max_pixels": 144}
+IDEFICS3 = {"nested": True, "lanczos": True, "call": {"return_row_col_info": True}}
+
+FAMILIES = [
+    Family("Qwen2VLImageProcessor", "qwen2_vl", tiny=QWEN),
+    Family(  # Qwen3-VL's
+        "Qwen2VLImageProcessor",
+        "qwen2_vl",
+        {"patch_size": 16, "min_pixels": 65536, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        tiny=QWEN,
+    ),
+    Family("SiglipImageProcessor", "siglip", tiny=SQUARE),
+    Family("SiglipImageProcessor", "siglip", {"size": {"height": 448, "width": 448}}, SQUARE),
+    Family("IdeficsImageProcessor", "idefics", tiny={"image_size": 5}),
+    Family("CLIPImageProcessor", "clip", tiny=CROP),
+    Family("CLIPImageProcessor", "clip", {"size": {"shortest_edge": 180}}, CROP),
+    Family("CLIPImageProcessor", "clip", {"do_center_crop": False, **SQUARE}),
+    Family("LlavaImageProcessor", "llava", {"do_pad": True}, CROP),
+    Family("Gemma3ImageProcessor", "gemma3", tiny=SQUARE),
+    Family("Gemma3ImageProcessor", "gemma3", PAN, {**SQUARE, "pan_and_scan_min_crop_size": 2}),
+    Family("Siglip2ImageProcessor", "siglip2", tiny={"patch_size": 2, "max_num_patches": 7}),
+    Family(
+        "Idefics2ImageProcessor",
+        "idefics2",
+        tiny={"size": {"shortest_edge": 5, "longest_edge": 7}},
+        nested=True,
+    ),
+    Family(
+        "Idefics2ImageProcessor",
+        "idefics2",
+        {"do_image_splitting": True, "size": {"shortest_edge": 50, "longest_edge": 90}},
+        {"size": {"shortest_edge": 5, "longest_edge": 7}},
+        nested=True,
+    ),
+    Family("Idefics3ImageProcessor", "idefics3", SMALL_TILES, TILES, **IDEFICS3),
+    Family("Idefics3ImageProcessor", "idefics3", {"do_image_splitting": False}, TILES, **IDEFICS3),
+    Family("SmolVLMImageProcessor", "smolvlm", SMALL_TILES, TILES, **IDEFICS3),
+]
+
+
+def theirs(hf: Any, images: list[torch.Tensor], **options: Any) -> dict[str, Any]:
+    """HF's answer to images of any dtype, counted in levels from 0 to 255."""
+    if getattr(hf, "backend", None) == "pil":
+        images = [image.numpy() for image in images]
+    out = hf(images, return_tensors="pt", **options)
+    return {"pixel_values": out} if torch.is_tensor(out) else dict(out)

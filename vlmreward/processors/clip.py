@@ -1,0 +1,45 @@
+"""CLIP and LLaVA-1.5: the shorter side to a given length, then a crop from the centre."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+
+from vlmreward.processors.base import Layout
+from vlmreward.processors.fixed import FixedSizeProcessor
+
+__all__ = ["CLIPProcessor"]
+
+
+class CLIPProcessor(FixedSizeProcessor):
+    """Output: ``pixel_values`` ``(B, 3, crop_height, crop_width)``."""
+
+    hf_classes = frozenset({"CLIPImageProcessor"})
+
+    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
+        super().__init__(hf, pixels=pixels, reference=reference)
+        self.crop_size = (hf.crop_size.height, hf.crop_size.width) if hf.do_center_crop else None
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after resizing, before the crop."""
+        short = self.size.shortest_edge
+        if not self.constants.do_resize or not short or self.size.longest_edge:
+            return super().output_size(height, width)
+        longer = int(short * max(height, width) / min(height, width))
+        return (short, longer) if height <= width else (longer, short)
+
+    def layout(self, size: tuple[int, int]) -> Layout:
+        """Crop, with zeros around what is too small, then normalise."""
+        crop = self.crop_size or size
+        normal = self.normalised(crop)
+        down, across = (wanted - n for wanted, n in zip(crop, size))
+        pil = self.reference == "pil"  # of an odd border it puts the larger half first
+        top, left = (-(-n // 2) if pil else int(n / 2) for n in (down, across))
+        put = (left, across - left, top, down - top)
+        return Layout(
+            normal.shape,
+            affine=lambda x, out=None: normal.affine(F.pad(x, put), out=out),
+            linear=lambda x, out=None: normal.linear(F.pad(x, put), out=out),
+            adjoint=lambda g: F.pad(g, tuple(-n for n in put)),
+        )

@@ -1,0 +1,71 @@
+"""Any other processor of transformers, behind the same contract."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vlmreward.processors.base import ImageProcessor
+
+__all__ = ["FallbackProcessor"]
+
+
+class FallbackProcessor(ImageProcessor):
+    """Hugging Face's own torchvision backend, fed what it expects.
+
+    It is given levels from 0 to 255 as floats, so that its own rescaling does not divide twice, and
+    its gradient is looked at before first use. What is only approximate, compared with the families
+    that have a counterpart here: nothing is rounded or clamped as for 8-bit images, arithmetic is
+    float32, Lanczos becomes bicubic on a GPU, and gradients on a GPU may differ from run to run.
+
+    Args:
+        hf: an image processor with ``backend == "torchvision"``.
+        pixels: only ``"float"``.
+        reference: only ``"torchvision"``.
+
+    Raises:
+        TypeError: not an image processor of that backend, or one that no gradient comes through.
+        ValueError: another ``pixels``.
+    """
+
+    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
+        name = type(hf).__name__
+        if getattr(hf, "backend", None) != "torchvision" or reference != "torchvision":
+            raise TypeError(
+                f"no differentiable counterpart of {name}; expected an image processor of "
+                'transformers with the torchvision backend: load it with backend="torchvision"'
+            )
+        if pixels != "float":
+            raise ValueError(
+                f"pixels is {pixels!r} and {name} has no counterpart here; expected 'float'"
+            )
+        self.hf, self.pixels, self.reference = hf, pixels, reference
+        self._look_at_the_gradient()
+        warnings.warn(
+            f"{name} has no counterpart in vlmreward: using Hugging Face's torchvision backend. "
+            "Its output is not clamped or rounded like that of 8-bit images, and is float32.",
+            stacklevel=3,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({type(self.hf).__name__})"
+
+    def _look_at_the_gradient(self) -> None:
+        probe = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+        probe.requires_grad_()
+        floats = [v for v in self.process(probe).values() if torch.is_tensor(v) and v.requires_grad]
+        total = sum((v.square().sum() for v in floats), probe.new_zeros(()))
+        gradient = torch.autograd.grad(total, probe)[0] if floats else None
+        if gradient is None or not gradient.any() or not gradient.isfinite().all():
+            raise TypeError(
+                f"no gradient comes through {type(self.hf).__name__}; expected a processor that "
+                "keeps tensors: use a model of a supported family"
+            )
+
+    def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, Any]:
+        """See ``ImageProcessor``."""
+        levels = [self.working(image) * 255 for image in images]
+        return dict(self.hf(levels, return_tensors="pt", device=levels[0].device))

@@ -1,0 +1,35 @@
+"""LLaVA's own processor: CLIP's, before which images may be made square by a border."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vlmreward.processors.base import per_channel
+from vlmreward.processors.clip import CLIPProcessor
+
+__all__ = ["LlavaProcessor"]
+
+
+class LlavaProcessor(CLIPProcessor):
+    """With ``do_pad`` a border of the mean colour, rounded down to 8 bits as by HF, comes first."""
+
+    hf_classes = frozenset({"LlavaImageProcessor"})
+
+    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
+        super().__init__(hf, pixels=pixels, reference=reference)
+        self.border = tuple(int(m * 255) / 255 for m in hf.image_mean) if hf.do_pad else None
+
+    def batch(self, images: torch.Tensor) -> torch.Tensor:
+        """``(B, 3, H, W)`` of one size -> ``(B, 3, crop_height, crop_width)``."""
+        height, width = images.shape[-2:]
+        if self.border and height != width:
+            images = self.working(images)
+            side = max(height, width)
+            top, left = (side - height) // 2, (side - width) // 2
+            color = per_channel(self.border, images.dtype, images.device)
+            square = color.expand(len(images), -1, side, side).clone()
+            square[..., top : top + height, left : left + width] = images
+            images = square
+        return super().batch(images)

@@ -117,6 +117,10 @@ class _Operator:
     adjoint_bands: tuple[_Band, ...]
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.bands[0].matrix.dtype
+
+    @property
     def adjoint(self) -> _Operator:
         return _Operator(self.n_out, self.n_in, self.adjoint_bands, self.bands)
 
@@ -168,11 +172,39 @@ def _float_operator(
         return _operator(weight_matrix(n_in, n_out, filter), dtype, device)
 
 
+_LOW = 256
+"""What the low part of an integer weight is less than."""
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """Integer weights of an 8-bit kernel, with sums that are exact in any order.
+
+    float32 holds the sums of integers below 2**24. Where those of ``weights`` grow larger, they are
+    ``256 * high + low`` of two operators in float32, or else one operator is in float64.
+    """
+
+    high: _Operator
+    low: _Operator | None
+    bits: int
+
+    def apply(self, levels: torch.Tensor, axis: int) -> torch.Tensor:
+        """Whole levels -> the rounded, saturated sums over one axis, in float32 or float64."""
+        total = _apply(levels.to(self.high.dtype), self.high, axis)
+        unit = 2.0**self.bits
+        if self.low is not None:
+            # floor((256 h + l + half) / unit) with nothing but exact steps
+            total += _apply(levels.to(self.low.dtype), self.low, axis).mul_(1 / _LOW).floor_()
+            unit /= _LOW
+        return total.add_(unit / 2).mul_(1 / unit).floor_().clamp_(0.0, 255.0)
+
+
+def _largest_sum(weights: torch.Tensor) -> float:
+    return 255 * weights.abs().sum(dim=1).max().item()
+
+
 @functools.lru_cache(maxsize=64)
-def _uint8_operator(
-    n_in: int, n_out: int, filter: str, device: torch.device, reference: str
-) -> _Operator:
-    """Integer weights of an 8-bit kernel, divided by their power of two (both exact)."""
+def _fixed(n_in: int, n_out: int, filter: str, device: torch.device, reference: str) -> _Fixed:
     with torch.inference_mode(False):
         weights, inputs = _weights(n_in, n_out, filter)
         bits = 22  # PIL's
@@ -181,10 +213,16 @@ def _uint8_operator(
             while bits < 22 and int(0.5 + weights.max().item() * 2 ** (bits + 1)) < 2**15:
                 bits += 1
         whole = weights.sign() * (weights.abs() * 2**bits + 0.5).floor()
-        # Sums of integers below 2**24 are exact in float32, in any order; otherwise take float64
-        exact = 255 * whole.abs().sum(dim=1).max().item() < 2**24
-        matrix = _dense(whole / 2**bits, inputs, n_in)
-        return _operator(matrix, torch.float32 if exact else torch.float64, device)
+        whole = _dense(whole, inputs, n_in)
+        if _largest_sum(whole) + 2 ** (bits - 1) < 2**24:
+            return _Fixed(_operator(whole, torch.float32, device), None, bits)
+        high = (whole / _LOW).round()
+        low = whole - _LOW * high
+        if max(_largest_sum(high), _largest_sum(low)) >= 2**23:
+            return _Fixed(_operator(whole, torch.float64, device), None, bits)
+        return _Fixed(
+            _operator(high, torch.float32, device), _operator(low, torch.float32, device), bits
+        )
 
 
 @contextlib.contextmanager
@@ -356,41 +394,8 @@ def resize_adjoint(
     return _unless_there(grad, size, filter, True)
 
 
-# Values of whole rows at a time, because most 8-bit passes are computed in float64
-_ROWS = 262144
-
-
-def _levels(x: torch.Tensor) -> torch.Tensor:
-    return (x * 255.0).round_().clamp_(0.0, 255.0)
-
-
-def _already(x: torch.Tensor) -> torch.Tensor:
-    return x
-
-
-def _pass_uint8(
-    x: torch.Tensor,
-    n_out: int,
-    axis: int,
-    filter: str,
-    reference: str,
-    levels: Callable[[torch.Tensor], torch.Tensor],
-) -> torch.Tensor:
-    """One pass over planes ``(N, H, W)``, of which ``levels`` makes whole 8-bit levels first."""
-    operator = _uint8_operator(x.shape[axis], n_out, filter, x.device, reference)
-    dtype = operator.bands[0].matrix.dtype
-    shape = list(x.shape)
-    shape[axis] = n_out
-    out = x.new_empty(shape)
-    if axis == -1 and x.device.type == "cpu":  # rows are resized each by itself
-        step = max(1, _ROWS // x.shape[-1])
-        parts = zip(x.flatten(0, 1).split(step), out.flatten(0, 1).split(step))
-    else:
-        parts = zip((x,), (out,))
-    for part, result in parts:
-        total = _apply(levels(part).to(dtype), operator, axis)
-        result.copy_(total.add_(0.5).floor_().clamp_(0.0, 255.0))
-    return out
+def _levels(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    return torch.mul(x, 255.0, out=out).round_().clamp_(0.0, 255.0)
 
 
 @functools.cache
@@ -416,13 +421,17 @@ def _resize_uint8(
     size, before = (height, width), (x.shape[-2], x.shape[-1])
     order = (-2, -1) if _height_first(before, size, reference) else (-1, -2)
 
+    operators = {
+        axis: _fixed(before[axis], size[axis], filter, x.device, reference)
+        for axis in order
+        if before[axis] != size[axis]
+    }
+
     def passes(planes: torch.Tensor, result: torch.Tensor) -> None:
-        levels = _levels
-        for axis in order:
-            if planes.shape[axis] != size[axis]:
-                planes = _pass_uint8(planes, size[axis], axis, filter, reference, levels)
-                levels = _already
-        result.copy_(levels(planes)).div_(255.0)
+        levels = _levels(planes, out=None if operators else result)
+        for axis, operator in operators.items():
+            levels = operator.apply(levels, axis)
+        torch.div(levels.to(result.dtype), 255.0, out=result)
 
     return _plane_by_plane(x, size, passes, None)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -146,7 +146,7 @@ def test_never_changes_its_input(function):
 @pytest.mark.parametrize("function", [resize, resize_uint8])
 def test_works_for_gradients_after_inference_mode(function):
     resample._float_operator.cache_clear()
-    resample._uint8_operator.cache_clear()
+    resample._fixed.cache_clear()
     with torch.inference_mode():
         function(noise(1, 3, 33, 44), (28, 56))
     x = noise(1, 3, 33, 44).requires_grad_()
@@ -186,31 +186,51 @@ def test_reduced_matmul_precision_is_set_aside_and_restored(monkeypatch):
 
 def test_what_is_kept_is_fit_for_autograd():
     resample._float_operator.cache_clear()
-    resample._uint8_operator.cache_clear()
+    resample._fixed.cache_clear()
     with torch.inference_mode():
         operators = (
             resample._float_operator(9, 5, "bicubic", torch.float32, torch.device("cpu")),
-            resample._uint8_operator(9, 5, "bicubic", torch.device("cpu"), "torchvision"),
+            resample._fixed(9, 5, "bicubic", torch.device("cpu"), "torchvision").high,
         )
     assert not any(band.matrix.is_inference() for o in operators for band in o.bands)
 
 
+def dense(operator):
+    parts = [
+        torch.nn.functional.pad(b.matrix, (b.in_from, operator.n_in - b.in_to))
+        for b in operator.bands
+    ]
+    return torch.cat(parts).to(torch.int64)
+
+
 @given(st.integers(2, 3000), st.integers(2, 300), st.sampled_from(resample.REFERENCES))
-def test_8_bit_sums_are_exact(n_in, n_out, reference):
-    operator = resample._uint8_operator(n_in, n_out, "bicubic", torch.device("cpu"), reference)
-    weights = torch.cat(
-        [torch.nn.functional.pad(b.matrix, (b.in_from, n_in - b.in_to)) for b in operator.bands]
-    )
-    levels = (noise(3, n_in) * 256).floor()
-    total = resample._apply(levels.to(weights.dtype), operator, -1)
-    scaled = (weights.double() * 2**22).to(torch.int64)
-    assert torch.equal(scaled.double() / 2**22, weights.double())
-    exact = levels.to(torch.int64) @ scaled.T
-    assert torch.equal((total.double() * 2**22).to(torch.int64), exact)
+@example(3000, 2, "pil")  # so many weights that float64 is needed
+@example(300, 200, "pil")
+@example(200, 300, "torchvision")
+def test_8_bit_sums_are_those_of_integers(n_in, n_out, reference):
+    fixed = resample._fixed(n_in, n_out, "bicubic", torch.device("cpu"), reference)
+    levels = torch.cat([(noise(3, n_in) * 256).floor(), torch.full((1, n_in), 255.0)])
+    whole = dense(fixed.high)
+    if fixed.low is not None:
+        whole = 256 * whole + dense(fixed.low)
+    assert (whole.sum(dim=1) - 2**fixed.bits).abs().max() <= n_in  # a half for every weight
+    total = levels.to(torch.int64) @ whole.T
+    exact = ((total + 2 ** (fixed.bits - 1)) >> fixed.bits).clamp(0, 255)
+    assert torch.equal(fixed.apply(levels, -1).to(torch.int64), exact)
+
+
+def test_8_bit_weights_come_in_three_forms():
+    def form(n_in, n_out, reference):
+        fixed = resample._fixed(n_in, n_out, "bicubic", torch.device("cpu"), reference)
+        return fixed.high.dtype, fixed.low is None
+
+    assert form(200, 300, "torchvision") == (torch.float32, True)
+    assert form(300, 200, "pil") == (torch.float32, False)
+    assert form(3000, 2, "pil") == (torch.float64, True)
 
 
 def test_caches_are_bounded():
-    for cache in (resample._float_operator, resample._uint8_operator):
+    for cache in (resample._float_operator, resample._fixed):
         assert cache.cache_info().maxsize is not None
 
 

@@ -169,16 +169,16 @@ def peak_memory(
     y = torch.rand(out, device=where)
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    before = _high_water(where)
+    before = high_water(where)
     if before is None:
         return None
     values = step(x)
     if values.requires_grad:
         torch.autograd.grad(values, x, y)
-    return (_high_water(where) - before) / 2**20
+    return (high_water(where) - before) / 2**20
 
 
-def _high_water(device: torch.device) -> float | None:
+def high_water(device: torch.device) -> float | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     try:

@@ -7,106 +7,208 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Answer", "Answers", "log_odds", "resolve_answers"]
+__all__ = ["Answer", "Answers", "Variants", "log_odds", "resolve_answers"]
 
-Answer = str | int | Sequence[str | int]
-"""One answer: its text, its token id, or several variants of either."""
+Ids = tuple[int, ...]
+"""The tokens of an answer, one after the other."""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """All spellings of a word that are a single token after the prompt.
+
+    As it is, in lower case, capitalised and in capitals, each with and without a space before it.
+    Their probabilities are added: ``answers=(Variants("Yes"), Variants("No"))``.
+    """
+
+    word: str
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """What is looked up."""
+        words = dict.fromkeys(
+            [self.word, self.word.lower(), self.word.capitalize(), self.word.upper()]
+        )
+        return tuple(f"{space}{word}" for word in words for space in ("", " "))
+
+
+Answer = str | int | Variants | Sequence[str | int | Variants]
+"""One answer: its text, its token id, ``Variants`` of a word, or several of these."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Token ids that count for and against, and how the tokenizer writes them."""
+    """Tokens that count for and against, and how the tokenizer writes them.
 
-    positive: tuple[int, ...]
-    negative: tuple[int, ...]
+    Attributes:
+        positive: token ids; a tuple of them for a variant of several tokens.
+        negative: likewise.
+        positive_tokens: the same as text.
+        negative_tokens: likewise.
+    """
+
+    positive: tuple[int | Ids, ...]
+    negative: tuple[int | Ids, ...]
     positive_tokens: tuple[str, ...]
     negative_tokens: tuple[str, ...]
 
     @property
-    def ids(self) -> tuple[int, ...]:
-        """All ids, the positive ones first: the columns that ``log_odds`` expects."""
-        return self.positive + self.negative
+    def sequences(self) -> tuple[Ids, ...]:
+        """All variants, the positive ones first: the columns that ``log_odds`` expects."""
+        return tuple(
+            (ids,) if isinstance(ids, int) else ids for ids in self.positive + self.negative
+        )
+
+    @property
+    def ids(self) -> Ids | None:
+        """All token ids, the positive ones first; None where a variant has several tokens."""
+        return single(self.sequences)
 
 
-def resolve_answers(
-    answers: tuple[Answer, Answer],
-    *,
-    tokenize: Callable[[str], list[int]],
-    describe: Callable[[int], str],
-    context: str,
-    vocabulary: int,
-) -> Answers:
-    """Find the token of each answer where the model would write it, right after ``context``.
+def single(sequences: Sequence[Ids]) -> Ids | None:
+    """The tokens of sequences of one token each; None where one is longer."""
+    return tuple(ids[0] for ids in sequences) if all(len(ids) == 1 for ids in sequences) else None
+
+
+class Lookup:
+    """Finds the tokens of answers where the model would write them, right after ``context``.
 
     An answer is looked up behind the text that really precedes it, not on its own: the same word
-    is another token after a space than after a line break.
+    is another token after a space than after a line break. A word that follows a word or a colon
+    follows with a space, as in "Assistant: Yes".
 
     Args:
-        answers: the positive and the negative answer.
         tokenize: text -> ids, without tokens added at the ends.
-        describe: id -> the token as text.
+        describe: ids, one argument each -> text.
         context: what precedes the answer, up to and including the generation prompt.
         vocabulary: number of ids that the model scores.
+        markup: special tokens, after which no space is wanted.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenize: Callable[[str], list[int]],
+        describe: Callable[..., str],
+        context: str,
+        vocabulary: int,
+        markup: Sequence[str] = (),
+    ) -> None:
+        self.tokenize, self.describe, self.vocabulary = tokenize, describe, vocabulary
+        self.context = context
+        self.before = tokenize(context)
+        ends = context[-1:].isspace() or not context or context.endswith(tuple(markup))
+        self.space = "" if ends else " "
+
+    def variants(self, answer: Answer) -> tuple[Ids, ...]:
+        """The token sequences of an answer, each once.
+
+        Raises:
+            ValueError: none, an empty one, one that merges with the prompt, an id out of range.
+        """
+        several = [answer] if isinstance(answer, (str, int, Variants)) else list(answer)
+        if not several:
+            raise ValueError("an answer has no variants; expected at least one text or token id")
+        return tuple(dict.fromkeys(ids for one in several for ids in self._sequences(one)))
+
+    def text(self, ids: Ids) -> str:
+        """Tokens as text."""
+        return self.describe(*ids)
+
+    def _sequences(self, answer: str | int | Variants) -> list[Ids]:
+        if isinstance(answer, int):
+            if not 0 <= answer < self.vocabulary:
+                raise ValueError(
+                    f"answer id {answer} is outside the vocabulary; expected 0 to "
+                    f"{self.vocabulary - 1}: pass the answer as text to have it looked up"
+                )
+            return [(answer,)]
+        if isinstance(answer, Variants):
+            found = [self._added(text) for text in answer.spellings]
+            known: list[Ids] = [ids for ids in found if ids and len(ids) == 1]
+            if not known:
+                raise ValueError(
+                    f"no spelling of {answer.word!r} is a single token after the prompt; expected "
+                    "one: pass the word as text, and it is scored over all its tokens"
+                )
+            return known
+        return [self._text(answer)]
+
+    def _text(self, answer: str) -> Ids:
+        if not answer.strip():
+            raise ValueError(f"answer {answer!r} is empty; expected a word")
+        spaced = None if answer[0].isspace() or not self.space else self._added(" " + answer)
+        plain = self._added(answer)
+        # the spelling that belongs here, unless only the other one is in the vocabulary
+        for ids in (spaced, plain):
+            if ids and len(ids) == 1:
+                return ids
+        found = spaced or plain
+        if found is None:
+            raise ValueError(
+                f"answer {answer!r} merges with the end of the prompt into other tokens; expected "
+                "a word of its own: begin it with a space, or pass token ids"
+            )
+        return found
+
+    def _added(self, answer: str) -> Ids | None:
+        """Tokens behind those of the context; None where the context changes by it."""
+        whole = self.tokenize(self.context + answer)
+        length = len(self.before)
+        return tuple(whole[length:]) or None if whole[:length] == self.before else None
+
+
+def resolve_answers(answers: tuple[Answer, Answer], lookup: Lookup) -> Answers:
+    """Find the tokens of a positive and a negative answer.
 
     Raises:
-        ValueError: an answer is not a single token there, an id is out of range, or both answers
-            share a token.
+        ValueError: an answer cannot be looked up, or both share a variant, or one of them begins
+            with the other.
     """
     if isinstance(answers, str) or len(answers) != 2:
         raise ValueError(
             f"answers is {answers!r}; expected a pair like ('Yes', 'No'): "
             "put variants of one answer into a list, e.g. (['Yes', 'yes'], ['No', 'no'])"
         )
-    before = tokenize(context)
-
-    def token(answer: str | int) -> int:
-        if isinstance(answer, int):
-            if not 0 <= answer < vocabulary:
-                raise ValueError(
-                    f"answer id {answer} is outside the vocabulary; expected 0 to "
-                    f"{vocabulary - 1}: pass the answer as text to have it looked up"
-                )
-            return answer
-        whole = tokenize(context + answer)
-        added = whole[len(before) :]
-        if whole[: len(before)] != before or len(added) != 1:
-            pieces = [describe(i) for i in added]
-            raise ValueError(
-                f"answer {answer!r} is {len(added)} tokens after the prompt ({pieces}); expected "
-                "exactly one: choose a shorter word, another case or a leading space, or pass "
-                "token ids"
-            )
-        return added[0]
-
-    def variants(answer: Answer) -> tuple[int, ...]:
-        several = [answer] if isinstance(answer, (str, int)) else list(answer)
-        if not several:
-            raise ValueError("an answer has no variants; expected at least one text or token id")
-        return tuple(dict.fromkeys(token(a) for a in several))
-
-    positive, negative = variants(answers[0]), variants(answers[1])
-    shared = set(positive) & set(negative)
-    if shared:
-        raise ValueError(
-            f"answers share the token {describe(min(shared))!r}; expected different tokens: "
-            "choose other words"
-        )
+    positive, negative = (lookup.variants(answer) for answer in answers)
+    check_distinct([*positive, *negative], lookup.text)
     return Answers(
-        positive,
-        negative,
-        tuple(describe(i) for i in positive),
-        tuple(describe(i) for i in negative),
+        tuple(ids[0] if len(ids) == 1 else ids for ids in positive),
+        tuple(ids[0] if len(ids) == 1 else ids for ids in negative),
+        tuple(map(lookup.text, positive)),
+        tuple(map(lookup.text, negative)),
     )
 
 
-def log_odds(logits: torch.Tensor, positives: int) -> torch.Tensor:
+def check_distinct(sequences: Sequence[Ids], text: Callable[[Ids], str]) -> None:
+    """Refuse answers of which one is, or begins, another: their probabilities are not apart.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for i, first in enumerate(sequences):
+        for j, second in enumerate(sequences):
+            if i < j and first == second:
+                raise ValueError(
+                    f"answers share the token {text(first)!r}; expected different tokens: "
+                    "choose other words"
+                )
+            if i != j and first == second[: len(first)]:
+                raise ValueError(
+                    f"answer {text(second)!r} begins with the answer {text(first)!r}; expected "
+                    "answers that exclude each other: choose other words"
+                )
+
+
+def log_odds(scores: torch.Tensor, positives: int) -> torch.Tensor:
     """log P(positive) - log P(negative), Eq. 5 of VLM3D; variants are added up as probabilities.
 
     Args:
-        logits: floating ``(..., P + N)``, the positive variants first.
+        scores: floating ``(..., P + N)``, the positive variants first: logits of one position, or
+            log-probabilities.
         positives: P.
 
     Returns:
         ``(...)``; differentiable.
     """
-    return logits[..., :positives].logsumexp(-1) - logits[..., positives:].logsumexp(-1)
+    return scores[..., :positives].logsumexp(-1) - scores[..., positives:].logsumexp(-1)

@@ -7,6 +7,9 @@ length can share one call instead. The values are the same; only the batching di
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-__all__ = ["use_batched_windows", "window_attention"]
+__all__ = ["own_windows", "use_batched_windows", "window_attention"]
 
 # transformers hands ``cu_seqlens`` to an implementation only where its name says "flash".
 _NAME = "windows_not_flash"
@@ -24,27 +27,56 @@ _SHORT = 256
 gradient is wanted: there the fused kernel's backward is the slowest part of a vision tower."""
 
 
-def _plan(cu_seqlens: Tensor) -> list[tuple[int, Tensor | None]]:
-    """Windows grouped by length: (length, index of their positions), index None for all in order.
+@dataclass(frozen=True)
+class _Plan:
+    """Windows grouped by length.
 
-    Reading the lengths waits for the device, so the plan stays with the tensor it was made from.
+    Attributes:
+        groups: (length, number) of the windows of each group, in the order of the groups.
+        order: index that puts windows of a length next to each other; None where they are.
+        inverse: index that undoes it.
     """
+
+    groups: tuple[tuple[int, int], ...]
+    order: Tensor | None
+    inverse: Tensor | None
+
+
+def _plan(cu_seqlens: Tensor) -> _Plan:
+    """Reading lengths waits for the device, so the plan stays with the tensor it is made from."""
     plan = getattr(cu_seqlens, "_window_plan", None)
     if plan is None:
-        bounds = cu_seqlens.tolist()
         by_length: dict[int, list[int]] = {}
-        for start, stop in pairwise(bounds):
+        for start, stop in pairwise(cu_seqlens.tolist()):
             by_length.setdefault(stop - start, []).append(start)
         by_length.pop(0, None)
-        if len(by_length) == 1:
-            plan = [(next(iter(by_length)), None)]
+        groups = tuple((n, len(starts)) for n, starts in by_length.items())
+        if len(groups) == 1:
+            plan = _Plan(groups, None, None)
         else:
-            plan = [
-                (n, (torch.tensor(s)[:, None] + torch.arange(n)).to(cu_seqlens.device))
-                for n, s in by_length.items()
-            ]
+            order = torch.cat(
+                [
+                    (torch.tensor(starts)[:, None] + torch.arange(n)).flatten()
+                    for n, starts in by_length.items()
+                ]
+            )
+            device = cu_seqlens.device
+            plan = _Plan(groups, order.to(device), order.argsort().to(device))
         cu_seqlens._window_plan = plan  # type: ignore[attr-defined]
     return plan
+
+
+class _Permuted(torch.autograd.Function):
+    """Rows in another order; its backward pass is the inverse order and not a slow addition."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.order, ctx.inverse = order, inverse
+        return rows[order]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Permuted.apply(grad, ctx.inverse, ctx.order), None, None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -87,18 +119,22 @@ def window_attention(
             "window attention expects segment boundaries (cu_seq_lens_q) and no attention_mask; "
             "use it for vision towers only"
         )
-    heads, length, dim = query.shape[1:]
-    # (3, S, heads, dim): positions first, so that a segment is a slice of rows
-    packed = torch.stack((query[0], key[0], value[0])).transpose(1, 2)
-    out = torch.empty_like(packed[0])
-    for n, index in _plan(cu_seq_lens_q):
-        rows = packed.reshape(3, -1, n, heads, dim) if index is None else packed[:, index]
-        q, k, v = rows.transpose(2, 3).unbind(0)
-        attended = _attend(q, k, v, scaling).transpose(1, 2)
-        if index is None:
-            return attended.reshape(1, length, heads, dim), None
-        out = out.index_put((index,), attended)
-    return out[None], None
+    plan = _plan(cu_seq_lens_q)
+    # (S, heads, dim): positions first, so that a window is a slice of rows
+    rows = [x[0].transpose(0, 1) for x in (query, key, value)]
+    if plan.order is not None:
+        rows = [_Permuted.apply(x, plan.order, plan.inverse) for x in rows]
+    parts = []
+    for (n, number), *qkv in zip(plan.groups, *[_split(x, plan.groups) for x in rows]):
+        q, k, v = (x.unflatten(0, (number, n)).transpose(1, 2) for x in qkv)
+        parts.append(_attend(q, k, v, scaling).transpose(1, 2).flatten(0, 1))
+    if plan.order is None:
+        return parts[0][None], None
+    return _Permuted.apply(torch.cat(parts), plan.inverse, plan.order)[None], None
+
+
+def _split(rows: Tensor, groups: tuple[tuple[int, int], ...]) -> tuple[Tensor, ...]:
+    return rows.split([n * number for n, number in groups])
 
 
 def use_batched_windows(model: PreTrainedModel) -> bool:
@@ -129,3 +165,20 @@ def use_batched_windows(model: PreTrainedModel) -> bool:
     AttentionInterface.register(_NAME, window_attention)
     vision.config._attn_implementation = _NAME
     return True
+
+
+@contextmanager
+def own_windows(model: PreTrainedModel) -> Iterator[None]:
+    """Within it, the vision tower has transformers' own attention again: to compare with."""
+    configs = {
+        id(m.config): m.config
+        for m in model.modules()
+        if isinstance(m, PreTrainedModel) and m.config._attn_implementation == _NAME
+    }
+    for config in configs.values():
+        config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        for config in configs.values():
+            config._attn_implementation = _NAME

@@ -10,56 +10,44 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi
 from torch import nn
+from torch.utils.checkpoint import checkpoint as recomputed
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlmreward import processors
+from vlmreward.answers import Lookup
 from vlmreward.attention import use_batched_windows
-from vlmreward.processors.qwen2_vl import Qwen2VLProcessor
+from vlmreward.checkpointing import checkpoint_layers, layers_of
+from vlmreward.continued import Continued, lay_out
+from vlmreward.families import family_of
+from vlmreward.last_tokens import LastTokens
+from vlmreward.patch_projection import use_matrix_products
+from vlmreward.rows import Layout, Row, Size
 
-__all__ = ["Backbone", "Layout"]
+__all__ = ["Backbone", "resolve"]
 
 _BUILTIN = {"builtin/blocks": ("vlmreward_3d", "blocks/weights/vlm")}
 _ROWS_KEPT = 1024
 _LAYOUTS_KEPT = 64
-
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One query as the model reads it, on the CPU: ids and token types (L,), positions (3, L)."""
-
-    input_ids: torch.Tensor
-    token_types: torch.Tensor
-    positions: torch.Tensor
-    grids: torch.Tensor
+_OF_BOTH = ("cache_dir", "revision", "subfolder", "token", "trust_remote_code")
+"""What a processor's ``from_pretrained`` has to be told too."""
+_VOCABULARY_AT_ONCE = 16384
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A batch of queries without their pixels, padded on the right.
+def resolve(source: str) -> str:
+    """Name of a model -> what transformers can load: built-in ones are folders of a package.
 
-    Attributes:
-        inputs: keyword arguments of the model, on its device.
-        last: ``(B,)`` index of each query's last token, whose logits are the answer.
-        grids: ``(N, 3)`` patches of every image, on the CPU.
+    Raises:
+        FileNotFoundError: a built-in model whose weights are not installed.
     """
-
-    inputs: dict[str, torch.Tensor]
-    last: torch.Tensor
-    grids: torch.Tensor
-
-
-def _resolve(source: str) -> str:
-    """Name of a model -> what transformers can load."""
     if source not in _BUILTIN:
         return source
     package, inside = _BUILTIN[source]
@@ -89,14 +77,30 @@ def _local_files_only(path: str) -> bool:
     return False
 
 
-def _load(source: str, device: torch.device, dtype: torch.dtype | None) -> tuple[Any, Any]:
-    path = _resolve(source)
+def _load(
+    source: str,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    options: Mapping[str, Any],
+) -> tuple[Any, Any]:
+    if device is not None and "device_map" in options:
+        raise ValueError("device and model_kwargs['device_map'] are both given; expected one")
+    if "dtype" in options or "torch_dtype" in options:
+        raise ValueError("model_kwargs has a dtype; expected it as the argument dtype=")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    path = resolve(source)
     local = _local_files_only(path)
-    wanted: Any = dtype or ("auto" if device.type == "cuda" else torch.float32)
+    quantised = options.get("quantization_config") is not None
+    placed = dict(options)
+    if quantised:  # which is made where it is to stay
+        placed.setdefault("device_map", {"": device})
+    elsewhere = device.type == "cuda" or "device_map" in placed
+    wanted: Any = dtype or ("auto" if elsewhere else torch.float32)
+    of_both = {key: value for key, value in options.items() if key in _OF_BOTH}
     try:
-        processor = AutoProcessor.from_pretrained(path, local_files_only=local)
+        processor = AutoProcessor.from_pretrained(path, local_files_only=local, **of_both)
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=wanted, local_files_only=local
+            path, dtype=wanted, local_files_only=local, **placed
         )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -105,7 +109,42 @@ def _load(source: str, device: torch.device, dtype: torch.dtype | None) -> tuple
             "transformers, a model id that is cached or reachable, or 'builtin/blocks': check the "
             "name and the network, or download the model first"
         ) from error
-    return model.to(device), processor
+    return (model if "device_map" in placed else model.to(device)), processor
+
+
+def _moved(vlm: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
+    """A pair's model on another device, in another dtype, if asked for."""
+    if device is None and dtype is None:
+        return vlm
+    if getattr(vlm, "quantization_method", None) or len(getattr(vlm, "hf_device_map", ())) > 1:
+        raise ValueError(
+            "device or dtype is given for a model that is quantised or spread over devices; "
+            "expected neither: it stays where it was loaded"
+        )
+    return vlm.to(device=device, dtype=dtype)
+
+
+def _repeated(counts: Sequence[int], times: int) -> torch.Tensor:
+    """Indices of the images of each query, ``times`` times one after the other."""
+    parts = torch.arange(sum(counts)).split(list(counts))
+    return torch.cat([part.repeat(times) for part in parts])
+
+
+def _all_logits(head: nn.Linear, hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Logits of the whole vocabulary, not rounded to half precision."""
+    if hidden.dtype == dtype:
+        return head(hidden)
+
+    def part(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return hidden.to(dtype) @ weight.to(dtype).T
+
+    # in parts, made again in the backward pass: as a whole the matrix would be there twice
+    parts = [
+        recomputed(part, hidden, weight, use_reentrant=False)
+        for weight in head.weight.split(_VOCABULARY_AT_ONCE)
+    ]
+    logits = torch.cat(parts, dim=-1)
+    return logits if head.bias is None else logits + head.bias.to(dtype)
 
 
 class _Recent:
@@ -136,10 +175,15 @@ class Backbone(nn.Module):
             is one.
         dtype: of the parameters. Default: as a pair's model has them; for loaded models the
             checkpoint's on a GPU and float32 on a CPU.
+        checkpoint: keep only what goes into each layer, and compute its inside again in the
+            backward pass: a fraction of the memory, for one more forward pass.
+        model_kwargs: further arguments of the model's ``from_pretrained``, such as
+            ``quantization_config``, ``device_map``, ``attn_implementation`` or ``revision``.
 
     Raises:
         OSError: the model cannot be loaded.
         TypeError: it is not of a supported family.
+        ValueError: options that do not go together.
     """
 
     def __init__(
@@ -149,16 +193,18 @@ class Backbone(nn.Module):
         pixels: str = "float",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        checkpoint: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(model, (str, os.PathLike)):
-            if device is None:
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            vlm, processor = _load(os.fspath(model), torch.device(device), dtype)
+            vlm, processor = _load(os.fspath(model), device, dtype, model_kwargs or {})
         elif isinstance(model, (tuple, list)) and len(model) == 2:
-            vlm, processor = model
-            if device is not None or dtype is not None:
-                vlm = vlm.to(device=device, dtype=dtype)
+            if model_kwargs:
+                raise ValueError(
+                    "model_kwargs are given for a model that is loaded; expected a name or folder"
+                )
+            vlm, processor = _moved(model[0], device, dtype), model[1]
         else:
             raise TypeError(
                 f"model is a {type(model).__name__}; expected a model id, a folder, "
@@ -166,13 +212,14 @@ class Backbone(nn.Module):
             )
         self.vlm = vlm.requires_grad_(False).eval()
         use_batched_windows(self.vlm)
+        use_matrix_products(self.vlm)
+        self._last_tokens = LastTokens(self.vlm)
+        self.checkpoint = False
+        if checkpoint:
+            self.set_checkpointing(True)
         self.processor = processor
         self.images = processors.from_hf(processor, pixels=pixels)
-        if not isinstance(self.images, Qwen2VLProcessor):
-            raise TypeError(
-                f"model is a {type(self.vlm).__name__}; expected one of the Qwen2-VL or Qwen2.5-VL "
-                "architecture: rewards of other families are not supported yet"
-            )
+        self.family = family_of(self.vlm, processor)
         self._rows = _Recent(_ROWS_KEPT)
         self._layouts = _Recent(_LAYOUTS_KEPT)
 
@@ -184,29 +231,53 @@ class Backbone(nn.Module):
     @property
     def vocabulary(self) -> int:
         """Number of token ids that the model scores."""
-        return int(self.vlm.get_output_embeddings().weight.shape[0])
+        head = self.vlm.get_output_embeddings()
+        return int(getattr(head, "out_features", None) or head.weight.shape[0])
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in eval mode whatever the surrounding module does: a reward has no dropout."""
-        return super().train(False)
+        super().train(False)
+        if self.checkpoint:  # which needs training mode, but of the layers alone
+            checkpoint_layers(self.vlm)
+        return self
 
-    def render(self, text: str, images: int) -> str:
-        """The prompt with its chat markup, image placeholders and generation prompt, as text."""
-        content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
-        content.append({"type": "text", "text": text})
-        return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+    def set_checkpointing(self, on: bool) -> None:
+        """Switch ``checkpoint`` on or off; see there."""
+        checkpoint_layers(self.vlm, on)
+        self.checkpoint = on
+
+    def compile_layers(self, **options: Any) -> None:
+        """Compile every layer of the model in place, by ``torch.compile`` with these options.
+
+        Layers of a kind share what was compiled, so that this takes seconds where the whole model
+        takes minutes; a batch of another shape compiles again, unless ``dynamic=True``.
+        """
+        for layer in layers_of(self.vlm):
+            layer.compile(**options)
+
+    def before_answer(self, text: str) -> str:
+        """What the answer to a question without images follows, markup included."""
+        return self.family.before_answer(text)
 
     def tokenize(self, text: str) -> list[int]:
         """Text, markup included, -> token ids, with nothing added at the ends."""
         return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def describe(self, token: int) -> str:
-        """A token id as text."""
-        return self.processor.tokenizer.decode([token])
+    def describe(self, *tokens: int) -> str:
+        """Token ids as text."""
+        return self.processor.tokenizer.decode(list(tokens))
 
-    def _ask(self, text: str, sizes: tuple[Size, ...]) -> _Row:
+    def lookup(self) -> Lookup:
+        """Finds the tokens of answers where this model would write them."""
+        return Lookup(
+            tokenize=self.tokenize,
+            describe=self.describe,
+            context=self.before_answer("?"),
+            vocabulary=self.vocabulary,
+            markup=self.processor.tokenizer.all_special_tokens,
+        )
+
+    def _ask(self, text: str, sizes: tuple[Size, ...]) -> Row:
         """Layout of one query, from the model's own processor and with blank images."""
         for token in self.processor.tokenizer.all_special_tokens:
             if token in text:
@@ -214,55 +285,10 @@ class Backbone(nn.Module):
                     f"the prompt contains {token!r}, which is markup to this model; expected plain "
                     "text: chat markup and image placeholders are added by themselves"
                 )
-        blank = {size: torch.zeros(3, *size, dtype=torch.uint8) for size in set(sizes)}
-        asked = self.processor(
-            text=[self.render(text, len(sizes))],
-            images=[blank[size] for size in sizes],
-            return_tensors="pt",
-            return_mm_token_type_ids=True,
-        )
-        # Without token types the model silently falls back to one-dimensional positions
-        positions, _ = self.vlm.base_model.get_rope_index(
-            asked["input_ids"],
-            mm_token_type_ids=asked["mm_token_type_ids"],
-            image_grid_thw=asked["image_grid_thw"],
-        )
-        return _Row(
-            asked["input_ids"][0],
-            asked["mm_token_type_ids"][0],
-            positions[:, 0],
-            asked["image_grid_thw"],
-        )
+        return self.family.ask(text, sizes)
 
-    def _row(self, text: str, sizes: tuple[Size, ...]) -> _Row:
+    def _row(self, text: str, sizes: tuple[Size, ...]) -> Row:
         return self._rows.recall((text, sizes), lambda: self._ask(text, sizes))
-
-    def _assemble(self, rows: Sequence[_Row]) -> Layout:
-        """Rows -> a batch, padded on the right.
-
-        Tokens see only what precedes them, so padding behind a query needs no attention mask and
-        cannot change its answer; the answer is read at the query's own last token.
-        """
-        lengths = torch.tensor([len(row.input_ids) for row in rows])
-        width = int(lengths.max())
-
-        def padded(parts: list[torch.Tensor], dim: int, value: int = 0) -> torch.Tensor:
-            return torch.stack(
-                [nn.functional.pad(p, (0, width - p.shape[-1]), value=value) for p in parts], dim
-            ).to(self.device)
-
-        pad_token = self.processor.tokenizer.pad_token_id or 0
-        grids = torch.cat([row.grids for row in rows])
-        return Layout(
-            inputs={
-                "input_ids": padded([row.input_ids for row in rows], 0, pad_token),
-                "mm_token_type_ids": padded([row.token_types for row in rows], 0),
-                "position_ids": padded([row.positions for row in rows], 1),
-                "image_grid_thw": grids.to(self.device),
-            },
-            last=(lengths - 1).to(self.device),
-            grids=grids,
-        )
 
     def layout(self, texts: Sequence[str], sizes: Sequence[Sequence[Size]]) -> Layout:
         """Token layout of a batch of queries; only what was never asked before costs time.
@@ -279,7 +305,31 @@ class Backbone(nn.Module):
         def make() -> Layout:
             # The layout outlives the call, which may run under inference_mode
             with torch.inference_mode(False), torch.no_grad():
-                return self._assemble([self._row(*query) for query in queries])
+                rows = [self._row(*query) for query in queries]
+                return self.family.assemble(rows, [len(s) for _, s in queries], self.device)
+
+        return self._layouts.recall((queries, self.device), make)
+
+    def layout_together(
+        self, texts: Sequence[Sequence[str]], sizes: Sequence[Sequence[Size]]
+    ) -> Layout | None:
+        """Token layout with K questions about each list of images in one sequence.
+
+        Args:
+            texts: B times K questions.
+            sizes: for each B, ``(height, width)`` of its images, in order.
+
+        Returns:
+            The layout, with ``last`` ``(B, K)``; None where this model cannot share sequences,
+            because image tokens look at the question or attention takes no masks.
+        """
+        queries = tuple((tuple(t), tuple(size)) for t, size in zip(texts, sizes, strict=True))
+
+        def make() -> Layout | None:
+            with torch.inference_mode(False), torch.no_grad():
+                rows = [[self._row(text, size) for text in several] for several, size in queries]
+                counts = [len(size) for _, size in queries]
+                return self.family.assemble_together(rows, counts, self.device)
 
         return self._layouts.recall((queries, self.device), make)
 
@@ -287,7 +337,9 @@ class Backbone(nn.Module):
         self,
         images: torch.Tensor | Sequence[torch.Tensor],
         layout: Layout,
-        tokens: Sequence[int],
+        tokens: Sequence[int] | None,
+        *,
+        repeat: int = 1,
     ) -> torch.Tensor:
         """Logits of some tokens as the next one after each query.
 
@@ -295,11 +347,13 @@ class Backbone(nn.Module):
             images: all images of all queries in order, checked: floating ``(N, 3, H, W)`` or a
                 list of ``(3, H, W)``, in [0, 1].
             layout: of these queries and sizes.
-            tokens: K token ids.
+            tokens: T token ids; None for all that there are.
+            repeat: how many queries of the layout, one after the other, share the images of one;
+                what does not depend on the question is then computed once.
 
         Returns:
-            ``(B, K)`` float32 (float64 for a float64 model) on the model's device; differentiable
-            to the images.
+            ``(B, T)`` float32 (float64 for a float64 model) on the model's device, or
+            ``(B, K, T)`` for K questions in a sequence; differentiable to the images.
         """
         if isinstance(images, torch.Tensor):
             images = images.to(self.device)
@@ -307,29 +361,112 @@ class Backbone(nn.Module):
             images = [image.to(self.device) for image in images]
         # An autocast of the surrounding loop, fp16 above all, would overflow inside these models
         with torch.autocast(self.device.type, enabled=False):
-            pixels = self.images.process(images)
-            if not torch.equal(pixels.pop("image_grid_thw"), layout.grids):
-                raise RuntimeError(
-                    "image grids differ from those of the model's own processor; expected equal "
-                    "ones: was its configuration changed after loading? build the reward anew"
-                )
-            hidden = self.vlm.base_model(
-                **layout.inputs, **pixels, use_cache=False
-            ).last_hidden_state
-            rows = torch.arange(len(layout.last), device=hidden.device)
-            return self._score(hidden[rows, layout.last], tokens)
+            inputs = {**layout.inputs, **self._image_inputs(images, layout, repeat)}
+            rows = torch.arange(len(layout.last), device=layout.last.device)
+            rows = rows.view(-1, *[1] * (layout.last.ndim - 1))
+            # Layers that are computed again in the backward pass have to find the same there
+            with nullcontext() if self.checkpoint else self._last_tokens.at(rows, layout.last):
+                hidden = self.vlm.base_model(**inputs, use_cache=False).last_hidden_state
+            # a model that is spread over devices ends on another one than it begins
+            rows, last = (index.to(hidden.device) for index in (rows, layout.last))
+            return self._score(hidden[rows, last], tokens).to(self.device)
 
-    def _score(self, hidden: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    def logits_together(
+        self,
+        images: torch.Tensor | Sequence[torch.Tensor],
+        texts: Sequence[Sequence[str]],
+        sizes: Sequence[Sequence[Size]],
+        tokens: Sequence[int],
+    ) -> torch.Tensor:
+        """K questions about each of B lists of images, computing what they share once.
+
+        Args:
+            images: as ``answer_logits`` takes them.
+            texts: B times K questions.
+            sizes: for each B, ``(height, width)`` of its images, in order.
+            tokens: T token ids.
+
+        Returns:
+            ``(B, K, T)``; otherwise as ``answer_logits``.
+        """
+        several = len(texts[0])
+        layout = self.layout_together(texts, sizes) if several > 1 else None
+        if layout is not None:
+            return self.answer_logits(images, layout, tokens)
+        each = [text for row in texts for text in row]
+        layout = self.layout(each, [size for size in sizes for _ in range(several)])
+        logits = self.answer_logits(images, layout, tokens, repeat=several)
+        return logits.unflatten(0, (-1, several))
+
+    def log_probabilities(
+        self,
+        images: torch.Tensor | Sequence[torch.Tensor],
+        texts: Sequence[str],
+        sizes: Sequence[Sequence[Size]],
+        answers: Sequence[Sequence[int]],
+    ) -> torch.Tensor:
+        """Log-probability of answers of one or several tokens, the sum over their tokens.
+
+        Args:
+            images: as ``answer_logits`` takes them.
+            texts: B questions.
+            sizes: for each question, ``(height, width)`` of its images, in order.
+            answers: token ids of K answers, of which none begins with another one.
+
+        Returns:
+            ``(B, K)``; otherwise as ``answer_logits``.
+        """
+        queries = tuple((text, tuple(size)) for text, size in zip(texts, sizes, strict=True))
+        answers = tuple(map(tuple, answers))
+
+        def make() -> Continued:
+            with torch.inference_mode(False), torch.no_grad():
+                rows = [self._row(*query) for query in queries]
+                counts = [len(size) for _, size in queries]
+                return lay_out(self.family, rows, answers, counts, self.device)
+
+        asked = self._layouts.recall((queries, answers, self.device), make)
+        logits = self.answer_logits(images, asked.layout, None, repeat=asked.repeat)
+        return asked.log_probabilities(logits)
+
+    def _image_inputs(self, images: Any, layout: Layout, repeat: int) -> dict[str, Any]:
+        if repeat == 1:
+            pixels = self.images.process(self._nested(images, layout.counts))
+            return self.family.image_inputs(pixels, layout)
+        index = _repeated(layout.counts[::repeat], repeat)
+        if not self.family.features:
+            tensor = isinstance(images, torch.Tensor)
+            again = images[index.to(images.device)] if tensor else [images[i] for i in index]
+            return self._image_inputs(again, layout, 1)
+        once = replace(layout, counts=layout.counts[::repeat])
+        pixels = self.images.process(self._nested(images, once.counts))
+        inputs = self.family.image_inputs(pixels, once)
+        return self.family.repeated(inputs, index.to(self.device))
+
+    def _nested(self, images: Any, counts: Sequence[int]) -> Any:
+        """Images in a row, query by query where the image processor wants to know."""
+        if not self.images.nested:
+            return images
+        if isinstance(images, torch.Tensor) and min(counts) == max(counts):
+            return images.view(-1, counts[0], *images.shape[1:])
+        flat = iter(images)
+        return [[next(flat) for _ in range(count)] for count in counts]
+
+    def _score(self, hidden: torch.Tensor, tokens: Sequence[int] | None) -> torch.Tensor:
         """Only the rows of the output matrix that count, in at least float32."""
         head = self.vlm.get_output_embeddings()
         wanted = torch.promote_types(hidden.dtype, torch.float32)
-        if type(head) is nn.Linear:
+        # A quantised or adapted head has no rows to take out, one that is on disk not yet
+        if type(head) is not nn.Linear or head.weight.is_meta:
+            logits = head(hidden).to(wanted)
+            logits = logits if tokens is None else logits[..., list(tokens)]
+        elif tokens is None:
+            logits = _all_logits(head, hidden.to(head.weight.device), wanted)
+        else:
             # One by one, because a list of indices would have to be copied to a GPU every time
             matrix = torch.stack([head.weight[token] for token in tokens]).to(wanted)
-            logits = hidden.to(wanted) @ matrix.T
+            logits = hidden.to(matrix) @ matrix.T
             if head.bias is not None:
                 logits = logits + torch.stack([head.bias[token] for token in tokens]).to(wanted)
-        else:  # quantised or adapted: its rows cannot be taken out
-            logits = head(hidden)[:, list(tokens)].to(wanted)
         cap = getattr(self.vlm.config.get_text_config(), "final_logit_softcapping", None)
         return cap * torch.tanh(logits / cap) if cap else logits

@@ -15,6 +15,7 @@ __all__ = [
     "flatten_views",
     "gray_to_rgb",
     "rgba_to_rgb",
+    "sizes_of",
 ]
 
 SLACK = 1 / 128
@@ -178,6 +179,16 @@ def flatten_views(
         counts.append(len(views))
     check_images(flat, values=values)
     return flat, counts
+
+
+def sizes_of(
+    images: torch.Tensor | Sequence[torch.Tensor], counts: Sequence[int]
+) -> list[list[tuple[int, int]]]:
+    """Height and width of every image, query by query; arguments as ``flatten_views`` returns."""
+    if isinstance(images, torch.Tensor):
+        return [[(images.shape[-2], images.shape[-1])] * count for count in counts]
+    sizes = iter([(image.shape[-2], image.shape[-1]) for image in images])
+    return [[next(sizes) for _ in range(count)] for count in counts]
 
 
 def gray_to_rgb(images: torch.Tensor) -> torch.Tensor:

@@ -3,48 +3,61 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from vlmreward.answers import Answer, Answers, log_odds, resolve_answers
-from vlmreward.backbone import Backbone, Size
-from vlmreward.pixels import flatten_views
-from vlmreward.templates import NAMED_PROMPTS, PromptTemplate
+from vlmreward.answers import Answer, Answers, Ids, log_odds, resolve_answers
+from vlmreward.backbone import Backbone
+from vlmreward.prompted import PromptedReward
+from vlmreward.templates import PromptTemplate
 
 __all__ = ["YesNoReward"]
 
 
-class YesNoReward(nn.Module):
+class YesNoReward(PromptedReward):
     """Log-odds of "Yes" that a vision-language model gives to a question about images.
 
     Implements Eq. 5 of VLM3D, ``z_yes - z_no``, with gradients that reach the pixels.
 
     Args:
-        model: hub id, local folder, ``"builtin/blocks"``, or a ``(model, processor)`` pair of
-            transformers objects. Supported: Qwen2-VL and Qwen2.5-VL. Its parameters are frozen
-            and it is put into eval mode, for good.
+        model: hub id, local folder, ``"builtin/blocks"``, a ``(model, processor)`` pair of
+            transformers objects, or the ``Backbone`` of another reward. Its parameters are frozen
+            and it is put into eval mode, for good. See the table of families in the documentation.
         prompt: the question, with named fields: a ``PromptTemplate``, a text such as
             ``"Is there {text}? Answer Yes or No."``, or a name in ``NAMED_PROMPTS``.
-        answers: what counts for and against: each a text, a token id, or a list of variants whose
-            probabilities are added.
+        answers: what counts for and against: each a text, a token id, ``Variants`` of a word, or a
+            list of these, whose probabilities are added. A text is looked up behind the prompt,
+            where a word follows a colon with a space. Of a text of several tokens the probabilities
+            are multiplied (their logarithms added), which needs the whole output layer.
         pixels: ``"float"``, ``"clamp"`` or ``"uint8"``; see ``vlmreward.processors.PIXELS``.
         device: where the model runs; default: the GPU if there is one, or where a pair's model is.
         dtype: of its parameters; default: the checkpoint's on a GPU, float32 on a CPU, or as a
             pair's model has them.
+        checkpoint: keep only what goes into each of the model's layers, and compute its inside
+            again in the backward pass: a fraction of the memory, for one more forward pass.
+        model_kwargs: further arguments of the model's ``from_pretrained``, such as
+            ``quantization_config``, ``device_map``, ``attn_implementation`` or ``revision``. A
+            model that is quantised or spread over devices stays where it is loaded.
+        per_view: None puts all views of a query into one question; "mean" and "sum" ask about each
+            view by itself and take the mean or the sum of the log-odds. For models that were not
+            trained with several images, and for IDEFICS-1, whose question looks directly at the
+            last image alone.
         validate: look at every image's values (range, NaN): one pass over the pixels, and one
             synchronisation on a GPU. Shapes and dtypes are checked in any case.
+        name: what the reward is called where there are several; default: its prompt.
 
     Attributes:
-        answers: the token ids that were taken, and how the tokenizer writes them.
+        answers: the token ids that were taken, and how the tokenizer writes them. How much of the
+            probability lies on them depends on the images: see ``answer_mass``.
         prompt: the template.
 
     Raises:
         OSError: the model cannot be loaded.
         TypeError: the model's image processor is not supported.
-        ValueError: malformed prompt, or an answer that is not a single token after it.
+        ValueError: malformed prompt, answers that cannot be looked up behind it or do not exclude
+            each other, or options of the model for a ``Backbone``, which has its own.
 
     Example:
         ``reward = YesNoReward("Qwen/Qwen2.5-VL-7B-Instruct")``, then
@@ -52,32 +65,36 @@ class YesNoReward(nn.Module):
     """
 
     answers: Answers
+    backbone: Backbone
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | tuple[Any, Any],
+        model: str | os.PathLike[str] | tuple[Any, Any] | Backbone,
         *,
         prompt: str | PromptTemplate = "yes-no",
         answers: tuple[Answer, Answer] = ("Yes", "No"),
         pixels: str = "float",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        checkpoint: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+        per_view: str | None = None,
         validate: bool = True,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
-        if isinstance(prompt, str):
-            named = prompt in NAMED_PROMPTS
-            prompt = PromptTemplate.named(prompt) if named else PromptTemplate(prompt)
-        self.prompt = prompt
-        self.validate = validate
-        self.backbone = Backbone(model, pixels=pixels, device=device, dtype=dtype)
-        self.answers = resolve_answers(
-            answers,
-            tokenize=self.backbone.tokenize,
-            describe=self.backbone.describe,
-            context=self.backbone.render("?", images=0),
-            vocabulary=self.backbone.vocabulary,
+        super().__init__(
+            model,
+            prompt=prompt,
+            pixels=pixels,
+            device=device,
+            dtype=dtype,
+            checkpoint=checkpoint,
+            model_kwargs=model_kwargs,
+            per_view=per_view,
+            validate=validate,
+            name=name,
         )
+        self.answers = resolve_answers(answers, self.backbone.lookup())
 
     def forward(
         self,
@@ -105,13 +122,37 @@ class YesNoReward(nn.Module):
             ValueError: images outside the contract (see ``vlmreward.pixels``), a field missing or
                 unknown, or a number of texts that is not B.
         """
-        flat, counts = flatten_views(images, values=self.validate)
-        if text is not None:
-            fields = {"text": text, **fields}
-        questions = self._questions(fields, len(counts))
-        layout = self.backbone.layout(questions, _sizes(flat, counts))
-        logits = self.backbone.answer_logits(flat, layout, self.answers.ids)
-        return log_odds(logits, len(self.answers.positive)).to(flat[0].device)
+        return super().forward(images, text, **fields)
+
+    def ask(
+        self,
+        prompt: str | PromptTemplate,
+        *,
+        answers: tuple[Answer, Answer] = ("Yes", "No"),
+        name: str | None = None,
+    ) -> YesNoReward:
+        """Another question to the same model; arguments as in the constructor.
+
+        Rewards of one model can be asked together, for little more than the price of one: see
+        ``Checklist``, and ``content + 0.5 * geometry``.
+        """
+        return YesNoReward(
+            self.backbone,
+            prompt=prompt,
+            answers=answers,
+            per_view=self.per_view,
+            validate=self.validate,
+            name=name,
+        )
+
+    @property
+    def sequences(self) -> tuple[Ids, ...]:
+        """The variants of both answers, as tokens, the positive ones first."""
+        return self.answers.sequences
+
+    def value(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores ``(..., S)`` of the answers -> reward ``(...)``; differentiable."""
+        return log_odds(scores, len(self.answers.positive))
 
     def probability(
         self,
@@ -131,36 +172,3 @@ class YesNoReward(nn.Module):
             reward instead.
         """
         return self(images, text, **fields).sigmoid()
-
-    def _questions(self, fields: dict[str, Any], batch: int) -> list[str]:
-        self.prompt.check_fields(fields)
-        columns: dict[str, list[str]] = {}
-        for name, value in fields.items():
-            if isinstance(value, str):
-                columns[name] = [value] * batch
-            elif isinstance(value, (list, tuple)):
-                if len(value) != batch:
-                    raise ValueError(
-                        f"{name} has {len(value)} items for {batch} queries; expected one str for "
-                        f"all or a list of {batch}: (B, V, 3, H, W) is B queries of V views"
-                    )
-                columns[name] = list(value)
-            else:
-                raise TypeError(
-                    f"{name} is a {type(value).__name__}; expected a str or a list of {batch} str"
-                )
-        return [
-            self.prompt.format(**{name: values[i] for name, values in columns.items()})
-            for i in range(batch)
-        ]
-
-
-def _sizes(
-    images: torch.Tensor | Sequence[torch.Tensor], counts: Sequence[int]
-) -> list[list[Size]]:
-    """Height and width of every image, query by query."""
-    if isinstance(images, torch.Tensor):
-        return [[(images.shape[-2], images.shape[-1])] * count for count in counts]
-    sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-    starts = [sum(counts[:i]) for i in range(len(counts))]
-    return [sizes[start : start + count] for start, count in zip(starts, counts)]

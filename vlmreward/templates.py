@@ -9,6 +9,10 @@ __all__ = ["NAMED_PROMPTS", "PromptTemplate"]
 
 NAMED_PROMPTS: dict[str, str] = {
     "yes-no": "Does this image show {text}? Answer Yes or No.",
+    "one-to-five": (
+        "How well does this image show {text}? Answer with a number from 1 (not at all) to 5 "
+        "(perfectly)."
+    ),
     # VLM3D (Text-to-3D Generation with VLM rewards), Appendix B, "Example Prompt A"
     "paper/A": (
         "Carefully evaluate the provided images, which show multiple views of a single 3D object. "
@@ -37,11 +41,30 @@ NAMED_PROMPTS: dict[str, str] = {
         "polygonal facets when considering the object from these different perspectives.\n"
         "Strictly respond with only 'Yes' or 'No'."
     ),
+    "paper/content": (
+        "Carefully evaluate the provided images, which show multiple views of a single 3D object. "
+        "Does the underlying 3D object, considering all views together, meet the following "
+        "criterion?\n"
+        "Content Match: The object corresponds to the description: {text}.\n"
+        "Strictly respond with only 'Yes' or 'No'."
+    ),
+    "paper/geometry": (
+        "Carefully evaluate the provided images, which show multiple views of a single 3D object. "
+        "Does the underlying 3D object, considering all views together, meet the following "
+        "criterion?\n"
+        "Geometric Quality: Based on all views combined, the object appears geometrically sound "
+        "and consistent. There are no visible signs of major flaws such as multiple faces on one "
+        "part (Janus-faced issue), broken surfaces, intersecting geometry, or highly unrealistic "
+        "polygonal facets when considering the object from these different perspectives.\n"
+        "Strictly respond with only 'Yes' or 'No'."
+    ),
 }
 """Prompts by name, as texts with a ``{text}`` field.
 
 ``"paper/A"``, ``"paper/B"`` and ``"paper/selected"`` are the prompts of the VLM3D paper (Section
-4.2 and Appendix B), with straight quotation marks.
+4.2 and Appendix B), with straight quotation marks. ``"paper/content"`` and ``"paper/geometry"`` are
+the criteria of the selected one as a question each, in its words, which the paper leaves to later
+work; the second has no field.
 """
 
 

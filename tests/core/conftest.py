@@ -1,6 +1,8 @@
+import functools
 import os
 
 import pytest
+import tiny_models
 import tiny_qwen
 import torch
 from hypothesis import settings
@@ -32,6 +34,26 @@ def folder(family, pair, tmp_path_factory):
     model.save_pretrained(path)
     processor.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def family_pair():
+    """Family -> its tiny (model, processor) pair; shared, so a test that changes it copies."""
+    return functools.cache(tiny_models.build)
+
+
+@pytest.fixture(scope="session")
+def family_folder(family_pair, tmp_path_factory):
+    """Family -> a folder with the same, as transformers saves models."""
+
+    @functools.cache
+    def saved(family):
+        path = tmp_path_factory.mktemp(family)
+        for part in family_pair(family):
+            part.save_pretrained(path)
+        return path
+
+    return saved
 
 
 @pytest.fixture

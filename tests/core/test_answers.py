@@ -2,20 +2,21 @@ import pytest
 import tiny_qwen
 import torch
 
-from vlmreward.answers import log_odds, resolve_answers
+from vlmreward.answers import Lookup, Variants, log_odds, resolve_answers
 
 TOKENIZER = tiny_qwen.tokenizer()
 CONTEXT = "<|im_start|>assistant\n"
 
 
 def resolve(answers, context=CONTEXT):
-    return resolve_answers(
-        answers,
+    lookup = Lookup(
         tokenize=lambda text: TOKENIZER(text, add_special_tokens=False)["input_ids"],
-        describe=lambda i: TOKENIZER.decode([i]),
+        describe=lambda *ids: TOKENIZER.decode(ids),
         context=context,
         vocabulary=len(TOKENIZER),
+        markup=TOKENIZER.all_special_tokens,
     )
+    return resolve_answers(answers, lookup)
 
 
 def ids(*texts):
@@ -42,8 +43,9 @@ def test_variants_and_ids():
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        (("Absolutely", "No"), r"'Absolutely' is \d+ tokens .*expected exactly one: choose"),
-        (("", "No"), "'' is 0 tokens"),
+        (("", "No"), "'' is empty; expected a word"),
+        ((Variants("Absolutely"), "No"), "no spelling of 'Absolutely' is a single token"),
+        (("Absolutely", "Absolutely not"), "'Absolutely not' begins with the answer 'Absolutely'"),
         (("Yes", "Yes"), "share the token 'Yes'.*different"),
         ((["Yes", "No"], ["no", "No"]), "share the token 'No'"),
         ("Yes", "expected a pair"),
@@ -59,8 +61,34 @@ def test_bad_answers(answers, message):
 
 
 def test_an_answer_that_merges_with_what_precedes_it_is_refused():
-    with pytest.raises(ValueError, match="expected exactly one"):
-        resolve(("es", "No"), context="Answer: Y")
+    with pytest.raises(ValueError, match="merges with the end of the prompt"):
+        resolve(("Yes", "No"), context="Answer: ")
+
+
+def test_a_word_follows_a_colon_with_a_space():
+    found = resolve(("Yes", "No"), context="Assistant:")
+    assert found.positive_tokens == (" Yes",)
+    assert resolve((" Yes", " No"), context="Assistant:") == found
+    assert resolve(("Yes", "No"), context="Assistant:<|im_end|>").positive_tokens == ("Yes",)
+    # where the tokenizer has no such token, the one that it has
+    assert resolve(("YES", "yes"), context="Assistant:").negative_tokens == (" yes",)
+
+
+def test_several_tokens():
+    found = resolve(("Absolutely", "No"))
+    assert found.positive == (tuple(TOKENIZER("Absolutely")["input_ids"]),)
+    assert found.negative == ids("No")
+    assert found.positive_tokens == ("Absolutely",)
+    assert found.ids is None
+    assert found.sequences == (found.positive[0], ids("No"))
+
+
+def test_variants_of_a_word():
+    found = resolve((Variants("yes"), [Variants("No"), "Never"]))
+    assert set(found.positive_tokens) == {"yes", " yes", "Yes", " Yes"}
+    assert {"No", " No", "no", " no"} <= set(found.negative_tokens)
+    assert found.negative_tokens[-1] == "Never"
+    assert all(isinstance(i, int) for i in found.positive)
 
 
 def test_log_odds():

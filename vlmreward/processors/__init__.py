@@ -16,7 +16,7 @@ from vlmreward.processors.qwen2_vl import Qwen2VLProcessor
 from vlmreward.processors.qwen_video import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 from vlmreward.processors.siglip2 import Siglip2Processor
 
-__all__ = ["FAMILIES", "GRADIENTS", "PIXELS", "ImageProcessor", "from_hf"]
+__all__ = ["FAMILIES", "GRADIENTS", "PIXELS", "FallbackProcessor", "ImageProcessor", "from_hf"]
 
 FAMILIES: tuple[type[ImageProcessor], ...] = (
     CLIPProcessor,

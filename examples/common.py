@@ -1,0 +1,176 @@
+"""What the examples share: options, the pictures of the built-in world, and figures."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from vlmreward import YesNoReward
+from vlmreward_3d.blocks.dataset import sample_cameras
+from vlmreward_3d.blocks.raycast import raycast
+from vlmreward_3d.blocks.scenes import COLORS, SHAPES, Scene, Thing, place
+
+BUILTIN = "builtin/blocks"
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"received {text!r}; expected a whole number >= 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"received {text!r}; expected a whole number >= 0")
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"received {text!r}; expected a number above 0")
+    return value
+
+
+def not_negative(text: str) -> float:
+    return 0.0 if text.strip("0.") == "" and "0" in text else above_zero(text)
+
+
+def slug(text: str) -> str:
+    """The text as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "text"
+
+
+def command_line(description: str, out: str) -> argparse.ArgumentParser:
+    """A parser with the options that all examples have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--model", default=BUILTIN, help=f"hub id or folder of a VLM; default: {BUILTIN}"
+    )
+    default = Path("outputs") / out
+    parser.add_argument(
+        "--out", type=Path, default=default, metavar="DIR", help=f"default: {default}"
+    )
+    parser.add_argument("--seed", type=natural, default=0, help="default: 0")
+    parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
+    return parser
+
+
+def load_reward(model: str, device: str) -> YesNoReward:
+    """The reward of a VLM; whatever is wrong with the name is an OSError."""
+    try:
+        return YesNoReward(model, device=device)
+    except TypeError as error:
+        raise OSError(f"cannot use {model!r}: {error}") from error
+
+
+def run(main: Callable[[argparse.Namespace], Sequence[Path]], options: argparse.Namespace) -> int:
+    """Make the folder, do the work and name its files; a mistake of the user is one line."""
+    try:
+        if options.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"received --device {options.device}, but torch sees no GPU")
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot write to {options.out} ({error.strerror}); pass --out") from None
+        files = main(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    print("\n".join(map(str, files)))
+    return 0
+
+
+def color_and_shape(text: str) -> tuple[str, str]:
+    """Of a text such as "a red cube", in the words of the built-in world."""
+    words = text.split()[-2:]
+    if len(words) < 2 or words[0] not in COLORS or words[1] not in SHAPES:
+        raise ValueError(
+            f"the built-in world has no {text!r}; expected a colour and a shape, such as "
+            f"'a red cube': colours are {', '.join(COLORS)}, shapes {', '.join(SHAPES)}"
+        )
+    return words[0], words[1]
+
+
+def blocks_picture(text: str, *, seed: int = 0, size: int = 64) -> Tensor:
+    """A picture (3, size, size) in [0, 1] of the built-in world: one object on light gray.
+
+    Args:
+        text: such as "a red cube".
+        seed: of the direction it is seen from.
+        size: in pixels.
+    """
+    color, shape = color_and_shape(text)
+    rng = np.random.default_rng(seed)
+    thing = Thing(shape, color, 0.6, float(rng.uniform(0, 6.28)))
+    camera = sample_cameras(torch.Generator().manual_seed(seed), 1)[:1]
+    rgba = raycast(Scene(place([thing], None, rng)), camera, size).rgba[0]
+    return (rgba[..., :3] + 0.85 * (1 - rgba[..., 3:])).movedim(-1, 0).clamp(0, 1)
+
+
+def save_pictures(
+    path: Path, rows: Mapping[str, Sequence[Tensor]], titles: Sequence[str] = ()
+) -> Path:
+    """A sheet of pictures, a named row each.
+
+    Args:
+        path: PNG file to write.
+        rows: pictures (3, H, W) or (V, 3, H, W) in [0, 1], whose views are put in a square.
+        titles: of the columns.
+    """
+    columns = max(len(pictures) for pictures in rows.values())
+    size = (1.6 * columns + 1.4, 1.75 * len(rows))
+    figure = Figure(size, dpi=100, layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, pictures) in zip(axes, rows.items()):
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        for axis, picture in zip(line, pictures):
+            picture = picture.detach().float().cpu()
+            if picture.ndim == 4:
+                picture = make_grid(picture, nrow=math.ceil(len(picture) ** 0.5), padding=0)
+            axis.imshow(picture.movedim(0, -1).clamp(0, 1).numpy(), interpolation="nearest")
+        for axis in line:
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=8)
+    figure.savefig(path)
+    return path
+
+
+def save_curves(
+    path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+) -> Path:
+    """Curves over the steps, a panel each.
+
+    Args:
+        path: PNG file to write.
+        panels: by title, and there by name: points (step, value).
+    """
+    figure = Figure((4.2 * len(panels), 3.0), dpi=100, layout="constrained")
+    for axis, (title, curves) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items()
+    ):
+        for name, values in curves.items():
+            axis.plot(*zip(*values), label=name)
+        axis.set(title=title, xlabel="step")
+        axis.legend(fontsize=8)
+    figure.savefig(path)
+    return path

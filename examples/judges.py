@@ -1,0 +1,78 @@
+"""A judge of the built-in world's pictures that no example optimises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import common
+import torch
+from torch import Tensor, nn
+
+from vlmreward_3d.blocks.scenes import COLORS, SHAPES
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.diffusion.pixel import PixelMultiView
+from vlmreward_3d.diffusion.view_attention import merge_views
+
+
+class DenoiserJudge(nn.Module):
+    """The built-in denoiser as a classifier of single pictures (Li et al., 2023).
+
+    It was trained to make pictures and never to answer questions; with the built-in VLM it shares
+    the world. The more a text helps it to tell noise from picture, the better the text fits.
+
+    Args:
+        draws: noises a picture, at timesteps spread over a fifth to three fifths of the schedule;
+            the same in every call.
+        device: where it runs.
+    """
+
+    def __init__(self, draws: int = 4, device: str = "cpu") -> None:
+        super().__init__()
+        self.denoiser = PixelMultiView.from_pretrained(common.BUILTIN).to(device)
+        merge_views(self.denoiser.unet, 1)  # a picture has one view
+        self.cameras = Cameras.turntable(draws, elevation=20.0).condition().to(device)
+        last = len(self.denoiser.alphas_cumprod)
+        self.times = (last * torch.linspace(0.2, 0.6, draws, device=device)).long()
+        side = self.denoiser.resolution
+        noise = torch.randn(draws, 3, side, side, generator=torch.Generator().manual_seed(0))
+        self.noise = noise.to(device)
+
+    @torch.no_grad()
+    def errors(self, image: Tensor, texts: Sequence[str]) -> Tensor:
+        """Mean squared error of the noise in a picture (3, H, W), given each of n texts: (n,)."""
+        draws, n = len(self.times), len(texts)
+        alpha = self.denoiser.alphas_cumprod[self.times][:, None, None, None]
+        clean = self.denoiser.to_latents(image[None])
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * self.noise
+        text = self.denoiser.encode_text(list(texts))
+        found = self.denoiser.predict_noise(
+            noisy.repeat(n, 1, 1, 1),
+            self.times.repeat(n),
+            text.repeat_interleave(draws, dim=0),
+            self.cameras.repeat(n, 1),
+        )
+        return (found.unflatten(0, (n, draws)) - self.noise).square().mean((1, 2, 3, 4))
+
+    def forward(self, images: Tensor, text: str | Sequence[str]) -> Tensor:
+        """How much better the text fits than those with another colour or another shape.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            text: one, or B, such as "a red cube".
+
+        Returns:
+            (B,): standard scores among the errors of the other texts; positive if it fits better
+            than they do on average. Not differentiable.
+
+        Raises:
+            ValueError: a text of another form.
+        """
+        texts = [text] * len(images) if isinstance(text, str) else text
+        return torch.stack([self._score(image, text) for image, text in zip(images, texts)])
+
+    def _score(self, image: Tensor, text: str) -> Tensor:
+        color, shape = common.color_and_shape(text)
+        others = [(c, shape) for c in COLORS if c != color]
+        others += [(color, s) for s in SHAPES if s != shape]
+        own, *rest = self.errors(image, [text, *(f"a {c} {s}" for c, s in others)])
+        return (torch.stack(rest).mean() - own) / torch.stack(rest).std()

@@ -1,0 +1,78 @@
+"""How well texts fit image files, as a table, scores.csv and scores.json:
+
+    python examples/score_images.py FILE_OR_FOLDER ... --text "a red cube" --text "a blue sphere"
+
+Without files: three pictures of the built-in world, which are drawn into the folder first. To score
+files without writing a script there is ``vlmreward score``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+
+import common
+import torch
+from torchvision.utils import save_image
+from tqdm import tqdm
+
+from vlmreward.files import find_images, load_image
+
+TEXTS = ("a red cube", "a blue sphere", "a green mug")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = common.command_line("Score images for texts.", "score_images")
+    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders")
+    parser.add_argument("--text", action="append", help="may be repeated; needed with PATH")
+    parser.add_argument("--batch", type=common.positive, default=8, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    if options.paths and not options.text:
+        parser.error("expected a --text to score the images for")
+    options.text = options.text or list(TEXTS)
+    return options
+
+
+def draw(folder: Path) -> list[Path]:
+    """A picture for each of the default texts."""
+    files = [folder / f"{common.slug(text)}.png" for text in TEXTS]
+    for text, file in zip(TEXTS, files):
+        save_image(common.blocks_picture(text), file)
+    return files
+
+
+@torch.no_grad()
+def work(options: argparse.Namespace) -> list[Path]:
+    files = find_images(options.paths) or draw(options.out)
+    reward = common.load_reward(options.model, options.device)
+    queries = [(file, text) for file in files for text in options.text]
+    rows = []
+    starts = range(0, len(queries), options.batch)
+    for start in tqdm(starts, desc="score", unit="batch"):
+        part = queries[start : start + options.batch]
+        images = [load_image(file).image for file, _ in part]  # of different sizes
+        scores = reward(images, text=[text for _, text in part])
+        for (file, text), score, p in zip(part, scores.tolist(), scores.sigmoid().tolist()):
+            rows.append({"image": str(file), "text": text, "reward": score, "p_yes": p})
+
+    width = max(len(row["image"]) for row in rows)
+    for row in rows:
+        print(f"{row['image']:{width}}  {row['reward']:7.2f}  {row['p_yes']:6.1%}  {row['text']}")
+    as_csv, as_json = options.out / "scores.csv", options.out / "scores.json"
+    with as_csv.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    as_json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return [as_csv, as_json]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return common.run(work, parse(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Gradient checkpointing for frozen models in eval mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+__all__ = ["checkpoint_layers", "layers_of"]
+
+
+def layers_of(model: Any) -> list[GradientCheckpointingLayer]:
+    """The blocks of a transformers model that repeat, of its vision towers too."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def checkpoint_layers(model: Any, on: bool = True) -> None:
+    """Keep only what goes into each layer, and compute its inside again in the backward pass.
+
+    transformers does so in training mode only. A reward has no use for that mode, so it is set on
+    the layers themselves, where it means nothing else, and not on what is in them (dropout).
+    Undone by ``model.eval()``: call it again after that.
+
+    Args:
+        model: a transformers model in eval mode; changed in place.
+        on: False to keep everything again.
+
+    Raises:
+        ValueError: the model has no layers that can be checkpointed.
+    """
+    layers = layers_of(model)
+    if on and not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no layers that can be checkpointed; expected those of "
+            "transformers: leave out checkpoint=True"
+        )
+    if on:
+        # without dropout there are no random numbers to repeat, and reading their state waits
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        model.activation_checkpointing_enable(options)
+    elif layers:
+        model.activation_checkpointing_disable()
+    for layer in layers:
+        layer.training = on

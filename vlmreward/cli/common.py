@@ -1,0 +1,170 @@
+"""What the commands share: options of the model, and how mistakes are reported."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmreward.reward import YesNoReward
+
+__all__ = [
+    "BAD_USAGE",
+    "DONE",
+    "PARTLY",
+    "UsageError",
+    "add_model_options",
+    "command",
+    "load_reward",
+    "texts_for",
+    "usage_errors",
+    "writable",
+    "write",
+]
+
+DONE, PARTLY, BAD_USAGE = 0, 1, 2
+"""Exit codes."""
+
+
+class UsageError(Exception):
+    """Something that was asked for cannot be done; the message says what to do."""
+
+
+def command(
+    commands: Any, name: str, *, short: str, about: str, more: str
+) -> argparse.ArgumentParser:
+    """A parser for one command, whose help keeps its line breaks."""
+    return commands.add_parser(
+        name,
+        help=short,
+        description=about,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, pixels: str, model: bool = True) -> None:
+    """Which model, asked how, and where it runs."""
+    if model:
+        parser.add_argument(
+            "--model",
+            default="builtin/blocks",
+            help="hub id or local folder; default: builtin/blocks, which knows nothing but "
+            "coloured blocks",
+        )
+    parser.add_argument(
+        "--prompt",
+        default="yes-no",
+        metavar="NAME_OR_TEMPLATE",
+        help='a question with {text} in it, or a name: "yes-no" (default), "paper/selected", '
+        '"paper/A", "paper/B"',
+    )
+    parser.add_argument(
+        "--answers",
+        nargs=2,
+        default=("Yes", "No"),
+        metavar=("FOR", "AGAINST"),
+        help="the two words that are compared; default: Yes No",
+    )
+    parser.add_argument(
+        "--pixels",
+        choices=("float", "clamp", "uint8"),
+        default=pixels,
+        help="how far to follow the 8-bit path of image files: float, not at all; uint8, as the "
+        f"model's own processor does; default: {pixels}",
+    )
+    parser.add_argument("--device", help='"cpu", "cuda", ...; default: the GPU if there is one')
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "float64"),
+        help="default: float32 on a CPU, the checkpoint's on a GPU",
+    )
+
+
+@contextmanager
+def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds, whose messages are written for the user, as such."""
+    try:
+        yield
+    except kinds as error:
+        raise UsageError(str(error)) from error
+
+
+def load_reward(options: argparse.Namespace) -> YesNoReward:
+    """The reward that the options describe.
+
+    Raises:
+        UsageError: it cannot be loaded, or the prompt or the answers do not fit.
+    """
+    import torch
+
+    from vlmreward.reward import YesNoReward
+
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    # RuntimeError: a device that is not there
+    with usage_errors(OSError, TypeError, ValueError, RuntimeError):
+        return YesNoReward(
+            options.model,
+            prompt=options.prompt,
+            answers=tuple(options.answers),
+            pixels=options.pixels,
+            device=options.device,
+            dtype=dtype,
+        )
+
+
+def texts_for(prompt: str, given: list[str]) -> list[str | None]:
+    """The texts to ask about, ``[None]`` for a prompt without a field.
+
+    Raises:
+        UsageError: texts and prompt do not fit each other.
+    """
+    from vlmreward.templates import NAMED_PROMPTS, PromptTemplate
+
+    with usage_errors(ValueError):
+        fields = PromptTemplate(NAMED_PROMPTS.get(prompt, prompt)).fields
+    if not all(text.strip() for text in given):
+        raise UsageError("--text is empty; expected what to ask about")
+    if set(fields) - {"text"}:
+        raise UsageError(f"--prompt has the fields {', '.join(fields)}; expected {{text}} only")
+    if fields and not given:
+        raise UsageError('--text is missing; expected what to ask about, e.g. --text "a red cube"')
+    if given and not fields:
+        raise UsageError(
+            f"--prompt {prompt!r} has no {{text}} and is not the name of a prompt (expected one of "
+            f"{', '.join(NAMED_PROMPTS)}): write {{text}} into it, or leave out --text"
+        )
+    return [*given] or [None]
+
+
+def writable(path: str | None) -> Path | None:
+    """A file that may be written, looked at before the work begins.
+
+    Raises:
+        UsageError: its folder does not exist, or it is a folder itself.
+    """
+    if path is None:
+        return None
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise UsageError(f"no folder {file.parent} to write {file.name} into: make it first")
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; expected the name of a file")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"{file} cannot be written: look at its permissions")
+    return file
+
+
+def write(path: Path | None, text: str) -> None:
+    """To a file, whole or not at all, or to the screen."""
+    if path is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+        return
+    draft = path.with_name(f".{path.name}.partial")
+    with usage_errors(OSError):
+        draft.write_text(text, encoding="utf-8", newline="")
+        os.replace(draft, path)

@@ -1,0 +1,96 @@
+"""``vlmreward doctor MODEL``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from vlmreward.cli.common import (
+    DONE,
+    PARTLY,
+    add_model_options,
+    command,
+    load_reward,
+    usage_errors,
+    writable,
+    write,
+)
+
+__all__ = ["add"]
+
+_ABOUT = """\
+Check whether a vision-language model works as a differentiable reward. One line a check: OK, FAIL,
+WARN (right, but to be looked at) or SKIP (could not be measured); what was measured; in brackets
+what was expected; and below, after an arrow, what to do.
+
+The checks compare pixels, tokens, positions and the answer with those of transformers alone, ask
+in batches and alone, look at the probability that the answers have, follow the gradient to every
+view and hold it against finite differences, and measure what a step costs.
+"""
+_MORE = """\
+examples:
+  vlmreward doctor builtin/blocks
+  vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct --device cuda --quick
+  vlmreward doctor ./my-checkpoint --prompt "Is there {text}? Say yes or no." --answers yes no
+
+exit codes:
+  0  no check failed
+  1  at least one failed
+  2  bad usage, or the model cannot be loaded as a reward
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = command(
+        commands,
+        "doctor",
+        short="does a model work as a differentiable reward?",
+        about=_ABOUT,
+        more=_MORE,
+    )
+    parser.add_argument("model", metavar="MODEL", help="hub id, local folder or builtin/blocks")
+    parser.add_argument(
+        "--text", default="a red ball", help="for the prompt's {text}; default: a red ball"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="without finite differences, which need a copy of the model in double precision, and "
+        "without the forecast of costs",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the findings, with all numbers")
+    add_model_options(parser, pixels="float", model=False)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine, print, and return the exit code."""
+    file = writable(options.json)
+    reward = load_reward(options)
+
+    from tqdm import tqdm
+
+    from vlmreward.doctor import checks, findings, line, summary
+
+    found = []
+    total = len(checks(options.quick))
+    with usage_errors(TypeError), tqdm(total=total, unit="check", disable=None, leave=False) as bar:
+        for finding in findings(
+            reward, text=options.text, answers=tuple(options.answers), quick=options.quick
+        ):
+            found.append(finding)
+            with bar.external_write_mode(file=sys.stdout):
+                print(line(finding), flush=True)
+            bar.update()
+    print(summary(found))
+    if file is not None:
+        report = {
+            "model": options.model,
+            "prompt": reward.prompt.template,
+            "findings": [finding.as_dict() for finding in found],
+        }
+        write(file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return PARTLY if any(finding.status == "FAIL" for finding in found) else DONE

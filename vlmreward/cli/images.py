@@ -1,0 +1,63 @@
+"""Images named on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vlmreward.cli.common import UsageError, usage_errors
+
+if TYPE_CHECKING:
+    from vlmreward.files import ImageFile
+
+__all__ = ["add_images", "read"]
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """The positional arguments."""
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders (their images, not those of folders inside) or quoted globs; gray, "
+        "16-bit, palette, CMYK and transparent images (over white) are converted, and it is said",
+    )
+
+
+def read(patterns: Sequence[str], *, all_or_nothing: bool) -> tuple[list[ImageFile], int]:
+    """Load images; what was converted, and what cannot be read, is said on stderr.
+
+    Args:
+        patterns: as ``vlmreward.files.find_images`` takes them.
+        all_or_nothing: refuse to go on where one cannot be read.
+
+    Returns:
+        The images, at least one, and how many could not be read.
+
+    Raises:
+        UsageError: nothing was found, or could be read.
+    """
+    from vlmreward.files import ImageFileError, find_images, load_image
+
+    with usage_errors(ImageFileError):
+        paths = find_images(patterns)
+    images, failed = [], 0
+    for path in paths:
+        try:
+            file = load_image(path)
+        except ImageFileError as error:
+            if all_or_nothing:
+                raise UsageError(
+                    f"{error}; all images are views of one object: none is left out"
+                ) from error
+            print(f"skipped: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if file.conversions:
+            print(f"{path}: {', '.join(file.conversions)}", file=sys.stderr)
+        images.append(file)
+    if not images:
+        raise UsageError("none of the images can be read")
+    return images, failed

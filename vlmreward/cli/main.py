@@ -1,0 +1,70 @@
+"""``vlmreward COMMAND ...``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from vlmreward.cli import doctor, explain, score
+from vlmreward.cli.common import BAD_USAGE, UsageError
+
+__all__ = ["main"]
+
+_ABOUT = """\
+A vision-language model (VLM) as a differentiable reward: the log-odds of its answer to your
+question about images, log P(Yes) - log P(No). Above 0 means Yes, 0 is undecided, and +2.2 or -2.2
+is 90 % sure.
+"""
+_EXAMPLES = """\
+examples:
+  vlmreward doctor builtin/blocks
+  vlmreward score renders/*.png --text "a red cube" --text "a blue sphere"
+  vlmreward explain front.png back.png --text "a red cube" --out why.png
+
+Each command has a --help of its own, with examples and exit codes. In Python:
+  from vlmreward import YesNoReward, doctor, explain
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of all commands."""
+    whole = argparse.ArgumentParser(
+        prog="vlmreward",
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in (doctor, score, explain):
+        module.add(commands)
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: words of the command line, without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        The exit code: 0 for success, 2 for bad usage, 130 after Ctrl-C; 1 as each command says.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except UsageError as error:
+        print(f"vlmreward {options.command}: error: {error}", file=sys.stderr)
+        return BAD_USAGE
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        print("error: no GPU memory left: try --dtype bfloat16 or --device cpu", file=sys.stderr)
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

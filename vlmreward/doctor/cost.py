@@ -1,0 +1,152 @@
+"""What a step costs, and what it would cost for other numbers of views and sizes."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlmreward.doctor.finding import OK, Finding, check, skipped
+from vlmreward.doctor.fit import fitted
+from vlmreward.doctor.subject import Subject
+
+__all__ = ["Point", "forecast", "measured_step", "time_and_memory"]
+
+MEASURED = ((1, 256), (2, 256), (4, 256), (1, 512), (2, 512))
+"""Views and side in pixels of the steps that are run."""
+VIEWS, SIDES = (1, 2, 4, 8), (256, 512, 1024)
+"""Rows and columns of the forecast."""
+
+_RUNS, _ENOUGH = 5, 1.0
+"""Runs of a step at most, and seconds after which two are enough."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A step, forward and backward, on one query.
+
+    Attributes:
+        tokens: of the prompt, images included.
+        seconds: the shortest of some runs, which is what other processes disturbed least.
+        bytes: on a GPU, the peak above what was held before; elsewhere what is kept for the
+            backward pass.
+    """
+
+    tokens: int
+    seconds: float
+    bytes: int
+
+
+class _Kept:
+    """Bytes that autograd keeps for the backward pass, besides the weights."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        owned = itertools.chain(module.parameters(), module.buffers())
+        self.owned = {t.untyped_storage().data_ptr() for t in owned}
+        self.kept: dict[int, int] = {}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.owned:
+            self.kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+
+def measured_step(subject: Subject, views: int, side: int) -> Point:
+    """Run a step of one query of so many views, as often as it takes to time it."""
+    text = subject.queries[0].text
+    device = subject.backbone.device
+    cuda = device.type == "cuda"
+    x = torch.rand(1, views, 3, side, side, generator=torch.Generator().manual_seed(0))
+    x = x.to(device).requires_grad_()
+    fields = dict.fromkeys(subject.reward.prompt.fields, text)
+    layout = subject.backbone.layout([subject.question(text)], [[(side, side)] * views])
+    seconds: list[float] = []
+    size = 0
+    while len(seconds) < 2 or (len(seconds) < _RUNS and sum(seconds) < _ENOUGH):
+        kept = _Kept(subject.vlm)
+        if cuda:
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            held = torch.cuda.memory_allocated(device)
+        start = time.perf_counter()
+        if cuda:
+            subject.reward(x, **fields).sum().backward()
+            torch.cuda.synchronize(device)
+        else:
+            with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda t: t):
+                value = subject.reward(x, **fields).sum()
+            value.backward()
+        seconds.append(time.perf_counter() - start)
+        size = torch.cuda.max_memory_allocated(device) - held if cuda else sum(kept.kept.values())
+        x.grad = None
+    return Point(int(layout.last[0]) + 1, min(seconds), size)
+
+
+def _differentiable(subject: Subject) -> bool:
+    x = torch.rand(1, 3, 64, 64, requires_grad=True)
+    return bool(subject.ask([[x[0]]], [subject.queries[0].text]).requires_grad)
+
+
+@check("time and memory")
+def time_and_memory(subject: Subject) -> Finding:
+    """One step, forward and backward, on one view."""
+    if not _differentiable(subject):
+        return skipped("there is no backward pass: see 'gradient'")
+    point = measured_step(subject, *MEASURED[0])
+    weights = sum(p.numel() * p.element_size() for p in subject.vlm.parameters())
+    what = "peak" if subject.backbone.device.type == "cuda" else "kept for the backward pass"
+    return Finding(
+        "",
+        OK,
+        f"{point.seconds:.2f} s, {_size(point.bytes)} {what}, besides {_size(weights)} of weights "
+        f"(1 view, 256x256, {point.tokens} tokens)",
+        figures={"seconds": point.seconds, "bytes": point.bytes, "weights": weights},
+    )
+
+
+@check("forecast")
+def forecast(subject: Subject) -> Finding:
+    """Time and memory by number of views and size, from a few measured steps."""
+    if not _differentiable(subject):
+        return skipped("there is no backward pass: see 'gradient'")
+    points = [measured_step(subject, views, side) for views, side in MEASURED]
+    features = [_work(subject, views, side) for views, side in MEASURED]
+    seconds, off = fitted(features, [p.seconds for p in points])
+    sizes, size_off = fitted(features, [float(p.bytes) for p in points])
+    rows, figures = [], {}
+    for views in VIEWS:
+        cells = []
+        for side in SIDES:
+            at = _work(subject, views, side)
+            cell = (seconds(at), sizes(at))
+            cells.append(f"{cell[0]:8.2f} s {_size(cell[1]):>9}")
+            figures[f"{views}x{side}"] = {"seconds": cell[0], "bytes": cell[1]}
+        rows.append(f"{views:>5} |" + " |".join(cells))
+    head = "views |" + " |".join(f"{f'{s}x{s}':>20}" for s in SIDES)
+    return Finding(
+        "",
+        OK,
+        f"a forecast, from {len(points)} measured steps, which its fit misses by up to {off:.0%} "
+        f"(time) and {size_off:.0%} (memory)",
+        details=(head, *rows),
+        figures={"forecast": figures, "fit_off": [off, size_off]},
+    )
+
+
+def _work(subject: Subject, views: int, side: int) -> tuple[float, float]:
+    """What a step's cost grows with: tokens of the images, and pixels in millions."""
+    question = subject.question(subject.queries[0].text)
+
+    def length(n: int) -> int:
+        return int(subject.backbone.layout([question], [[(side, side)] * n]).last[0]) + 1
+
+    # every view adds as many
+    return float(views * (length(2) - length(1))), views * side * side / 1e6
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.2f} GB" if count >= 2**30 else f"{count / 2**20:.1f} MB"

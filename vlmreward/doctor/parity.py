@@ -1,0 +1,52 @@
+"""Is the reward what transformers alone would give, and the same in any batch?"""
+
+from __future__ import annotations
+
+import torch
+
+from vlmreward.answers import log_odds
+from vlmreward.doctor.finding import Finding, check, judged, skipped
+from vlmreward.doctor.subject import Subject
+
+__all__ = ["batch", "whole_reward"]
+
+
+@check("whole reward")
+def whole_reward(subject: Subject) -> Finding:
+    """Against HF's processor and full forward pass, one query at a time."""
+    answers = subject.reward.answers
+    if answers.ids is None:
+        return skipped("an answer has several tokens, of which transformers scores one at a time")
+    ids = list(answers.ids)
+    expected = torch.stack(
+        [log_odds(reference.logits[ids], len(answers.positive)) for reference in subject.references]
+    ).double()
+    off, limit = float((subject.alone - expected).abs().max()), subject.limit(expected)
+    return judged(
+        off <= limit,
+        f"off by {off:.1e} (log-odds {', '.join(f'{z:+.2f}' for z in expected.tolist())})",
+        f"{limit:.0e}",
+        "where the other checks are right, the difference is inside the model: dtype, attention "
+        "or the output layer; where they are not, mend those first",
+        off=off,
+    )
+
+
+@check("batch")
+def batch(subject: Subject) -> Finding:
+    """Mixed texts, sizes and numbers of views: each as alone, and in any order."""
+    queries = list(subject.queries)
+    forward = subject.values(queries)
+    backward = subject.values(queries[::-1]).flip(0)
+    limit = subject.limit(subject.alone)
+    alone = float((forward - subject.alone).abs().max())
+    order = float((forward - backward).abs().max())
+    return judged(
+        alone <= limit and order <= limit,
+        f"off by {alone:.1e} from alone, by {order:.1e} in reverse order",
+        f"{limit:.0e}",
+        "a query's reward depends on the others: ask one at a time, and look at padding, masks "
+        "and which image belongs to which text",
+        alone=alone,
+        order=order,
+    )

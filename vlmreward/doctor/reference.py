@@ -1,0 +1,80 @@
+"""The same question asked by transformers alone: its processor, its forward pass, all logits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from vlmreward.attention import own_windows
+
+__all__ = ["Reference", "ask_transformers", "prompt_of"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One query as transformers reads and answers it.
+
+    Attributes:
+        inputs: of the model, a batch of one.
+        logits: ``(vocabulary,)`` float32 (float64 for a float64 model) of the next token, on the
+            CPU.
+    """
+
+    inputs: dict[str, Any]
+    logits: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """``(L,)`` token ids, on the CPU."""
+        return self.inputs["input_ids"][0].cpu()
+
+
+def prompt_of(vlm: Any, processor: Any, question: str, images: int) -> str:
+    """The prompt as the documentation of the model's family says that it should be."""
+    if vlm.config.model_type == "idefics":  # its processor places the images by itself
+        return f"User:{question}\nAssistant:"
+    if vlm.config.model_type == "paligemma":  # has no chat; its processor adds a line break
+        return processor.image_token * images + question
+    content = [*[{"type": "image"}] * images, {"type": "text", "text": question}]
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+
+
+def ask_transformers(
+    vlm: Any, processor: Any, question: str, views: Sequence[Tensor], *, eight_bit: bool = True
+) -> Reference:
+    """One question about images, by transformers alone.
+
+    Args:
+        vlm: the model.
+        processor: its processor.
+        question: without markup.
+        views: uint8 ``(3, H, W)``.
+        eight_bit: whether the image processor gets 8-bit images, or floats of the same levels.
+    """
+    pictures = [to_pil_image(view) for view in views]
+    if vlm.config.model_type == "idefics":
+        asked = processor(
+            text=[["User:", *pictures, f"{question}\nAssistant:"]], return_tensors="pt"
+        )
+    else:
+        accepted = inspect.signature(vlm.forward).parameters
+        types = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in accepted else {}
+        prompt = prompt_of(vlm, processor, question, len(views))
+        asked = processor(text=[prompt], images=[pictures], return_tensors="pt", **types)
+    asked.pop("labels", None)
+    if not eight_bit:
+        levels = [view.float() for view in views]
+        asked.update(processor.image_processor(levels, return_tensors="pt"))
+    inputs = dict(asked.to(vlm.device, vlm.dtype))
+    with torch.no_grad(), own_windows(vlm):
+        logits = vlm(**inputs, use_cache=False).logits[0, -1]
+    wanted = torch.promote_types(logits.dtype, torch.float32)
+    return Reference(inputs, logits.to(wanted).cpu())

@@ -1,0 +1,15 @@
+"""Where a reward comes from: pixels by gradients, views by leaving them out."""
+
+from vlmreward.explain.attribution import IntegratedGradients, integrated_gradients, saliency
+from vlmreward.explain.explanation import METHODS, Explanation, attribute
+from vlmreward.explain.views import leave_one_view_out
+
+__all__ = [
+    "METHODS",
+    "Explanation",
+    "IntegratedGradients",
+    "attribute",
+    "integrated_gradients",
+    "leave_one_view_out",
+    "saliency",
+]

@@ -1,0 +1,226 @@
+"""Which pixels a reward looks at: saliency and integrated gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlmreward.pixels import flatten_views
+from vlmreward.queries import Reward, ask
+
+__all__ = ["SALIENCIES", "IntegratedGradients", "integrated_gradients", "saliency"]
+
+_NODES = 4  # of the quadrature in each piece of the path
+
+SALIENCIES = ("gradient-norm", "gradient-x-input")
+"""Length of a pixel's gradient over its three channels (unsigned), or its inner product with the
+pixel itself (signed)."""
+
+
+@dataclass(frozen=True)
+class IntegratedGradients:
+    """What every value of every pixel adds to a reward, counted from a baseline.
+
+    Attributes:
+        attributions: shape of the images; they sum up to ``reward - baseline_reward - residual``.
+        reward: ``(B,)``, of the images.
+        baseline_reward: ``(B,)``, of the baseline.
+        residual: ``(B,)``, what the quadrature missed. Small, or more ``steps`` are wanted.
+    """
+
+    attributions: torch.Tensor
+    reward: torch.Tensor
+    baseline_reward: torch.Tensor
+    residual: torch.Tensor
+
+
+def check_tensor(images: Any) -> torch.Tensor:
+    """Refuse anything but a tensor of queries.
+
+    Raises:
+        TypeError, ValueError: not ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating, in [0, 1].
+    """
+    if isinstance(images, (list, tuple)):
+        raise TypeError(
+            f"images is a {type(images).__name__}; expected a tensor (B, 3, H, W) or "
+            "(B, V, 3, H, W): stack them, or explain queries of different sizes one by one"
+        )
+    flatten_views(images)
+    return images.detach()
+
+
+def filled(images: torch.Tensor, fill: float | str | torch.Tensor) -> torch.Tensor:
+    """Images that say nothing, of the shape of the given ones.
+
+    Args:
+        images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
+        fill: a gray level in [0, 1]; ``"mean"``, each view's own mean colour; or a tensor that
+            broadcasts to the images.
+
+    Raises:
+        ValueError: something else.
+    """
+    if isinstance(fill, torch.Tensor):
+        try:
+            return fill.detach().to(images).expand_as(images)
+        except RuntimeError:
+            raise ValueError(
+                f"a baseline has shape {tuple(fill.shape)}; expected one that broadcasts to the "
+                f"images, {tuple(images.shape)}"
+            ) from None
+    if isinstance(fill, str):
+        if fill != "mean":
+            raise ValueError(
+                f"a baseline is {fill!r}; expected a gray level in [0, 1], 'mean' or a tensor"
+            )
+        return images.mean(dim=(-2, -1), keepdim=True).expand_as(images)
+    if not 0 <= fill <= 1:
+        raise ValueError(f"a baseline is {fill}; expected a gray level in [0, 1]")
+    return torch.full_like(images, fill)
+
+
+def _gradient(
+    reward: Reward, images: torch.Tensor, text: Any, fields: dict[str, Any]
+) -> torch.Tensor:
+    """Gradient at the images, detached."""
+    with torch.enable_grad():
+        x = images.detach().requires_grad_()
+        values = ask(reward, x, len(x), text, fields)
+        if not values.requires_grad:
+            raise RuntimeError(
+                "the reward returned values without a graph; expected values that are "
+                "differentiable to the images"
+            )
+        return torch.autograd.grad(values.sum(), x)[0]
+
+
+def saliency(
+    reward: Reward,
+    images: torch.Tensor,
+    text: str | Sequence[str] | None = None,
+    *,
+    kind: str = "gradient-x-input",
+    **fields: str | Sequence[str],
+) -> torch.Tensor:
+    """How much each pixel moves the reward, to first order (Simonyan et al., 2013).
+
+    Args:
+        reward: see ``vlmreward.queries.Reward``.
+        images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
+        text: as the reward takes it.
+        kind: one of ``SALIENCIES``.
+        **fields: as the reward takes them.
+
+    Returns:
+        ``(B, H, W)`` or ``(B, V, H, W)``, detached.
+
+    Raises:
+        TypeError, ValueError: images outside the contract, or unknown ``kind``.
+        RuntimeError: the reward is not differentiable.
+    """
+    if kind not in SALIENCIES:
+        raise ValueError(f"kind is {kind!r}; expected one of {SALIENCIES}")
+    images = check_tensor(images)
+    gradient = _gradient(reward, images, text, fields)
+    if kind == "gradient-norm":
+        return torch.linalg.vector_norm(gradient, dim=-3)
+    return (gradient * images).sum(dim=-3)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The part of the path between two of its points, integrated.
+
+    ``values`` are the rewards ``(B,)`` at both ends, ``mean`` the integral of the gradient, and
+    ``missing`` ``(B,)`` how far the two disagree.
+    """
+
+    ends: tuple[float, float]
+    values: tuple[torch.Tensor, torch.Tensor]
+    mean: torch.Tensor
+    missing: torch.Tensor
+
+
+def integrated_gradients(
+    reward: Reward,
+    images: torch.Tensor,
+    text: str | Sequence[str] | None = None,
+    *,
+    baseline: float | str | torch.Tensor = 0.5,
+    steps: int = 96,
+    tolerance: float = 0.02,
+    **fields: str | Sequence[str],
+) -> IntegratedGradients:
+    """Integrated gradients, Eq. 1 of Sundararajan et al. (2017), "Axiomatic Attribution".
+
+    The gradient is averaged along the straight line from the baseline to the images, times the
+    difference of the two. Exactly integrated, the attributions sum up to the difference of the
+    rewards (completeness).
+
+    The rewards of VLMs rise in sudden steps along that line, so the integral is adaptive:
+    Gauss-Legendre quadrature with 4 nodes in each piece of the line, and what it misses there is
+    known, by completeness of the piece. The piece that misses most is halved until all together
+    miss less than ``tolerance``. One forward and backward pass at a time.
+
+    Args:
+        reward: see ``vlmreward.queries.Reward``; deterministic.
+        images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
+        text: as the reward takes it.
+        baseline: where to start from: a gray level, ``"mean"`` (each view's mean colour), or a
+            tensor that broadcasts to the images. What equals the baseline gets no attribution,
+            so it should be a colour that the objects do not have.
+        steps: gradients at most; at least 4.
+        tolerance: of the residual, as a share of the difference of the two rewards; 0 uses up all
+            ``steps``.
+        **fields: as the reward takes them.
+
+    Returns:
+        Attributions, both rewards and what is missing from completeness; detached.
+
+    Raises:
+        TypeError, ValueError: images or baseline outside the contract, ``steps`` below 4 or
+            ``tolerance`` below 0.
+        RuntimeError: the reward is not differentiable.
+    """
+    if steps < _NODES:
+        raise ValueError(f"steps is {steps}; expected at least {_NODES}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance is {tolerance}; expected at least 0")
+    images = check_tensor(images)
+    start = filled(images, baseline)
+    flatten_views(start)
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+
+    def value(at: float) -> torch.Tensor:
+        with torch.no_grad():
+            return ask(reward, start.lerp(images, at), len(images), text, fields)
+
+    def integrated(ends: tuple[float, float], values: tuple[torch.Tensor, torch.Tensor]) -> _Piece:
+        middle, half = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2
+        mean = torch.zeros_like(images)
+        for node, weight in zip(nodes, weights):
+            at = start.lerp(images, middle + half * float(node))
+            mean += half * float(weight) * _gradient(reward, at, text, fields)
+        added = ((images - start) * mean).flatten(1).sum(dim=1).to(values[0])
+        return _Piece(ends, values, mean, values[1] - values[0] - added)
+
+    first, last = value(0.0), value(1.0)
+    pieces = [integrated((0.0, 1.0), (first, last))]
+    used = _NODES
+    while used + 2 * _NODES <= steps:
+        missing = torch.stack([piece.missing.abs() for piece in pieces])  # (pieces, B)
+        if tolerance > 0 and (missing.sum(dim=0) <= tolerance * (last - first).abs()).all():
+            break
+        worst = pieces.pop(int(missing.amax(dim=1).argmax()))
+        middle = (worst.ends[0] + worst.ends[1]) / 2
+        between = value(middle)
+        pieces.append(integrated((worst.ends[0], middle), (worst.values[0], between)))
+        pieces.append(integrated((middle, worst.ends[1]), (between, worst.values[1])))
+        used += 2 * _NODES
+    attributions = (images - start) * torch.stack([piece.mean for piece in pieces]).sum(dim=0)
+    residual = last - first - attributions.flatten(1).sum(dim=1).to(first)
+    return IntegratedGradients(attributions, last, first, residual)

@@ -1,0 +1,159 @@
+"""One reward explained: pixels and views together, and as a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmreward.explain.attribution import (
+    SALIENCIES,
+    check_tensor,
+    integrated_gradients,
+    saliency,
+)
+from vlmreward.explain.picture import draw
+from vlmreward.explain.views import leave_one_view_out
+from vlmreward.queries import ask
+
+__all__ = ["METHODS", "Explanation", "attribute"]
+
+METHODS = ("integrated-gradients", *SALIENCIES)
+"""How a reward is attributed to pixels."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a reward of B queries of V views comes from; all tensors detached.
+
+    Attributes:
+        method: one of ``METHODS``.
+        questions: B texts, for titles: the fields' values, or a prompt without fields.
+        images: ``(B, V, 3, H, W)``, as given.
+        heat: ``(B, V, H, W)``, attribution of every pixel, summed over the channels. Signed (above
+            0 speaks for "Yes"), but for ``"gradient-norm"``.
+        reward: ``(B,)``.
+        views: ``(B, V)``, r(all views) - r(without this one); see ``fill``.
+        fill: what stood in for a view; None: it was left out.
+        baseline_reward: ``(B,)`` for integrated gradients, otherwise None.
+        residual: ``(B,)``, likewise: reward - baseline_reward - sum of ``heat``.
+    """
+
+    method: str
+    questions: tuple[str, ...]
+    images: torch.Tensor
+    heat: torch.Tensor
+    reward: torch.Tensor
+    views: torch.Tensor
+    fill: float | str | torch.Tensor | None
+    baseline_reward: torch.Tensor | None = None
+    residual: torch.Tensor | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether ``heat`` has two directions."""
+        return self.method != "gradient-norm"
+
+    def save(
+        self, path: str | os.PathLike[str], *, query: int = 0, grain: float | None = None
+    ) -> Path:
+        """A picture: the views of one query above their heat maps, with the numbers of each view.
+
+        Args:
+            path: of a PNG, PDF or whatever matplotlib writes.
+            query: which of the B.
+            grain: the heat is blurred by this many pixels for the eye (the numbers are not); 0 for
+                not at all. Default: 1/40 of the shorter side.
+
+        Returns:
+            The path.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: there is no such query.
+        """
+        if not -len(self.images) <= query < len(self.images):
+            raise ValueError(f"query is {query}; expected below {len(self.images)}")
+        if grain is None:
+            grain = min(self.images.shape[-2:]) / 40
+        return draw(self, Path(path), query, grain)
+
+
+def attribute(
+    reward: Any,
+    images: torch.Tensor,
+    text: str | Sequence[str] | None = None,
+    *,
+    method: str = "integrated-gradients",
+    baseline: float | str | torch.Tensor = 0.5,
+    steps: int = 96,
+    tolerance: float = 0.02,
+    fill: float | str | torch.Tensor | None = None,
+    **fields: str | Sequence[str],
+) -> Explanation:
+    """Attribute a reward to the pixels and to the views of its images.
+
+    Args:
+        reward: see ``vlmreward.queries.Reward``.
+        images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
+        text: as the reward takes it.
+        method: one of ``METHODS``; see ``integrated_gradients`` and ``saliency``.
+        baseline: of the integrated gradients.
+        steps: of the integrated gradients.
+        tolerance: of the integrated gradients.
+        fill: in the place of a view that is left out; see ``leave_one_view_out``. None: nothing, or
+            mid-gray for queries of one view.
+        **fields: as the reward takes them.
+
+    Returns:
+        The explanation; ``.save(path)`` makes a picture of it.
+
+    Raises:
+        TypeError, ValueError: images outside the contract, or unknown ``method``.
+        RuntimeError: the reward is not differentiable.
+
+    Example:
+        ``attribute(reward, images, text="a red cube").save("why.png")``.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; expected one of {METHODS}")
+    images = check_tensor(images)
+    start = residual = None
+    if method == "integrated-gradients":
+        path = integrated_gradients(
+            reward, images, text, baseline=baseline, steps=steps, tolerance=tolerance, **fields
+        )
+        heat, value = path.attributions.sum(dim=-3), path.reward
+        start, residual = path.baseline_reward, path.residual
+    else:
+        heat = saliency(reward, images, text, kind=method, **fields)
+        with torch.no_grad():
+            value = ask(reward, images, len(images), text, fields)
+    one = images.ndim == 4
+    if fill is None and (one or images.shape[1] == 1):
+        fill = 0.5
+    return Explanation(
+        method=method,
+        questions=_questions(reward, len(images), text, fields),
+        images=images[:, None] if one else images,
+        heat=heat[:, None] if one else heat,
+        reward=value,
+        views=leave_one_view_out(reward, images, text, fill=fill, **fields),
+        fill=fill,
+        baseline_reward=start,
+        residual=residual,
+    )
+
+
+def _questions(reward: Any, batch: int, text: Any, fields: dict[str, Any]) -> tuple[str, ...]:
+    """What was asked about, in short: the fields, or the prompt where it has none."""
+    values = list((fields if text is None else {"text": text, **fields}).values())
+    if not values:
+        values = [getattr(getattr(reward, "prompt", None), "template", "")]
+    return tuple(
+        ", ".join(v if isinstance(v, str) else str(v[i]) for v in values) for i in range(batch)
+    )

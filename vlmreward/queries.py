@@ -1,0 +1,148 @@
+"""What wraps a reward: images taken apart into tensors and put together again, checked calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vlmreward.pixels import flatten_views
+
+__all__ = ["QueryLayout", "Reward", "ask", "named", "repeated", "take_apart"]
+
+Reward = Callable[..., torch.Tensor]
+"""Called as ``reward(images, text=None, **fields)``; returns ``(B,)``, differentiable to the
+images. A query's value must not depend on the others in the batch."""
+
+
+@dataclass(frozen=True)
+class QueryLayout:
+    """How the tensors of a batch of images make up its queries.
+
+    Attributes:
+        batch: B, the number of queries.
+        lists: None if the images are one tensor with the queries in its first dimension; otherwise
+            for each query the number of tensors in its list, or None if it is a tensor itself.
+    """
+
+    batch: int
+    lists: tuple[int | None, ...] | None
+
+    def together(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """The images again, of these tensors."""
+        if self.lists is None:
+            return tensors[0]
+        left = iter(tensors)
+        return [
+            next(left) if count is None else [next(left) for _ in range(count)]
+            for count in self.lists
+        ]
+
+    def scaled(
+        self, tensors: Sequence[torch.Tensor], factors: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Tensors times their query's factor ``(B,)``, each in its own dtype."""
+        if self.lists is None:
+            (whole,) = tensors
+            shape = (-1,) + (1,) * (whole.ndim - 1)
+            return ((whole * factors.to(whole).view(shape)),)
+        return tuple(t * factors[i].to(t) for t, i in zip(tensors, self._owners()))
+
+    def norms(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Euclidean norm ``(B,)`` of all values of each query, in at least float32."""
+        if self.lists is None:
+            return torch.linalg.vector_norm(working(tensors[0]).flatten(1), dim=1)
+        each = torch.stack([torch.linalg.vector_norm(working(t)) for t in tensors])
+        owners = torch.tensor(list(self._owners()), device=each.device)
+        squares = each.new_zeros(self.batch).index_add(0, owners, each.square())
+        return squares.sqrt()
+
+    def _owners(self) -> Iterable[int]:
+        assert self.lists is not None
+        for i, count in enumerate(self.lists):
+            yield from [i] * (1 if count is None else count)
+
+
+def working(x: torch.Tensor) -> torch.Tensor:
+    """In the dtype that is computed in: half precision in float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def take_apart(images: Any) -> tuple[list[torch.Tensor], QueryLayout]:
+    """Images in any layout of the contract -> their tensors, and how they belong together.
+
+    Args:
+        images: as ``vlmreward.pixels.flatten_views`` takes them.
+
+    Returns:
+        The tensors, not copied, and the layout, with ``layout.together(tensors)`` the images.
+
+    Raises:
+        TypeError, ValueError: as ``flatten_views``; values are not looked at.
+    """
+    _, counts = flatten_views(images, values=False)
+    if isinstance(images, torch.Tensor):
+        return [images], QueryLayout(len(counts), None)
+    tensors: list[torch.Tensor] = []
+    lists: list[int | None] = []
+    for query in images:
+        if isinstance(query, torch.Tensor):
+            tensors.append(query)
+            lists.append(None)
+        else:
+            tensors += query
+            lists.append(len(query))
+    return tensors, QueryLayout(len(counts), tuple(lists))
+
+
+def ask(
+    reward: Reward,
+    images: Any,
+    batch: int,
+    text: str | Sequence[str] | None,
+    fields: Mapping[str, Any],
+) -> torch.Tensor:
+    """``reward(images, text, **fields)``, refused if it is not one value a query.
+
+    Raises:
+        TypeError: the reward did not return a tensor.
+        ValueError: of another shape than ``(B,)``.
+    """
+    values = reward(images, **fields) if text is None else reward(images, text, **fields)
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(
+            f"the reward returned a {type(values).__name__}; expected a tensor ({batch},)"
+        )
+    if values.shape != (batch,):
+        raise ValueError(
+            f"the reward returned shape {tuple(values.shape)}; expected ({batch},): one value a "
+            "query"
+        )
+    return values
+
+
+def repeated(value: Any, times: int) -> Any:
+    """A text field for a batch that is repeated as a whole: one for all stays, lists repeat."""
+    return list(value) * times if isinstance(value, (list, tuple)) else value
+
+
+def named(rewards: Any, what: str) -> dict[str, Any]:
+    """Several things by name: a mapping as it is, a sequence by its numbers.
+
+    Raises:
+        TypeError: neither of them.
+        ValueError: empty.
+    """
+    if isinstance(rewards, Mapping):
+        members = {str(name): member for name, member in rewards.items()}
+    elif isinstance(rewards, Sequence) and not isinstance(rewards, str):
+        members = {str(i): member for i, member in enumerate(rewards)}
+    else:
+        raise TypeError(
+            f"{what} is a {type(rewards).__name__}; expected a list, or a dict with names"
+        )
+    if not members:
+        raise ValueError(f"{what} is empty; expected at least one")
+    return members

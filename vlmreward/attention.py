@@ -23,8 +23,8 @@ __all__ = ["own_windows", "use_batched_windows", "window_attention"]
 # transformers hands ``cu_seqlens`` to an implementation only where its name says "flash".
 _NAME = "windows_not_flash"
 _SHORT = 256
-"""Windows up to this length go through plain products on CPU, in half precision and where a
-gradient is wanted: there the fused kernel's backward is the slowest part of a vision tower."""
+"""Windows up to this length go through plain products on CPU where a gradient is wanted: there the
+fused kernel's backward is the slowest part of a vision tower, in half precision above all."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,13 @@ class _Permuted(torch.autograd.Function):
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Attention over (windows, heads, n, dim), by whichever kernel is faster."""
-    half = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
-    if not (half and torch.is_grad_enabled() and query.shape[-2] <= _SHORT):
+    plain = query.device.type == "cpu" and torch.is_grad_enabled()
+    if not (plain and query.shape[-2] <= _SHORT):
         return F.scaled_dot_product_attention(query, key, value, scale=scaling)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query * scale) @ key.transpose(-1, -2)
-    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    wanted = torch.promote_types(scores.dtype, torch.float32)
+    return scores.softmax(-1, dtype=wanted).to(value.dtype) @ value
 
 
 def window_attention(

@@ -22,7 +22,8 @@ __all__ = ["own_windows", "use_batched_windows", "window_attention"]
 
 # transformers hands ``cu_seqlens`` to an implementation only where its name says "flash".
 _NAME = "windows_not_flash"
-_SHORT = 256
+_SHORT = 64
+_SHORT_HALF = 256
 """Windows up to this length go through plain products on CPU where a gradient is wanted: there the
 fused kernel's backward is the slowest part of a vision tower, in half precision above all."""
 
@@ -81,8 +82,9 @@ class _Permuted(torch.autograd.Function):
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Attention over (windows, heads, n, dim), by whichever kernel is faster."""
-    plain = query.device.type == "cpu" and torch.is_grad_enabled()
-    if not (plain and query.shape[-2] <= _SHORT):
+    short = _SHORT_HALF if query.element_size() == 2 else _SHORT
+    plain = query.device.type == "cpu" and torch.is_grad_enabled() and query.shape[-2] <= short
+    if not plain:
         return F.scaled_dot_product_attention(query, key, value, scale=scaling)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query * scale) @ key.transpose(-1, -2)

@@ -7,12 +7,14 @@ reward.png and the checkpoint. Ctrl-C stops it; the same command with --resume g
 """
 
 import argparse
+import dataclasses
 import re
 import shlex
 import sys
 from pathlib import Path
 
-PRESETS = ("blocks",)
+PRESETS = ("blocks", "paper", "release", "mvdream", "dreamfusion")
+TEMPLATES = ("A", "B", "selected")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -25,7 +27,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in DIR")
-    parser.add_argument("--no-vlm", action="store_true", help="score distillation alone")
+    parser.add_argument("--denoiser", metavar="MODEL", help="a file, folder or hub id")
+    parser.add_argument("--vlm", metavar="MODEL", help="a folder or hub id")
+    ablations = parser.add_argument_group("the paper's ablations")
+    ablations.add_argument("--no-vlm", action="store_true", help="score distillation alone")
+    ablations.add_argument("--single-view", action="store_true", help="show the VLM one view")
+    question = ablations.add_mutually_exclusive_group()
+    question.add_argument("--prompt-template", choices=TEMPLATES, help="default: selected")
+    question.add_argument(
+        "--no-geometry-query", action="store_true", help="ask about the content alone"
+    )
+    question.add_argument(
+        "--separate-queries", action="store_true", help="content and geometry, one by one"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
     options = parser.parse_args(arguments)
@@ -60,11 +74,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    chosen = {"seed": options.seed, "with_vlm": not options.no_vlm}
+    chosen = {"seed": options.seed}
+    if options.no_vlm:
+        chosen["with_vlm"] = False
     if options.steps:
         chosen["steps"] = options.steps
     try:
         config = getattr(presets, options.preset)(options.prompt, **chosen)
+        config = dataclasses.replace(config, **changes(options, config))
         folder = RunFolder(options.out, config, resume=options.resume, overwrite=options.overwrite)
         denoiser, reward = load_teachers(config, options.device)
         model = VLM3D(config, denoiser, reward, device=options.device)
@@ -87,17 +104,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def load_teachers(config, device):
-    from vlmreward_3d.diffusion.pixel import PixelMultiView
+    from vlmreward_3d import load
 
-    denoiser = PixelMultiView.from_pretrained(config.denoiser).to(device)
-    if config.vlm is None:
-        return denoiser, None
-    from vlmreward import YesNoReward
+    return load.load_teachers(config, device=device)
 
-    reward = YesNoReward(
-        config.vlm, prompt=config.vlm_prompt, pixels=config.vlm_pixels, device=device
-    )
-    return denoiser, reward
+
+def changes(options, config):
+    """What the options ask for besides the preset."""
+    changed = {}
+    if options.denoiser:
+        changed["denoiser"] = options.denoiser
+    if options.vlm and config.vlm is not None:
+        changed["vlm"] = options.vlm
+    if options.single_view:
+        changed["vlm_views"] = 1
+    if options.prompt_template:
+        changed["vlm_prompt"] = f"paper/{options.prompt_template}"
+    if options.no_geometry_query:
+        changed["vlm_prompt"] = "paper/content"
+    if options.separate_queries:
+        changed["vlm_prompt"] = ("paper/content", "paper/geometry")
+    return changed
 
 
 if __name__ == "__main__":

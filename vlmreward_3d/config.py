@@ -23,15 +23,23 @@ class VLM3DConfig:
         seed: Of everything random.
         steps: Length of the run; every `Schedule` is relative to it.
 
-        denoiser: Where the score-distillation teacher comes from.
+        denoiser: Where the score-distillation teacher comes from; see `vlmreward_3d.load`.
+        view_prompts: Tell the denoiser in words which side a view shows, for one that does not look
+            at the cameras.
         vlm: Where the reward comes from; None for score distillation alone.
         vlm_prompt: The question put to the VLM: one of `vlmreward`'s named prompts, or a text with
-            the field {text}.
+            the field {text}. Several are asked separately, and the mean of the rewards is taken.
         vlm_pixels: How far the reward's image processor follows the 8-bit path.
 
         rings: Independent groups of views per step.
+        rings_later: (progress, rings) pairs, ascending: from there on it is another number.
         views_per_ring: Views in each, the denoiser's group size.
         resolution: Side of the rendered images in pixels.
+        resolution_later: (progress, resolution) pairs, as for `rings`.
+        rays_per_chunk: None renders a step's rays at once and keeps their graph. A number renders
+            so many at a time, twice, for memory that does not grow with the number of rays.
+        shading: Probabilities of albedo, textureless and diffuse shading; None for albedo alone.
+        shading_from: Progress before which albedo is rendered.
         fov_deg: Range of the field of view, degrees.
         elevation_deg: Range of the elevation, degrees.
         scale: Range of s in the distance s / tan(fov / 2).
@@ -61,6 +69,8 @@ class VLM3DConfig:
 
         vlm_weight: lambda_VLM of the paper's Eq. 6.
         vlm_every: The VLM is asked at every so many steps.
+        vlm_until: Progress from which on it is not asked any more.
+        vlm_views: Number of views that it is shown, drawn anew at every step; None for all.
         vlm_limit: None multiplies the reward's pixel gradient by lambda whatever its size, as the
             paper does. A number b keeps it within b times the norm of the score-distillation
             gradient (norms averaged over the last steps).
@@ -77,13 +87,19 @@ class VLM3DConfig:
     steps: int
 
     denoiser: str
+    view_prompts: bool = False
     vlm: str | None
-    vlm_prompt: str
+    vlm_prompt: str | tuple[str, ...]
     vlm_pixels: str = "clamp"
 
     rings: int = 1
+    rings_later: tuple[tuple[float, int], ...] = ()
     views_per_ring: int = 4
     resolution: int = 64
+    resolution_later: tuple[tuple[float, int], ...] = ()
+    rays_per_chunk: int | None = None
+    shading: tuple[float, float, float] | None = None
+    shading_from: float = 0.0
     fov_deg: tuple[float, float]
     elevation_deg: tuple[float, float]
     scale: tuple[float, float]
@@ -112,6 +128,8 @@ class VLM3DConfig:
 
     vlm_weight: Schedule
     vlm_every: int = 1
+    vlm_until: float = 1.0
+    vlm_views: int | None = None
     vlm_limit: float | None = None
 
     orientation_weight: Schedule = _OFF
@@ -125,6 +143,23 @@ class VLM3DConfig:
             self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
         for name in ("vlm_every", "occupancy_every"):
             self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
+        for name in ("rays_per_chunk", "vlm_views"):
+            value = getattr(self, name)
+            self._require(value is None or value >= 1, name, "None or a whole number >= 1")
+        for name in ("rings_later", "resolution_later"):
+            at = [progress for progress, _ in getattr(self, name)]
+            values = [value for _, value in getattr(self, name)]
+            self._require(
+                at == sorted(at) and all(0 <= x <= 1 for x in at) and all(v >= 1 for v in values),
+                name,
+                "(progress, whole number >= 1) pairs with progress ascending within [0, 1]",
+            )
+        self._require(
+            self.shading is None or (min(self.shading) >= 0 and abs(sum(self.shading) - 1) < 1e-6),
+            "shading",
+            "None or three probabilities that add up to 1",
+        )
+        self._require(bool(self.vlm_prompt), "vlm_prompt", "a prompt or several")
         self._require(0 <= self.seed < 2**63, "seed", "a whole number in [0, 2^63)")
         backgrounds = ("color", "gray", "white")
         self._require(self.background in backgrounds, "background", f"one of {backgrounds}")
@@ -135,6 +170,14 @@ class VLM3DConfig:
             raise ValueError(
                 f"received {name}={getattr(self, name)!r}; expected {expected}; change {name}"
             )
+
+    def rings_at(self, progress: float) -> int:
+        """Groups of views at a progress in [0, 1]."""
+        return _latest(progress, self.rings, self.rings_later)
+
+    def resolution_at(self, progress: float) -> int:
+        """Side of the rendered images at a progress in [0, 1]."""
+        return _latest(progress, self.resolution, self.resolution_later)
 
     def to_json(self) -> str:
         """One JSON object, one field a line; schedules as {"points": [[progress, value], ...]}."""
@@ -149,3 +192,8 @@ class VLM3DConfig:
             for name in names
             if ours.get(name) != theirs.get(name)
         ]
+
+
+def _latest(progress: float, first: int, later: tuple[tuple[float, int], ...]) -> int:
+    """The value of the last pair that is reached."""
+    return [first, *(value for at, value in later if at <= progress)][-1]

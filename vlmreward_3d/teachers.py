@@ -22,6 +22,8 @@ from vlmreward_3d.score_distillation import (
     sds_gradient,
     x0_reconstruction_gradient,
 )
+from vlmreward_3d.view_prompts import view_index
+from vlmreward_3d.view_prompts import view_prompts as prompts_of_views
 
 __all__ = ["Denoiser", "Reward", "ScoreDistillation", "Verdict", "judge"]
 
@@ -96,6 +98,8 @@ class ScoreDistillation:
             "sds" is (1 - abar) (eps_hat - eps) (DreamFusion).
         guidance_scale: Classifier-free guidance.
         guidance_rescale: See `rescale_guidance`; only for "x0".
+        view_prompts: Say in the prompt which side a view shows (`vlmreward_3d.view_prompts`), for
+            denoisers that do not look at the cameras.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class ScoreDistillation:
         method: str = "x0",
         guidance_scale: float,
         guidance_rescale: float = 0.0,
+        view_prompts: bool = False,
     ) -> None:
         if method not in ("x0", "sds"):
             raise ValueError(
@@ -116,8 +121,10 @@ class ScoreDistillation:
         self.method = method
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
+        self.view_prompts = view_prompts
+        prompts = prompts_of_views(prompt) if view_prompts else [prompt]
         with torch.no_grad():
-            self.text = denoiser.encode_text([negative_prompt, prompt]).detach()
+            self.text = denoiser.encode_text([negative_prompt, *prompts]).detach()
 
     def __call__(
         self,
@@ -157,21 +164,25 @@ class ScoreDistillation:
         latents = graph.detach()
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         with torch.no_grad():
-            gradient = self._gradient(latents, noise, t, alpha_bar, cameras.condition())
+            gradient = self._gradient(latents, noise, t, alpha_bar, cameras)
             if self.method == "x0":
                 value = 0.5 * len(latents) * gradient.square().sum()
             else:
                 value = 0.5 * gradient.square().sum() / len(latents)
-        (at_images,) = torch.autograd.grad(graph, images, gradient)
+        with torch.autocast(images.device.type, enabled=False):
+            (at_images,) = torch.autograd.grad(graph, images, gradient)
         return Verdict(value, at_images)
 
     def _gradient(
-        self, latents: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor, condition: Tensor
+        self, latents: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor, cameras: Cameras
     ) -> Tensor:
         noisy = add_noise(latents, noise, alpha_bar)
-        text = self.text.to(latents).repeat_interleave(len(latents), dim=0)
+        condition = cameras.condition().to(latents)
         prediction = self.denoiser.predict_noise(
-            noisy.repeat(2, 1, 1, 1), t.repeat(2), text, condition.to(latents).repeat(2, 1)
+            noisy.repeat(2, 1, 1, 1),
+            t.repeat(2),
+            self._texts(cameras, latents),
+            condition.repeat(2, 1),
         )
         unconditional, conditional = prediction.to(latents).chunk(2)
         guided = classifier_free_guidance(unconditional, conditional, self.guidance_scale)
@@ -184,3 +195,11 @@ class ScoreDistillation:
             self.denoiser.n_views,
         )
         return x0_reconstruction_gradient(latents, original)
+
+    def _texts(self, cameras: Cameras, like: Tensor) -> Tensor:
+        """(2 N, L, D): the negative prompt for each of N views, then what each is to show."""
+        text = self.text.to(like)
+        shown = torch.zeros(len(cameras), dtype=torch.long, device=text.device)
+        if self.view_prompts:
+            shown = view_index(cameras).to(text.device)
+        return torch.cat([text[:1].expand(len(cameras), -1, -1), text[1:][shown]])

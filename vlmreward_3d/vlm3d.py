@@ -7,18 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmreward_3d.cameras import sample_rings
+from vlmreward_3d.cameras import Cameras, sample_rings
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.field import BakedVolume, PyramidField
-from vlmreward_3d.regularizers import (
-    opacity_entropy,
-    orientation_loss,
-    sparsity_loss,
-    total_variation,
-)
-from vlmreward_3d.render import Rendering, render
+from vlmreward_3d.field import FieldSamples, PyramidField
+from vlmreward_3d.render import Shader
 from vlmreward_3d.sampler import OccupancyGrid
+from vlmreward_3d.shading import lambertian, light_direction, textureless
 from vlmreward_3d.teachers import Denoiser, Reward, ScoreDistillation, Verdict, judge
+from vlmreward_3d.views import Penalties, render_deferred, render_kept
 
 __all__ = ["VLM3D", "Diverged", "StepReport", "VLM3DConfig"]
 
@@ -85,6 +81,7 @@ class VLM3D:
             method=config.distillation,
             guidance_scale=config.guidance_scale,
             guidance_rescale=config.guidance_rescale,
+            view_prompts=config.view_prompts,
         )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.field = PyramidField(
@@ -118,11 +115,13 @@ class VLM3D:
             Diverged: A gradient is not finite or nothing is left to see; no parameter was changed.
         """
         config, progress = self.config, self.step_index / self.config.steps
-        baked = self.field.bake(normals=config.orientation_weight(progress) > 0)
+        shading = config.shading is not None and progress >= config.shading_from
+        baked = self.field.bake(normals=shading or config.orientation_weight(progress) > 0)
         if self.step_index % config.occupancy_every == 0:
             self.grid.update(baked.density, self.generator)
+        rings, side = config.rings_at(progress), config.resolution_at(progress)
         cameras = sample_rings(
-            config.rings,
+            rings,
             config.views_per_ring,
             fov_deg=config.fov_deg,
             elevation_deg=config.elevation_deg,
@@ -130,24 +129,26 @@ class VLM3D:
             generator=self.generator,
             device=self.device,
         )
-        views = render(
+        shader = self._shader(cameras) if shading else None
+        views = (render_kept if config.rays_per_chunk is None else render_deferred)(
             baked,
             self.grid,
             cameras,
-            config.resolution,
-            config.resolution,
+            side,
             n_samples=config.samples_per_ray,
-            background=self._background(),
+            background=self._background(rings),
+            shader=shader,
             generator=self.generator,
+            chunk=config.rays_per_chunk,
         )
-        if len(views.rays.samples.rays) == 0:
+        if views.live == 0:
             raise Diverged(
                 f"step {self.step_index}: the field became empty, expected something to see; "
                 "lower sparsity_weight or learning_rate, or try another seed"
             )
 
         # rounding may take a sum of weights past 1; teachers get clean pixels
-        pixels = views.rgb.detach().clamp(0, 1)
+        pixels = views.rgb.clamp(0, 1)
         sds = self.distil(
             pixels,
             cameras,
@@ -157,8 +158,9 @@ class VLM3D:
         gradient = sds.gradient
         self._require_finite("score distillation", sds.value, sds.gradient)
         verdict = None
-        if self.reward is not None and self.step_index % config.vlm_every == 0:
-            verdict = judge(self.reward, pixels, config.prompt)
+        asked = self.step_index % config.vlm_every == 0 and progress < config.vlm_until
+        if self.reward is not None and asked:
+            verdict = self._judge(self.reward, pixels)
         norms = self._updated_norms(sds, verdict)
         weight = config.vlm_weight(progress)
         if verdict is not None:
@@ -166,8 +168,7 @@ class VLM3D:
             gradient = gradient - self._limited(weight, norms) * verdict.gradient
 
         self.optimizer.zero_grad(set_to_none=True)
-        penalty = self._penalty(views, baked, progress)
-        ((views.rgb * gradient).sum() + penalty).backward()
+        views.backward(gradient, self._penalties(progress))
         self._require_finite("the field", *(p.grad for p in self.field.parameters()))
         self.optimizer.param_groups[0]["lr"] = config.learning_rate(progress)
         self.optimizer.step()
@@ -181,19 +182,55 @@ class VLM3D:
             vlm_weight=weight if self.reward is not None else 0.0,
             sds_norm=sds.gradient.norm().item(),
             reward_norm=verdict.gradient.norm().item() if verdict else None,
-            opacity=views.opacity.detach().mean().item(),
+            opacity=views.opacity.mean().item(),
             occupied=self.grid.occupied.float().mean().item(),
         )
         self.step_index += 1
         return report
 
-    def _background(self) -> Tensor:
+    def _judge(self, reward: Reward, pixels: Tensor) -> Verdict:
+        """The reward of all views, or of some that are drawn anew, and its gradient at all."""
+        shown = self.config.vlm_views
+        if shown is None or shown >= len(pixels):
+            return judge(reward, pixels, self.config.prompt)
+        chosen = torch.randperm(len(pixels), generator=self.generator)[:shown].sort().values
+        chosen = chosen.to(pixels.device)
+        verdict = judge(reward, pixels[chosen], self.config.prompt)
+        gradient = torch.zeros_like(pixels).index_copy(0, chosen, verdict.gradient)
+        return Verdict(verdict.value, gradient)
+
+    def _shader(self, cameras: Cameras) -> Shader | None:
+        """How the step's views are lit: all by one light, near the first camera.
+
+        DreamFusion (Appendix A.2) places a light for each view; one for all leaves the views of a
+        ring the pictures of one scene.
+        """
+        assert self.config.shading is not None
+        kind, strength, distance = torch.rand(3, generator=self.generator).tolist()
+        jitter = torch.randn(3, generator=self.generator)
+        albedo, plain, _ = self.config.shading
+        if kind < albedo:
+            return None
+        first = cameras.positions[0]
+        towards = torch.nn.functional.normalize(first / first.norm() + jitter.to(first), dim=0)
+        light = towards * first.norm() * (0.8 + 0.7 * distance)
+
+        def shade(field: FieldSamples, points: Tensor) -> Tensor:
+            assert field.normals is not None
+            toward = light_direction(points, light)
+            if kind < albedo + plain:
+                return textureless(field.normals, toward, strength)
+            return lambertian(field.rgb, field.normals, toward, strength)
+
+        return shade
+
+    def _background(self, rings: int) -> Tensor:
         config = self.config
-        color = torch.ones(config.rings, 3)
+        color = torch.ones(rings, 3)
         if config.background == "color":
-            color = torch.rand(config.rings, 3, generator=self.generator)
+            color = torch.rand(rings, 3, generator=self.generator)
         elif config.background == "gray":
-            color *= 0.1 + 0.9 * torch.rand(config.rings, 1, generator=self.generator)
+            color *= 0.1 + 0.9 * torch.rand(rings, 1, generator=self.generator)
         return color.repeat_interleave(config.views_per_ring, dim=0).to(self.device)
 
     def _updated_norms(self, sds: Verdict, verdict: Verdict | None) -> Tensor:
@@ -212,23 +249,14 @@ class VLM3D:
             return weight
         return min(weight, limit * (norms[0] / norms[1]).item())
 
-    def _penalty(self, views: Rendering, baked: BakedVolume, progress: float) -> Tensor:
+    def _penalties(self, progress: float) -> Penalties:
         config = self.config
-        total = baked.logits.new_zeros(())
-        if (weight := config.orientation_weight(progress)) > 0:
-            rays = views.rays.composite
-            normals = views.rays.field.normals
-            assert normals is not None  # baked with them where this weight is positive
-            normals = normals.view(*rays.weights.shape, 3)
-            loss = orientation_loss(rays.weights, normals, views.rays.directions, rays.opacity)
-            total = total + weight * loss
-        if (weight := config.entropy_weight(progress)) > 0:
-            total = total + weight * opacity_entropy(views.opacity)
-        if (weight := config.sparsity_weight(progress)) > 0:
-            total = total + weight * sparsity_loss(views.opacity)
-        if (weight := config.variation_weight(progress)) > 0:
-            total = total + weight * total_variation(baked.logits[:, :4])
-        return total
+        return Penalties(
+            orientation=config.orientation_weight(progress),
+            entropy=config.entropy_weight(progress),
+            sparsity=config.sparsity_weight(progress),
+            variation=config.variation_weight(progress),
+        )
 
     def _require_finite(self, source: str, *tensors: Tensor | None) -> None:
         if not all(x is None or bool(x.isfinite().all()) for x in tensors):

@@ -212,3 +212,28 @@ def test_sizes_in_bytes(text, size):
 def test_bad_budgets(arguments, message):
     with pytest.raises(ValueError, match=message):
         MicroBatched(Square(), **arguments)
+
+
+def test_measuring_leaves_no_graph_behind():
+    class Token:
+        pass
+
+    alive = weakref.WeakSet()
+
+    class Watched(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.token = Token()
+            alive.add(ctx.token)
+            return x.flatten(1).mean(1)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad.view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+
+    def reward(images, text=None):
+        return Watched.apply(images).exp()  # which keeps its output
+
+    x = noise(4, 3, 8, 8).requires_grad_()
+    MicroBatched(reward, max_memory="1kB")(x).sum().backward()
+    assert not alive

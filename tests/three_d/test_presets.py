@@ -28,7 +28,7 @@ def test_cameras_are_those_of_the_training_data():
 @pytest.mark.parametrize("background", ["color", "gray", "white"])
 def test_backgrounds_are_one_per_ring(background):
     model = VLM3D(tiny(rings=3, background=background), RandomDenoiser(), redness)
-    rings = model._background().view(3, 4, 3)
+    rings = model._background(3).view(3, 4, 3)
     assert_close(rings, rings[:, :1].expand(3, 4, 3))
     colors = rings[:, 0]
     assert (colors == 1).all() == (background == "white")

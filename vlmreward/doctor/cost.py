@@ -52,7 +52,8 @@ class _Kept:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.owned:
             self.kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # not the tensor itself: an output would hold its graph, and that the output, for good
+        return tensor.detach()
 
 
 def measured_step(subject: Subject, views: int, side: int) -> Point:

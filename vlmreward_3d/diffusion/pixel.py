@@ -11,6 +11,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel
 
+from vlmreward_3d.diffusion.prediction import check_prediction_type, noise_of
 from vlmreward_3d.diffusion.view_attention import merge_views
 
 __all__ = ["PixelMultiView"]
@@ -42,6 +43,7 @@ class PixelMultiView(nn.Module):
         n_views: int = 4,
     ) -> None:
         super().__init__()
+        self.prediction_type = check_prediction_type(scheduler)
         self.unet = merge_views(unet, n_views)
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
@@ -119,10 +121,7 @@ class PixelMultiView(nn.Module):
             The noise, in the shape of ``noisy``. Differentiable.
         """
         output = self(noisy, t, text, cameras)
-        if self.scheduler.config.prediction_type != "v_prediction":
-            return output
-        alpha = self.alphas_cumprod[t].to(noisy)[:, None, None, None]
-        return alpha.sqrt() * output + (1 - alpha).sqrt() * noisy
+        return noise_of(output, noisy, self.alphas_cumprod[t], self.prediction_type)
 
     def forward(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """What the network was trained to say: noise, or v (Salimans and Ho, 2022)."""

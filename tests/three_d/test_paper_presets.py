@@ -1,0 +1,245 @@
+"""The presets at paper scale: their tables, and runs with small random backbones."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from stubs import RandomDenoiser, random_vlm, redness, tiny
+from test_latent_diffusion import build, checkpoint, ldm, randomised, stable, tokenizer
+from torch.testing import assert_close
+
+from vlmreward import YesNoReward
+from vlmreward_3d import load, presets
+from vlmreward_3d.diffusion.mvdream import MVDream
+from vlmreward_3d.diffusion.pixel import PixelMultiView
+from vlmreward_3d.diffusion.stable import StableDiffusion
+from vlmreward_3d.vlm3d import VLM3D
+
+SMALL = {
+    "steps": 4,
+    "resolution": 16,
+    "field_resolutions": (4, 8),
+    "occupancy_resolution": 8,
+    "samples_per_ray": 6,
+    "rays_per_chunk": 500,
+}
+
+
+def at(config, step):
+    """The numbers of a step that are in the table of the documentation."""
+    p = step / config.steps
+    return (
+        config.rings_at(p) * config.views_per_ring,
+        config.resolution_at(p),
+        round(config.vlm_weight(p), 6),
+        round(config.t_min(p), 6),
+        round(config.t_max(p), 6),
+        round(config.orientation_weight(p), 6),
+        p < config.vlm_until,
+        config.shading is not None and p >= config.shading_from,
+    )
+
+
+@pytest.mark.parametrize(
+    ("preset", "rows"),
+    [
+        (
+            "paper",
+            {
+                0: (8, 64, 300.0, 0.0, 1.0, 10.0, True, False),
+                2500: (8, 64, 225.25, 0.0, 1.0, 505.0, True, False),
+                5000: (8, 256, 150.5, 0.0, 1.0, 1000.0, True, False),
+                10000: (8, 256, 1.0, 0.0, 1.0, 1000.0, True, False),
+                14999: (8, 256, 1.0, 0.0, 1.0, 1000.0, True, False),
+            },
+        ),
+        (
+            "release",
+            {
+                0: (8, 64, 300.0, 0.98, 0.98, 10.0, True, False),
+                4000: (8, 64, 180.4, 0.5, 0.74, 802.0, True, False),
+                5000: (4, 256, 150.5, 0.38, 0.68, 1000.0, True, True),
+                8000: (4, 256, 60.8, 0.02, 0.5, 1000.0, True, True),
+                10000: (4, 256, 1.0, 0.02, 0.5, 1000.0, False, True),
+            },
+        ),
+        (
+            "mvdream",
+            {
+                0: (4, 64, 1.0, 0.98, 0.98, 10.0, True, False),
+                5000: (4, 256, 1.0, 0.38, 0.68, 1000.0, True, True),
+                8000: (4, 256, 1.0, 0.02, 0.5, 1000.0, True, True),
+            },
+        ),
+        (
+            "dreamfusion",
+            {
+                0: (1, 64, 1.0, 0.02, 0.98, 1.0, True, False),
+                1500: (1, 64, 1.0, 0.02, 0.98, 3.7, True, True),
+                5000: (1, 64, 1.0, 0.02, 0.98, 10.0, True, True),
+            },
+        ),
+    ],
+)
+def test_tables_of_the_documentation(preset, rows):
+    config = getattr(presets, preset)("a cat")
+    assert {step: at(config, step) for step in rows} == rows
+
+
+def test_the_paper_s_other_numbers():
+    config = presets.paper("a cat")
+    assert (config.steps, config.guidance_scale, config.distillation) == (15_000, 50.0, "sds")
+    assert config.entropy_weight(0.5) == config.sparsity_weight(0.5) == 0
+    assert config.vlm_prompt == "paper/selected"
+    assert config.negative_prompt == ""
+    assert presets.paper("a cat", hard=True).vlm_weight(0) == 800
+    assert presets.paper("a cat", with_vlm=False).vlm is None
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A single file of MVDream, a folder of Stable Diffusion, and a folder of a VLM: all small."""
+    root = tmp_path_factory.mktemp("models")
+    sizes = {"channels": 32, "mult": (1, 2), "blocks": 1, "context": 24, "head_channels": 8}
+    words = len(tokenizer())
+    whole = checkpoint(
+        randomised(ldm.MVDreamUNet(**sizes)),
+        randomised(ldm.Autoencoder((32, 32), blocks=1)),
+        randomised(ldm.OpenClipText(words, 24, layers=2, heads=3, length=12)),
+    )
+    torch.save(whole, root / "small.pt")
+    build(root / "small.pt").save_pretrained(root / "mvdream")
+    stable().save_pretrained(root / "sd")
+    for part in random_vlm():
+        part.save_pretrained(root / "vlm")
+    return root
+
+
+def test_a_name_tells_which_denoiser_it_is(sources, tmp_path):
+    assert type(load.load_denoiser(str(sources / "mvdream"))) is MVDream
+    assert type(load.load_denoiser(str(sources / "sd"))) is StableDiffusion
+    assert type(load.load_denoiser("builtin/blocks")) is PixelMultiView
+    PixelMultiView.from_pretrained("builtin/blocks").save_pretrained(tmp_path / "blocks")
+    assert type(load.load_denoiser(str(tmp_path / "blocks"))) is PixelMultiView
+    with pytest.raises(OSError, match="cannot load the denoiser 'no/such-model'"):
+        load.load_denoiser("no/such-model")
+    with pytest.raises(FileNotFoundError, match=r"there is no file none\.pt"):
+        load.load_denoiser("none.pt")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    sys.modules.pop("text_to_3d", None)
+    import text_to_3d
+
+    return text_to_3d
+
+
+FLAGS = {
+    "selected": [],
+    "A": ["--prompt-template", "A"],
+    "B": ["--prompt-template", "B"],
+    "no geometry query": ["--no-geometry-query"],
+    "separate queries": ["--separate-queries"],
+    "single view": ["--single-view"],
+    "no VLM": ["--no-vlm"],
+}
+
+
+@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", "dreamfusion"])
+def test_presets_run_with_small_random_backbones(preset, sources):
+    denoiser = str(sources / ("sd" if preset == "dreamfusion" else "mvdream"))
+    config = getattr(presets, preset)(
+        "a red cube", denoiser=denoiser, vlm=str(sources / "vlm"), with_vlm=True
+    )
+    later = tuple((p, 24) for p, _ in config.resolution_later)
+    config = dataclasses.replace(config, **SMALL, resolution_later=later)
+    model = VLM3D(config, *load.load_teachers(config))
+    before = [level.detach().clone() for level in model.field.levels]
+    reports = [model.step() for _ in range(config.steps)]
+    assert all((a != b).any() for a, b in zip(before, model.field.levels))
+    asked = [report.reward is not None for report in reports]
+    assert asked == [i / config.steps < config.vlm_until for i in range(config.steps)]
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_flags_run_with_small_random_backbones(flags, sources, script):
+    words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
+    options = script.parse([*words, "--vlm", str(sources / "vlm"), *flags])
+    config = presets.paper("a red cube", with_vlm=not options.no_vlm)
+    config = dataclasses.replace(config, **script.changes(options, config))
+    config = dataclasses.replace(config, **{**SMALL, "steps": 2}, resolution_later=())
+    denoiser, reward = load.load_teachers(config)
+    report = VLM3D(config, denoiser, reward).step()
+    assert (report.reward is None) == ("--no-vlm" in flags)
+    if "--separate-queries" in flags:
+        single = YesNoReward(sources / "vlm", prompt="paper/content", pixels=config.vlm_pixels)
+        views = torch.rand(1, 2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+        each = [single, single.ask("paper/geometry")]
+        expected = (each[0](views, text="a cat") + each[1](views)) / 2
+        assert_close(reward(views, text="a cat"), expected)
+
+
+def test_the_single_view_alone_gets_the_reward_s_gradient():
+    config = tiny(rings=2, vlm_views=1)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    seen = []
+
+    def reward(images, text):
+        seen.append(images.shape[:2])
+        return redness(images, text)
+
+    pixels = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    chosen = set()
+    for _ in range(12):
+        verdict = model._judge(reward, pixels)
+        (index,) = verdict.gradient.abs().amax((1, 2, 3)).nonzero()[:, 0].tolist()
+        assert_close(verdict.value, redness(pixels[None, [index]], config.prompt)[0])
+        chosen.add(index)
+    assert set(seen) == {(1, 1)}
+    assert len(chosen) > 3
+
+
+def test_shading_is_drawn_in_its_shares():
+    config = tiny(shading=(0.25, 0.375, 0.375), orientation_weight=presets.Schedule.constant(1.0))
+    model = VLM3D(config, RandomDenoiser(), redness)
+    from vlmreward_3d.cameras import Cameras
+    from vlmreward_3d.field import FieldSamples
+
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(50, 3, generator=generator)
+    normals = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator), dim=-1)
+    field = FieldSamples(torch.ones(50), torch.rand(50, 3, generator=generator), normals)
+    kinds = {"albedo": 0, "textureless": 0, "diffuse": 0}
+    for _ in range(400):
+        shader = model._shader(Cameras.turntable(4))
+        if shader is None:
+            kinds["albedo"] += 1
+            continue
+        colors = shader(field, points)
+        assert colors.min() >= 0
+        assert colors.max() <= 1
+        gray = (colors - colors[:, :1]).abs().max() == 0
+        kinds["textureless" if gray else "diffuse"] += 1
+    assert abs(kinds["albedo"] - 100) < 35
+    assert abs(kinds["textureless"] - 150) < 40
+    assert model.step().step == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shading": (0.5, 0.5, 0.5)}, "three probabilities that add up to 1"),
+        ({"rays_per_chunk": 0}, "None or a whole number >= 1"),
+        ({"vlm_views": 0}, "None or a whole number >= 1"),
+        ({"resolution_later": ((0.5, 64), (0.2, 128))}, "progress ascending within"),
+        ({"rings_later": ((0.5, 0),)}, "whole number >= 1"),
+        ({"vlm_prompt": ()}, "a prompt or several"),
+    ],
+)
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**change)

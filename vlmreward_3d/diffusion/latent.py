@@ -1,0 +1,170 @@
+"""Latent diffusion models of diffusers' parts as score-distillation teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import AutoTokenizer, CLIPTextModel
+
+from vlmreward_3d.diffusion.prediction import check_prediction_type, noise_of
+
+__all__ = ["LatentDiffusion"]
+
+
+class LatentDiffusion(nn.Module):
+    """A UNet on the latents of a variational autoencoder, told what to make by a text encoder.
+
+    The parts are frozen and in eval mode. They compute in their own precision, outside of any
+    autocast; what comes in is converted, and what goes out is in the dtype of what came in.
+
+    Args:
+        unet: predicts noise or v.
+        vae: between images in [-1, 1] and latents.
+        text_encoder: CLIP-like.
+        tokenizer: of the text encoder; texts are padded to its ``model_max_length``.
+        scheduler: holds the noise schedule and ``prediction_type``.
+
+    Attributes:
+        n_views: images that form one group; 1 here.
+        alphas_cumprod: (T,) abar of each timestep.
+        resolution: side of the latents.
+        image_resolution: side of the images that have latents of that side.
+    """
+
+    n_views = 1
+    alphas_cumprod: Tensor
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: Any,
+        scheduler: DDPMScheduler,
+    ) -> None:
+        super().__init__()
+        self.prediction_type = check_prediction_type(scheduler)
+        self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
+        self.tokenizer, self.scheduler = tokenizer, scheduler
+        self.resolution = int(unet.config.sample_size)
+        self.image_resolution = self.resolution * 2 ** (len(vae.config.block_out_channels) - 1)
+        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone(), persistent=False)
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def _parts(cls, model: str | Path, dtype: torch.dtype, **options: Any) -> dict[str, Any]:
+        """The parts of a diffusers folder or hub id."""
+        loaded: dict[str, Any] = {}
+        classes: dict[str, Any] = {
+            "unet": UNet2DConditionModel,
+            "vae": AutoencoderKL,
+            "text_encoder": CLIPTextModel,
+            "tokenizer": AutoTokenizer,
+            "scheduler": DDPMScheduler,
+        }
+        for name, kind in classes.items():
+            weights = {"use_safetensors": True} if issubclass(kind, nn.Module) else {}
+            try:
+                loaded[name] = kind.from_pretrained(
+                    str(model), subfolder=name, **weights, **options
+                )
+            except (OSError, ValueError) as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise OSError(
+                    f"cannot load the {name} of {str(model)!r} ({reason.rstrip('.')}); expected a "
+                    "diffusers folder or hub id with unet, vae, text_encoder, tokenizer and "
+                    "scheduler: Stable Diffusion 2.x is no longer under its old name on the hub, "
+                    "so name a mirror, or a folder"
+                ) from error
+        for name in ("unet", "vae", "text_encoder"):
+            loaded[name] = loaded[name].to(dtype)
+        return loaded
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any
+    ) -> Any:
+        """Load from a diffusers folder or hub id; only safetensors are read.
+
+        Args:
+            model: the folder or id.
+            dtype: of the weights; half precision for a GPU.
+            **options: of ``from_pretrained``, such as ``revision`` or ``local_files_only``.
+
+        Raises:
+            OSError: a part is missing or cannot be reached.
+            ValueError: the model predicts neither noise nor v.
+        """
+        return cls(**cls._parts(model, dtype, **options))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the parts as a diffusers folder."""
+        for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            getattr(self, name).save_pretrained(Path(path) / name)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Embeddings of n texts: (n, L, D)."""
+        tokens = self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=self.text_encoder.config.max_position_embeddings,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return self.text_encoder(tokens["input_ids"].to(self.unet.device)).last_hidden_state
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        """Images to the space in which noise is added.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1], resized to ``image_resolution`` bilinearly, antialiased
+                where they shrink, and encoded: the mean of the posterior times the scaling factor.
+                Or (N, C, H, W) with the latents' number of channels, if those are rendered
+                directly: resized to ``resolution`` and passed on.
+
+        Returns:
+            (N, C, r, r) in the dtype of ``images``, differentiable.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            if images.shape[1] == self.vae.config.latent_channels:
+                return self._resized(images, self.resolution)
+            resized = self._resized(images, self.image_resolution).to(self.vae.dtype)
+            mean = self.vae.encode(resized * 2 - 1).latent_dist.mode()
+            return (mean * self.vae.config.scaling_factor).to(images.dtype)
+
+    @staticmethod
+    def _resized(images: Tensor, side: int) -> Tensor:
+        if images.shape[-2:] == (side, side):
+            return images
+        return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        """Noise in ``noisy``.
+
+        Args:
+            noisy: (N, C, r, r) latents, whole groups of ``n_views``.
+            t: (N,) integer timesteps.
+            text: (N, L, D) from :meth:`encode_text`.
+            cameras: (N, 16) camera conditions.
+
+        Returns:
+            The noise, in the shape and dtype of ``noisy``. Differentiable.
+        """
+        with torch.autocast(noisy.device.type, enabled=False):
+            dtype = self.unet.dtype
+            output = self.unet(
+                noisy.to(dtype),
+                t,
+                encoder_hidden_states=text.to(dtype),
+                **self._camera(cameras.to(dtype)),
+            ).sample.to(noisy.dtype)
+        return noise_of(output, noisy, self.alphas_cumprod[t], self.prediction_type)
+
+    def _camera(self, cameras: Tensor) -> dict[str, Tensor]:
+        """What the UNet is told of the cameras: nothing."""
+        return {}

@@ -1,0 +1,99 @@
+"""From a configuration's names to the models behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from vlmreward import Checklist, YesNoReward
+from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.diffusion.mvdream import MVDream
+from vlmreward_3d.diffusion.pixel import PixelMultiView
+from vlmreward_3d.diffusion.stable import StableDiffusion
+from vlmreward_3d.teachers import Denoiser, Reward
+
+__all__ = ["load_denoiser", "load_reward", "load_teachers"]
+
+_FILES = {".pt", ".pth", ".ckpt", ".safetensors"}
+
+
+def load_denoiser(
+    source: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    tokenizer: str | None = None,
+) -> Denoiser:
+    """The score-distillation teacher of a name.
+
+    Args:
+        source: "builtin/blocks"; MVDream's single file (by its suffix); or a folder or hub id of
+            diffusers, whose UNet tells which it is: with cameras and a VAE MVDream, with cameras
+            alone a `PixelMultiView`, without cameras Stable Diffusion.
+        device: where it runs.
+        dtype: of its weights; default: bfloat16 on a GPU, float32 elsewhere; `PixelMultiView` is
+            float32 in any case.
+        tokenizer: for a single file, which has none; see `MVDream.from_checkpoint`.
+
+    Raises:
+        OSError: it cannot be found or loaded.
+        KeyError, ValueError: it is something else.
+    """
+    device = torch.device(device)
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    if Path(source).suffix in _FILES:
+        options: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer else {}
+        return MVDream.from_checkpoint(source, dtype=dtype, **options).to(device)
+    if source.startswith("builtin/") or _has_cameras_alone(source):
+        return PixelMultiView.from_pretrained(source).to(device)
+    kind = MVDream if _takes_cameras(source) else StableDiffusion
+    return kind.from_pretrained(source, dtype=dtype).to(device)
+
+
+def _has_cameras_alone(source: str) -> bool:
+    folder = Path(source)
+    return (folder / "unet").is_dir() and not (folder / "vae").is_dir()
+
+
+def _takes_cameras(source: str) -> bool:
+    try:
+        config = UNet2DConditionModel.load_config(source, subfolder="unet")
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OSError(
+            f"cannot load the denoiser {source!r} ({reason.rstrip('.')}); expected "
+            "'builtin/blocks', MVDream's sd-v2.1-base-4view.pt, or a diffusers folder or hub id: "
+            "Stable Diffusion 2.x is no longer under its old name on the hub, so name a mirror"
+        ) from error
+    return config.get("class_embed_type") == "projection"
+
+
+def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> Reward | None:
+    """The VLM's reward of a configuration; None where it has no VLM.
+
+    Several prompts are one `Checklist`, with one look at the views.
+
+    Raises:
+        OSError, TypeError, ValueError: as of `YesNoReward`.
+    """
+    if config.vlm is None:
+        return None
+    prompts = config.vlm_prompt
+    several = isinstance(prompts, tuple)
+    reward = YesNoReward(
+        config.vlm,
+        prompt=prompts[0] if isinstance(prompts, tuple) else prompts,
+        pixels=config.vlm_pixels,
+        device=device,
+    )
+    return Checklist(reward, list(prompts)) if several else reward
+
+
+def load_teachers(
+    config: VLM3DConfig, *, device: torch.device | str = "cpu"
+) -> tuple[Denoiser, Reward | None]:
+    """Both teachers of a configuration."""
+    return load_denoiser(config.denoiser, device=device), load_reward(config, device=device)

@@ -1,0 +1,213 @@
+"""A step's views, and the way of a gradient at their pixels back to the field.
+
+Teachers look at pixels and answer with gradients there, so the rendering's graph is not needed
+while they work. `render_deferred` does not keep it: it renders in chunks of rays without a graph,
+and once the gradient at the pixels is known, each chunk again with one ("deferred back-propagation"
+of ARF, Zhang et al., 2022). Memory is then that of one chunk, for one more rendering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.field import BakedVolume
+from vlmreward_3d.regularizers import (
+    opacity_entropy,
+    orientation_loss,
+    sparsity_loss,
+    total_variation,
+)
+from vlmreward_3d.render import RenderedRays, Shader, render_rays
+from vlmreward_3d.sampler import OccupancyGrid
+
+__all__ = ["Penalties", "Views", "render_deferred", "render_kept"]
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Weights of the regularisers; those that are 0 are not computed."""
+
+    orientation: float = 0.0
+    entropy: float = 0.0
+    sparsity: float = 0.0
+    variation: float = 0.0
+
+
+@dataclass(frozen=True)
+class Views:
+    """Rendered views without their graph.
+
+    Attributes:
+        rgb: (N, 3, H, W) in [0, 1] up to rounding, detached.
+        opacity: (N, 1, H, W) in [0, 1], detached.
+        live: Number of rays that met occupied space.
+        backward: Called once, with a gradient at `rgb` in its shape and the penalties: adds the
+            gradient of both to the field's parameters.
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    live: int
+    backward: Callable[[Tensor, Penalties], None]
+
+
+def render_kept(
+    baked: BakedVolume,
+    grid: OccupancyGrid,
+    cameras: Cameras,
+    side: int,
+    *,
+    n_samples: int,
+    background: Tensor,
+    shader: Shader | None,
+    generator: torch.Generator,
+    chunk: int | None = None,
+) -> Views:
+    """Render all rays at once and keep their graph.
+
+    Args:
+        baked: The field, with normals where the shader or the orientation penalty needs them.
+        grid: Where there is something to see.
+        cameras: N cameras.
+        side: Of the images, in pixels.
+        n_samples: Samples on each ray that meets occupied space.
+        background: (N, 3) colours in [0, 1].
+        shader: See `render_rays`.
+        generator: CPU source of the samples' places.
+        chunk: Not looked at.
+    """
+    origins, directions = (x.reshape(-1, 3) for x in cameras.rays(side, side))
+    rays = render_rays(
+        baked,
+        grid,
+        origins,
+        directions,
+        n_samples=n_samples,
+        background=background.repeat_interleave(side * side, dim=0),
+        shader=shader,
+        generator=generator,
+    )
+
+    def backward(gradient: Tensor, penalties: Penalties) -> None:
+        loss = (rays.rgb * _flat(gradient)).sum()
+        loss = loss + _penalty(rays, penalties, _visible(rays), len(origins))
+        (loss + _variation(baked, penalties)).backward()
+
+    rgb, opacity = (_images(x.detach(), len(cameras), side) for x in (rays.rgb, rays.opacity))
+    return Views(rgb, opacity, len(rays.samples.rays), backward)
+
+
+def render_deferred(
+    baked: BakedVolume,
+    grid: OccupancyGrid,
+    cameras: Cameras,
+    side: int,
+    *,
+    n_samples: int,
+    background: Tensor,
+    shader: Shader | None,
+    generator: torch.Generator,
+    chunk: int | None,
+) -> Views:
+    """Render `chunk` rays at a time, and again for the backward pass.
+
+    The samples are the same in both renderings, and those of `render_kept`.
+
+    Args:
+        baked: See `render_kept`; likewise all others.
+        grid: See there.
+        cameras: See there.
+        side: See there.
+        n_samples: See there.
+        background: See there.
+        shader: See there.
+        generator: See there.
+        chunk: Rays at a time; None for all at once.
+    """
+    origins, directions = (x.reshape(-1, 3) for x in cameras.rays(side, side))
+    colors = background.repeat_interleave(side * side, dim=0)
+    step = chunk or len(origins)
+    parts = [slice(i, i + step) for i in range(0, len(origins), step)]
+
+    def part(field: BakedVolume, rays: slice, source: torch.Generator) -> RenderedRays:
+        return render_rays(
+            field,
+            grid,
+            origins[rays],
+            directions[rays],
+            n_samples=n_samples,
+            background=colors[rays],
+            shader=shader,
+            generator=source,
+        )
+
+    states, colored, opaque, live, visible = [], [], [], 0, 0
+    with torch.no_grad():
+        for rays in parts:
+            states.append(generator.get_state())
+            seen = part(baked, rays, generator)
+            colored.append(seen.rgb)
+            opaque.append(seen.opacity)
+            live += len(seen.samples.rays)
+            visible += _visible(seen)
+
+    def backward(gradient: Tensor, penalties: Penalties) -> None:
+        flat = _flat(gradient)
+        logits = baked.logits.detach().requires_grad_()
+        leaf = replace(baked, logits=logits)
+        again = torch.Generator()
+        for rays, state in zip(parts, states):
+            again.set_state(state)
+            seen = part(leaf, rays, again)
+            loss = (seen.rgb * flat[rays]).sum()
+            loss = loss + _penalty(seen, penalties, visible, len(origins))
+            if loss.requires_grad:  # not where no ray of the chunk meets anything
+                loss.backward()
+        total = _variation(baked, penalties)
+        if logits.grad is not None:
+            total = total + (baked.logits * logits.grad).sum()
+        if total.requires_grad:
+            total.backward()
+
+    rgb, opacity = (_images(torch.cat(x), len(cameras), side) for x in (colored, opaque))
+    return Views(rgb, opacity, live, backward)
+
+
+def _images(values: Tensor, count: int, side: int) -> Tensor:
+    return values.view(count, side, side, -1).permute(0, 3, 1, 2)
+
+
+def _flat(images: Tensor) -> Tensor:
+    return images.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _visible(rays: RenderedRays) -> int:
+    return int((rays.composite.opacity > 0).sum())
+
+
+def _penalty(rays: RenderedRays, penalties: Penalties, visible: int, count: int) -> Tensor:
+    """What some rays add to penalties that are means over `visible` rays, or over all `count`."""
+    total = rays.rgb.new_zeros(())
+    share = len(rays.rgb) / count
+    if penalties.orientation > 0 and visible:
+        hit, normals = rays.composite, rays.field.normals
+        assert normals is not None  # baked with them where this weight is positive
+        normals = normals.view(*hit.weights.shape, 3)
+        loss = orientation_loss(hit.weights, normals, rays.directions, hit.opacity)
+        total = total + penalties.orientation * (_visible(rays) / visible) * loss
+    if penalties.entropy > 0:
+        total = total + penalties.entropy * share * opacity_entropy(rays.opacity)
+    if penalties.sparsity > 0:
+        total = total + penalties.sparsity * share * sparsity_loss(rays.opacity)
+    return total
+
+
+def _variation(baked: BakedVolume, penalties: Penalties) -> Tensor:
+    if penalties.variation > 0:
+        return penalties.variation * total_variation(baked.logits[:, :4])
+    return baked.logits.new_zeros(())

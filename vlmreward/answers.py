@@ -104,9 +104,17 @@ class Lookup:
         """The token sequences of an answer, each once.
 
         Raises:
+            TypeError: something else.
             ValueError: none, an empty one, one that merges with the prompt, an id out of range.
         """
-        several = [answer] if isinstance(answer, (str, int, Variants)) else list(answer)
+        several = [answer] if isinstance(answer, (str, int, Variants)) else answer
+        if not isinstance(several, Sequence) or not all(
+            isinstance(one, (str, int, Variants)) for one in several
+        ):
+            raise TypeError(
+                f"answer is {answer!r}; expected a text, a token id, Variants of a word, or a list "
+                "of these"
+            )
         if not several:
             raise ValueError("an answer has no variants; expected at least one text or token id")
         return tuple(dict.fromkeys(ids for one in several for ids in self._sequences(one)))

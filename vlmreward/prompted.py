@@ -58,7 +58,7 @@ class PromptedReward(Combinable, nn.Module):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | tuple[Any, Any] | Backbone,
+        model: str | os.PathLike[str] | tuple[Any, Any] | Backbone | PromptedReward,
         *,
         prompt: str | PromptTemplate,
         pixels: str = "float",
@@ -81,6 +81,8 @@ class PromptedReward(Combinable, nn.Module):
         if per_view not in PER_VIEW:
             raise ValueError(f"per_view is {per_view!r}; expected one of {PER_VIEW}")
         self.per_view = per_view
+        if isinstance(model, PromptedReward):
+            model = model.backbone
         if isinstance(model, Backbone):
             of_model = (device, dtype, checkpoint or None, model_kwargs)
             if any(option is not None for option in of_model) or pixels != "float":

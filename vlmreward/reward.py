@@ -23,8 +23,9 @@ class YesNoReward(PromptedReward):
 
     Args:
         model: hub id, local folder, ``"builtin/blocks"``, a ``(model, processor)`` pair of
-            transformers objects, or the ``Backbone`` of another reward. Its parameters are frozen
-            and it is put into eval mode, for good. See the table of families in the documentation.
+            transformers objects, or another reward or its ``Backbone``, which is then shared. Its
+            parameters are frozen and it is put into eval mode, for good. See the table of families
+            in the documentation.
         prompt: the question, with named fields: a ``PromptTemplate``, a text such as
             ``"Is there {text}? Answer Yes or No."``, or a name in ``NAMED_PROMPTS``.
         answers: what counts for and against: each a text, a token id, ``Variants`` of a word, or a
@@ -69,7 +70,7 @@ class YesNoReward(PromptedReward):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | tuple[Any, Any] | Backbone,
+        model: str | os.PathLike[str] | tuple[Any, Any] | Backbone | PromptedReward,
         *,
         prompt: str | PromptTemplate = "yes-no",
         answers: tuple[Answer, Answer] = ("Yes", "No"),

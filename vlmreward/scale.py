@@ -50,7 +50,7 @@ class ScaleReward(PromptedReward):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | tuple[Any, Any] | Backbone,
+        model: str | os.PathLike[str] | tuple[Any, Any] | Backbone | PromptedReward,
         *,
         prompt: str | PromptTemplate = "one-to-five",
         scale: Mapping[str, float] = ONE_TO_FIVE,

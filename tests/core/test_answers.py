@@ -60,6 +60,12 @@ def test_bad_answers(answers, message):
         resolve(answers)
 
 
+@pytest.mark.parametrize("answers", [("Yes", 5.0), (None, "No"), ("Yes", ["No", None])])
+def test_answers_of_other_types(answers):
+    with pytest.raises(TypeError, match="expected a text, a token id, Variants of a word"):
+        resolve(answers)
+
+
 def test_an_answer_that_merges_with_what_precedes_it_is_refused():
     with pytest.raises(ValueError, match="merges with the end of the prompt"):
         resolve(("Yes", "No"), context="Answer: ")

@@ -171,6 +171,7 @@ def test_score_a_prompt_without_text(pictures, capsys):
         ),
         (["score", "red.png", "none.png", "--views", "--text", "x"], "none is left out"),
         (["explain", "red.png", "--text", "x"], "required: --out"),
+        (["doctor", "builtin/blocks", "--answers", "a cat", "a dog"], "answers of one token"),
         (["explain", "red.png", "--text", "x", "--out", "x.txt"], "expected a file ending in"),
         (["explain", "red.png", "--text", "x", "--out", "x.png", "--steps", "1"], "at least 4"),
         (

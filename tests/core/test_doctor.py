@@ -356,6 +356,17 @@ def test_an_error_is_a_finding_and_the_others_go_on(reward):
 # --- the parts
 
 
+def test_refuses_questions_that_transformers_cannot_be_asked(reward):
+    mine = reward("llava")
+    for other in (mine.ask("Is it {text}?", answers=("a cat", "a dog")), per_view(mine)):
+        with pytest.raises(ValueError, match="expected answers of one token and all views"):
+            doctor.examine(other)
+
+
+def per_view(reward):
+    return YesNoReward(reward, per_view="mean")
+
+
 def test_refuses_what_is_no_reward():
     with pytest.raises(TypeError, match=r"function; expected a YesNoReward.*examine the one"):
         doctor.examine(lambda images: images.sum())

@@ -139,6 +139,7 @@ def test_a_scale_is_the_expected_value(qwen, images):
     images.requires_grad_()
     (gradient,) = torch.autograd.grad(reward(images, text="a cat").sum(), images)
     assert gradient.abs().max() > 0
+    assert YesNoReward(reward).backbone is reward.backbone
     five = reward.ask("one-to-five", scale={str(n): n for n in range(1, 6)})
     assert ((five(images, text="a cat") > 1) & (five(images, text="a cat") < 5)).all()
     assert five.ask("How {text} is it?").scale == five.scale

@@ -77,7 +77,10 @@ def run(options: argparse.Namespace) -> int:
 
     found = []
     total = len(checks(options.quick))
-    with usage_errors(TypeError), tqdm(total=total, unit="check", disable=None, leave=False) as bar:
+    with (
+        usage_errors(TypeError, ValueError),
+        tqdm(total=total, unit="check", disable=None, leave=False) as bar,
+    ):
         for finding in findings(
             reward, text=options.text, answers=tuple(options.answers), quick=options.quick
         ):

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from vlmreward.answers import Ids
 from vlmreward.doctor.finding import WARN, Finding, check, judged
 from vlmreward.doctor.reference import prompt_of
 from vlmreward.doctor.subject import Subject
@@ -63,20 +62,20 @@ def _as_a_turn(subject: Subject, word: str) -> set[int]:
     return set(tokens[len(before) : len(before) + 1]) if tokens[: len(before)] == before else set()
 
 
-def _text(subject: Subject, answer: int | Ids) -> str:
-    return subject.backbone.describe(*((answer,) if isinstance(answer, int) else answer))
-
-
-def _written(subject: Subject, answers: Iterable[int | Ids]) -> str:
-    return ", ".join(f"{_text(subject, answer)!r} ({answer})" for answer in answers)
+def _written(subject: Subject, tokens: Iterable[int]) -> str:
+    return ", ".join(f"{subject.backbone.describe(t)!r} ({t})" for t in tokens)
 
 
 @check("answer tokens")
 def answer_tokens(subject: Subject) -> Finding:
     """The tokens say the right word, in a spelling that can follow the prompt."""
-    answers, wrong = subject.reward.answers, []
-    for word, taken in zip(subject.words, (answers.positive, answers.negative)):
-        other = [t for t in taken if _plain(_text(subject, t)) != _plain(word)]
+    tokens, wrong = subject.reward.tokens or (), []
+    positive, negative = (
+        tokens[: len(subject.reward.answers.positive)],
+        tokens[len(subject.reward.answers.positive) :],
+    )
+    for word, taken in zip(subject.words, (positive, negative)):
+        other = [t for t in taken if _plain(subject.backbone.describe(t)) != _plain(word)]
         if other:
             wrong.append(f"{_written(subject, other)} taken for {word!r}")
             continue
@@ -86,15 +85,15 @@ def answer_tokens(subject: Subject) -> Finding:
                 f"{_written(subject, taken)} taken for {word!r}, which is "
                 f"{_written(subject, sorted(spellings))} after this prompt"
             )
-    both = f"{_written(subject, answers.positive)} against {_written(subject, answers.negative)}"
+    both = f"{_written(subject, positive)} against {_written(subject, negative)}"
     return judged(
         not wrong,
         "; ".join(wrong) or both,
         f"{subject.words[0]!r} against {subject.words[1]!r}, as written after the prompt",
         "pass answers=('Yes', 'No') as texts, which are looked up behind the prompt; if other "
         "words are meant, tell the doctor (answers=, on the command line --answers)",
-        positive=list(answers.positive),
-        negative=list(answers.negative),
+        positive=list(positive),
+        negative=list(negative),
     )
 
 
@@ -103,7 +102,7 @@ def answer_mass(subject: Subject) -> Finding:
     """How much of the probability lies on the answers at all: the reward is blind to the rest."""
     logits = torch.stack([reference.logits for reference in subject.references])
     p = logits.double().softmax(-1).mean(0)
-    taken = {ids[0] for ids in subject.reward.answers.sequences}
+    taken = set(subject.reward.tokens or ())
     plain = {_plain(word) for word in subject.words}
     likeliest = p.topk(min(_LOOKED_AT, len(p))).indices.tolist()
     other = {t for t in likeliest if _plain(subject.backbone.describe(t)) in plain}

@@ -55,6 +55,11 @@ def findings(
             f"reward is a {type(reward).__name__}; expected a YesNoReward or a (model, processor) "
             "pair: of a wrapped reward, examine the one inside"
         )
+    if reward.alone:
+        raise ValueError(
+            "the reward has answers of several tokens, or per_view; expected answers of one token "
+            "and all views in one question: examine reward.backbone with another question"
+        )
     subject = Subject(reward, text=text, words=answers)
     for check in checks(quick):
         yield check(subject)
@@ -85,6 +90,7 @@ def examine(
 
     Raises:
         TypeError: neither of the two.
+        ValueError: a reward of answers of several tokens, or with ``per_view``.
 
     Example:
         ``[f for f in doctor.examine(reward) if f.status == "FAIL"]``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vlmreward.answers import log_odds
-from vlmreward.doctor.finding import Finding, check, judged, skipped
+from vlmreward.doctor.finding import Finding, check, judged
 from vlmreward.doctor.subject import Subject
 
 __all__ = ["batch", "whole_reward"]
@@ -15,9 +15,7 @@ __all__ = ["batch", "whole_reward"]
 def whole_reward(subject: Subject) -> Finding:
     """Against HF's processor and full forward pass, one query at a time."""
     answers = subject.reward.answers
-    if answers.ids is None:
-        return skipped("an answer has several tokens, of which transformers scores one at a time")
-    ids = list(answers.ids)
+    ids = list(answers.ids or ())
     expected = torch.stack(
         [log_odds(reference.logits[ids], len(answers.positive)) for reference in subject.references]
     ).double()

@@ -48,13 +48,17 @@ class LatentDiffusion(nn.Module):
         scheduler: DDPMScheduler,
     ) -> None:
         super().__init__()
-        self.prediction_type = check_prediction_type(scheduler)
+        check_prediction_type(scheduler)
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.resolution = int(unet.config.sample_size)
         self.image_resolution = self.resolution * 2 ** (len(vae.config.block_out_channels) - 1)
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone(), persistent=False)
         self.requires_grad_(False).eval()
+
+    @property
+    def _kind(self) -> str:
+        return check_prediction_type(self.scheduler)
 
     @classmethod
     def _parts(cls, model: str | Path, dtype: torch.dtype, **options: Any) -> dict[str, Any]:
@@ -163,7 +167,7 @@ class LatentDiffusion(nn.Module):
                 encoder_hidden_states=text.to(dtype),
                 **self._camera(cameras.to(dtype)),
             ).sample.to(noisy.dtype)
-        return noise_of(output, noisy, self.alphas_cumprod[t], self.prediction_type)
+        return noise_of(output, noisy, self.alphas_cumprod[t], self._kind)
 
     def _camera(self, cameras: Tensor) -> dict[str, Tensor]:
         """What the UNet is told of the cameras: nothing."""

@@ -43,7 +43,7 @@ class PixelMultiView(nn.Module):
         n_views: int = 4,
     ) -> None:
         super().__init__()
-        self.prediction_type = check_prediction_type(scheduler)
+        check_prediction_type(scheduler)
         self.unet = merge_views(unet, n_views)
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
@@ -51,6 +51,10 @@ class PixelMultiView(nn.Module):
         self.n_views = n_views
         self.resolution = int(unet.config.sample_size)
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone(), persistent=False)
+
+    @property
+    def _kind(self) -> str:
+        return check_prediction_type(self.scheduler)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> PixelMultiView:
@@ -121,7 +125,7 @@ class PixelMultiView(nn.Module):
             The noise, in the shape of ``noisy``. Differentiable.
         """
         output = self(noisy, t, text, cameras)
-        return noise_of(output, noisy, self.alphas_cumprod[t], self.prediction_type)
+        return noise_of(output, noisy, self.alphas_cumprod[t], self._kind)
 
     def forward(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """What the network was trained to say: noise, or v (Salimans and Ho, 2022)."""

@@ -1,0 +1,264 @@
+"""Many prompts, an asset each, side by side on the machines of a Ray cluster (by default this one):
+
+    python examples/generate_many.py prompts.txt --out outputs/many
+    python examples/generate_many.py prompts.txt --gpus 1 -- --preset paper --device cuda
+
+The file has one prompt a line; empty lines and lines with a # in front are left out. What follows
+"--" goes to examples/text_to_3d.py. Each asset has a folder of its own. A task that fails or whose
+worker dies goes on from its checkpoint, as often as --retries says; the same command again goes on
+with what is not finished and leaves the rest alone. At the end there are summary.json and
+sheet.png, a view of each asset.
+
+--address names a running cluster, "auto" the one this machine belongs to; its machines must share
+the folder and the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+from tqdm import tqdm
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a prompt.
+
+    Attributes:
+        prompt: as it was given.
+        folder: of the asset.
+        status: "made", "there already", or "failed".
+        seconds: of the attempt that ended it.
+        reason: of a failure, in words.
+    """
+
+    prompt: str
+    folder: str
+    status: str
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    rest: list[str] = []
+    if "--" in arguments:
+        split = arguments.index("--")
+        arguments, rest = arguments[:split], arguments[split + 1 :]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("prompts", type=Path, metavar="FILE", help="one prompt a line")
+    default = Path("outputs") / "many"
+    parser.add_argument("--out", type=Path, default=default, metavar="DIR", help=f"def.: {default}")
+    parser.add_argument("--workers", type=common.positive, help="at a time; default: by resources")
+    parser.add_argument(
+        "--cpus", type=common.above_zero, default=1.0, help="of a task; default: %(default)s"
+    )
+    parser.add_argument(
+        "--gpus", type=common.not_negative, default=0.0, help="of a task; default: %(default)s"
+    )
+    parser.add_argument(
+        "--retries", type=common.natural, default=2, help="of a task; default: %(default)s"
+    )
+    parser.add_argument("--address", help="of a Ray cluster; default: one of its own, here")
+    options = parser.parse_args(arguments)
+    options.device, options.words = "cpu", rest
+    for word in ("--out", "--resume", "--overwrite"):
+        if word in rest:
+            parser.error(f"{word} is behind --; expected it to be left to this script")
+    return options
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a file, each once, in order."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise OSError(
+            f"cannot read {path} ({error.strerror}); expected a file of prompts"
+        ) from None
+    prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not prompts:
+        raise ValueError(f"{path} has no prompts; expected one a line")
+    return prompts
+
+
+def folders(prompts: Sequence[str], out: Path) -> list[Path]:
+    """A folder for each prompt, the same at every call as long as the prompts stay the same."""
+    names = [re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:50] for prompt in prompts]
+    return [out / f"{i:03d}-{name or 'asset'}" for i, name in enumerate(names)]
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run in a folder came to its end, its files included."""
+    try:
+        return bool(json.loads((folder / "state.json").read_text())["finished"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def make(module: str, prompt: str, folder: str, words: list[str]) -> float:
+    """Make one asset, or go on with it; the work of a task.
+
+    Returns:
+        The seconds it took.
+
+    Raises:
+        RuntimeError: the script ended with an error, whose words are in log.txt.
+    """
+    begin, path = time.monotonic(), Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    begun = (path / "config.json").exists() or (path / "checkpoint.safetensors").exists()
+    again = ["--resume"] if begun else []
+    log = path / "log.txt"
+    with log.open("a", encoding="utf-8") as file:
+        kept, sys.stderr = sys.stderr, file
+        try:
+            code = importlib.import_module(module).main([prompt, "--out", folder, *again, *words])
+        finally:
+            sys.stderr = kept
+    if code:
+        lines = log.read_text(encoding="utf-8").strip().splitlines() or ["no message"]
+        raise RuntimeError(lines[-1].rpartition("\r")[2])
+    return time.monotonic() - begin
+
+
+def make_all(
+    prompts: Sequence[str],
+    out: Path,
+    words: Sequence[str],
+    *,
+    module: str = "text_to_3d",
+    workers: int | None = None,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    retries: int = 2,
+    address: str | None = None,
+) -> list[Outcome]:
+    """Make an asset of each prompt by tasks of Ray.
+
+    Args:
+        prompts: distinct ones.
+        out: where their folders go.
+        words: further arguments of the script.
+        module: the script, as a module beside this one, with a ``main(arguments) -> code``.
+        workers: how many tasks at a time; as many as resources allow by default.
+        cpus: of a task.
+        gpus: of a task.
+        retries: of a task that fails or whose worker dies.
+        address: of a cluster.
+
+    Returns:
+        What became of them, in the order of the prompts.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    environment = {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    ray.init(
+        address=address,
+        num_cpus=None if address or workers is None else max(1, round(workers * cpus)),
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": environment},
+    )
+    try:
+        # a process a task: what one leaves behind is no other's trouble
+        task = ray.remote(max_calls=1)(make).options(
+            num_cpus=cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=True
+        )
+        waiting: dict[Any, int] = {}
+        outcomes: dict[int, Outcome] = {}
+        for i, folder in enumerate(folders(prompts, out.resolve())):
+            if finished(folder):
+                outcomes[i] = Outcome(prompts[i], str(folder), "there already")
+            else:
+                handle = task.remote(module, prompts[i], str(folder), list(words))
+                waiting[handle] = i
+        with tqdm(total=len(prompts), initial=len(outcomes), unit="asset") as bar:
+            while waiting:
+                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                i = waiting.pop(done)
+                folder = str(folders(prompts, out.resolve())[i])
+                try:
+                    outcomes[i] = Outcome(prompts[i], folder, "made", ray.get(done))
+                except ray.exceptions.RayError as error:
+                    cause = getattr(error, "cause", None) or error
+                    reason = str(cause).strip().splitlines()[-1]
+                    outcomes[i] = Outcome(prompts[i], folder, "failed", reason=reason)
+                    bar.write(f"{prompts[i]}: {reason}", file=sys.stderr)
+                bar.update()
+    finally:
+        ray.shutdown()
+    return [outcomes[i] for i in sorted(outcomes)]
+
+
+def sheet(outcomes: Sequence[Outcome], path: Path) -> Path | None:
+    """The views of each asset above its prompt, in rows of four."""
+    shown = {o.prompt: Path(o.folder, "views.png") for o in outcomes if o.status != "failed"}
+    shown = {prompt: file for prompt, file in shown.items() if file.exists()}
+    if not shown:
+        return None
+    from matplotlib.figure import Figure
+
+    rows = -(-len(shown) // 4)
+    figure = Figure((14, 3.2 * rows), dpi=100, layout="constrained")
+    axes = figure.subplots(rows, min(4, len(shown)), squeeze=False).flatten()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (prompt, file) in zip(axes, shown.items()):
+        with Image.open(file) as image:
+            axis.imshow(pil_to_tensor(image.convert("RGB")).movedim(0, -1).numpy())
+        axis.set_title(prompt, fontsize=8, wrap=True)
+    figure.savefig(path)
+    return path
+
+
+def work(options: argparse.Namespace) -> list[Path]:
+    prompts = read_prompts(options.prompts)
+    outcomes = make_all(
+        prompts,
+        options.out,
+        options.words,
+        workers=options.workers,
+        cpus=options.cpus,
+        gpus=options.gpus,
+        retries=options.retries,
+        address=options.address,
+    )
+    summary = options.out / "summary.json"
+    summary.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+    picture = sheet(outcomes, options.out / "sheet.png")
+    for outcome in outcomes:
+        print(f"{outcome.status:13} {outcome.seconds:7.0f} s  {outcome.prompt}  {outcome.reason}")
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(outcomes)} failed, see log.txt in their folders and {summary}; "
+            "the same command again goes on with them"
+        )
+    return [summary, *([picture] if picture else [])]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return common.run(work, parse(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Quantised models, models placed by device_map, and questions about each view."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -15,6 +16,10 @@ def folder(request, family_folder):
     return family_folder(request.param)
 
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="bitsandbytes is installed on Linux")
+
+
+@linux
 def test_quantised_models_pass_through(folder):
     config = hf.BitsAndBytesConfig(load_in_8bit=True)
     reward = YesNoReward(
@@ -44,6 +49,7 @@ def test_quantised_models_pass_through(folder):
         YesNoReward((own, reward.backbone.processor), dtype=torch.bfloat16)
 
 
+@linux
 def test_gradient_through_four_bits(folder):
     config = hf.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32

@@ -61,11 +61,13 @@ def assert_same_end(out: Path, reference: Path) -> None:
         assert (out / name).read_bytes() == (reference / name).read_bytes()
 
 
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path, uninterrupted):
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(kills, tmp_path, uninterrupted):
     moments = random.Random(os.urandom(8))
-    for kill in range(3):
+    between = 100 // kills
+    for kill in range(kills):
         process = start(tmp_path, *["resume"] * (kill > 0))
-        wait_for(process, tmp_path, 30 * (kill + 1) + moments.randrange(10))
+        wait_for(process, tmp_path, between * (kill + 1) + moments.randrange(1 + between // 3))
         time.sleep(moments.random() * 0.05)
         process.kill()
         process.wait()

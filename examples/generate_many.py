@@ -210,16 +210,16 @@ def make_all(
 
 
 def sheet(outcomes: Sequence[Outcome], path: Path) -> Path | None:
-    """The views of each asset above its prompt, in rows of four."""
+    """The views of each asset below its prompt, in rows of two."""
     shown = {o.prompt: Path(o.folder, "views.png") for o in outcomes if o.status != "failed"}
     shown = {prompt: file for prompt, file in shown.items() if file.exists()}
     if not shown:
         return None
     from matplotlib.figure import Figure
 
-    rows = -(-len(shown) // 4)
-    figure = Figure((14, 3.2 * rows), dpi=100, layout="constrained")
-    axes = figure.subplots(rows, min(4, len(shown)), squeeze=False).flatten()
+    rows = -(-len(shown) // 2)
+    figure = Figure((14, 2.2 * rows), dpi=100, layout="constrained")
+    axes = figure.subplots(rows, min(2, len(shown)), squeeze=False).flatten()
     for axis in axes:
         axis.set_axis_off()
     for axis, (prompt, file) in zip(axes, shown.items()):

@@ -40,6 +40,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     question.add_argument(
         "--separate-queries", action="store_true", help="content and geometry, one by one"
     )
+    parser.add_argument(
+        "--plan", action="store_true", help="measure a few steps, say what the run takes, and end"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
     options = parser.parse_args(arguments)
@@ -82,6 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = getattr(presets, options.preset)(options.prompt, **chosen)
         config = dataclasses.replace(config, **changes(options, config))
+        if options.plan:
+            from vlmreward_3d import plan
+
+            teachers = load_teachers(config, options.device)
+            print(plan.table(plan.measure(config, *teachers, device=options.device)))
+            return 0
         folder = RunFolder(options.out, config, resume=options.resume, overwrite=options.overwrite)
         denoiser, reward = load_teachers(config, options.device)
         model = VLM3D(config, denoiser, reward, device=options.device)

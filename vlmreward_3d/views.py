@@ -66,7 +66,6 @@ def render_kept(
     background: Tensor,
     shader: Shader | None,
     generator: torch.Generator,
-    chunk: int | None = None,
 ) -> Views:
     """Render all rays at once and keep their graph.
 
@@ -79,7 +78,6 @@ def render_kept(
         background: (N, 3) colours in [0, 1].
         shader: See `render_rays`.
         generator: CPU source of the samples' places.
-        chunk: Not looked at.
     """
     origins, directions = (x.reshape(-1, 3) for x in cameras.rays(side, side))
     rays = render_rays(
@@ -112,7 +110,7 @@ def render_deferred(
     background: Tensor,
     shader: Shader | None,
     generator: torch.Generator,
-    chunk: int | None,
+    chunk: int,
 ) -> Views:
     """Render `chunk` rays at a time, and again for the backward pass.
 
@@ -127,12 +125,11 @@ def render_deferred(
         background: See there.
         shader: See there.
         generator: See there.
-        chunk: Rays at a time; None for all at once.
+        chunk: Rays at a time.
     """
     origins, directions = (x.reshape(-1, 3) for x in cameras.rays(side, side))
     colors = background.repeat_interleave(side * side, dim=0)
-    step = chunk or len(origins)
-    parts = [slice(i, i + step) for i in range(0, len(origins), step)]
+    parts = [slice(i, i + chunk) for i in range(0, len(origins), chunk)]
 
     def part(field: BakedVolume, rays: slice, source: torch.Generator) -> RenderedRays:
         return render_rays(

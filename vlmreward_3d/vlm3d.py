@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from vlmreward_3d.render import Shader
 from vlmreward_3d.sampler import OccupancyGrid
 from vlmreward_3d.shading import lambertian, light_direction, textureless
 from vlmreward_3d.teachers import Denoiser, Reward, ScoreDistillation, Verdict, judge
-from vlmreward_3d.views import Penalties, render_deferred, render_kept
+from vlmreward_3d.views import Penalties, Views, render_deferred, render_kept
 
 __all__ = ["VLM3D", "Diverged", "StepReport", "VLM3DConfig"]
 
@@ -129,17 +131,18 @@ class VLM3D:
             generator=self.generator,
             device=self.device,
         )
-        shader = self._shader(cameras) if shading else None
-        views = (render_kept if config.rays_per_chunk is None else render_deferred)(
+        render: Callable[..., Views] = render_kept
+        if config.rays_per_chunk is not None:
+            render = partial(render_deferred, chunk=config.rays_per_chunk)
+        views = render(
             baked,
             self.grid,
             cameras,
             side,
             n_samples=config.samples_per_ray,
+            shader=self._shader(cameras) if shading else None,
             background=self._background(rings),
-            shader=shader,
             generator=self.generator,
-            chunk=config.rays_per_chunk,
         )
         if views.live == 0:
             raise Diverged(

@@ -81,6 +81,22 @@ def test_no_vlm_leaves_the_reward_out(script, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["vlm"] is None
 
 
+def test_a_plan_is_printed_and_nothing_is_written(script, tmp_path, capsys):
+    words = ["a red cube", "--steps", "3", "--plan", "--out", str(tmp_path / "run")]
+    assert script.main(words) == 0
+    assert "0 to 3" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_of_the_ablations_reach_the_configuration(script, tmp_path):
+    words = ["a red cube", "--steps", "1", "--single-view", "--separate-queries"]
+    assert script.main([*words, "--out", str(tmp_path), "--vlm", "other"]) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["vlm_prompt"] == ["paper/content", "paper/geometry"]
+    assert (config["vlm_views"], config["vlm"]) == (1, "other")
+    assert script.main([*words, "--out", str(tmp_path), "--vlm", "other", "--resume"]) == 0
+
+
 def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, capsys):
     step = VLM3D.step
 

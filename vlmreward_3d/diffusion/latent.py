@@ -72,7 +72,10 @@ class LatentDiffusion(nn.Module):
             "scheduler": DDPMScheduler,
         }
         for name, kind in classes.items():
-            weights = {"use_safetensors": True} if issubclass(kind, nn.Module) else {}
+            weights: dict[str, Any] = {}
+            if issubclass(kind, nn.Module):
+                named = "dtype" if kind is CLIPTextModel else "torch_dtype"
+                weights = {"use_safetensors": True, named: dtype}
             try:
                 loaded[name] = kind.from_pretrained(
                     str(model), subfolder=name, **weights, **options
@@ -85,8 +88,6 @@ class LatentDiffusion(nn.Module):
                     "scheduler: Stable Diffusion 2.x is no longer under its old name on the hub, "
                     "so name a mirror, or a folder"
                 ) from error
-        for name in ("unet", "vae", "text_encoder"):
-            loaded[name] = loaded[name].to(dtype)
         return loaded
 
     @classmethod

@@ -84,7 +84,10 @@ class MVDream(LatentDiffusion):
                 f"there is no file {path}; expected MVDream's sd-v2.1-base-4view.pt, or use "
                 "from_pretrained for a diffusers folder"
             )
-        state = _read(path)
+        state = {
+            key: value.to(dtype) if value.is_floating_point() else value
+            for key, value in _read(path).items()
+        }
         if isinstance(tokenizer, (str, Path)):
             try:
                 tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer))
@@ -100,9 +103,9 @@ class MVDream(LatentDiffusion):
                 part(state, "model.diffusion_model."),
                 head_channels=head_channels,
                 sample_size=sample_size,
-            ).to(dtype),
-            convert_vae(part(state, "first_stage_model.")).to(dtype),
-            convert_open_clip_text(text, head_channels=head_channels).to(dtype),
+            ),
+            convert_vae(part(state, "first_stage_model.")),
+            convert_open_clip_text(text, head_channels=head_channels),
             tokenizer,
             DDPMScheduler(
                 beta_start=0.00085,

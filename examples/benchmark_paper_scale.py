@@ -1,6 +1,7 @@
 """Time and memory of the parts of a step of VLM3D at paper scale, with random weights:
 
     python examples/benchmark_paper_scale.py --device cuda            # Qwen2.5-VL-7B, MVDream
+    python examples/benchmark_paper_scale.py --count                  # operations alone, on a CPU
     python examples/benchmark_paper_scale.py --size small --rounds 3  # the same parts, tiny
 
 For each phase of the preset "paper" (where resolution or number of views changes): milliseconds of
@@ -9,6 +10,10 @@ twice the views), the VLM (reward and gradient) and the optimiser, with quartile
 floor, which is the part's counted floating-point operations at the rate of a large matrix product
 measured in the same run; the extrapolation to the whole run, and on a GPU the peak of its memory.
 The field is as it is at the start, when it fills more of the views than later.
+
+`--count` runs no large model. UNet and autoencoder are counted without their values; the VLM at
+full width with one and two of its 28 layers, and with one and two of the four groups of eight
+layers of its vision tower, which gives all of them, as the count is linear in both.
 """
 
 from __future__ import annotations
@@ -74,6 +79,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", choices=("full", "small"), default="full", help="of the models")
     parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
     parser.add_argument("--rounds", type=common.positive, default=10, help="default: %(default)s")
+    parser.add_argument("--count", action="store_true", help="count operations, time nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the table and the numbers")
     options = parser.parse_args(arguments)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -165,7 +171,7 @@ def parts_of(model: VLM3D, phase: plan.Phase) -> dict[str, Callable[[], Any]]:
             generator=generator,
             chunk=config.rays_per_chunk or 1 << 30,
         )
-        views.backward(torch.ones_like(views.rgb), penalties)
+        views.backward(torch.ones_like(views.rgb), penalties, False)
 
     def autoencoder() -> None:
         x = pixels.clone().requires_grad_()
@@ -186,6 +192,13 @@ def parts_of(model: VLM3D, phase: plan.Phase) -> dict[str, Callable[[], Any]]:
     if model.reward is not None and phase.vlm:
         found["VLM"] = lambda: judge(model.reward, pixels, config.prompt)
     return found
+
+
+def versions(device: torch.device) -> str:
+    return (
+        f"{datetime.date.today()}, {hardware(device)}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, diffusers {diffusers.__version__}"
+    )
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -212,9 +225,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         parts = parts_of(model, phase)
         flops = {}
         for part, run in parts.items():
-            with FlopCounterMode(display=False) as counter:
-                run()
-            flops[part] = counter.get_total_flops()
+            flops[part] = operations(run)
         seconds: dict[str, list[float]] = {part: [] for part in parts}
         for _ in tqdm(range(options.rounds), desc=f"{phase.side} px", unit="step"):
             for part, run in parts.items():
@@ -232,9 +243,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             }
         )
     return {
-        "run": f"{datetime.date.today()}, {hardware(device)}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, diffusers {diffusers.__version__}; "
-        f"{options.size} models, {str(dtype).removeprefix('torch.')}, {options.rounds} rounds",
+        "run": f"{versions(device)}; {options.size} models, "
+        f"{str(dtype).removeprefix('torch.')}, {options.rounds} rounds",
         "matrix_rate": rate,
         "peak": peak,
         "phases": rows,
@@ -271,8 +281,85 @@ def table(measured: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def operations(run: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def vlm_operations(size: str, pixels: torch.Tensor, prompt: str) -> int:
+    """Of a reward and its gradient, in the whole VLM, from shallow ones."""
+    if size == "small":
+        layers, groups, group = 6, 1, 8
+    else:
+        layers, groups, group = 28, 4, 8
+
+    def shallow(text: int, vision: int) -> int:
+        name = "7b" if size == "full" else "small"
+        pair = random_model(name, "cpu", torch.bfloat16, (text, vision * group))
+        reward = YesNoReward(pair, prompt="paper/selected")
+        return operations(lambda: judge(reward, pixels, prompt))
+
+    least = shallow(1, 1)
+    a_layer = shallow(2, 1) - least
+    a_group = shallow(1, 2) - least if groups > 1 else 0
+    return least + (layers - 1) * a_layer + (groups - 1) * a_group
+
+
+def teacher_operations(size: str, views: int) -> dict[str, int]:
+    """Of autoencoder, with its gradient, and guided UNet, from tensors without values."""
+    meta = torch.device("meta")
+    teacher, width = denoiser(size, meta, torch.float32), UNETS[size]["cross_attention_dim"]
+    side = UNETS[size]["sample_size"] * 2 ** (len(VAES[size]) - 1)
+    images = torch.empty(views, 3, side, side, device=meta, requires_grad=True)
+    latents = teacher.vae.encode(images).latent_dist.mean
+    twice = torch.empty(2 * views, *latents.shape[1:], device=meta)
+    tokens = teacher.text_encoder.config.max_position_embeddings
+    text = torch.empty(len(twice), tokens, width, device=meta)
+    t, cameras = torch.empty(len(twice), device=meta), torch.empty(len(twice), 16, device=meta)
+
+    def autoencoder() -> None:
+        z = teacher.vae.encode(images * 2 - 1).latent_dist.mean
+        torch.autograd.grad(z, images, torch.ones_like(z))
+
+    @torch.no_grad()
+    def unet() -> None:
+        teacher.unet(twice, t, encoder_hidden_states=text, class_labels=cameras)
+
+    return {"autoencoder": operations(autoencoder), "UNet": operations(unet)}
+
+
+def count(size: str) -> str:
+    """A table of the floating-point operations of a step, by phase and part."""
+    config = settings(size)
+    lines = ["| phase | part | TFLOP a step |", "|---|---|--:|"]
+    whole = 0.0
+    for phase in plan.phases(config):
+        pixels = torch.rand(phase.views, 3, phase.side, phase.side)
+        parts = teacher_operations(size, phase.views)
+        parts["VLM"] = vlm_operations(size, pixels, config.prompt)
+        step = sum(parts.values())
+        label = f"{phase.views} views of {phase.side} px, {phase.steps} steps"
+        for part, flops in [*parts.items(), ("**all**", step)]:
+            lines.append(f"| {label} | {part} | {flops / 1e12:.3f} |")
+        whole += step * phase.steps
+    lines += [
+        "",
+        f"The whole run: {whole / 1e15:.1f} PFLOP; in one hour that is "
+        f"{whole / 3600 / 1e12:.1f} TFLOP/s. {versions(torch.device('cpu'))}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
+    if options.count:
+        text = count(options.size)
+        print(text)
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "paper-scale-operations.md").write_text(text)
+        return
     measured = measure(options)
     text = table(measured)
     print(text)

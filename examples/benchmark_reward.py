@@ -114,8 +114,13 @@ class Row:
     gradient_difference: float
 
 
-def random_model(name: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """A model of that shape and a processor with the built-in VLM's tokenizer."""
+def random_model(
+    name: str, device: str, dtype: torch.dtype, depths: tuple[int, int] | None = None
+) -> tuple[Any, Any]:
+    """A model of that shape and a processor with the built-in VLM's tokenizer.
+
+    `depths` are other numbers of layers, of the language model and of the vision tower.
+    """
     processor = AutoProcessor.from_pretrained(resolve("builtin/blocks"), local_files_only=True)
     processor.image_processor = transformers.Qwen2VLImageProcessor()
     tokens = {
@@ -128,6 +133,9 @@ def random_model(name: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
         )
     }
     config = Qwen2_5_VLConfig(**CONFIGS[name], **tokens)
+    if depths is not None:
+        config.text_config.num_hidden_layers, config.vision_config.depth = depths
+        config.text_config.layer_types = config.text_config.layer_types[: depths[0]]
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

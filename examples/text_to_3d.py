@@ -2,12 +2,15 @@
 
     python examples/text_to_3d.py "a red cube on top of a blue sphere"
 
-The folder of the run gets config.json, metrics.jsonl, views.png, turntable.mp4, mesh.glb,
-reward.png and the checkpoint. Ctrl-C stops it; the same command with --resume goes on.
+The folder of the run gets report.html, which shows all of it, and config.json, metrics.jsonl,
+views.png, turntable.mp4, mesh.glb, mesh_textured.glb, reward.png and the checkpoint. Ctrl-C stops
+it; the same command with --resume goes on.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import math
 import re
 import shlex
 import sys
@@ -15,6 +18,7 @@ from pathlib import Path
 
 PRESETS = ("blocks", "paper", "release", "mvdream", "dreamfusion")
 TEMPLATES = ("A", "B", "selected")
+MESHES = ("glb", "texture", "obj", "ply")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -27,8 +31,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in DIR")
+    parser.add_argument(
+        "--mesh",
+        type=meshes,
+        default=("glb", "texture"),
+        metavar="KINDS",
+        help=f"some of {','.join(MESHES)}; default: glb,texture",
+    )
     parser.add_argument("--denoiser", metavar="MODEL", help="a file, folder or hub id")
     parser.add_argument("--vlm", metavar="MODEL", help="a folder or hub id")
+    parser.add_argument(
+        "--field", choices=("pyramid", "hash"), help="dense grids, or hash tables for detail"
+    )
     ablations = parser.add_argument_group("the paper's ablations")
     ablations.add_argument("--no-vlm", action="store_true", help="score distillation alone")
     ablations.add_argument("--single-view", action="store_true", help="show the VLM one view")
@@ -40,11 +54,36 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     question.add_argument(
         "--separate-queries", action="store_true", help="content and geometry, one by one"
     )
+    asking = parser.add_argument_group("how often the VLM is asked, and how much it weighs")
+    asking.add_argument("--vlm-every", type=positive, metavar="K", help="ask at every K-th step")
+    asking.add_argument(
+        "--vlm-reuse", action="store_true", help="follow its last gradient at the steps in between"
+    )
+    asking.add_argument(
+        "--vlm-balance",
+        type=weight,
+        metavar="B",
+        help="choose lambda so that its gradient has B times the norm of the denoiser's",
+    )
     parser.add_argument(
         "--plan", action="store_true", help="measure a few steps, say what the run takes, and end"
     )
+    parser.add_argument(
+        "--view",
+        type=natural,
+        nargs="?",
+        const=8080,
+        metavar="PORT",
+        help="watch the run in a browser; default port: 8080",
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
+    parser.add_argument(
+        "--vlm-device", metavar="DEVICE", help="the VLM's own, where it works beside the denoiser"
+    )
+    parser.add_argument(
+        "--rays-per-chunk", type=positive, metavar="N", help="rays at a time; see --plan"
+    )
     options = parser.parse_args(arguments)
     slug = re.sub(r"[^a-z0-9]+", "-", options.prompt.lower()).strip("-")[:60]
     if not slug and options.out is None:
@@ -63,6 +102,26 @@ def natural(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"received {text!r}; expected a whole number >= 0")
     return int(text)
+
+
+def weight(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"received {text!r}; expected a number > 0")
+    return value
+
+
+def meshes(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(","))
+    for kind in kinds:
+        if kind not in MESHES:
+            raise argparse.ArgumentTypeError(
+                f"received {kind!r}; expected some of {', '.join(MESHES)}, joined by commas"
+            )
+    return kinds
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,19 +147,31 @@ def main(arguments: list[str] | None = None) -> int:
         if options.plan:
             from vlmreward_3d import plan
 
-            teachers = load_teachers(config, options.device)
-            print(plan.table(plan.measure(config, *teachers, device=options.device)))
+            teachers = load_teachers(config, options)
+            if config.rays_per_chunk is not None and not options.rays_per_chunk:
+                best = plan.best_chunk(plan.measure_chunks(config, device=options.device))
+                config = dataclasses.replace(config, rays_per_chunk=best.rays)
+                print(f"with --rays-per-chunk {best.rays}:")
+            print(plan.table(plan.measure(config, *teachers, **placing(options))))
             return 0
         folder = RunFolder(options.out, config, resume=options.resume, overwrite=options.overwrite)
-        denoiser, reward = load_teachers(config, options.device)
-        model = VLM3D(config, denoiser, reward, device=options.device)
-        train(model, folder)
+        denoiser, reward = load_teachers(config, options)
+        model = VLM3D(config, denoiser, reward, **placing(options))
+        with watching(options.view) as watch:
+            train(model, folder, watch=watch)
 
         from vlmreward_3d.export import export_all
 
-        files = export_all(folder.path, model, folder.metrics())
+        files = export_all(
+            folder.path,
+            model,
+            folder.metrics(),
+            meshes=options.mesh,
+            seconds=folder.seconds or None,
+            notes=folder.notes,
+        )
         folder.finish()
-    except (RunError, Diverged, ValueError, OSError) as error:
+    except (RunError, Diverged, ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (Stopped, KeyboardInterrupt) as error:
@@ -112,10 +183,27 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def load_teachers(config, device):
+@contextlib.contextmanager
+def watching(port):
+    """What `train` calls after each step, if anything."""
+    if port is None:
+        yield None
+        return
+    from vlmreward_3d.view import LiveView
+
+    with LiveView(port) as view:
+        print(f"http://127.0.0.1:{view.port}", file=sys.stderr)
+        yield view
+
+
+def load_teachers(config, options):
     from vlmreward_3d import load
 
-    return load.load_teachers(config, device=device)
+    return load.load_teachers(config, device=options.device, vlm_device=options.vlm_device)
+
+
+def placing(options):
+    return {"device": options.device, "concurrent": options.vlm_device is not None}
 
 
 def changes(options, config):
@@ -125,6 +213,16 @@ def changes(options, config):
         changed["denoiser"] = options.denoiser
     if options.vlm and config.vlm is not None:
         changed["vlm"] = options.vlm
+    if options.field:
+        changed["field"] = options.field
+    if options.vlm_every:
+        changed["vlm_every"] = options.vlm_every
+    if options.vlm_reuse:
+        changed["vlm_reuse"] = True
+    if options.vlm_balance:
+        changed |= {"vlm_balance": options.vlm_balance, "vlm_limit": None}
+    if options.rays_per_chunk:
+        changed["rays_per_chunk"] = options.rays_per_chunk
     if options.single_view:
         changed["vlm_views"] = 1
     if options.prompt_template:

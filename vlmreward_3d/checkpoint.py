@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from vlmreward_3d.files import replacing
+from vlmreward_3d.files import write_atomically
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
-_FORMAT = "vlm3d-1"
+_FORMAT = "vlm3d-2"
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Checkpoint:
         step: Steps done.
         config: The run's configuration, as written by `VLM3DConfig.to_json`.
         state: The tensors of `VLM3D.state`, on the CPU.
+        notes: What happened to the run so far that its owner should know, a sentence each.
     """
 
     step: int
     config: str
     state: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -37,9 +40,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "format": _FORMAT,
         "step": str(checkpoint.step),
         "config": checkpoint.config,
+        "notes": json.dumps(checkpoint.notes),
     }
-    with replacing(path) as temporary:
-        save_file({k: v.cpu() for k, v in checkpoint.state.items()}, temporary, metadata)
+    data = save({k: v.cpu() for k, v in checkpoint.state.items()}, metadata)
+    write_atomically(path, data)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -62,4 +66,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"received {path}, which does not read as safetensors ({error}); expected a "
             "checkpoint; start again in another folder"
         ) from None
-    return Checkpoint(int(metadata["step"]), metadata["config"], state)
+    notes = tuple(json.loads(metadata["notes"]))
+    return Checkpoint(int(metadata["step"]), metadata["config"], state, notes)

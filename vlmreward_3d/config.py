@@ -46,7 +46,12 @@ class VLM3DConfig:
         background: Behind the object, one for all views of a ring: "color" (any), "gray" (a level
             of at least 0.1) or "white".
 
-        field_resolutions: Nodes per side of the field's levels.
+        field: "pyramid" (dense grids that are added up) or "hash" (Instant-NGP's tables and
+            network, for detail).
+        field_resolutions: Nodes per side of the pyramid's levels.
+        hash_levels: Number of levels of the hash field.
+        hash_resolution: Nodes per side of its first and last level.
+        hash_size: Rows of each of its tables at most, a power of two.
         bound: Half the side of the field's box.
         blob_density: Height of the initial blob in logits.
         blob_radius: Where the initial blob is zero.
@@ -60,6 +65,9 @@ class VLM3DConfig:
         learning_rate: Of Adam, for every parameter.
         adam_betas: Adam's decay rates.
         adam_eps: Adam's epsilon.
+        retries: How often a run that fails (numbers that are not finite, empty views, fog) goes
+            back to where all was well, to try again with other random numbers and half the
+            learning rate.
 
         distillation: "x0" (reconstruction, MVDream) or "sds" (DreamFusion).
         guidance_scale: Classifier-free guidance.
@@ -69,16 +77,21 @@ class VLM3DConfig:
 
         vlm_weight: lambda_VLM of the paper's Eq. 6.
         vlm_every: The VLM is asked at every so many steps.
+        vlm_reuse: Hold the gradient that its last answer gave the field's parameters, and follow it
+            at the steps in between too, so that asking rarely does not weaken the reward.
         vlm_until: Progress from which on it is not asked any more.
         vlm_views: Number of views that it is shown, drawn anew at every step; None for all.
         vlm_limit: None multiplies the reward's pixel gradient by lambda whatever its size, as the
             paper does. A number b keeps it within b times the norm of the score-distillation
             gradient (norms averaged over the last steps).
+        vlm_balance: A number b chooses lambda at every step so that the reward's gradient has b
+            times the norm of the score-distillation gradient (norms as for `vlm_limit`), in place
+            of `vlm_weight`.
 
         orientation_weight: Of the orientation loss.
         entropy_weight: Of the opacities' binary entropy.
         sparsity_weight: Of the sparsity loss.
-        variation_weight: Of the field's total variation.
+        variation_weight: Of the pyramid's total variation.
     """
 
     prompt: str
@@ -105,7 +118,11 @@ class VLM3DConfig:
     scale: tuple[float, float]
     background: str = "color"
 
+    field: str = "pyramid"
     field_resolutions: tuple[int, ...]
+    hash_levels: int = 16
+    hash_resolution: tuple[int, int] = (16, 1024)
+    hash_size: int = 2**19
     bound: float = 1.0
     blob_density: float
     blob_radius: float
@@ -119,6 +136,7 @@ class VLM3DConfig:
     learning_rate: Schedule
     adam_betas: tuple[float, float] = (0.9, 0.99)
     adam_eps: float = 1e-15
+    retries: int = 3
 
     distillation: str = "x0"
     guidance_scale: float
@@ -128,9 +146,11 @@ class VLM3DConfig:
 
     vlm_weight: Schedule
     vlm_every: int = 1
+    vlm_reuse: bool = False
     vlm_until: float = 1.0
     vlm_views: int | None = None
     vlm_limit: float | None = None
+    vlm_balance: float | None = None
 
     orientation_weight: Schedule = _OFF
     entropy_weight: Schedule = _OFF
@@ -159,6 +179,21 @@ class VLM3DConfig:
             "shading",
             "None or three probabilities that add up to 1",
         )
+        for name in ("vlm_limit", "vlm_balance"):
+            value = getattr(self, name)
+            self._require(value is None or value > 0, name, "None or a number > 0")
+        self._require(
+            self.vlm_limit is None or self.vlm_balance is None,
+            "vlm_balance",
+            "None beside a vlm_limit",
+        )
+        self._require(self.field in ("pyramid", "hash"), "field", '"pyramid" or "hash"')
+        self._require(
+            self.field == "pyramid" or self.variation_weight == _OFF,
+            "variation_weight",
+            'Schedule.constant(0) for a field that is not "pyramid"',
+        )
+        self._require(self.retries >= 0, "retries", "a whole number >= 0")
         self._require(bool(self.vlm_prompt), "vlm_prompt", "a prompt or several")
         self._require(0 <= self.seed < 2**63, "seed", "a whole number in [0, 2^63)")
         backgrounds = ("color", "gray", "white")

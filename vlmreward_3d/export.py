@@ -11,24 +11,30 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.field import PyramidField
+from vlmreward_3d.fields import Field
 from vlmreward_3d.files import replacing, write_atomically
-from vlmreward_3d.mesh import save_mesh
+from vlmreward_3d.mesh import extract_surface
+from vlmreward_3d.mesh_files import save_meshes
 from vlmreward_3d.render import render_rays
+from vlmreward_3d.report import save_report
 from vlmreward_3d.sampler import OccupancyGrid
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 __all__ = [
     "evaluation_cameras",
     "export_all",
+    "image_bytes",
     "look",
     "save_curves",
     "save_turntable",
     "save_views",
 ]
+
+_PIXELS_PER_NODE = 8 / 3
 
 
 def evaluation_cameras(config: VLM3DConfig, n: int) -> Cameras:
@@ -40,7 +46,7 @@ def evaluation_cameras(config: VLM3DConfig, n: int) -> Cameras:
 
 @torch.no_grad()
 def look(
-    field: PyramidField,
+    field: Field,
     grid: OccupancyGrid,
     cameras: Cameras,
     size: int,
@@ -64,12 +70,16 @@ def look(
         For each camera a picture (3, size or 2 * size, size) in [0, 1].
     """
     baked = field.bake(normals=normals)
-    white = baked.logits.new_ones(3)
+    white = baked.like.new_ones(3)
+    # what is occupied is three cells thick at least: as many bins as cells do not step over it
+    n_bins = min(64, grid.occupied.shape[0])
     for index in range(len(cameras)):
         rows: list[list[Tensor]] = [[], []]
         origins, directions = cameras[index : index + 1].rays(size, size)
         for part in zip(origins.view(-1, 3).split(chunk), directions.view(-1, 3).split(chunk)):
-            seen = render_rays(baked, grid, *part, n_samples=n_samples, background=white)
+            seen = render_rays(
+                baked, grid, *part, n_samples=n_samples, background=white, n_bins=n_bins
+            )
             rows[0].append(seen.rgb.clamp(0, 1))
             if seen.normals is not None:
                 shown = (seen.normals + 1) / 2
@@ -77,33 +87,49 @@ def look(
         yield torch.cat([*rows[0], *rows[1]]).view(-1, size, 3).permute(2, 0, 1)
 
 
-def _bytes(image: Tensor) -> np.ndarray:
+def image_bytes(image: Tensor) -> np.ndarray:
     """(H, W, 3) uint8 from (3, H, W) in [0, 1]."""
     return (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def save_views(
-    path: Path, field: PyramidField, grid: OccupancyGrid, cameras: Cameras, size: int = 256
+    path: Path, field: Field, grid: OccupancyGrid, cameras: Cameras, size: int = 256
 ) -> None:
     """A PNG with a column per camera: colours above, world-space normals below."""
     sheet = torch.cat(list(look(field, grid, cameras, size, normals=True)), dim=2)
-    write_atomically(path, iio.imwrite("<bytes>", _bytes(sheet), extension=".png"))
+    write_atomically(path, iio.imwrite("<bytes>", image_bytes(sheet), extension=".png"))
 
 
 def save_turntable(
     folder: Path,
-    field: PyramidField,
+    field: Field,
     grid: OccupancyGrid,
     cameras: Cameras,
-    size: int = 192,
-    fps: int = 18,
+    size: int = 256,
+    fps: int = 30,
+    *,
+    n_samples: int = 32,
 ) -> Path:
     """The cameras' pictures as `turntable.mp4`, or `turntable.gif` where there is no encoder.
+
+    A coarse field is rendered smaller and enlarged: more pixels than a few per node of the field
+    cost time and show nothing more.
+
+    Args:
+        folder: Where to.
+        field: What to look at.
+        grid: Its occupancy.
+        cameras: One for each frame.
+        size: Height and width in pixels.
+        fps: Frames per second.
+        n_samples: Samples per ray.
 
     Returns:
         The file.
     """
-    frames = [_bytes(picture) for picture in look(field, grid, cameras, size)]
+    side = min(size, math.ceil(_PIXELS_PER_NODE * field.resolution))
+    pictures = look(field, grid, cameras, side, n_samples=n_samples)
+    frames = [image_bytes(_enlarged(picture, size)) for picture in pictures]
     try:
         return _write_mp4(folder / "turntable.mp4", frames, fps)
     except (ImportError, RuntimeError, OSError):
@@ -114,6 +140,13 @@ def save_turntable(
         )
         write_atomically(path, data)
         return path
+
+
+def _enlarged(picture: Tensor, size: int) -> Tensor:
+    if picture.shape[-1] == size:
+        return picture
+    larger = F.interpolate(picture[None], size=(size, size), mode="bicubic", align_corners=False)
+    return larger[0].clamp(0, 1)
 
 
 def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> Path:
@@ -161,23 +194,51 @@ def save_curves(path: Path, reports: Sequence[StepReport], title: str) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def export_all(folder: Path, model: VLM3D, reports: Sequence[StepReport]) -> list[Path]:
-    """Write views.png, turntable.mp4 (or .gif), mesh.glb and reward.png.
+def export_all(
+    folder: Path,
+    model: VLM3D,
+    reports: Sequence[StepReport],
+    *,
+    meshes: Sequence[str] = ("glb", "texture"),
+    seconds: float | None = None,
+    notes: Sequence[str] = (),
+) -> list[Path]:
+    """Write views.png, turntable.mp4 (or .gif), the meshes, reward.png and report.html.
 
     Args:
         folder: Where to.
         model: The finished model; it is not changed.
         reports: Its log.
+        meshes: Keys of `MESH_FILES`.
+        seconds: What the steps took together; None where it is not known.
+        notes: What happened to the run that its owner should know, a sentence each.
 
     Returns:
         The files.
+
+    Raises:
+        ValueError: There is nothing to see.
     """
     grid = copy.deepcopy(model.grid)
     grid.update(model.field.bake().density)
     views = evaluation_cameras(model.config, 8).to(model.device)
-    circle = evaluation_cameras(model.config, 36).to(model.device)
+    circle = evaluation_cameras(model.config, 120).to(model.device)
     save_views(folder / "views.png", model.field, grid, views)
-    turntable = save_turntable(folder, model.field, grid, circle)
-    save_mesh(folder / "mesh.glb", model.field, grid)
+    turntable = save_turntable(
+        folder, model.field, grid, circle, n_samples=model.config.samples_per_ray
+    )
+    surface = extract_surface(model.field, grid)
+    mesh_files = save_meshes(folder, surface, model.field, meshes)
     save_curves(folder / "reward.png", reports, model.config.prompt)
-    return [folder / "views.png", turntable, folder / "mesh.glb", folder / "reward.png"]
+    report = folder / "report.html"
+    save_report(
+        report,
+        model.config,
+        reports,
+        surface,
+        folder / "views.png",
+        turntable,
+        seconds=seconds,
+        notes=notes,
+    )
+    return [folder / "views.png", turntable, *mesh_files, folder / "reward.png", report]

@@ -7,13 +7,17 @@ what does not depend on the query points is computed once there, with its graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["BakedVolume", "FieldSamples", "PyramidField"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BakedVolume", "FieldSamples", "PyramidField", "Snapshot", "blob"]
 
 # grid_sample on a CPU is parallel over the batch dimension only. A fixed number of slices (rather
 # than the number of threads) keeps results independent of the machine's core count.
@@ -34,6 +38,31 @@ class FieldSamples:
     density: Tensor
     rgb: Tensor
     normals: Tensor | None = None
+
+
+class Snapshot(Protocol):
+    """A field at one moment, to be asked many times; all of it differentiable to the parameters."""
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the field's device and dtype."""
+        ...
+
+    def density(self, points: Tensor) -> Tensor:
+        """Density (P,) at points (P, 3)."""
+        ...
+
+    def __call__(self, points: Tensor) -> FieldSamples:
+        """What the field says at points (P, 3)."""
+        ...
+
+    def leaf(self) -> Self:
+        """The same, for graphs that may end before the parameters."""
+        ...
+
+    def carry(self, leaf: Self) -> Tensor | None:
+        """A scalar whose gradient is, at the parameters, what ended at a leaf of this; or None."""
+        ...
 
 
 class PyramidField(nn.Module):
@@ -81,6 +110,15 @@ class PyramidField(nn.Module):
             with torch.no_grad():
                 self.levels[0][:, 1:].normal_(std=0.1, generator=generator)
 
+    @property
+    def resolution(self) -> int:
+        """Nodes per side of the finest level."""
+        return self.levels[-1].shape[-1]
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters, and what multiplies the learning rate for them."""
+        return [(list(self.levels), 1.0)]
+
     def bake(self, *, normals: bool = False) -> BakedVolume:
         """Add the levels into one volume.
 
@@ -109,8 +147,18 @@ class PyramidField(nn.Module):
             -self.bound, self.bound, resolution, dtype=finest.dtype, device=finest.device
         )
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-        radius = (x * x + y * y + z * z).sqrt()
-        return self.blob_density * (1 - radius / self.blob_radius)
+        return blob((x * x + y * y + z * z).sqrt(), self.blob_density, self.blob_radius)
+
+
+def blob(radius: Tensor, density: float, zero: float) -> Tensor:
+    """DreamFusion's blob (Appendix A.2) in logits, at distances from the origin.
+
+    Args:
+        radius: Distances of any shape, world units.
+        density: Height at the origin.
+        zero: Distance at which it is zero.
+    """
+    return density * (1 - radius / zero)
 
 
 @dataclass(frozen=True)
@@ -127,6 +175,21 @@ class BakedVolume:
     logits: Tensor
     bound: float
     density_scale: float
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the field's device and dtype."""
+        return self.logits
+
+    def leaf(self) -> BakedVolume:
+        """The same volume with a graph that begins here."""
+        return replace(self, logits=self.logits.detach().requires_grad_())
+
+    def carry(self, leaf: BakedVolume) -> Tensor | None:
+        """A scalar whose gradient is, at the parameters, what has reached a leaf of this."""
+        if leaf.logits.grad is None:
+            return None
+        return (self.logits * leaf.logits.grad).sum()
 
     def density(self, points: Tensor) -> Tensor:
         """Density (P,) at points (P, 3); differentiable to the field, not to the points."""

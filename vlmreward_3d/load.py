@@ -93,7 +93,11 @@ def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> R
 
 
 def load_teachers(
-    config: VLM3DConfig, *, device: torch.device | str = "cpu"
+    config: VLM3DConfig,
+    *,
+    device: torch.device | str = "cpu",
+    vlm_device: torch.device | str | None = None,
 ) -> tuple[Denoiser, Reward | None]:
-    """Both teachers of a configuration."""
-    return load_denoiser(config.denoiser, device=device), load_reward(config, device=device)
+    """Both teachers of a configuration, on one device or each on its own."""
+    reward = load_reward(config, device=vlm_device or device)
+    return load_denoiser(config.denoiser, device=device), reward

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,19 +11,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlmreward_3d.cameras import Cameras, orbit
-from vlmreward_3d.field import PyramidField
-from vlmreward_3d.files import write_atomically
+from vlmreward_3d.fields import Field
 from vlmreward_3d.render import Rendering, render
 from vlmreward_3d.sampler import OccupancyGrid
 
-__all__ = ["carve", "save_mesh"]
+__all__ = ["Surface", "carve", "colors_at", "extract_surface"]
 
 _ELEVATIONS = (0.0, 20.0, 45.0, 75.0)
 
 
+@dataclass(frozen=True)
+class Surface:
+    """A closed triangle mesh with colours, in the world's frame: z up.
+
+    Attributes:
+        vertices: (V, 3) float, world units.
+        faces: (F, 3) int, counter-clockwise seen from outside.
+        rgb: (V, 3) float, sRGB in [0, 1].
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    rgb: np.ndarray
+
+
 @torch.no_grad()
 def carve(
-    field: PyramidField,
+    field: Field,
     grid: OccupancyGrid,
     *,
     resolution: int = 96,
@@ -48,7 +62,7 @@ def carve(
         either side of the surface.
     """
     baked = field.bake()
-    bound, device = field.bound, baked.logits.device
+    bound, device = field.bound, baked.like.device
     fov = 30.0
     distance = math.sqrt(3) * bound / math.sin(math.radians(fov) / 2)
     rings = [_ring(views_per_ring, elevation, distance, fov) for elevation in _ELEVATIONS]
@@ -89,21 +103,20 @@ def _ring(n: int, elevation: float, distance: float, fov: float) -> Cameras:
 
 
 @torch.no_grad()
-def save_mesh(
-    path: Path, field: PyramidField, grid: OccupancyGrid, *, resolution: int = 96
-) -> None:
-    """The field as a GLB: closed, vertex colours, y up as glTF wants it.
+def extract_surface(field: Field, grid: OccupancyGrid, *, resolution: int = 96) -> Surface:
+    """The field's closed surface by marching cubes through what `carve` leaves.
 
     Args:
-        path: The .glb file.
         field: What to mesh.
         grid: Its occupancy.
         resolution: Points per side of the lattice.
 
+    Returns:
+        The surface, with the field's colours at its vertices; not differentiable.
+
     Raises:
         ValueError: There is nothing to see.
     """
-    import trimesh
     from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
 
@@ -116,18 +129,11 @@ def save_mesh(
     spacing = 2 * field.bound / (resolution - 1)
     vertices, faces, _, _ = marching_cubes(free, 0.0, gradient_direction="descent")
     vertices = (vertices - 1) * spacing - field.bound
-    rgb = field.bake()(torch.from_numpy(vertices).to(field.levels[0])).rgb.cpu().numpy()
-    rgba = np.concatenate([_linear(rgb), np.ones((len(rgb), 1))], axis=1)
-    mesh = trimesh.Trimesh(
-        vertices[:, [0, 2, 1]] * (1, 1, -1),
-        faces,
-        vertex_colors=np.round(255 * rgba).astype(np.uint8),
-    )
-    data = mesh.export(file_type="glb")
-    assert isinstance(data, bytes)  # what trimesh returns for glb
-    write_atomically(path, data)
+    return Surface(vertices, faces, colors_at(field, vertices))
 
 
-def _linear(srgb: np.ndarray) -> np.ndarray:
-    """glTF's vertex colours are linear; rendered pixels are sRGB."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+@torch.no_grad()
+def colors_at(field: Field, points: np.ndarray) -> np.ndarray:
+    """The field's colours (P, 3), sRGB in (0, 1), at points (P, 3) in world units."""
+    baked = field.bake()
+    return baked(torch.from_numpy(points).to(baked.like)).rgb.cpu().numpy()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.teachers import Denoiser, Reward
 from vlmreward_3d.vlm3d import VLM3D
 
-__all__ = ["Phase", "measure", "phases", "table"]
+__all__ = ["Chunk", "Phase", "best_chunk", "measure", "measure_chunks", "phases", "table"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def measure(
     reward: Reward | None,
     *,
     device: torch.device | str = "cpu",
+    concurrent: bool = False,
     repeats: int = 3,
 ) -> list[Phase]:
     """Run a few steps at the beginning of each phase, on a field as it is at the start.
@@ -79,6 +82,7 @@ def measure(
         denoiser: Its teacher.
         reward: Its reward.
         device: Where it is to run.
+        concurrent: See `VLM3D`.
         repeats: Measured steps for each step of a cycle of `vlm_every`; one more is run before.
 
     Returns:
@@ -87,7 +91,7 @@ def measure(
     device = torch.device(device)
     measured = []
     for phase in phases(config):
-        model = VLM3D(config, denoiser, reward, device=device)
+        model = VLM3D(config, denoiser, reward, device=device, concurrent=concurrent)
         model.step_index = phase.first
         model.grid.update(model.field.bake().density, model.generator)
         if device.type == "cuda":
@@ -106,6 +110,101 @@ def measure(
         fixed = (phase.first, phase.steps, phase.views, phase.side, phase.vlm)
         measured.append(Phase(*fixed, seconds, peak))
     return measured
+
+
+class _Silent:
+    """A denoiser that asks for nothing and costs nothing."""
+
+    def __init__(self, n_views: int) -> None:
+        self.n_views = n_views
+        self.alphas_cumprod = torch.full((2,), 0.5)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        return torch.zeros(len(texts), 1, 1)
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        return images
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        return torch.zeros_like(noisy)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What rendering takes with so many rays at a time.
+
+    Attributes:
+        rays: At a time.
+        seconds: Of rendering and its way back at a step; the least of some.
+        peak: Bytes on the GPU beyond what is there without it; None on a CPU.
+    """
+
+    rays: int
+    seconds: float
+    peak: int | None
+
+
+def measure_chunks(
+    config: VLM3DConfig,
+    *,
+    device: torch.device | str = "cpu",
+    smallest: int = 4096,
+    repeats: int = 2,
+) -> list[Chunk]:
+    """Render the phase with the most rays, with more and more of them at a time.
+
+    Args:
+        config: The run's settings; its `rays_per_chunk` is not looked at.
+        device: Where it is to run; on a GPU with the models loaded that it is to share.
+        smallest: The first number of rays; each next is four times as many.
+        repeats: Measured steps.
+
+    Returns:
+        Ascending, up to all rays of a step or the GPU's memory.
+    """
+    device = torch.device(device)
+    largest = max(phases(config), key=lambda phase: phase.views * phase.side**2)
+    rays = largest.views * largest.side**2
+    sizes = [smallest * 4**i for i in range(20) if smallest * 4**i < rays] + [rays]
+    measured = []
+    for size in sizes:
+        chunked = dataclasses.replace(config, rays_per_chunk=size, view_prompts=False)
+        model = VLM3D(chunked, _Silent(config.views_per_ring), device=device)
+        model.step_index = largest.first
+        model.grid.update(model.field.bake().density, model.generator)
+        try:
+            model.step()
+            before = _allocated(device)
+            seconds = min(_timed(model.step, device) for _ in range(repeats))
+        except torch.OutOfMemoryError:
+            break
+        peak = None
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device) - before
+        measured.append(Chunk(size, seconds, peak))
+    return measured
+
+
+def best_chunk(measured: Sequence[Chunk]) -> Chunk:
+    """The smallest that is at most 5 % slower than the fastest."""
+    fastest = min(chunk.seconds for chunk in measured)
+    return next(chunk for chunk in measured if chunk.seconds <= 1.05 * fastest)
+
+
+def _allocated(device: torch.device) -> int:
+    """Bytes in use on a GPU, where the peak is counted anew from here; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
 
 
 def table(measured: Sequence[Phase]) -> str:

@@ -122,6 +122,7 @@ def render_rays(
     *,
     n_samples: int,
     background: Tensor,
+    n_bins: int = 64,
     shader: Shader | None = None,
     generator: torch.Generator | None = None,
 ) -> RenderedRays:
@@ -134,6 +135,7 @@ def render_rays(
         directions: (N, 3) unit vectors; not differentiable.
         n_samples: Samples on each ray that meets occupied space.
         background: (N, 3) or (3,) colours in [0, 1].
+        n_bins: Resolution of the empty-space test along the ray.
         shader: Turns field samples and their positions (P, 3) into colours (P, 3); the field's own
             colours without it.
         generator: CPU source of the samples' places; without it they are regular.
@@ -141,7 +143,7 @@ def render_rays(
     Returns:
         What the rays see; differentiable to whatever `query` is, and to `background`.
     """
-    samples = sample_rays(grid, origins, directions, n_samples, generator=generator)
+    samples = sample_rays(grid, origins, directions, n_samples, n_bins=n_bins, generator=generator)
     seen = directions[samples.rays]
     points = origins[samples.rays, None] + samples.middles[..., None] * seen[:, None]
     points = points.reshape(-1, 3)

@@ -1,31 +1,59 @@
 """A run in a folder: the loop, its log, its checkpoints and how it goes on after an end.
 
 The folder holds `config.json`, `metrics.jsonl` (one line a step), `checkpoint.safetensors`
-(everything needed to go on exactly) and `state.json` (for readers: how far the run is).
+(everything needed to go on exactly), `last-good.safetensors` (the latest of them at which nothing
+looked wrong, until the run is finished), `state.json` (for readers: how far the run is),
+`preview.png` and `tensorboard`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
+from vlmreward_3d.board import Board
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.files import write_atomically
+from vlmreward_3d.files import replacing, write_atomically
 from vlmreward_3d.vlm3d import VLM3D, Diverged, StepReport
+from vlmreward_3d.watchdog import Watchdog
 
 __all__ = ["RunError", "RunFolder", "Stopped", "train"]
 
-RESULTS = ("views.png", "turntable.mp4", "turntable.gif", "mesh.glb", "reward.png")
+STATE = (
+    "checkpoint.safetensors",
+    "last-good.safetensors",
+    "config.json",
+    "state.json",
+    "metrics.jsonl",
+    "preview.png",
+)
+"""What a run goes on from, beside TensorBoard's folder."""
+
+RESULTS = (
+    "views.png",
+    "turntable.mp4",
+    "turntable.gif",
+    "mesh.glb",
+    "mesh_textured.glb",
+    "mesh.obj",
+    "mesh.ply",
+    "reward.png",
+    "report.html",
+)
 """What `export_all` may write into a run's folder."""
 
 
@@ -70,6 +98,12 @@ class RunFolder:
                 "--out"
             )
         self.overwrite = overwrite
+        self.notes: tuple[str, ...] = ()
+        """What happened to the run that its owner should know, a sentence each."""
+        self.saved = 0
+        """The step of the checkpoint."""
+        self.seconds = 0.0
+        """What the steps took together, over all starts; 0 where a former start did not note it."""
 
     @property
     def config_file(self) -> Path:
@@ -85,6 +119,11 @@ class RunFolder:
     def checkpoint_file(self) -> Path:
         """All that is needed to go on."""
         return self.path / "checkpoint.safetensors"
+
+    @property
+    def good_file(self) -> Path:
+        """The latest checkpoint at which nothing looked wrong."""
+        return self.path / "last-good.safetensors"
 
     @property
     def state_file(self) -> Path:
@@ -128,37 +167,123 @@ class RunFolder:
         except (OSError, ValueError, KeyError):
             return "unfinished"
 
-    def save(self, model: VLM3D) -> None:
-        """Replace the checkpoint by the model's present state."""
-        checkpoint = Checkpoint(model.step_index, self.config.to_json(), model.state())
-        save_checkpoint(self.checkpoint_file, checkpoint)
-        self._write_state(model.step_index, finished=False)
+    def save(self, model: VLM3D, watchdog: Watchdog) -> None:
+        """Replace the checkpoint by the present state."""
+        state = model.state() | {"watchdog": watchdog.state()}
+        with self.writing():
+            if self.metrics_file.exists():
+                # the log first: a checkpoint never knows of steps that the log does not
+                with open(self.metrics_file) as log:
+                    os.fsync(log.fileno())
+            checkpoint = Checkpoint(model.step_index, self.config.to_json(), state, self.notes)
+            save_checkpoint(self.checkpoint_file, checkpoint)
+            self.saved = model.step_index
+            if watchdog.calm:
+                self._keep_as_good()
+            self._write_state(model.step_index, finished=False)
+
+    def _keep_as_good(self) -> None:
+        with replacing(self.good_file) as temporary:
+            try:
+                os.link(self.checkpoint_file, temporary)
+            except OSError:  # a file system without links
+                shutil.copyfile(self.checkpoint_file, temporary)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around writes to the folder: raises RunError where one fails, and says what is left."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {self.path} ({error.strerror}); expected room on a disk that can "
+                f"be written; the checkpoint of step {self.saved} is intact: mend it, and go on "
+                "with --resume"
+            ) from error
 
     def finish(self) -> None:
         """Note that the run's results are written."""
-        self._write_state(self.config.steps, finished=True)
+        with self.writing():
+            self._write_state(self.config.steps, finished=True)
+            self.good_file.unlink(missing_ok=True)
 
     def _write_state(self, step: int, *, finished: bool) -> None:
-        state = {"step": step, "steps": self.config.steps, "finished": finished}
+        state = {
+            "step": step,
+            "steps": self.config.steps,
+            "finished": finished,
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 3),
+        }
         write_atomically(self.state_file, json.dumps(state) + "\n")
 
     def begin(self) -> None:
         """Write the settings; with `overwrite`, after forgetting the former run."""
-        if self.overwrite:
-            for name in ("checkpoint.safetensors", "config.json", "state.json", "metrics.jsonl"):
-                (self.path / name).unlink(missing_ok=True)
-            for name in RESULTS:
-                (self.path / name).unlink(missing_ok=True)
-        write_atomically(self.config_file, self.config.to_json())
+        with self.writing():
+            if self.overwrite:
+                for name in (*STATE, *RESULTS):
+                    (self.path / name).unlink(missing_ok=True)
+                shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            write_atomically(self.config_file, self.config.to_json())
 
-    def restore(self, model: VLM3D) -> None:
-        """Bring the model to the checkpoint, if there is one, and the log to the model's step."""
+    def restore(self, model: VLM3D, watchdog: Watchdog) -> None:
+        """Bring all to the checkpoint, if there is one, and the log to its step."""
         if self.checkpoint_file.exists():
-            model.load_state(load_checkpoint(self.checkpoint_file).state)
+            checkpoint = self._load(self.checkpoint_file, model, watchdog)
+            self.saved, self.notes = checkpoint.step, checkpoint.notes
+            if watchdog.calm:  # a kill may have come between the two
+                with self.writing():
+                    self._keep_as_good()
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            self.seconds = float(json.loads(self.state_file.read_text())["seconds"])
+        self._cut_log(model.step_index)
+
+    def go_back(self, model: VLM3D, watchdog: Watchdog, failure: str) -> str:
+        """Return to the last good checkpoint, and take another way from there.
+
+        Args:
+            model: A model that has failed.
+            watchdog: Its watchdog.
+            failure: How, and at which step.
+
+        Returns:
+            What has been done, as noted in the run.
+
+        Raises:
+            Diverged: This has been done often enough.
+        """
+        tries, allowed = model.retries, self.config.retries
+        if tries >= allowed:
+            after = f" after {tries} retries" if tries else ""
+            raise Diverged(f"{failure}{after} (the checkpoint of step {self.saved} is intact)")
+        good = self._load(self.good_file, model, watchdog)
+        model.branch_off(tries + 1)
+        note = (
+            f"{failure}; back to step {good.step} with other random numbers and half the learning "
+            f"rate (retry {tries + 1} of {allowed})"
+        )
+        self.notes = (*self.notes, note)
+        self.save(model, watchdog)
+        self._cut_log(model.step_index)
+        return note
+
+    def _load(self, file: Path, model: VLM3D, watchdog: Watchdog) -> Checkpoint:
+        checkpoint = load_checkpoint(file)
+        model.load_state(checkpoint.state)
+        watchdog.load_state(checkpoint.state["watchdog"])
+        return checkpoint
+
+    def append(self, report: StepReport) -> None:
+        """Add a step to the log."""
+        with self.writing(), open(self.metrics_file, "a") as log:
+            log.write(json.dumps(dataclasses.asdict(report)) + "\n")
+
+    def _cut_log(self, steps: int) -> None:
         lines = []
         if self.metrics_file.exists():
             lines = self.metrics_file.read_text().splitlines(keepends=True)
-        write_atomically(self.metrics_file, "".join(lines[: model.step_index]))
+        with self.writing():
+            write_atomically(self.metrics_file, "".join(lines[:steps]))
 
     def metrics(self) -> list[StepReport]:
         """The log so far."""
@@ -172,6 +297,7 @@ def train(
     *,
     checkpoint_every: int = 50,
     progress: bool = True,
+    watch: Callable[[VLM3D, StepReport], None] | None = None,
 ) -> None:
     """Run the model to the end of its configuration, from wherever the folder's checkpoint is.
 
@@ -183,35 +309,48 @@ def train(
         folder: Where it goes.
         checkpoint_every: Steps between checkpoints.
         progress: Show a progress bar on stderr.
+        watch: Called after each step with the model, which it must not change, and the numbers.
 
     Raises:
         Stopped: On SIGINT (Ctrl-C) or SIGTERM, after a checkpoint.
-        Diverged: The optimisation failed; the last checkpoint is from before.
+        Diverged: The optimisation failed more often than `retries` of the configuration; the last
+            checkpoint is from before.
+        RunError: The disk is full or cannot be written any more; likewise.
     """
+    watchdog = Watchdog()
     folder.begin()
-    folder.restore(model)
+    folder.restore(model, watchdog)
     if not folder.checkpoint_file.exists():
-        folder.save(model)
+        folder.save(model, watchdog)
     steps = folder.config.steps
     with (
         _stop_requests() as stop,
-        open(folder.metrics_file, "a") as log,
+        contextlib.closing(Board(folder.path, model.step_index)) as board,
         tqdm(total=steps, initial=model.step_index, disable=not progress, unit="step") as bar,
     ):
         while model.step_index < steps:
+            began = time.perf_counter()
             try:
                 report = model.step()
+                failure = watchdog.look(report)
             except Diverged as error:
-                saved = load_checkpoint(folder.checkpoint_file).step
-                raise Diverged(f"{error} (the checkpoint of step {saved} is intact)") from None
-            log.write(json.dumps(dataclasses.asdict(report)) + "\n")
-            log.flush()
+                failure = str(error)
+            folder.seconds += time.perf_counter() - began
+            if failure:
+                bar.write(folder.go_back(model, watchdog, failure), file=sys.stderr)
+                board.back_to(model.step_index)
+                bar.n = model.step_index
+                continue
+            folder.append(report)
+            board.report(report)
             bar.update()
             bar.set_postfix_str(_summary(report))
+            if watch is not None:
+                watch(model, report)
             if stop or model.step_index % checkpoint_every == 0 or model.step_index == steps:
-                # the log first: a checkpoint never knows of steps that the log does not
-                os.fsync(log.fileno())
-                folder.save(model)
+                folder.save(model, watchdog)
+                with folder.writing():
+                    board.show(model)
             if stop and model.step_index < steps:
                 raise Stopped(f"stopped after step {model.step_index} of {steps}, state saved")
 

@@ -9,13 +9,13 @@ of ARF, Zhang et al., 2022). Memory is then that of one chunk, for one more rend
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.field import BakedVolume
+from vlmreward_3d.field import BakedVolume, Snapshot
 from vlmreward_3d.regularizers import (
     opacity_entropy,
     orientation_loss,
@@ -46,18 +46,19 @@ class Views:
         rgb: (N, 3, H, W) in [0, 1] up to rounding, detached.
         opacity: (N, 1, H, W) in [0, 1], detached.
         live: Number of rays that met occupied space.
-        backward: Called once, with a gradient at `rgb` in its shape and the penalties: adds the
-            gradient of both to the field's parameters.
+        backward: Called with a gradient at `rgb` in its shape, the penalties, and whether it is to
+            be called again (False for the last time): adds the gradient of both to the field's
+            parameters.
     """
 
     rgb: Tensor
     opacity: Tensor
     live: int
-    backward: Callable[[Tensor, Penalties], None]
+    backward: Callable[[Tensor, Penalties, bool], None]
 
 
 def render_kept(
-    baked: BakedVolume,
+    baked: Snapshot,
     grid: OccupancyGrid,
     cameras: Cameras,
     side: int,
@@ -91,17 +92,17 @@ def render_kept(
         generator=generator,
     )
 
-    def backward(gradient: Tensor, penalties: Penalties) -> None:
+    def backward(gradient: Tensor, penalties: Penalties, again: bool) -> None:
         loss = (rays.rgb * _flat(gradient)).sum()
         loss = loss + _penalty(rays, penalties, _visible(rays), len(origins))
-        (loss + _variation(baked, penalties)).backward()
+        (loss + _variation(baked, penalties)).backward(retain_graph=again)
 
     rgb, opacity = (_images(x.detach(), len(cameras), side) for x in (rays.rgb, rays.opacity))
     return Views(rgb, opacity, len(rays.samples.rays), backward)
 
 
 def render_deferred(
-    baked: BakedVolume,
+    baked: Snapshot,
     grid: OccupancyGrid,
     cameras: Cameras,
     side: int,
@@ -131,7 +132,7 @@ def render_deferred(
     colors = background.repeat_interleave(side * side, dim=0)
     parts = [slice(i, i + chunk) for i in range(0, len(origins), chunk)]
 
-    def part(field: BakedVolume, rays: slice, source: torch.Generator) -> RenderedRays:
+    def part(field: Snapshot, rays: slice, source: torch.Generator) -> RenderedRays:
         return render_rays(
             field,
             grid,
@@ -153,23 +154,23 @@ def render_deferred(
             live += len(seen.samples.rays)
             visible += _visible(seen)
 
-    def backward(gradient: Tensor, penalties: Penalties) -> None:
+    def backward(gradient: Tensor, penalties: Penalties, again: bool) -> None:
         flat = _flat(gradient)
-        logits = baked.logits.detach().requires_grad_()
-        leaf = replace(baked, logits=logits)
-        again = torch.Generator()
+        leaf = baked.leaf()
+        source = torch.Generator()
         for rays, state in zip(parts, states):
-            again.set_state(state)
-            seen = part(leaf, rays, again)
+            source.set_state(state)
+            seen = part(leaf, rays, source)
             loss = (seen.rgb * flat[rays]).sum()
             loss = loss + _penalty(seen, penalties, visible, len(origins))
             if loss.requires_grad:  # not where no ray of the chunk meets anything
                 loss.backward()
         total = _variation(baked, penalties)
-        if logits.grad is not None:
-            total = total + (baked.logits * logits.grad).sum()
+        carried = baked.carry(leaf)
+        if carried is not None:
+            total = total + carried
         if total.requires_grad:
-            total.backward()
+            total.backward(retain_graph=again)
 
     rgb, opacity = (_images(torch.cat(x), len(cameras), side) for x in (colored, opaque))
     return Views(rgb, opacity, live, backward)
@@ -204,7 +205,8 @@ def _penalty(rays: RenderedRays, penalties: Penalties, visible: int, count: int)
     return total
 
 
-def _variation(baked: BakedVolume, penalties: Penalties) -> Tensor:
+def _variation(baked: Snapshot, penalties: Penalties) -> Tensor:
     if penalties.variation > 0:
+        assert isinstance(baked, BakedVolume)  # as the configuration requires
         return penalties.variation * total_variation(baked.logits[:, :4])
-    return baked.logits.new_zeros(())
+    return baked.like.new_zeros(())

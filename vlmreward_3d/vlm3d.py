@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras, sample_rings
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.field import FieldSamples, PyramidField
+from vlmreward_3d.field import FieldSamples
+from vlmreward_3d.fields import build_field
 from vlmreward_3d.render import Shader
 from vlmreward_3d.sampler import OccupancyGrid
 from vlmreward_3d.shading import lambertian, light_direction, textureless
@@ -22,6 +24,10 @@ __all__ = ["VLM3D", "Diverged", "StepReport", "VLM3DConfig"]
 
 _MEMORY = 0.9
 """How much of the running gradient norms each step keeps."""
+
+
+_HAZE = (0.05, 0.95)
+"""Opacities of a pixel that is neither empty nor solid."""
 
 
 class Diverged(RuntimeError):
@@ -37,10 +43,12 @@ class StepReport:
         sds_loss: Value of the score-distillation loss.
         reward: Log-odds of "Yes", or None when the VLM was not asked.
         p_yes: Probability of "Yes" (Eq. 4), or None.
-        vlm_weight: lambda_VLM of this step.
+        vlm_weight: What multiplied the reward's gradient: lambda_VLM, or what limit or balance made
+            of it; 0 where the VLM has no say.
         sds_norm: Norm of the score-distillation gradient at the pixels.
         reward_norm: Norm of the reward's gradient at the pixels, before any weight, or None.
         opacity: Mean opacity of the images.
+        haze: Share of the pixels that are neither empty nor solid.
         occupied: Share of the box's cells that is occupied.
     """
 
@@ -52,6 +60,7 @@ class StepReport:
     sds_norm: float
     reward_norm: float | None
     opacity: float
+    haze: float
     occupied: float
 
 
@@ -63,6 +72,8 @@ class VLM3D:
         denoiser: The score-distillation teacher.
         reward: The VLM's reward; None leaves score distillation alone.
         device: Where the field lives and is rendered.
+        concurrent: Ask the VLM while the denoiser works, for one that has a device to itself. The
+            results are the same.
     """
 
     def __init__(
@@ -72,9 +83,11 @@ class VLM3D:
         reward: Reward | None = None,
         *,
         device: torch.device | str = "cpu",
+        concurrent: bool = False,
     ) -> None:
         self.config = config
         self.reward = reward
+        self.pool = ThreadPoolExecutor(1) if concurrent else None
         self.device = torch.device(device)
         self.distil = ScoreDistillation(
             denoiser,
@@ -86,25 +99,23 @@ class VLM3D:
             view_prompts=config.view_prompts,
         )
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.field = PyramidField(
-            config.field_resolutions,
-            bound=config.bound,
-            blob_density=config.blob_density,
-            blob_radius=config.blob_radius,
-            density_scale=config.density_scale,
-            generator=self.generator,
-        ).to(self.device)
+        self.field = build_field(config, self.generator).to(self.device)
         self.grid = OccupancyGrid(
             config.occupancy_resolution,
             bound=config.bound,
             threshold=config.occupancy_threshold,
             decay=config.occupancy_decay,
         ).to(self.device)
+        groups = [{"params": chosen, "scale": scale} for chosen, scale in self.field.groups()]
         self.optimizer = torch.optim.Adam(
-            self.field.parameters(), lr=0.0, betas=config.adam_betas, eps=config.adam_eps
+            groups, lr=0.0, betas=config.adam_betas, eps=config.adam_eps
         )
         self.norms = torch.zeros(2, dtype=torch.float64)
         """Running gradient norms at the pixels: score distillation, reward; 0 before the first."""
+        self.held: list[Tensor] = []
+        """With `vlm_reuse`, the gradient of the last answer at each parameter."""
+        self.retries = 0
+        """How often the run has begun anew from an earlier state."""
         self.step_index = 0
 
     def step(self) -> StepReport:
@@ -152,29 +163,29 @@ class VLM3D:
 
         # rounding may take a sum of weights past 1; teachers get clean pixels
         pixels = views.rgb.clamp(0, 1)
+        may_ask = self.reward is not None and progress < config.vlm_until
+        answer = None
+        if may_ask and self.step_index % config.vlm_every == 0:
+            answer = self._ask(pixels)
         sds = self.distil(
             pixels,
             cameras,
             (config.t_min(progress), config.t_max(progress)),
             self.generator,
         )
-        gradient = sds.gradient
+        verdict = answer() if answer else None
         self._require_finite("score distillation", sds.value, sds.gradient)
-        verdict = None
-        asked = self.step_index % config.vlm_every == 0 and progress < config.vlm_until
-        if self.reward is not None and asked:
-            verdict = self._judge(self.reward, pixels)
-        norms = self._updated_norms(sds, verdict)
-        weight = config.vlm_weight(progress)
         if verdict is not None:
             self._require_finite("the reward", verdict.value, verdict.gradient)
-            gradient = gradient - self._limited(weight, norms) * verdict.gradient
+        norms = self._updated_norms(sds, verdict)
+        weight = self._weight(progress, norms) if may_ask else 0.0
 
-        self.optimizer.zero_grad(set_to_none=True)
-        views.backward(gradient, self._penalties(progress))
+        held = self._backward(views, sds, verdict, weight)
         self._require_finite("the field", *(p.grad for p in self.field.parameters()))
-        self.optimizer.param_groups[0]["lr"] = config.learning_rate(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(progress) / 2**self.retries * group["scale"]
         self.optimizer.step()
+        self.held = held
         self.norms = norms
 
         report = StepReport(
@@ -182,25 +193,65 @@ class VLM3D:
             sds_loss=sds.value.item(),
             reward=verdict.value.item() if verdict else None,
             p_yes=verdict.value.sigmoid().item() if verdict else None,
-            vlm_weight=weight if self.reward is not None else 0.0,
+            vlm_weight=weight,
             sds_norm=sds.gradient.norm().item(),
             reward_norm=verdict.gradient.norm().item() if verdict else None,
             opacity=views.opacity.mean().item(),
+            haze=((views.opacity > _HAZE[0]) & (views.opacity < _HAZE[1])).float().mean().item(),
             occupied=self.grid.occupied.float().mean().item(),
         )
         self.step_index += 1
         return report
 
-    def _judge(self, reward: Reward, pixels: Tensor) -> Verdict:
-        """The reward of all views, or of some that are drawn anew, and its gradient at all."""
-        shown = self.config.vlm_views
-        if shown is None or shown >= len(pixels):
-            return judge(reward, pixels, self.config.prompt)
-        chosen = torch.randperm(len(pixels), generator=self.generator)[:shown].sort().values
+    def _ask(self, pixels: Tensor) -> Callable[[], Verdict]:
+        """Put the question, about all views or some that are drawn anew; the result waits for it.
+
+        The gradient is one at all views.
+        """
+        assert self.reward is not None
+        count = len(pixels)
+        chosen = torch.arange(count)
+        if self.config.vlm_views is not None and self.config.vlm_views < count:
+            chosen = torch.randperm(count, generator=self.generator)[: self.config.vlm_views]
+            chosen = chosen.sort().values
         chosen = chosen.to(pixels.device)
-        verdict = judge(reward, pixels[chosen], self.config.prompt)
-        gradient = torch.zeros_like(pixels).index_copy(0, chosen, verdict.gradient)
-        return Verdict(verdict.value, gradient)
+        work = partial(judge, self.reward, pixels[chosen], self.config.prompt)
+        waiting = self.pool.submit(work) if self.pool else None
+
+        def answer() -> Verdict:
+            verdict = waiting.result() if waiting else work()
+            gradient = torch.zeros_like(pixels).index_copy(0, chosen, verdict.gradient)
+            return Verdict(verdict.value, gradient)
+
+        return answer
+
+    def _backward(
+        self, views: Views, sds: Verdict, verdict: Verdict | None, weight: float
+    ) -> list[Tensor]:
+        """Leave the gradient of all teachers and penalties at the parameters.
+
+        Returns:
+            With `vlm_reuse`, the reward's part, to be held for the next steps.
+        """
+        penalties = self._penalties(self.step_index / self.config.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        if not self.config.vlm_reuse:
+            gradient = sds.gradient
+            if verdict is not None:
+                gradient = gradient - weight * verdict.gradient
+            views.backward(gradient, penalties, False)
+            return []
+        parameters = list(self.field.parameters())
+        held = self.held
+        if verdict is not None:
+            views.backward(verdict.gradient, Penalties(), True)
+            held = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            self.optimizer.zero_grad(set_to_none=True)
+        views.backward(sds.gradient, penalties, False)
+        for parameter, part in zip(parameters, held):
+            others = torch.zeros_like(part) if parameter.grad is None else parameter.grad
+            parameter.grad = others.sub(part, alpha=weight)
+        return held
 
     def _shader(self, cameras: Cameras) -> Shader | None:
         """How the step's views are lit: all by one light, near the first camera.
@@ -245,12 +296,16 @@ class VLM3D:
                 norms[index] = _MEMORY * before + (1 - _MEMORY) * now if before > 0 else now
         return norms
 
-    def _limited(self, weight: float, norms: Tensor) -> float:
-        """What multiplies the reward's gradient: lambda, or what the limit leaves of it."""
-        limit = self.config.vlm_limit
-        if limit is None or norms[1] == 0:
-            return weight
-        return min(weight, limit * (norms[0] / norms[1]).item())
+    def _weight(self, progress: float, norms: Tensor) -> float:
+        """What multiplies the reward's gradient: lambda, what limit or balance make of it."""
+        limit, balance = self.config.vlm_limit, self.config.vlm_balance
+        weight = self.config.vlm_weight(progress)
+        if norms[1] == 0:
+            return weight if balance is None else 0.0
+        ratio = (norms[0] / norms[1]).item()
+        if balance is not None:
+            return balance * ratio
+        return weight if limit is None else min(weight, limit * ratio)
 
     def _penalties(self, progress: float) -> Penalties:
         config = self.config
@@ -268,14 +323,25 @@ class VLM3D:
                 "numbers; lower learning_rate or the weights, or try another seed"
             )
 
+    def branch_off(self, retries: int) -> None:
+        """Take another way from here: fresh random numbers, and half the learning rate each time.
+
+        Args:
+            retries: How often this run has gone back, this time included.
+        """
+        self.retries = retries
+        self.generator.manual_seed((self.config.seed + 1_000_003 * retries) % 2**63)
+
     def state(self) -> dict[str, Tensor]:
         """Everything a later step depends on, as flat tensors that share no memory with it."""
         state = {f"field.{k}": v for k, v in self.field.state_dict().items()}
         state |= {f"grid.{k}": v for k, v in self.grid.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"adam.{index}.{k}": v for k, v in moments.items()}
+        state |= {f"held.{index}": part for index, part in enumerate(self.held)}
         state["random"] = self.generator.get_state()
         state["norms"] = self.norms
+        state["retries"] = torch.tensor(self.retries)
         state["step"] = torch.tensor(self.step_index)
         return {k: v.detach().clone().contiguous() for k, v in state.items()}
 
@@ -289,8 +355,11 @@ class VLM3D:
             moments.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        held = _under("held.", state)
+        self.held = [held[str(i)].to(self.device) for i in range(len(held))]
         self.generator.set_state(state["random"].cpu())
         self.norms = state["norms"].cpu().clone()
+        self.retries = int(state["retries"])
         self.step_index = int(state["step"])
 
 

@@ -2,6 +2,7 @@ import json
 
 import benchmark_paper_scale as benchmark
 import pytest
+import torch
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,22 @@ def test_every_part_of_every_phase_is_measured(measured):
         # value and gradient of a frozen model: twice the products of the forward pass
         assert row["flops"]["VLM"] > 1e9
     assert found["matrix_rate"] > 1e9
+
+
+def test_a_count_from_shallow_models_is_that_of_the_whole(measured, tmp_path):
+    rows = json.loads((measured / "paper-scale.json").read_text())["phases"]
+    benchmark.main(["--count", "--size", "small", "--out", str(tmp_path)])
+    text = (tmp_path / "paper-scale-operations.md").read_text()
+    for row in rows:
+        pixels = torch.rand(row["views"], 3, row["side"], row["side"])
+        assert benchmark.vlm_operations("small", pixels, "a cat in a hat") == row["flops"]["VLM"]
+        label = f"{row['views']} views of {row['side']} px, {row['steps']} steps"
+        assert f"| {label} | VLM | {row['flops']['VLM'] / 1e12:.3f} |" in text
+    # without its values a network is counted as with them
+    counted = benchmark.teacher_operations("small", 8)
+    assert counted["UNet"] == row["flops"]["UNet"]
+    # but for attention's way back, which computes the scores again where there are values
+    assert counted["autoencoder"] == pytest.approx(row["flops"]["autoencoder"], rel=0.01)
 
 
 def test_table_adds_up():

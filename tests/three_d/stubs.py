@@ -57,7 +57,9 @@ class RandomDenoiser(OracleDenoiser):
 
     def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         view = cameras.sum(dim=1).view(-1, 1, 1, 1) + t.view(-1, 1, 1, 1) / 1000
-        return torch.nn.functional.conv2d(noisy, self.kernel, padding=1) * (1 + 0.1 * view)
+        return torch.nn.functional.conv2d(noisy, self.kernel.to(noisy), padding=1) * (
+            1 + 0.1 * view
+        )
 
 
 def redness(images: Tensor, text: str) -> Tensor:
@@ -90,7 +92,8 @@ def shrink_exports(monkeypatch) -> None:
     for name, smaller in {
         "save_views": {"size": 16},
         "save_turntable": {"size": 16},
-        "save_mesh": {"resolution": 24},
+        "extract_surface": {"resolution": 24},
+        "save_meshes": {"texture_resolution": 64},
     }.items():
         monkeypatch.setattr(export, name, functools.partial(getattr(export, name), **smaller))
 

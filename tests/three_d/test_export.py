@@ -14,7 +14,8 @@ from vlmreward_3d import export
 from vlmreward_3d.cameras import orbit
 from vlmreward_3d.export import export_all, look, save_curves, save_turntable, save_views
 from vlmreward_3d.field import PyramidField
-from vlmreward_3d.mesh import save_mesh
+from vlmreward_3d.mesh import extract_surface
+from vlmreward_3d.mesh_files import save_glb
 from vlmreward_3d.sampler import OccupancyGrid
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
@@ -50,7 +51,7 @@ def read_mesh(path) -> trimesh.Trimesh:
 
 
 def test_the_mesh_is_closed_coloured_y_up_and_of_the_right_size(tmp_path):
-    save_mesh(tmp_path / "mesh.glb", *tower())
+    save_glb(tmp_path / "mesh.glb", extract_surface(*tower()))
     mesh = read_mesh(tmp_path / "mesh.glb")
     assert mesh.is_watertight
     assert mesh.is_winding_consistent
@@ -72,19 +73,19 @@ def test_handedness_survives(tmp_path):
     def inside(x, y, z):
         return 0.25 - (x * x + (y - 0.4) ** 2 + z * z).sqrt()
 
-    save_mesh(tmp_path / "m.glb", *solid(inside, lambda x, y, z: (0 * x, 0 * y, 0 * z)))
-    mesh = read_mesh(tmp_path / "m.glb")
+    gray = solid(inside, lambda x, y, z: (0 * x, 0 * y, 0 * z))
+    save_glb(tmp_path / "mesh.glb", extract_surface(*gray))
+    mesh = read_mesh(tmp_path / "mesh.glb")
     assert np.allclose(mesh.centroid, (0, 0, -0.4), atol=0.02)
     assert mesh.volume > 0
     # sRGB 0.5 is 0.214 in glTF's linear colours
     assert (abs(mesh.visual.vertex_colors[:, :3].astype(int) - 55) <= 1).all()
 
 
-def test_a_field_without_a_surface_is_refused_and_leaves_no_file(tmp_path):
+def test_a_field_without_a_surface_is_refused():
     nothing = solid(lambda x, y, z: 0 * x - 1, lambda x, y, z: (0 * x, 0 * x, 0 * x))
     with pytest.raises(ValueError, match="without a surface"):
-        save_mesh(tmp_path / "mesh.glb", *nothing)
-    assert list(tmp_path.iterdir()) == []
+        extract_surface(*nothing)
 
 
 def test_views_show_colours_above_and_normals_below(tmp_path):
@@ -121,6 +122,15 @@ def test_the_turntable_plays(tmp_path):
     assert frames[2, :, :, 2].astype(int).sum() > frames[2, :, :, 0].astype(int).sum() + 5000
 
 
+def test_a_coarse_field_is_enlarged_to_the_size_that_was_asked_for(tmp_path):
+    """The tower has 64 nodes a side, and 171 pixels show all of them."""
+    path = save_turntable(tmp_path, *tower(), orbit(0.0, 0.0, 3.0, 40.0), size=256)
+    shown = iio.imread(path)[0].astype(float)
+    assert shown.shape == (256, 256, 3)
+    fine = next(look(*tower(), orbit(0.0, 0.0, 3.0, 40.0), 256)).permute(1, 2, 0).numpy() * 255
+    assert np.abs(shown - fine).mean() < 2
+
+
 def test_without_an_encoder_the_turntable_is_a_gif(tmp_path, monkeypatch):
     def missing(*_):
         raise RuntimeError("No ffmpeg exe could be found")
@@ -133,7 +143,7 @@ def test_without_an_encoder_the_turntable_is_a_gif(tmp_path, monkeypatch):
 
 
 def test_curves_are_drawn_with_and_without_a_reward(tmp_path):
-    report = StepReport(0, 2.0, -1.0, 0.27, 300.0, 1.0, 1.0, 0.3, 0.2)
+    report = StepReport(0, 2.0, -1.0, 0.27, 300.0, 1.0, 1.0, 0.3, 0.1, 0.2)
     reports = [dataclasses.replace(report, step=i, reward=i - 1.0) for i in range(4)]
     save_curves(tmp_path / "with.png", reports, "a red cube")
     bare = [dataclasses.replace(r, reward=None, p_yes=None) for r in reports]
@@ -150,7 +160,14 @@ def test_everything_is_exported_and_the_model_left_alone(tmp_path, monkeypatch):
     report = model.step()
     before = model.state()
     files = export_all(tmp_path, model, [report])
-    names = ["views.png", "turntable.mp4", "mesh.glb", "reward.png"]
+    names = [
+        "views.png",
+        "turntable.mp4",
+        "mesh.glb",
+        "mesh_textured.glb",
+        "reward.png",
+        "report.html",
+    ]
     assert [p.name for p in files] == names
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
     for name, value in model.state().items():

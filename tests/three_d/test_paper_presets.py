@@ -185,17 +185,17 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
 
 def test_the_single_view_alone_gets_the_reward_s_gradient():
     config = tiny(rings=2, vlm_views=1)
-    model = VLM3D(config, RandomDenoiser(), redness)
     seen = []
 
     def reward(images, text):
         seen.append(images.shape[:2])
         return redness(images, text)
 
+    model = VLM3D(config, RandomDenoiser(), reward)
     pixels = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     chosen = set()
     for _ in range(12):
-        verdict = model._judge(reward, pixels)
+        verdict = model._ask(pixels)()
         (index,) = verdict.gradient.abs().amax((1, 2, 3)).nonzero()[:, 0].tolist()
         assert_close(verdict.value, redness(pixels[None, [index]], config.prompt)[0])
         chosen.add(index)

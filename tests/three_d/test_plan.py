@@ -61,6 +61,19 @@ def test_time_follows_the_number_of_views_and_nothing_is_changed():
     assert before.step() == after.step()
 
 
+def test_chunks_are_tried_up_to_all_rays_of_the_largest_phase():
+    config = tiny(steps=40, rings_later=((0.5, 3),), resolution_later=((0.25, 24),))
+    measured = plan.measure_chunks(config, smallest=500)
+    assert [chunk.rays for chunk in measured] == [500, 2000, 3 * 4 * 24 * 24]
+    assert all(chunk.seconds > 0 and chunk.peak is None for chunk in measured)
+
+
+def test_the_smallest_chunk_that_is_as_fast_as_any_is_best():
+    times = {100: 2.0, 400: 1.04, 1600: 1.0, 6400: 1.2}
+    measured = [plan.Chunk(rays, seconds, None) for rays, seconds in times.items()]
+    assert plan.best_chunk(measured).rays == 400
+
+
 def test_table():
     text = plan.table(
         [

@@ -21,7 +21,11 @@ FILES = {
     "views.png",
     "turntable.mp4",
     "mesh.glb",
+    "mesh_textured.glb",
     "reward.png",
+    "preview.png",
+    "tensorboard",
+    "report.html",
     "checkpoint.safetensors",
     "state.json",
 }
@@ -37,7 +41,7 @@ def script(monkeypatch):
     def blocks(prompt, *, steps=3, seed=0, with_vlm=True):
         return tiny(prompt=prompt, steps=steps, seed=seed, vlm="stub" if with_vlm else None)
 
-    def teachers(config, device):
+    def teachers(config, options):
         return RandomDenoiser(), redness if config.vlm else None
 
     shrink_exports(monkeypatch)
@@ -81,6 +85,48 @@ def test_no_vlm_leaves_the_reward_out(script, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["vlm"] is None
 
 
+def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
+    words = "--vlm-every 3 --vlm-reuse --vlm-balance 0.5 --rays-per-chunk 512 --vlm-device cpu"
+    command = ["a red cube", "--steps", "5", "--out", str(tmp_path), *words.split()]
+    assert script.main(command) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = ("vlm_every", "vlm_reuse", "vlm_balance", "vlm_limit", "rays_per_chunk")
+    assert [config[name] for name in names] == [3, True, 0.5, None, 512]
+    reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [r["reward"] is not None for r in reports] == [True, False, False, True, False]
+    assert all(r["vlm_weight"] > 0 for r in reports)
+
+
+def test_a_hash_field_is_trained_and_exported(script, tmp_path, monkeypatch):
+    small = {"hash_levels": 3, "hash_resolution": (4, 16), "hash_size": 2**10}
+
+    def blocks(prompt, **settings):
+        return tiny(prompt=prompt, steps=2, **small)
+
+    monkeypatch.setattr(presets, "blocks", blocks)
+    assert script.main(["a red cube", "--field", "hash", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["field"] == "hash"
+    assert (tmp_path / "mesh_textured.glb").stat().st_size > 0
+    assert "Finished: 2 steps" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much"])
+def test_a_balance_is_a_number_above_nothing(no_teachers, value, capsys):
+    with pytest.raises(SystemExit):
+        no_teachers.main(["a red cube", f"--vlm-balance={value}"])
+    assert f"received '{value}'; expected a number > 0" in capsys.readouterr().err
+
+
+def test_a_plan_chooses_the_rays_at_a_time(script, tmp_path, monkeypatch, capsys):
+    def scaled(prompt, **settings):
+        return tiny(prompt=prompt, rays_per_chunk=100, seed=settings["seed"])
+
+    monkeypatch.setattr(presets, "blocks", scaled)
+    assert script.main(["a red cube", "--plan", "--out", str(tmp_path / "run")]) == 0
+    # 4 views of 16 px are fewer rays than the smallest number that is tried
+    assert "with --rays-per-chunk 1024:" in capsys.readouterr().out
+
+
 def test_a_plan_is_printed_and_nothing_is_written(script, tmp_path, capsys):
     words = ["a red cube", "--steps", "3", "--plan", "--out", str(tmp_path / "run")]
     assert script.main(words) == 0
@@ -95,6 +141,13 @@ def test_flags_of_the_ablations_reach_the_configuration(script, tmp_path):
     assert config["vlm_prompt"] == ["paper/content", "paper/geometry"]
     assert (config["vlm_views"], config["vlm"]) == (1, "other")
     assert script.main([*words, "--out", str(tmp_path), "--vlm", "other", "--resume"]) == 0
+
+
+def test_the_mesh_comes_in_the_formats_that_are_asked_for(script, tmp_path):
+    words = ["a red cube", "--steps", "1", "--out", str(tmp_path), "--mesh", "obj,ply"]
+    assert script.main(words) == 0
+    expected = FILES - {"mesh.glb", "mesh_textured.glb"} | {"mesh.obj", "mesh.ply"}
+    assert {p.name for p in tmp_path.iterdir()} == expected
 
 
 def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, capsys):
@@ -123,6 +176,10 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, 
         (["a cube", "--steps", "many"], "received 'many'; expected a whole number >= 1"),
         (["a cube", "--seed", "-1"], "received '-1'; expected a whole number >= 0"),
         (["a cube", "--threads", "0"], "expected a whole number >= 1"),
+        (
+            ["a cube", "--mesh", "glb,stl"],
+            "received 'stl'; expected some of glb, texture, obj, ply",
+        ),
         (["a cube", "--preset", "huge"], "invalid choice: 'huge'"),
         (["!!"], "received the prompt '!!'; expected some words"),
         (["a cube", "--resume", "--overwrite"], "not allowed with argument"),

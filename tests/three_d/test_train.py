@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, resumed, mistaken for others, or pointed at bad folders."""
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -8,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
+import imageio.v3 as iio
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,8 +20,10 @@ from stubs import RandomDenoiser, redness, tiny
 from worker import CHECKPOINT_EVERY, CONFIG
 
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.train import RunError, RunFolder, train
 from vlmreward_3d.vlm3d import VLM3D, Diverged
+from vlmreward_3d.watchdog import Watchdog
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -50,15 +55,20 @@ def uninterrupted(tmp_path_factory) -> Path:
     return out
 
 
-def assert_same_end(out: Path, reference: Path) -> None:
+def assert_same_end(out: Path, reference: Path, steps: int = CONFIG.steps) -> None:
     ours = load_checkpoint(out / "checkpoint.safetensors")
     theirs = load_checkpoint(reference / "checkpoint.safetensors")
-    assert ours.step == theirs.step == CONFIG.steps
+    assert ours.step == theirs.step == steps
     assert ours.state.keys() == theirs.state.keys()
     for name, value in ours.state.items():
         assert torch.equal(value, theirs.state[name]), name
-    for name in ("metrics.jsonl", "config.json", "state.json"):
+    assert ours.notes == theirs.notes
+    for name in ("metrics.jsonl", "config.json"):
         assert (out / name).read_bytes() == (reference / name).read_bytes()
+    ours, theirs = (json.loads((run / "state.json").read_text()) for run in (out, reference))
+    assert ours.pop("seconds") > 0
+    assert theirs.pop("seconds") > 0
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
@@ -105,7 +115,7 @@ def test_a_kill_between_log_and_checkpoint_repeats_the_steps_in_between(tmp_path
     model.step()
     folder = RunFolder(partial, config)
     folder.begin()
-    folder.save(model)
+    folder.save(model, Watchdog())
     # two good lines, one that the checkpoint does not know, and half of another
     head = whole.splitlines(keepends=True)
     (partial / "metrics.jsonl").write_text(head[0] + head[1] + '{"step": 7}\n' + '{"ste')
@@ -123,7 +133,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
 def test_another_configuration_is_refused_by_field_and_nothing_is_touched(tmp_path):
     config = tiny(steps=2)
     train(VLM3D(config, RandomDenoiser(), redness), RunFolder(tmp_path, config), progress=False)
-    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     other = dataclasses.replace(config, seed=3, prompt="a blue ball")
     with pytest.raises(RunError) as raised:
         RunFolder(tmp_path, other, resume=True)
@@ -135,7 +145,7 @@ def test_another_configuration_is_refused_by_field_and_nothing_is_touched(tmp_pa
         RunError, match=r"already holds a run .'a red cube', step 2 of 2 steps.*--ov"
     ):
         RunFolder(tmp_path, other)
-    assert before == {p: p.read_bytes() for p in tmp_path.iterdir()}
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
 def test_overwriting_forgets_the_former_run_only_when_the_new_one_begins(tmp_path):
@@ -152,6 +162,23 @@ def test_overwriting_forgets_the_former_run_only_when_the_new_one_begins(tmp_pat
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
 
 
+def test_the_time_of_all_starts_adds_up(tmp_path, monkeypatch):
+    """With a clock on which everything between two looks takes a second."""
+    clock = itertools.count()
+    ticking = types.SimpleNamespace(perf_counter=lambda: float(next(clock)))
+    monkeypatch.setattr("vlmreward_3d.train.time", ticking)
+    config = tiny(steps=4)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    folder = RunFolder(tmp_path, config)
+    folder.begin()
+    model.step()
+    folder.seconds = 7.0
+    folder.save(model, Watchdog())
+    again = RunFolder(tmp_path, config, resume=True)
+    train(VLM3D(config, RandomDenoiser(), redness), again, progress=False)
+    assert again.seconds == 7 + 3
+
+
 def test_nothing_to_resume_is_said(tmp_path):
     with pytest.raises(RunError, match="holds nothing to resume"):
         RunFolder(tmp_path, tiny(), resume=True)
@@ -165,20 +192,150 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_diverging_run_keeps_its_last_good_checkpoint(tmp_path):
-    config = tiny(steps=20)
-    calls = []
+class Fragile:
+    """A run whose reward is not finite at some steps of its first tries."""
 
-    def reward(images, text):
-        calls.append(1)
-        return redness(images, text) * (float("nan") if len(calls) == 7 else 1.0)
+    def __init__(self, tries: int, at: int = 6, **settings) -> None:
+        self.config = tiny(steps=20, **settings)
+        self.model = VLM3D(self.config, RandomDenoiser(), self.reward)
+        self.tries, self.at = tries, at
+        self.killed_at: int | None = None
 
-    model, folder = VLM3D(config, RandomDenoiser(), reward), RunFolder(tmp_path, config)
-    with pytest.raises(Diverged, match=r"step 6: .*the checkpoint of step 4 is intact"):
-        train(model, folder, checkpoint_every=4, progress=False)
-    state = load_checkpoint(tmp_path / "checkpoint.safetensors").state
-    assert all(v.isfinite().all() for v in state.values())
-    assert lines(tmp_path) == 6
+    def reward(self, images, text):
+        now = self.model.step_index
+        if now == self.killed_at and self.model.retries:
+            raise KeyboardInterrupt
+        fails = now == self.at and self.model.retries < self.tries
+        return redness(images, text) * (float("nan") if fails else 1.0)
+
+    def run(self, out, **options) -> None:
+        folder = RunFolder(out, self.config, **options)
+        train(self.model, folder, checkpoint_every=4, progress=False)
+
+
+def test_a_failing_run_goes_back_and_takes_another_way(tmp_path, capsys):
+    run = Fragile(tries=2)
+    run.run(tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("step 6: the gradient of the reward is not finite") == 2
+    assert "back to step 4 with other random numbers and half the learning rate" in said
+    assert "(retry 1 of 3)" in said
+    assert run.model.retries == 2
+    assert run.model.optimizer.param_groups[0]["lr"] == pytest.approx(
+        run.config.learning_rate(19 / 20) / 4
+    )
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert steps == list(range(20))
+    notes = json.loads((tmp_path / "state.json").read_text())["notes"]
+    assert notes == said.splitlines()
+    smooth = VLM3D(run.config, RandomDenoiser(), redness)
+    train(smooth, RunFolder(tmp_path / "smooth", run.config), progress=False)
+    pairs = zip((tmp_path / "metrics.jsonl").open(), (tmp_path / "smooth/metrics.jsonl").open())
+    assert [a == b for a, b in pairs] == [True] * 4 + [False] * 16
+
+
+def test_a_kill_after_going_back_changes_nothing(tmp_path):
+    whole = Fragile(tries=1)
+    whole.run(tmp_path / "whole")
+    for moment in (4, 5, 7, 11):
+        out = tmp_path / str(moment)
+        killed = Fragile(tries=1)
+        killed.killed_at = moment
+        with pytest.raises(KeyboardInterrupt):
+            killed.run(out)
+        Fragile(tries=1).run(out, resume=True)
+        assert_same_end(out, tmp_path / "whole", steps=20)
+
+
+def test_a_run_that_fails_again_and_again_ends_with_its_last_good_checkpoint(tmp_path):
+    with pytest.raises(Diverged, match=r"step 6: .* after 3 retries .*checkpoint of step 4 is int"):
+        Fragile(tries=9).run(tmp_path)
+    checkpoint = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert all(v.isfinite().all() for v in checkpoint.state.values())
+    assert (checkpoint.step, len(checkpoint.notes), lines(tmp_path)) == (4, 3, 6)
+    with pytest.raises(
+        Diverged, match=r"finite numbers; [^;]* \(the checkpoint of step 4 is intact"
+    ):
+        Fragile(tries=9, retries=0).run(tmp_path / "other")
+
+
+# a logit that is the same everywhere, and a field that cannot learn
+STILL = {"blob_radius": 1e6, "learning_rate": Schedule.constant(0), "background": "white"}
+
+
+@pytest.mark.parametrize(
+    ("logit", "words"),
+    [(-3.5, "filled with haze"), (3.0, "solid fills the views")],
+)
+def test_collapses_are_told_apart(logit, words, tmp_path):
+    config = tiny(steps=80, retries=1, blob_density=logit, samples_per_ray=16, **STILL)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    ending = rf"step 49: .*{words}.* for 50 steps now; .*after 1 retries"
+    with pytest.raises(Diverged, match=ending):
+        train(model, RunFolder(tmp_path, config), checkpoint_every=10, progress=False)
+
+
+def test_a_collapse_goes_back_to_where_all_was_well_though_later_steps_were_saved(tmp_path):
+    """The checkpoints of the steps that led there are no place to start from."""
+    config = tiny(steps=100)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    healthy = model.step
+
+    def step():
+        report = healthy()
+        ill = model.retries == 0 and report.step >= 25
+        return dataclasses.replace(report, haze=0.99 if ill else 0.2)
+
+    model.step = step
+    train(model, RunFolder(tmp_path, config), checkpoint_every=10, progress=False)
+    (note,) = json.loads((tmp_path / "state.json").read_text())["notes"]
+    assert note.startswith("step 74: the views are filled with haze (99% of")
+    assert "back to step 20 with" in note
+    assert lines(tmp_path) == 100
+
+
+def test_a_few_bad_views_are_nothing():
+    dog = Watchdog(patience=3)
+    well = VLM3D(tiny(), RandomDenoiser(), redness).step()
+    bad = dataclasses.replace(well, opacity=0.0)
+    assert dog.look(well) is None
+    assert dog.calm
+    assert [dog.look(x) for x in (bad, bad, well, bad, bad)] == [None] * 5
+    assert not dog.calm
+    assert "mean opacity 0.0000), for 3 steps now; lower sparsity" in dog.look(bad)
+
+
+def test_curves_and_previews_are_there_while_the_run_goes_on(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = Fragile(tries=1, vlm_every=2)
+    run.run(tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    for name, field in (
+        ("score distillation/loss", "sds_loss"),
+        ("VLM/log-odds of Yes", "reward"),
+        ("field/opacity", "opacity"),
+    ):
+        points = [(e.step, e.value) for e in events.Scalars(name)]
+        expected = [(x["step"], pytest.approx(x[field])) for x in log if x[field] is not None]
+        assert points == expected
+    assert [e.step for e in events.Images("views")] == [3, 7, 11, 15, 19]
+    assert iio.imread(tmp_path / "preview.png").shape == (32, 4 * 32, 3)
+
+
+@pytest.mark.parametrize("limit", [6_000, 15_000, 20_000])
+def test_a_full_disk_is_said_and_costs_nothing_that_was_saved(limit, tmp_path, uninterrupted):
+    """Files that cannot grow past a limit: a log at some step, or a checkpoint."""
+    process = start(tmp_path, f"limit={limit}")
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 2
+    step = load_checkpoint(tmp_path / "checkpoint.safetensors").step
+    assert f"cannot write to {tmp_path} (File too large)" in said
+    assert f"the checkpoint of step {step} is intact" in said
+    assert not list(tmp_path.glob(".*partial*"))
+    assert start(tmp_path, "resume").wait(timeout=240) == 0
+    assert_same_end(tmp_path, uninterrupted)
 
 
 def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -202,7 +359,7 @@ def test_foreign_and_torn_checkpoints_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not read as safetensors"):
         load_checkpoint(path)
     save_file({"x": torch.ones(1)}, path, {"format": "pt"})
-    with pytest.raises(ValueError, match="of format 'pt'; expected 'vlm3d-1'"):
+    with pytest.raises(ValueError, match="of format 'pt'; expected 'vlm3d-2'"):
         load_checkpoint(path)
 
 

@@ -49,7 +49,7 @@ def gradients(method, chunk, penalties=PENALTIES, shader=lit, side=12):
         **options,
     )
     at_pixels = torch.randn(views.rgb.shape, generator=generator, dtype=torch.float64)
-    views.backward(at_pixels, penalties)
+    views.backward(at_pixels, penalties, False)
     return views, [level.grad for level in field.levels], generator.get_state()
 
 
@@ -116,7 +116,7 @@ def kept_bytes(side, chunk):
             generator=torch.Generator().manual_seed(1),
             **options,
         )
-        views.backward(torch.ones_like(views.rgb), Penalties(entropy=1.0))
+        views.backward(torch.ones_like(views.rgb), Penalties(entropy=1.0), False)
     return kept.most
 
 
@@ -140,5 +140,5 @@ def test_a_view_of_nothing():
         chunk=20,
     )
     assert views.live == 0
-    views.backward(torch.ones_like(views.rgb), Penalties())
+    views.backward(torch.ones_like(views.rgb), Penalties(), False)
     assert all(level.grad is None or not level.grad.any() for level in field.levels)

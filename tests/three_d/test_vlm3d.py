@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import threading
 
 import pytest
 import torch
@@ -88,15 +89,94 @@ def rendered(model: VLM3D):
 
 
 def test_the_limit_caps_the_norm_of_the_rewards_part_at_the_pixels():
-    model = VLM3D(tiny(vlm_limit=0.5), RandomDenoiser(), redness)
-    norms = torch.tensor([8.0, 0.1], dtype=torch.float64)
+    def weight(hand, norms, **settings):
+        config = tiny(vlm_weight=Schedule.constant(hand), **settings)
+        return VLM3D(config, RandomDenoiser(), redness)._weight(0.0, torch.tensor(norms))
+
     # lambda * 0.1 may be half of 8 at most
-    assert model._limited(300.0, norms) * 0.1 == pytest.approx(4.0)
-    assert model._limited(41.0, norms) * 0.1 == pytest.approx(4.0)
-    assert model._limited(39.0, norms) == 39.0
-    assert model._limited(300.0, torch.tensor([8.0, 0.0])) == 300.0
-    plain = VLM3D(tiny(vlm_limit=None), RandomDenoiser(), redness)
-    assert plain._limited(300.0, norms) == 300.0
+    assert weight(300.0, [8.0, 0.1], vlm_limit=0.5) * 0.1 == pytest.approx(4.0)
+    assert weight(41.0, [8.0, 0.1], vlm_limit=0.5) * 0.1 == pytest.approx(4.0)
+    assert weight(39.0, [8.0, 0.1], vlm_limit=0.5) == 39.0
+    assert weight(300.0, [8.0, 0.0], vlm_limit=0.5) == 300.0
+    assert weight(300.0, [8.0, 0.1], vlm_limit=None) == 300.0
+
+
+def test_balance_gives_the_reward_its_share_whatever_its_scale():
+    def loud(images, text):
+        return 50 * redness(images, text)
+
+    for reward in (redness, loud):
+        config = tiny(vlm_limit=None, vlm_balance=0.7)
+        report = VLM3D(config, RandomDenoiser(), reward).step()
+        assert report.vlm_weight * report.reward_norm == pytest.approx(0.7 * report.sds_norm)
+    model = VLM3D(config, RandomDenoiser(), lambda images, text: 0 * redness(images, text))
+    assert model.step().vlm_weight == 0
+    with pytest.raises(ValueError, match=r"vlm_balance=0\.7; expected None beside a vlm_limit"):
+        tiny(vlm_limit=1.0, vlm_balance=0.7)
+
+
+def test_a_held_gradient_is_followed_until_the_next_answer():
+    config = tiny(vlm_every=3, vlm_reuse=True, occupancy_every=100)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    asking = VLM3D(tiny(occupancy_every=100), RandomDenoiser(), redness)
+    for ours, expected in zip(raw_gradients(model), raw_gradients(asking)):
+        assert_close(ours, expected, rtol=1e-4, atol=1e-7)
+    held = [h.clone() for h in model.held]
+    assert all(h.abs().sum() > 0 for h in held)
+    for _ in range(2):
+        alone = VLM3D(config, RandomDenoiser())
+        alone.load_state(model.state())
+        alone.held = []
+        report = model.step()
+        ours = [p.grad.clone() for p in model.field.parameters()]
+        assert report.reward is None
+        assert report.vlm_weight > 0
+        for total, sds, part in zip(ours, raw_gradients(alone), held):
+            assert_close(total, sds - report.vlm_weight * part)
+    assert model.step().reward is not None
+    assert not torch.equal(model.held[0], held[0])
+
+
+def test_a_held_gradient_survives_a_checkpoint():
+    config = tiny(vlm_every=4, vlm_reuse=True, vlm_until=0.7, rays_per_chunk=100)
+    whole = VLM3D(config, RandomDenoiser(), redness)
+    for _ in range(2):
+        whole.step()
+    again = VLM3D(config, RandomDenoiser(), redness)
+    again.load_state(whole.state())
+    for _ in range(10):
+        assert whole.step() == again.step()
+    for ours, theirs in zip(whole.field.parameters(), again.field.parameters()):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_vlm_answers_while_the_denoiser_works():
+    meet = threading.Barrier(2, timeout=60)
+
+    class Waiting(RandomDenoiser):
+        def predict_noise(self, *given):
+            meet.wait()
+            return super().predict_noise(*given)
+
+    def reward(images, text):
+        meet.wait()
+        return redness(images, text)
+
+    config = tiny(vlm_views=2)
+    together = VLM3D(config, Waiting(), reward, concurrent=True)
+    in_turn = VLM3D(config, RandomDenoiser(), redness)
+    for _ in range(3):
+        assert together.step() == in_turn.step()
+    for ours, theirs in zip(together.field.parameters(), in_turn.field.parameters()):
+        assert torch.equal(ours, theirs)
+
+
+def test_an_error_of_a_vlm_that_works_beside_is_not_lost():
+    def reward(images, text):
+        raise ZeroDivisionError("of the VLM")
+
+    with pytest.raises(ZeroDivisionError, match="of the VLM"):
+        VLM3D(tiny(), RandomDenoiser(), reward, concurrent=True).step()
 
 
 def test_the_reward_climbs_when_it_teaches_and_the_report_says_so():

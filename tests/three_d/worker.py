@@ -1,29 +1,43 @@
-"""A run in a process of its own, to be killed: python worker.py OUT [resume]."""
+"""A run in a process of its own, to be killed: python worker.py OUT [resume] [limit=BYTES].
 
+With a limit no file can grow past it after the first answer of the reward, as if a disk were full.
+"""
+
+import resource
 import sys
 
 import torch
 from stubs import RandomDenoiser, redness, tiny
 
 from vlmreward_3d.schedule import Schedule
-from vlmreward_3d.train import RunFolder, Stopped, train
+from vlmreward_3d.train import RunError, RunFolder, Stopped, train
 from vlmreward_3d.vlm3d import VLM3D
 
 CONFIG = tiny(steps=120, orientation_weight=Schedule.ramp(0.0, 0.1), vlm_every=2)
 CHECKPOINT_EVERY = 7
 
 
-def main(out: str, resume: bool) -> int:
+def main(out: str, *words: str) -> int:
     torch.set_num_threads(1)
-    folder = RunFolder(out, CONFIG, resume=resume)
-    model = VLM3D(CONFIG, RandomDenoiser(), redness)
+    folder = RunFolder(out, CONFIG, resume="resume" in words)
+    limits = [int(word.removeprefix("limit=")) for word in words if word.startswith("limit=")]
+
+    def reward(images, text):
+        for limit in limits:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        return redness(images, text)
+
+    model = VLM3D(CONFIG, RandomDenoiser(), reward)
     try:
         train(model, folder, checkpoint_every=CHECKPOINT_EVERY, progress=False)
     except Stopped as error:
         print(error, flush=True)
         return 130
+    except RunError as error:
+        print(error, flush=True)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], "resume" in sys.argv[2:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""A surface in the file formats of other programs, all of them y up, as glTF wants it.
+
+The world's (x, y, z) is written as (x, z, -y).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vlmreward_3d.fields import Field
+from vlmreward_3d.files import write_atomically
+from vlmreward_3d.mesh import Surface, colors_at
+from vlmreward_3d.texture import Textured, bake_texture
+
+__all__ = [
+    "MESH_FILES",
+    "save_glb",
+    "save_meshes",
+    "save_obj",
+    "save_ply",
+    "save_textured_glb",
+]
+
+MESH_FILES = {
+    "glb": "mesh.glb",
+    "texture": "mesh_textured.glb",
+    "obj": "mesh.obj",
+    "ply": "mesh.ply",
+}
+"""What `save_meshes` can write, and the files' names."""
+
+
+def save_glb(path: Path, surface: Surface) -> None:
+    """glTF binary, y up, linear vertex colours and smooth normals."""
+    _write(path, surface, _linear(surface.rgb))
+
+
+def save_obj(path: Path, surface: Surface) -> None:
+    """Wavefront, y up, with sRGB colours in [0, 1] behind the coordinates of the vertices."""
+    _write(path, surface, surface.rgb)
+
+
+def save_ply(path: Path, surface: Surface) -> None:
+    """Binary PLY, y up, with 8-bit sRGB vertex colours."""
+    _write(path, surface, surface.rgb)
+
+
+def save_textured_glb(path: Path, surface: Surface, textured: Textured) -> None:
+    """glTF binary, y up, the colours in a PNG inside: fully rough, not metallic, smooth normals.
+
+    Args:
+        path: The .glb file.
+        surface: The geometry before it was cut; its normals pass over seams.
+        textured: The same with UVs and a picture.
+    """
+    import trimesh
+    from PIL import Image
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial
+
+    material = PBRMaterial(
+        baseColorTexture=Image.fromarray(textured.picture),
+        baseColorFactor=(255, 255, 255, 255),
+        metallicFactor=0.0,
+        roughnessFactor=1.0,
+    )
+    mesh = trimesh.Trimesh(
+        _y_up(textured.vertices),
+        textured.atlas.faces,
+        vertex_normals=_whole(surface).vertex_normals[textured.atlas.vertices],
+        visual=TextureVisuals(uv=textured.uv, material=material),
+        process=False,
+    )
+    write_atomically(path, _exported(mesh, "glb", include_normals=True))
+
+
+def save_meshes(
+    folder: Path,
+    surface: Surface,
+    field: Field,
+    kinds: Sequence[str] = ("glb", "texture"),
+    *,
+    texture_resolution: int = 1024,
+) -> list[Path]:
+    """A field's surface in each of several formats.
+
+    Args:
+        folder: Where to.
+        surface: What `extract_surface` made of the field.
+        field: Where the texture's colours come from.
+        kinds: Keys of `MESH_FILES`.
+        texture_resolution: About the side of the texture in texels.
+
+    Returns:
+        The files, in the order of `kinds`.
+
+    Raises:
+        ValueError: A kind is unknown.
+    """
+    for kind in kinds:
+        if kind not in MESH_FILES:
+            raise ValueError(
+                f"received the kind of mesh {kind!r}; expected some of {', '.join(MESH_FILES)}; "
+                "name those"
+            )
+
+    def save_texture(path: Path, surface: Surface) -> None:
+        colors = partial(colors_at, field)
+        textured = bake_texture(surface, colors, resolution=texture_resolution)
+        save_textured_glb(path, surface, textured)
+
+    savers: dict[str, Callable[[Path, Surface], None]] = {
+        "glb": save_glb,
+        "texture": save_texture,
+        "obj": save_obj,
+        "ply": save_ply,
+    }
+    paths = [folder / MESH_FILES[kind] for kind in kinds]
+    for kind, path in zip(kinds, paths):
+        savers[kind](path, surface)
+    return paths
+
+
+def _write(path: Path, surface: Surface, rgb: np.ndarray) -> None:
+    kind = path.suffix.removeprefix(".")
+    mesh = _whole(surface)
+    rgba = np.concatenate([rgb, np.ones((len(rgb), 1))], axis=1)
+    mesh.visual.vertex_colors = np.round(255 * rgba).astype(np.uint8)
+    options = {"include_normals": True} if kind == "glb" else {}
+    write_atomically(path, _exported(mesh, kind, **options))
+
+
+def _whole(surface: Surface):
+    """The surface as trimesh's class, y up."""
+    import trimesh
+
+    return trimesh.Trimesh(_y_up(surface.vertices), surface.faces, process=False)
+
+
+def _exported(mesh, kind: str, **options: bool) -> bytes:
+    data = mesh.export(file_type=kind, **options)
+    return data.encode() if isinstance(data, str) else data
+
+
+def _y_up(points: np.ndarray) -> np.ndarray:
+    return points[:, [0, 2, 1]] * (1, 1, -1)
+
+
+def _linear(srgb: np.ndarray) -> np.ndarray:
+    """glTF's vertex colours are linear; rendered pixels are sRGB."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -3,8 +3,8 @@
     python examples/text_to_3d.py "a red cube on top of a blue sphere"
 
 The folder of the run gets report.html, which shows all of it, and config.json, metrics.jsonl,
-views.png, turntable.mp4, mesh.glb, mesh_textured.glb, reward.png and the checkpoint. Ctrl-C stops
-it; the same command with --resume goes on.
+views.png, turntable.mp4, mesh.glb, mesh_textured.glb, reward.png and the checkpoint; with --field
+splats, splats.ply in place of the meshes. Ctrl-C stops it; the same command with --resume goes on.
 """
 
 import argparse
@@ -39,9 +39,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"some of {','.join(MESHES)}; default: glb,texture",
     )
     parser.add_argument("--denoiser", metavar="MODEL", help="a file, folder or hub id")
-    parser.add_argument("--vlm", metavar="MODEL", help="a folder or hub id")
     parser.add_argument(
-        "--field", choices=("pyramid", "hash"), help="dense grids, or hash tables for detail"
+        "--vlm", metavar="MODEL", help="a folder, hub id or short name: paligemma, idefics, ..."
+    )
+    parser.add_argument(
+        "--field",
+        choices=("pyramid", "hash", "splats"),
+        help="dense grids, hash tables for detail, or Gaussian splats",
     )
     ablations = parser.add_argument_group("the paper's ablations")
     ablations.add_argument("--no-vlm", action="store_true", help="score distillation alone")
@@ -64,6 +68,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=weight,
         metavar="B",
         help="choose lambda so that its gradient has B times the norm of the denoiser's",
+    )
+    parser.add_argument(
+        "--no-watchdog", action="store_true", help="let views be empty, full or foggy"
     )
     parser.add_argument(
         "--plan", action="store_true", help="measure a few steps, say what the run takes, and end"
@@ -143,6 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
         chosen["steps"] = options.steps
     try:
         config = getattr(presets, options.preset)(options.prompt, **chosen)
+        if options.field == "splats":
+            config = presets.with_splats(config)
         config = dataclasses.replace(config, **changes(options, config))
         if options.plan:
             from vlmreward_3d import plan
@@ -212,7 +221,11 @@ def changes(options, config):
     if options.denoiser:
         changed["denoiser"] = options.denoiser
     if options.vlm and config.vlm is not None:
-        changed["vlm"] = options.vlm
+        from vlmreward_3d.presets import VLMS
+
+        changed["vlm"] = VLMS.get(options.vlm, options.vlm)
+    if options.no_watchdog:
+        changed["patience"] = None
     if options.field:
         changed["field"] = options.field
     if options.vlm_every:

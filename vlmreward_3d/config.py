@@ -46,12 +46,15 @@ class VLM3DConfig:
         background: Behind the object, one for all views of a ring: "color" (any), "gray" (a level
             of at least 0.1) or "white".
 
-        field: "pyramid" (dense grids that are added up) or "hash" (Instant-NGP's tables and
-            network, for detail).
+        field: "pyramid" (dense grids that are added up), "hash" (Instant-NGP's tables and network,
+            for detail) or "splats" (Gaussians that are drawn). Splats begin as a ball of radius
+            `blob_radius`, without shading, orientation loss and `rays_per_chunk`; settings of
+            blob, density, occupancy and samples mean nothing to them.
         field_resolutions: Nodes per side of the pyramid's levels.
         hash_levels: Number of levels of the hash field.
         hash_resolution: Nodes per side of its first and last level.
         hash_size: Rows of each of its tables at most, a power of two.
+        splat_count: Number of Gaussians, at least 4; it stays the same.
         bound: Half the side of the field's box.
         blob_density: Height of the initial blob in logits.
         blob_radius: Where the initial blob is zero.
@@ -65,6 +68,8 @@ class VLM3DConfig:
         learning_rate: Of Adam, for every parameter.
         adam_betas: Adam's decay rates.
         adam_eps: Adam's epsilon.
+        patience: After how many steps in a row of empty views, full views or fog a run has failed;
+            None does not look at them, for clouds and the like.
         retries: How often a run that fails (numbers that are not finite, empty views, fog) goes
             back to where all was well, to try again with other random numbers and half the
             learning rate.
@@ -123,6 +128,7 @@ class VLM3DConfig:
     hash_levels: int = 16
     hash_resolution: tuple[int, int] = (16, 1024)
     hash_size: int = 2**19
+    splat_count: int = 2000
     bound: float = 1.0
     blob_density: float
     blob_radius: float
@@ -136,6 +142,7 @@ class VLM3DConfig:
     learning_rate: Schedule
     adam_betas: tuple[float, float] = (0.9, 0.99)
     adam_eps: float = 1e-15
+    patience: int | None = 50
     retries: int = 3
 
     distillation: str = "x0"
@@ -163,7 +170,7 @@ class VLM3DConfig:
             self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
         for name in ("vlm_every", "occupancy_every"):
             self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
-        for name in ("rays_per_chunk", "vlm_views"):
+        for name in ("rays_per_chunk", "vlm_views", "patience"):
             value = getattr(self, name)
             self._require(value is None or value >= 1, name, "None or a whole number >= 1")
         for name in ("rings_later", "resolution_later"):
@@ -187,18 +194,34 @@ class VLM3DConfig:
             "vlm_balance",
             "None beside a vlm_limit",
         )
-        self._require(self.field in ("pyramid", "hash"), "field", '"pyramid" or "hash"')
+        self._require(
+            self.field in ("pyramid", "hash", "splats"), "field", '"pyramid", "hash" or "splats"'
+        )
         self._require(
             self.field == "pyramid" or self.variation_weight == _OFF,
             "variation_weight",
             'Schedule.constant(0) for a field that is not "pyramid"',
         )
+        self._require(self.splat_count >= 4, "splat_count", "a whole number >= 4")
+        if self.field == "splats":
+            self._require_drawable()
         self._require(self.retries >= 0, "retries", "a whole number >= 0")
         self._require(bool(self.vlm_prompt), "vlm_prompt", "a prompt or several")
         self._require(0 <= self.seed < 2**63, "seed", "a whole number in [0, 2^63)")
         backgrounds = ("color", "gray", "white")
         self._require(self.background in backgrounds, "background", f"one of {backgrounds}")
         self._require(self.distillation in ("x0", "sds"), "distillation", '"x0" or "sds"')
+
+    def _require_drawable(self) -> None:
+        """Splats have no surface to be lit or oriented, and no rays to be taken in parts."""
+        self._require(self.blob_radius > 0, "blob_radius", 'a number > 0 for field="splats"')
+        for name in ("shading", "rays_per_chunk"):
+            self._require(getattr(self, name) is None, name, 'None for field="splats"')
+        self._require(
+            self.orientation_weight == _OFF,
+            "orientation_weight",
+            'Schedule.constant(0) for field="splats"',
+        )
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:

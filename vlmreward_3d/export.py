@@ -15,13 +15,16 @@ from torch.nn import functional as F
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.fields import Field
+from vlmreward_3d.fields import Field, update_occupancy
 from vlmreward_3d.files import replacing, write_atomically
-from vlmreward_3d.mesh import extract_surface
+from vlmreward_3d.mesh import NoSurface, extract_surface
 from vlmreward_3d.mesh_files import save_meshes
 from vlmreward_3d.render import render_rays
 from vlmreward_3d.report import save_report
 from vlmreward_3d.sampler import OccupancyGrid
+from vlmreward_3d.splat_ply import save_splats
+from vlmreward_3d.splat_render import render_splats
+from vlmreward_3d.splats import SplatField
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 __all__ = [
@@ -59,16 +62,19 @@ def look(
 
     Args:
         field: What to look at.
-        grid: Its occupancy.
+        grid: Its occupancy; splats are drawn without it.
         cameras: N cameras, on the field's device.
         size: Height and width in pixels.
         normals: Put the world-space normals, as colours, below the picture.
-        n_samples: Samples per ray.
+        n_samples: Samples per ray; of no meaning to splats, like `chunk`.
         chunk: Rays that are rendered together; bounds the memory.
 
     Yields:
         For each camera a picture (3, size or 2 * size, size) in [0, 1].
     """
+    if isinstance(field, SplatField):
+        yield from _look_at_splats(field, cameras, size, normals)
+        return
     baked = field.bake(normals=normals)
     white = baked.like.new_ones(3)
     # what is occupied is three cells thick at least: as many bins as cells do not step over it
@@ -82,9 +88,26 @@ def look(
             )
             rows[0].append(seen.rgb.clamp(0, 1))
             if seen.normals is not None:
-                shown = (seen.normals + 1) / 2
-                rows[1].append(shown * seen.opacity + white * (1 - seen.opacity))
+                rows[1].append(_as_colors(seen.normals, seen.opacity))
         yield torch.cat([*rows[0], *rows[1]]).view(-1, size, 3).permute(2, 0, 1)
+
+
+def _look_at_splats(
+    field: SplatField, cameras: Cameras, size: int, normals: bool
+) -> Iterator[Tensor]:
+    gaussians = field.gaussians()
+    for index in range(len(cameras)):
+        view = cameras[index : index + 1]
+        seen = render_splats(gaussians, view, size, size, normals=normals)
+        rows = [seen.rgb[0].clamp(0, 1)]
+        if seen.normals is not None:
+            rows.append(_as_colors(seen.normals, seen.opacity)[0])
+        yield torch.cat(rows, dim=1)
+
+
+def _as_colors(normals: Tensor, opacity: Tensor) -> Tensor:
+    """Normals as colours in [0, 1], on white."""
+    return (normals + 1) / 2 * opacity + (1 - opacity)
 
 
 def image_bytes(image: Tensor) -> np.ndarray:
@@ -127,7 +150,9 @@ def save_turntable(
     Returns:
         The file.
     """
-    side = min(size, math.ceil(_PIXELS_PER_NODE * field.resolution))
+    side = size
+    if not isinstance(field, SplatField):
+        side = min(size, math.ceil(_PIXELS_PER_NODE * field.resolution))
     pictures = look(field, grid, cameras, side, n_samples=n_samples)
     frames = [image_bytes(_enlarged(picture, size)) for picture in pictures]
     try:
@@ -205,30 +230,38 @@ def export_all(
 ) -> list[Path]:
     """Write views.png, turntable.mp4 (or .gif), the meshes, reward.png and report.html.
 
+    Splats have no mesh: they are written as splats.ply instead. Where a field has no surface there
+    is none either, and the report says so.
+
     Args:
         folder: Where to.
         model: The finished model; it is not changed.
         reports: Its log.
-        meshes: Keys of `MESH_FILES`.
+        meshes: Keys of `MESH_FILES`; of no meaning to splats.
         seconds: What the steps took together; None where it is not known.
         notes: What happened to the run that its owner should know, a sentence each.
 
     Returns:
         The files.
-
-    Raises:
-        ValueError: There is nothing to see.
     """
     grid = copy.deepcopy(model.grid)
-    grid.update(model.field.bake().density)
+    update_occupancy(grid, model.field)
     views = evaluation_cameras(model.config, 8).to(model.device)
     circle = evaluation_cameras(model.config, 120).to(model.device)
     save_views(folder / "views.png", model.field, grid, views)
     turntable = save_turntable(
         folder, model.field, grid, circle, n_samples=model.config.samples_per_ray
     )
-    surface = extract_surface(model.field, grid)
-    mesh_files = save_meshes(folder, surface, model.field, meshes)
+    surface, model_files, notes = None, [], [*notes]
+    if isinstance(model.field, SplatField):
+        model_files = [folder / "splats.ply"]
+        save_splats(model_files[0], model.field)
+    else:
+        try:
+            surface = extract_surface(model.field, grid)
+            model_files = save_meshes(folder, surface, model.field, meshes)
+        except NoSurface as error:
+            notes.append(f"no mesh: {error}")
     save_curves(folder / "reward.png", reports, model.config.prompt)
     report = folder / "report.html"
     save_report(
@@ -241,4 +274,4 @@ def export_all(
         seconds=seconds,
         notes=notes,
     )
-    return [folder / "views.png", turntable, *mesh_files, folder / "reward.png", report]
+    return [folder / "views.png", turntable, *model_files, folder / "reward.png", report]

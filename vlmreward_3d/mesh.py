@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlmreward_3d.cameras import Cameras, orbit
-from vlmreward_3d.fields import Field
+from vlmreward_3d.fields import VolumeField
 from vlmreward_3d.render import Rendering, render
 from vlmreward_3d.sampler import OccupancyGrid
 
-__all__ = ["Surface", "carve", "colors_at", "extract_surface"]
+__all__ = ["NoSurface", "Surface", "carve", "colors_at", "extract_surface"]
 
 _ELEVATIONS = (0.0, 20.0, 45.0, 75.0)
+
+
+class NoSurface(ValueError):
+    """There is nothing to see."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Surface:
 
 @torch.no_grad()
 def carve(
-    field: Field,
+    field: VolumeField,
     grid: OccupancyGrid,
     *,
     resolution: int = 96,
@@ -103,7 +107,7 @@ def _ring(n: int, elevation: float, distance: float, fov: float) -> Cameras:
 
 
 @torch.no_grad()
-def extract_surface(field: Field, grid: OccupancyGrid, *, resolution: int = 96) -> Surface:
+def extract_surface(field: VolumeField, grid: OccupancyGrid, *, resolution: int = 96) -> Surface:
     """The field's closed surface by marching cubes through what `carve` leaves.
 
     Args:
@@ -115,14 +119,14 @@ def extract_surface(field: Field, grid: OccupancyGrid, *, resolution: int = 96) 
         The surface, with the field's colours at its vertices; not differentiable.
 
     Raises:
-        ValueError: There is nothing to see.
+        NoSurface: There is nothing to see.
     """
     from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
 
     free = carve(field, grid, resolution=resolution).cpu().numpy()
     if free.min() >= 0:
-        raise ValueError("received a field without a surface; expected an opaque one; train longer")
+        raise NoSurface("received a field without a surface; expected an opaque one; train longer")
     free = gaussian_filter(np.pad(free, 1, constant_values=1.0), 0.7, mode="nearest")
     # never exactly at the level, where marching cubes would make triangles without area
     free[np.abs(free) < 1e-4] = 1e-4
@@ -133,7 +137,7 @@ def extract_surface(field: Field, grid: OccupancyGrid, *, resolution: int = 96) 
 
 
 @torch.no_grad()
-def colors_at(field: Field, points: np.ndarray) -> np.ndarray:
+def colors_at(field: VolumeField, points: np.ndarray) -> np.ndarray:
     """The field's colours (P, 3), sRGB in (0, 1), at points (P, 3) in world units."""
     baked = field.bake()
     return baked(torch.from_numpy(points).to(baked.like)).rgb.cpu().numpy()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmreward_3d.fields import Field
+from vlmreward_3d.fields import VolumeField
 from vlmreward_3d.files import write_atomically
 from vlmreward_3d.mesh import Surface, colors_at
 from vlmreward_3d.texture import Textured, bake_texture
@@ -81,7 +81,7 @@ def save_textured_glb(path: Path, surface: Surface, textured: Textured) -> None:
 def save_meshes(
     folder: Path,
     surface: Surface,
-    field: Field,
+    field: VolumeField,
     kinds: Sequence[str] = ("glb", "texture"),
     *,
     texture_resolution: int = 1024,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.fields import update_occupancy
 from vlmreward_3d.teachers import Denoiser, Reward
 from vlmreward_3d.vlm3d import VLM3D
 
@@ -93,7 +94,7 @@ def measure(
     for phase in phases(config):
         model = VLM3D(config, denoiser, reward, device=device, concurrent=concurrent)
         model.step_index = phase.first
-        model.grid.update(model.field.bake().density, model.generator)
+        update_occupancy(model.grid, model.field, model.generator)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         cycle = config.vlm_every if phase.vlm else 1
@@ -171,7 +172,7 @@ def measure_chunks(
         chunked = dataclasses.replace(config, rays_per_chunk=size, view_prompts=False)
         model = VLM3D(chunked, _Silent(config.views_per_ring), device=device)
         model.step_index = largest.first
-        model.grid.update(model.field.bake().density, model.generator)
+        update_occupancy(model.grid, model.field, model.generator)
         try:
             model.step()
             before = _allocated(device)

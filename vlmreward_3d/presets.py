@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.schedule import Schedule
 
-__all__ = ["blocks", "dreamfusion", "mvdream", "paper", "release"]
+__all__ = ["blocks", "dreamfusion", "mvdream", "paper", "release", "with_splats"]
 
 MVDREAM = "sd-v2.1-base-4view.pt"
 """MVDream's checkpoint, by the name under which its authors publish it."""
 QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
+VLMS = {
+    "qwen2.5-vl": QWEN,
+    "qwen3-vl": "Qwen/Qwen3-VL-8B-Instruct",
+    "paligemma": "google/paligemma2-3b-mix-448",
+    "idefics": "HuggingFaceM4/idefics-9b-instruct",
+    "idefics2": "HuggingFaceM4/idefics2-8b",
+    "smolvlm": "HuggingFaceTB/SmolVLM-Instruct",
+}
+"""Checkpoints on the hub, by their families' short names."""
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 NEGATIVE = "blurry, low quality, distorted, cropped, dull colours"
 
@@ -62,6 +72,25 @@ def blocks(prompt: str, *, steps: int = 300, seed: int = 0, with_vlm: bool = Tru
         orientation_weight=Schedule.ramp(1.0, 10.0, until=0.5),
         sparsity_weight=Schedule.ramp(0.0, 200.0, until=0.5),
         entropy_weight=Schedule.ramp(0.0, 60.0),
+    )
+
+
+def with_splats(config: VLM3DConfig) -> VLM3DConfig:
+    """A configuration with Gaussian splats as its field, and without what they cannot do.
+
+    That is shading, the orientation and total-variation losses, and rendering in chunks of rays.
+
+    Args:
+        config: Any.
+    """
+    off = Schedule.constant(0)
+    return dataclasses.replace(
+        config,
+        field="splats",
+        shading=None,
+        rays_per_chunk=None,
+        orientation_weight=off,
+        variation_weight=off,
     )
 
 

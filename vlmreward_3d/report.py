@@ -30,7 +30,7 @@ def save_report(
     path: Path,
     config: VLM3DConfig,
     reports: Sequence[StepReport],
-    surface: Surface,
+    surface: Surface | None,
     views: Path,
     turntable: Path,
     *,
@@ -43,7 +43,8 @@ def save_report(
         path: The .html file.
         config: The run's settings.
         reports: Its log.
-        surface: The model.
+        surface: The model; None where there is none: of splats, which are in splats.ply, or of a
+            field that is nowhere opaque.
         views: The picture of the views, PNG.
         turntable: MP4 or GIF.
         seconds: What the steps took together; None where it is not known.
@@ -74,7 +75,7 @@ def save_report(
 {_list(notes)}
 <h2>Model</h2>
 <div class="grid-2">
-{_model(surface)}
+{_model(surface, config.field)}
 {_turntable(turntable)}
 </div>
 <h2>Views</h2>
@@ -131,7 +132,14 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _model(surface: Surface) -> str:
+def _model(surface: Surface | None, field: str) -> str:
+    if surface is None and field == "splats":
+        return (
+            "<p>The model is made of Gaussian splats and has no mesh to turn here; viewers of "
+            "splats open <code>splats.ply</code>, beside this page.</p>"
+        )
+    if surface is None:
+        return "<p>The field is nowhere opaque, so that there is no mesh to turn.</p>"
     import trimesh
 
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)

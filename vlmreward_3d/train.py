@@ -51,6 +51,7 @@ RESULTS = (
     "mesh_textured.glb",
     "mesh.obj",
     "mesh.ply",
+    "splats.ply",
     "reward.png",
     "report.html",
 )
@@ -184,6 +185,8 @@ class RunFolder:
 
     def _keep_as_good(self) -> None:
         with replacing(self.good_file) as temporary:
+            # a kill may have left one, which would be the checkpoint itself
+            temporary.unlink(missing_ok=True)
             try:
                 os.link(self.checkpoint_file, temporary)
             except OSError:  # a file system without links
@@ -317,7 +320,7 @@ def train(
             checkpoint is from before.
         RunError: The disk is full or cannot be written any more; likewise.
     """
-    watchdog = Watchdog()
+    watchdog = Watchdog(folder.config.patience)
     folder.begin()
     folder.restore(model, watchdog)
     if not folder.checkpoint_file.exists():

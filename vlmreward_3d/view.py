@@ -10,6 +10,7 @@ import torch
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.export import look
+from vlmreward_3d.fields import update_occupancy
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 __all__ = ["LiveView", "camera_of"]
@@ -63,7 +64,7 @@ class LiveView:
         if not clients:
             return
         grid = copy.deepcopy(model.grid)
-        grid.update(model.field.bake().density)
+        update_occupancy(grid, model.field)
         for client in clients:
             eye = client.camera
             cameras = camera_of(eye.wxyz, eye.position, eye.fov).to(model.device)

@@ -17,6 +17,8 @@ from vlmreward_3d.fields import build_field
 from vlmreward_3d.render import Shader
 from vlmreward_3d.sampler import OccupancyGrid
 from vlmreward_3d.shading import lambertian, light_direction, textureless
+from vlmreward_3d.splat_render import splat_views
+from vlmreward_3d.splats import SplatField
 from vlmreward_3d.teachers import Denoiser, Reward, ScoreDistillation, Verdict, judge
 from vlmreward_3d.views import Penalties, Views, render_deferred, render_kept
 
@@ -49,7 +51,7 @@ class StepReport:
         reward_norm: Norm of the reward's gradient at the pixels, before any weight, or None.
         opacity: Mean opacity of the images.
         haze: Share of the pixels that are neither empty nor solid.
-        occupied: Share of the box's cells that is occupied.
+        occupied: Share of the box's cells that is occupied; 1 for splats, which have none.
     """
 
     step: int
@@ -129,9 +131,11 @@ class VLM3D:
         """
         config, progress = self.config, self.step_index / self.config.steps
         shading = config.shading is not None and progress >= config.shading_from
-        baked = self.field.bake(normals=shading or config.orientation_weight(progress) > 0)
-        if self.step_index % config.occupancy_every == 0:
-            self.grid.update(baked.density, self.generator)
+        field = self.field
+        if not isinstance(field, SplatField):
+            baked = field.bake(normals=shading or config.orientation_weight(progress) > 0)
+            if self.step_index % config.occupancy_every == 0:
+                self.grid.update(baked.density, self.generator)
         rings, side = config.rings_at(progress), config.resolution_at(progress)
         cameras = sample_rings(
             rings,
@@ -142,19 +146,22 @@ class VLM3D:
             generator=self.generator,
             device=self.device,
         )
-        render: Callable[..., Views] = render_kept
-        if config.rays_per_chunk is not None:
-            render = partial(render_deferred, chunk=config.rays_per_chunk)
-        views = render(
-            baked,
-            self.grid,
-            cameras,
-            side,
-            n_samples=config.samples_per_ray,
-            shader=self._shader(cameras) if shading else None,
-            background=self._background(rings),
-            generator=self.generator,
-        )
+        if isinstance(field, SplatField):
+            views = splat_views(field, cameras, side, background=self._background(rings))
+        else:
+            render: Callable[..., Views] = render_kept
+            if config.rays_per_chunk is not None:
+                render = partial(render_deferred, chunk=config.rays_per_chunk)
+            views = render(
+                baked,
+                self.grid,
+                cameras,
+                side,
+                n_samples=config.samples_per_ray,
+                shader=self._shader(cameras) if shading else None,
+                background=self._background(rings),
+                generator=self.generator,
+            )
         if views.live == 0:
             raise Diverged(
                 f"step {self.step_index}: the field became empty, expected something to see; "

@@ -38,7 +38,7 @@ _SIGNS = (
     _Sign(
         "haze",
         True,
-        0.9,
+        0.95,
         "the views are filled with haze ({value:.0%} of their pixels are neither empty nor solid)",
         "raise entropy_weight or sparsity_weight, or lower guidance_scale or learning_rate",
     ),
@@ -59,12 +59,10 @@ class Watchdog:
     stays so does not come back by itself, as score distillation of fog is content with fog.
 
     Args:
-        patience: Steps in a row after which it is a collapse.
+        patience: Steps in a row after which it is a collapse; None calls nothing one.
     """
 
-    def __init__(self, patience: int = 50) -> None:
-        if patience < 1:
-            raise ValueError(f"received patience={patience}; expected >= 1; pass for example 50")
+    def __init__(self, patience: int | None) -> None:
         self.patience = patience
         self.counts = [0] * len(_SIGNS)
 
@@ -82,6 +80,8 @@ class Watchdog:
         Returns:
             What has collapsed and what helps against it; None while all is well.
         """
+        if self.patience is None:
+            return None
         self.counts = [
             count + 1 if sign.at(report) else 0 for sign, count in zip(_SIGNS, self.counts)
         ]

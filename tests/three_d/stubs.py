@@ -98,12 +98,11 @@ def shrink_exports(monkeypatch) -> None:
         monkeypatch.setattr(export, name, functools.partial(getattr(export, name), **smaller))
 
 
-def random_vlm():
-    """A (model, processor) pair of a small random Qwen2.5-VL, made by the core's test helpers."""
+def random_vlm(family: str = "qwen2_5_vl"):
+    """A (model, processor) pair of a small random VLM, made by the core's test helpers."""
     core = str(Path(__file__).parents[1] / "core")
     if core not in sys.path:
         sys.path.append(core)
-    import tiny_qwen
+    import tiny_models
 
-    processor = tiny_qwen.processor("qwen2_5_vl")
-    return tiny_qwen.model("qwen2_5_vl", processor.tokenizer), processor
+    return tiny_models.build(family)

@@ -9,7 +9,7 @@ from elsewhere import DEVICE, Elsewhere, back, elsewhere
 from stubs import RandomDenoiser, Schedule, redness, shrink_exports, tiny
 from torch.testing import assert_close
 
-from vlmreward_3d import load, presets
+from vlmreward_3d import load, presets, splat_cuda
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.export import export_all
 from vlmreward_3d.vlm3d import VLM3D
@@ -22,6 +22,16 @@ EVERYTHING = {
     "variation_weight": Schedule.constant(0.1),
     "shading": (0.2, 0.4, 0.4),
     "vlm_views": 2,
+    "vlm_every": 2,
+    "vlm_reuse": True,
+}
+
+
+SPLATS = {
+    "field": "splats",
+    "splat_count": 80,
+    "entropy_weight": Schedule.constant(0.2),
+    "sparsity_weight": Schedule.constant(0.1),
     "vlm_every": 2,
     "vlm_reuse": True,
 }
@@ -64,6 +74,20 @@ def test_steps_are_the_same_elsewhere(chunk, monkeypatch):
             assert torch.equal(back(ours), theirs)
 
 
+def test_splats_are_the_same_elsewhere(monkeypatch, tmp_path):
+    config = tiny(**SPLATS)
+    expected = VLM3D(config, Placed("cpu"), redness)
+    reports = [expected.step() for _ in range(4)]
+    shrink_exports(monkeypatch)
+    with elsewhere(monkeypatch):
+        model = VLM3D(config, Placed(DEVICE), redness, device=DEVICE)
+        assert [model.step() for _ in range(4)] == reports
+        for ours, theirs in zip(model.field.parameters(), expected.field.parameters()):
+            assert torch.equal(back(ours), theirs)
+        export_all(tmp_path, model, reports)
+    assert {"views.png", "splats.ply"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_a_run_with_the_built_in_models_elsewhere(monkeypatch, tmp_path):
     """All parts: teachers, checkpoint, exports. Attention takes another path there."""
     config = presets.blocks("a red cube", steps=4)
@@ -100,3 +124,22 @@ def test_steps_are_the_same_on_a_gpu(chunk):
             assert getattr(report, name) == pytest.approx(value, rel=1e-3, abs=1e-5), name
     for ours, theirs in zip(there.field.parameters(), here.field.parameters()):
         assert_close(ours.cpu(), theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("route", ["torch", "gsplat"])
+def test_splats_are_the_same_on_a_gpu(route, monkeypatch):
+    if route == "torch":
+        monkeypatch.setattr(splat_cuda, "available", lambda device: False)
+    elif not splat_cuda.available(torch.device("cuda")):
+        pytest.skip("needs gsplat with its kernels")
+    config = tiny(**SPLATS)
+    here = VLM3D(config, Placed("cpu"), redness)
+    there = VLM3D(config, Placed("cuda"), redness, device="cuda")
+    for _ in range(3):
+        expected, report = here.step(), there.step()
+        for name, value in dataclasses.asdict(expected).items():
+            assert getattr(report, name) == pytest.approx(value, rel=1e-3, abs=1e-4), name
+    for ours, theirs in zip(there.field.parameters(), here.field.parameters()):
+        assert_close(ours.cpu(), theirs, rtol=1e-3, atol=1e-3)

@@ -154,6 +154,20 @@ def test_curves_are_drawn_with_and_without_a_reward(tmp_path):
     assert not np.array_equal(pictures[1], pictures[2])
 
 
+def test_a_field_without_a_surface_has_its_pictures_and_a_report(tmp_path, monkeypatch):
+    shrink_exports(monkeypatch)
+    model = VLM3D(tiny(), RandomDenoiser(), redness)
+    report = model.step()
+    with torch.no_grad():
+        model.field.levels[0][:, :1] -= 100
+    files = export_all(tmp_path, model, [report], notes=["step 3: back"])
+    assert not any("mesh" in file.name for file in files)
+    page = (tmp_path / "report.html").read_text()
+    assert "nowhere opaque, so that there is no mesh to turn" in page
+    assert "<li>step 3: back</li><li>no mesh: received a field without a surface" in page
+    assert "<canvas" not in page
+
+
 def test_everything_is_exported_and_the_model_left_alone(tmp_path, monkeypatch):
     shrink_exports(monkeypatch)
     model = VLM3D(tiny(), RandomDenoiser(), redness)

@@ -192,5 +192,5 @@ def test_it_learns_solids_from_an_oracle():
 def test_total_variation_is_refused():
     with pytest.raises(ValueError, match=r"expected Schedule\.constant\(0\) for a field"):
         tiny(field="hash", variation_weight=Schedule.constant(1.0))
-    with pytest.raises(ValueError, match='field=\'mesh\'; expected "pyramid" or "hash"'):
+    with pytest.raises(ValueError, match='field=\'mesh\'; expected "pyramid", "hash" or "splats"'):
         tiny(field="mesh")

@@ -129,6 +129,29 @@ def test_a_name_tells_which_denoiser_it_is(sources, tmp_path):
         load.load_denoiser("none.pt")
 
 
+VLMS = {
+    "qwen2.5-vl": "qwen2_5_vl",
+    "qwen3-vl": "qwen3_vl",
+    "paligemma": "paligemma2",
+    "idefics": "idefics",
+    "idefics2": "idefics2",
+    "smolvlm": "smolvlm",
+}
+
+
+@pytest.mark.parametrize("name", presets.VLMS)
+def test_every_vlm_with_a_short_name_teaches(name, sources, script, tmp_path, monkeypatch):
+    for part in random_vlm(VLMS[name]):
+        part.save_pretrained(tmp_path)
+    monkeypatch.setitem(presets.VLMS, name, str(tmp_path))
+    words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
+    config = presets.paper("a red cube")
+    changes = script.changes(script.parse([*words, "--vlm", name]), config)
+    config = dataclasses.replace(config, **changes, **SMALL, resolution_later=())
+    report = VLM3D(config, *load.load_teachers(config)).step()
+    assert report.reward_norm > 0
+
+
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))

@@ -11,6 +11,7 @@ import torch
 from stubs import RandomDenoiser, redness, shrink_exports, tiny
 
 from vlmreward_3d import presets
+from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.train import RunFolder
 from vlmreward_3d.vlm3d import VLM3D
 
@@ -87,11 +88,12 @@ def test_no_vlm_leaves_the_reward_out(script, tmp_path):
 
 def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     words = "--vlm-every 3 --vlm-reuse --vlm-balance 0.5 --rays-per-chunk 512 --vlm-device cpu"
-    command = ["a red cube", "--steps", "5", "--out", str(tmp_path), *words.split()]
+    words += " --no-watchdog --steps 5"
+    command = ["a red cube", "--out", str(tmp_path), *words.split()]
     assert script.main(command) == 0
     config = json.loads((tmp_path / "config.json").read_text())
-    names = ("vlm_every", "vlm_reuse", "vlm_balance", "vlm_limit", "rays_per_chunk")
-    assert [config[name] for name in names] == [3, True, 0.5, None, 512]
+    names = ("vlm_every", "vlm_reuse", "vlm_balance", "vlm_limit", "rays_per_chunk", "patience")
+    assert [config[name] for name in names] == [3, True, 0.5, None, 512, None]
     reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [r["reward"] is not None for r in reports] == [True, False, False, True, False]
     assert all(r["vlm_weight"] > 0 for r in reports)
@@ -108,6 +110,30 @@ def test_a_hash_field_is_trained_and_exported(script, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "config.json").read_text())["field"] == "hash"
     assert (tmp_path / "mesh_textured.glb").stat().st_size > 0
     assert "Finished: 2 steps" in (tmp_path / "report.html").read_text()
+
+
+def test_splats_are_trained_and_exported(script, tmp_path, monkeypatch, capsys):
+    """A preset with all that they cannot do."""
+
+    def blocks(prompt, **settings):
+        return tiny(
+            prompt=prompt,
+            steps=2,
+            splat_count=50,
+            rays_per_chunk=100,
+            shading=(0.2, 0.4, 0.4),
+            orientation_weight=Schedule.constant(1.0),
+        )
+
+    monkeypatch.setattr(presets, "blocks", blocks)
+    command = ["a red cube", "--field", "splats", "--out", str(tmp_path)]
+    assert script.main(command) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["field"] == "splats"
+    assert "splats.ply" in capsys.readouterr().out
+    assert script.main([*command, "--overwrite", "--plan"]) == 0
+    assert "0 to 2" in capsys.readouterr().out
+    assert script.main([*command, "--overwrite", "--rays-per-chunk", "9"]) == 2
+    assert "received rays_per_chunk=9; expected None" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much"])

@@ -115,7 +115,7 @@ def test_a_kill_between_log_and_checkpoint_repeats_the_steps_in_between(tmp_path
     model.step()
     folder = RunFolder(partial, config)
     folder.begin()
-    folder.save(model, Watchdog())
+    folder.save(model, Watchdog(50))
     # two good lines, one that the checkpoint does not know, and half of another
     head = whole.splitlines(keepends=True)
     (partial / "metrics.jsonl").write_text(head[0] + head[1] + '{"step": 7}\n' + '{"ste')
@@ -173,7 +173,7 @@ def test_the_time_of_all_starts_adds_up(tmp_path, monkeypatch):
     folder.begin()
     model.step()
     folder.seconds = 7.0
-    folder.save(model, Watchdog())
+    folder.save(model, Watchdog(50))
     again = RunFolder(tmp_path, config, resume=True)
     train(VLM3D(config, RandomDenoiser(), redness), again, progress=False)
     assert again.seconds == 7 + 3
@@ -247,6 +247,18 @@ def test_a_kill_after_going_back_changes_nothing(tmp_path):
         assert_same_end(out, tmp_path / "whole", steps=20)
 
 
+def test_a_kill_while_the_good_checkpoint_is_noted_is_no_hindrance(tmp_path):
+    config = tiny(steps=3)
+    train(VLM3D(config, RandomDenoiser(), redness), RunFolder(tmp_path, config), progress=False)
+    whole = (tmp_path / "checkpoint.safetensors").read_bytes()
+    os.link(tmp_path / "checkpoint.safetensors", tmp_path / ".last-good.partial.safetensors")
+    again = RunFolder(tmp_path, config, resume=True)
+    train(VLM3D(config, RandomDenoiser(), redness), again, progress=False)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == whole
+    assert (tmp_path / "last-good.safetensors").read_bytes() == whole
+    assert not list(tmp_path.glob(".*partial*"))
+
+
 def test_a_run_that_fails_again_and_again_ends_with_its_last_good_checkpoint(tmp_path):
     with pytest.raises(Diverged, match=r"step 6: .* after 3 retries .*checkpoint of step 4 is int"):
         Fragile(tries=9).run(tmp_path)
@@ -292,6 +304,13 @@ def test_a_collapse_goes_back_to_where_all_was_well_though_later_steps_were_save
     assert note.startswith("step 74: the views are filled with haze (99% of")
     assert "back to step 20 with" in note
     assert lines(tmp_path) == 100
+
+
+def test_without_patience_a_cloud_may_stay_a_cloud(tmp_path):
+    config = tiny(steps=60, patience=None, blob_density=-3.5, samples_per_ray=16, **STILL)
+    train(VLM3D(config, RandomDenoiser(), redness), RunFolder(tmp_path, config), progress=False)
+    assert lines(tmp_path) == 60
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["haze"] > 0.95
 
 
 def test_a_few_bad_views_are_nothing():

@@ -33,16 +33,17 @@ class Client:
 FRONT = Client((3.0, 0.0, 0.0), (0.5, -0.5, -0.5, 0.5))
 
 
-def run(folder, watch=None) -> tuple[VLM3D, str]:
-    config = tiny(steps=6)
+def run(folder, watch=None, **changes) -> tuple[VLM3D, str]:
+    config = tiny(steps=6, **changes)
     model = VLM3D(config, RandomDenoiser(), redness)
     train(model, RunFolder(folder, config), progress=False, watch=watch)
     return model, (folder / "metrics.jsonl").read_text()
 
 
-def test_the_server_answers_and_the_run_is_the_same_bit_for_bit(tmp_path, monkeypatch):
+@pytest.mark.parametrize("changes", [{}, {"field": "splats", "splat_count": 50}])
+def test_the_server_answers_and_the_run_is_the_same_bit_for_bit(changes, tmp_path, monkeypatch):
     pytest.importorskip("viser")
-    alone, log = run(tmp_path / "alone")
+    alone, log = run(tmp_path / "alone", **changes)
     answers = []
     with LiveView(0, every=2, size=16) as view:
         client = Client(FRONT.position, FRONT.wxyz)
@@ -53,7 +54,7 @@ def test_the_server_answers_and_the_run_is_the_same_bit_for_bit(tmp_path, monkey
             with urllib.request.urlopen(f"http://127.0.0.1:{view.port}", timeout=30) as answer:
                 answers.append(answer.status)
 
-        watched, same_log = run(tmp_path / "watched", watch)
+        watched, same_log = run(tmp_path / "watched", watch, **changes)
     assert answers == [200] * 6
     assert len(client.pictures) == 3
     assert client.pictures[-1].shape == (16, 24, 3)

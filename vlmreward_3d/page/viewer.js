@@ -1,6 +1,7 @@
 // A mesh with vertex colours that turns under the pointer. The canvas carries its data.
 (() => {
   const canvas = document.getElementById("model");
+  if (!canvas) return; // splats have no mesh
   const bytes = (name) => Uint8Array.from(atob(canvas.dataset[name]), (c) => c.charCodeAt(0));
   const gl = canvas.getContext("webgl2", { antialias: true, alpha: true });
   if (!gl) {

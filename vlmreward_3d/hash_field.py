@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -91,21 +93,26 @@ class HashField(nn.Module):
         """What answers queries; nothing is computed beforehand.
 
         Args:
-            normals: Also answer with normals, from central differences, at six times the cost.
+            normals: Also answer with normals, from the exact slope of the density logit.
 
         Returns:
             The snapshot; differentiable to the parameters.
         """
         return BakedHash(self, normals)
 
-    def encode(self, points: Tensor) -> Tensor:
-        """Features (P, levels * features) at points (P, 3) in world units.
+    def encode(self, points: Tensor, *, slopes: bool = False) -> Tensor:
+        """Features, differentiable to the tables and not to the points.
 
-        Differentiable to the tables, not to the points.
+        Args:
+            points: (P, 3), world units.
+            slopes: Also their derivatives along x, y and z, per world unit.
+
+        Returns:
+            (P, levels * features), or with slopes (P, 4, levels * features): value, then slopes.
         """
         unit = (points.detach() / self.bound + 1) / 2
         parts = [
-            _interpolate(table, unit, resolution)
+            _interpolate(table, unit, resolution, 1 / (2 * self.bound) if slopes else None)
             for table, resolution in zip(self.tables, self.resolutions)
         ]
         return torch.cat(parts, dim=-1)
@@ -113,35 +120,82 @@ class HashField(nn.Module):
     def logits(self, points: Tensor) -> Tensor:
         """Density logit with the blob, and colour logits, (P, 4)."""
         out = self.network(self.encode(points))
+        return torch.cat([out[:, :1] + self._blob(points), out[:, 1:]], dim=-1)
+
+    def logits_and_slope(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """`logits`, and the derivative (P, 3) of the density logit along x, y and z.
+
+        The derivative is exact and written out, so that it costs one lookup and is itself
+        differentiable to tables and network. Where a ReLU switches, or a point crosses
+        into the next cell, it jumps.
+        """
+        first, last = (cast(nn.Linear, self.network[i]) for i in (0, 2))
+        features = self.encode(points, slopes=True)
+        before = first(features[:, 0])
+        out = last(before.relu())
+        # from the output towards the features: a third of the work of carrying three slopes through
+        at_features = ((before > 0) * last.weight[0]) @ first.weight
+        slope = (features[:, 1:] @ at_features[..., None])[..., 0]
+        ball = -self.blob_density / self.blob_radius * F.normalize(points.detach(), dim=-1)
+        logits = torch.cat([out[:, :1] + self._blob(points), out[:, 1:]], dim=-1)
+        return logits, slope + ball
+
+    def _blob(self, points: Tensor) -> Tensor:
         radius = points.detach().norm(dim=-1, keepdim=True)
-        ball = blob(radius, self.blob_density, self.blob_radius)
-        return torch.cat([out[:, :1] + ball, out[:, 1:]], dim=-1)
+        return blob(radius, self.blob_density, self.blob_radius)
 
 
-def _interpolate(table: Tensor, unit: Tensor, resolution: int) -> Tensor:
-    """Trilinear features (P, F) of points (P, 3) in [0, 1]^3."""
+def _interpolate(table: Tensor, unit: Tensor, resolution: int, scale: float | None) -> Tensor:
+    """Trilinear features (P, F) of points (P, 3) in [0, 1]^3, or (P, 4, F) with their slopes.
+
+    `scale` is what a unit's derivative is multiplied by; None asks for no slopes.
+    """
     place = unit.clamp(0, 1) * (resolution - 1)
     low = place.floor().clamp_max(resolution - 2)
-    part = place - low
-    low = low.long()
-    total = unit.new_zeros(len(unit), table.shape[1])
-    for corner in range(8):
-        offset = [corner >> axis & 1 for axis in range(3)]
-        share = torch.ones_like(part[:, 0])
-        for axis in range(3):
-            share = share * (part[:, axis] if offset[axis] else 1 - part[:, axis])
-        row = _row([low[:, axis] + offset[axis] for axis in range(3)], resolution, len(table))
-        total = total + share[:, None] * F.embedding(row, table)
-    return total
+    upper = place - low
+    # along each axis the lower and the upper node: (P, 3, 2)
+    along = torch.stack([1 - upper, upper], dim=-1)
+    row = _rows(torch.stack([low, low + 1], dim=-1).long(), resolution, len(table))
+    x, y, z = along.unbind(dim=1)
+    shares = [_each_corner(torch.mul, x, y, z)]
+    if scale is not None:
+        slope = scale * (resolution - 1)
+        rising = along.new_tensor([-slope, slope]).expand_as(x)
+        for axes in ((rising, y, z), (x, rising, z), (x, y, rising)):
+            shares.append(_each_corner(torch.mul, *axes))
+    # one product a point: an embedding's backward pass on a CPU takes three times as long
+    corners = table.index_select(0, row.flatten()).view(*row.shape, table.shape[1])
+    features = torch.stack(shares, dim=1).to(table) @ corners
+    return features[:, 0] if scale is None else features
 
 
-def _row(node: list[Tensor], resolution: int, rows: int) -> Tensor:
-    """Rows (P,) of nodes: their own where the table has one for each, hashed otherwise."""
-    x, y, z = node
-    if resolution**3 <= rows:
-        return (x * resolution + y) * resolution + z
-    a, b, c = (axis * prime for axis, prime in zip(node, _PRIMES))
-    return (a ^ b ^ c) & (rows - 1)
+def _at_once(points: Tensor) -> int:
+    """How many points are asked together.
+
+    A CPU spends a third of its time on fetching memory for the corners of many.
+    """
+    return 2**15 if points.device.type == "cpu" else max(len(points), 1)
+
+
+def _rows(nodes: Tensor, resolution: int, count: int) -> Tensor:
+    """Rows (P, 8) of a cell's corners: their own where the table has one for each, else hashed.
+
+    Args:
+        nodes: (P, 3, 2) lower and upper node along x, y and z.
+        resolution: Nodes per side.
+        count: Rows of the table.
+    """
+    dense = resolution**3 <= count
+    factors = (resolution**2, resolution, 1) if dense else _PRIMES
+    x, y, z = (axis * factor for axis, factor in zip(nodes.unbind(dim=1), factors))
+    if dense:
+        return _each_corner(torch.add, x, y, z)
+    return _each_corner(torch.bitwise_xor, x, y, z) & (count - 1)
+
+
+def _each_corner(of: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """(P, 8): `of` each combination of what (P, 2) hold for the two sides of a cell."""
+    return of(of(z[:, :, None, None], y[:, None, :, None]), x[:, None, None]).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -170,19 +224,20 @@ class BakedHash:
 
         Differentiable to the field's parameters, not to the points.
         """
-        logits = self.field.logits(points)
-        density = self.field.density_scale * F.softplus(logits[:, 0])
-        return FieldSamples(density, logits[:, 1:].sigmoid(), self._normals(points))
+        parts = [self._ask(some) for some in points.split(_at_once(points))]
+        density, rgb, slope = (torch.cat(x) for x in zip(*parts))
+        normals = -F.normalize(slope, dim=-1) if self.normals else None
+        return FieldSamples(density, rgb, normals)
 
-    def _normals(self, points: Tensor) -> Tensor | None:
-        if not self.normals:
-            return None
-        # a node of the finest grid: narrower differences see one cell's slope alone
-        step = 2 * self.field.bound / (self.field.resolutions[-1] - 1)
-        steps = step * torch.eye(3, dtype=points.dtype, device=points.device)
-        around = torch.stack([points + steps[:, None], points - steps[:, None]])
-        logit = self.field.logits(around.reshape(-1, 3))[:, 0].view(2, 3, -1)
-        return F.normalize((logit[1] - logit[0]).T, dim=-1)
+    def _ask(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Density (P,), colour (P, 3) and slope of the density logit (P, 3), or (P, 0) without."""
+        if self.normals:
+            logits, slope = self.field.logits_and_slope(points)
+        else:
+            logits = self.field.logits(points)
+            slope = logits[:, :0]
+        density = self.field.density_scale * F.softplus(logits[:, 0])
+        return density, logits[:, 1:].sigmoid(), slope
 
     def leaf(self) -> BakedHash:
         """Itself: queries begin at the parameters."""

@@ -10,6 +10,7 @@ from solids import cast
 from stubs import OracleDenoiser, RandomDenoiser, redness, tiny
 from torch.testing import assert_close
 
+from vlmreward_3d import hash_field
 from vlmreward_3d.hash_field import HashField
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import VLM3D
@@ -105,7 +106,7 @@ def test_normals_point_downhill():
     p = (0.9 * points(50)).requires_grad_()
     with torch.no_grad():
         normals = field.bake(normals=True)(p).normals
-        step = 1e-4
+        step = 1e-6
         slope = torch.stack(
             [
                 (field.logits(p + step * e)[:, 0] - field.logits(p - step * e)[:, 0]) / (2 * step)
@@ -113,9 +114,36 @@ def test_normals_point_downhill():
             ],
             dim=-1,
         )
-    # a cell's slope and that across two cells agree mostly
-    assert (normals * -torch.nn.functional.normalize(slope, dim=-1)).sum(-1).median() > 0.8
-    assert_close(normals.norm(dim=-1), torch.ones(50, dtype=p.dtype))
+    seen = slope.norm(dim=-1) > 1e-2
+    assert seen.sum() > 40
+    downhill = -torch.nn.functional.normalize(slope, dim=-1)
+    assert_close(normals[seen], downhill[seen], atol=1e-5, rtol=0)
+
+
+def test_normals_teach_tables_and_network():
+    field = small()
+    field.bake(normals=True)(points(30)).normals[:, 0].sum().backward()
+    assert all(table.grad.abs().max() > 0 for table in field.tables)
+    first, _, last = field.network
+    assert first.weight.grad.abs().max() > 0
+    assert last.weight.grad[0].abs().max() > 0
+    assert not last.weight.grad[1:].any()  # the colours'
+
+
+def test_many_points_say_the_same_as_few(monkeypatch):
+    baked, p = small().bake(normals=True), points(50)
+    whole = baked(p)
+    monkeypatch.setattr(hash_field, "_at_once", lambda points: 7)
+    parts = baked(p)
+    for name in ("density", "rgb", "normals"):
+        assert_close(getattr(parts, name), getattr(whole, name))
+
+
+def test_slopes_come_with_the_same_features():
+    field = small()
+    assert_close(field.encode(points(30), slopes=True)[:, 0], field.encode(points(30)))
+    empty = field.double().bake(normals=True)(points(0))
+    assert empty.normals.shape == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -165,10 +193,10 @@ def test_it_learns_solids_from_an_oracle():
     """Score distillation towards true pictures ends with those pictures."""
     config = tiny(
         **{**HASH, "hash_levels": 6, "hash_resolution": (4, 48)},
-        steps=150,
+        steps=80,
         resolution=32,
         occupancy_resolution=16,
-        samples_per_ray=32,
+        samples_per_ray=24,
         background="white",
         fov_deg=(40.0, 40.0),
         scale=(0.9, 0.9),

@@ -316,7 +316,8 @@ def test_balls_that_cannot_be_are_refused(bad):
 
 
 def test_projection_agrees_with_that_of_gsplat():
-    theirs = pytest.importorskip("gsplat.cuda._torch_impl")
+    from gsplat.cuda import _torch_impl as theirs
+
     one, cameras = many(), ring()
     view, matrix = splat_cuda.pinholes(cameras, 20, 26)
     covariances, _ = theirs._quat_scale_to_covar_preci(one.quaternions, one.scales, True, False)

@@ -3,9 +3,10 @@
     python tests/evaluation/evaluate_ablations.py --judge JUDGE/judge.safetensors --out runs
 
 Makes an asset of each prompt, seed and arm (10 x 2 x 7 by default), reads all with a network
-that took no part, and writes table.md: the share that is right with a 95 % bootstrap interval over
-the prompts, and the difference to VLM3D, paired. Finished runs are kept, so that the command can be
-stopped and repeated; `--only-table` makes no more of them.
+that took no part, and writes table.md: the share that is right, and the share of that network's
+votes for what was asked, each with a 95 % bootstrap interval over the prompts and the difference to
+VLM3D, paired. The votes tell arms apart where all of them are right. Finished runs are kept, so
+that the command can be stopped and repeated; `--only-table` makes no more of them.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ ARMS: dict[str, list[str]] = {
 PROMPTS = slice(5, 15)
 """Of prompts.txt: seven single objects and three pairs, the harder ones."""
 
-Marks = Mapping[str, Mapping[tuple[str, int], bool]]
-"""By arm, and there by prompt and seed: whether the asset is right."""
+Marks = Mapping[str, Mapping[tuple[str, int], tuple[float, float]]]
+"""By arm, and there by prompt and seed: whether the asset is right, and its share of the votes."""
 
 
 def folder_of(out: Path, arm: str, prompt: str, seed: int) -> Path:
@@ -72,7 +73,7 @@ def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 10_000) -> tuple[f
 
 
 def table(marks: Marks, prompts: Sequence[str], seeds: int) -> str:
-    """Right assets by arm, and the difference to VLM3D, of prompts and seeds that all arms have."""
+    """Both marks by arm, and the differences to VLM3D, of arms that have all prompts and seeds."""
     pairs = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
     missing = {arm: sum(pair not in marks[arm] for pair in pairs) for arm in marks}
     rows = {
@@ -80,25 +81,34 @@ def table(marks: Marks, prompts: Sequence[str], seeds: int) -> str:
         for arm in marks
         if not missing[arm]
     }
-    lines = ["| arm | right | difference to VLM3D |", "|---|---|---|"]
+    lines = [
+        "| arm | right | difference to VLM3D | votes | difference to VLM3D |",
+        "|---|---|---|---|---|",
+    ]
     for arm in marks:
         if arm not in rows:
-            lines.append(f"| {arm} | {missing[arm]} of {len(pairs)} not run | |")
+            lines.append(f"| {arm} | {missing[arm]} of {len(pairs)} not run | | | |")
             continue
-        low, high = bootstrap(rows[arm])
-        share = f"{int(rows[arm].sum())}/{len(pairs)} [{low:.0%}, {high:.0%}]"
-        difference = ""
-        if arm != VLM3D and VLM3D in rows:
-            paired = rows[arm] - rows[VLM3D]
-            low, high = bootstrap(paired)
-            difference = f"{paired.mean():+.0%} [{low:+.0%}, {high:+.0%}]"
-        lines.append(f"| {arm} | {share} | {difference} |")
+        cells = []
+        for mark in range(2):
+            own = rows[arm][..., mark]
+            low, high = bootstrap(own)
+            shown = f"{own.mean():.1%}" if mark else f"{int(own.sum())}/{len(pairs)}"
+            difference = ""
+            if arm != VLM3D and VLM3D in rows:
+                paired = own - rows[VLM3D][..., mark]
+                difference = f"{paired.mean():+.1%} [{{:+.1%}}, {{:+.1%}}]".format(
+                    *bootstrap(paired)
+                )
+            cells += [f"{shown} [{low:.0%}, {high:.0%}]", difference]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def read(judge: Judge, folder: Path, prompt: str) -> bool:
-    (reading,) = judge.read(views_of(folder)[None])
-    return reading == target_of_prompt(prompt)
+def read(judge: Judge, folder: Path, prompt: str) -> tuple[float, float]:
+    """Whether a run's asset is right, and its share of the votes."""
+    views, target = views_of(folder)[None], target_of_prompt(prompt)
+    return float(judge.read(views) == [target]), judge.share(views, target)[0]
 
 
 def main() -> None:
@@ -123,7 +133,7 @@ def main() -> None:
                 if error:
                     tqdm.write(f"{job}: {error}")
     judge = load_judge(options.judge)
-    marks: dict[str, dict[tuple[str, int], bool]] = {arm: {} for arm in ARMS}
+    marks: dict[str, dict[tuple[str, int], tuple[float, float]]] = {arm: {} for arm in ARMS}
     for arm, prompt, seed in jobs:
         folder = folder_of(options.out, arm, prompt, seed)
         if finished(folder):

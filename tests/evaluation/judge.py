@@ -100,16 +100,29 @@ class Judge(nn.Module):
         hidden = F.relu(self.inside(cells) + self.around(view)[:, None])
         return self.head(hidden).reshape(n, v, 16, -1)
 
-    @torch.no_grad()
     def read(self, images: Tensor) -> list[list[int]]:
         """Targets that most cells of the views (N, V, 3, 64, 64) speak for."""
+        return [self._reading(scene) for scene in self._votes(images)]
+
+    def share(self, images: Tensor, target: list[int]) -> list[float]:
+        """Shares of the views' votes, in [0, 1], that are for the things of a target."""
+        kind, *rest = target
+        things = [c * len(SHAPES) + s for c, s in zip(rest[::2], rest[1::2]) if c >= 0]
+        parts = ((0,), (1, 2), (3, 3))[kind]
+        return [
+            float(sum(votes[part, thing] for part, thing in zip(parts, things)) / votes.sum())
+            for votes in self._votes(images)
+        ]
+
+    @torch.no_grad()
+    def _votes(self, images: Tensor) -> Tensor:
+        """(N, parts, colours * shapes) of the views (N, V, 3, 64, 64)."""
         there, color, shape, part = self(images).flatten(1, 2).split(self.SIZES, -1)
-        votes = torch.einsum(
+        return torch.einsum(
             "nc,nci,ncj,nck->nkij",
             there[..., 0].sigmoid(),
             *(x.softmax(-1) for x in (color, shape, part)),
         ).flatten(2)
-        return [self._reading(scene) for scene in votes]
 
     @staticmethod
     def _reading(votes: Tensor) -> list[int]:

@@ -18,14 +18,17 @@ def test_interval_of_a_bootstrap():
 
 def test_table_pairs_arms_and_says_what_is_missing():
     prompts = ["a", "b"]
-    marks = {arm: {(p, s): True for p in prompts for s in (0, 1)} for arm in ARMS}
-    marks["SDS alone"]["a", 0] = False
+    marks = {arm: {(p, s): (1.0, 0.8) for p in prompts for s in (0, 1)} for arm in ARMS}
+    marks["SDS alone"]["a", 0] = (0.0, 0.4)
     del marks["single view"]["b", 1]
     lines = table(marks, prompts, 2).splitlines()
     rows = {line.split(" | ")[0].strip("| "): line for line in lines[2:]}
-    assert rows[VLM3D] == f"| {VLM3D} | 4/4 [100%, 100%] |  |"
-    assert rows["SDS alone"].startswith("| SDS alone | 3/4 [50%, 100%] | -25% [-50%, +0%] |")
-    assert rows["single view"] == "| single view | 1 of 4 not run | |"
+    assert rows[VLM3D] == f"| {VLM3D} | 4/4 [100%, 100%] |  | 80.0% [80%, 80%] |  |"
+    assert rows["SDS alone"] == (
+        "| SDS alone | 3/4 [50%, 100%] | -25.0% [-50.0%, +0.0%] | 70.0% [60%, 80%] "
+        "| -10.0% [-20.0%, +0.0%] |"
+    )
+    assert rows["single view"] == "| single view | 1 of 4 not run | | | |"
 
 
 def test_every_run_has_a_folder_of_its_own(tmp_path):

@@ -52,6 +52,11 @@ def test_cells_vote_for_the_scene_they_were_labelled_with():
         unknown = labels[..., 1:2] < 0
         logits = torch.cat(says, -1).masked_fill(unknown, -10.0)
         assert judge.read(logits[None]) == [target_of(scene)]
+        kind, color, *rest = target_of(scene)
+        assert judge.share(logits[None], [kind, color, *rest]) == pytest.approx([1], abs=1e-2)
+        if kind == 0:
+            wrong = [kind, (color + 1) % 8, *rest]
+            assert judge.share(logits[None], wrong) == pytest.approx([0], abs=1e-2)
 
 
 def random_cells(rng):

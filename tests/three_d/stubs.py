@@ -15,6 +15,7 @@ from vlmreward_3d.cameras import Cameras, look_at
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.presets import blocks
 from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.vlm3d import VLM3D
 
 
 class OracleDenoiser:
@@ -85,6 +86,27 @@ def tiny(**changes) -> VLM3DConfig:
         "vlm": "stub",
     }
     return dataclasses.replace(blocks("a red cube"), **small | changes)
+
+
+def error_at_solids(**settings) -> float:
+    """Squared error of a field that an oracle has taught, relative to that of white pictures."""
+    lens = OracleDenoiser.fov_deg, OracleDenoiser.scale
+    config = tiny(
+        resolution=32,
+        background="white",
+        fov_deg=(lens[0],) * 2,
+        scale=(lens[1],) * 2,
+        guidance_scale=1.0,
+        vlm=None,
+        **settings,
+    )
+    model = VLM3D(config, OracleDenoiser())
+    for _ in range(config.steps):
+        model.step()
+    cameras = export.evaluation_cameras(config, 4)
+    seen = torch.stack(list(export.look(model.field, model.grid, cameras, 32)))
+    truth = cast(cameras, 32, torch.ones(4, 3))
+    return float((seen - truth).square().mean() / (1 - truth).square().mean())
 
 
 def shrink_exports(monkeypatch) -> None:

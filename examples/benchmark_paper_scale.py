@@ -44,6 +44,7 @@ from vlmreward_3d import plan, presets
 from vlmreward_3d.cameras import sample_rings
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.diffusion.mvdream import MVDream
+from vlmreward_3d.fields import update_occupancy
 from vlmreward_3d.teachers import judge
 from vlmreward_3d.views import Penalties, render_deferred
 from vlmreward_3d.vlm3d import VLM3D
@@ -216,7 +217,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     vlm = YesNoReward(random_model(name, options.device, dtype), prompt="paper/selected")
     config = settings(options.size)
     model = VLM3D(config, denoiser(options.size, device, dtype), vlm, device=device)
-    model.grid.update(model.field.bake().density, model.generator)
+    update_occupancy(model.grid, model.field, model.generator)
     rate = matrix_rate(device, dtype)
     rows, peak = [], None
     for phase in plan.phases(config):

@@ -101,12 +101,7 @@ def measure(
         count = min(phase.steps, repeats * cycle)
         if phase.steps > count:
             model.step()
-        begin = time.perf_counter()
-        for _ in range(count):
-            model.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = (time.perf_counter() - begin) / count
+        seconds = sum(_timed(model.step, device) for _ in range(count)) / count
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         fixed = (phase.first, phase.steps, phase.views, phase.side, phase.vlm)
         measured.append(Phase(*fixed, seconds, peak))

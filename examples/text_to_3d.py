@@ -198,7 +198,7 @@ def watching(port):
     if port is None:
         yield None
         return
-    from vlmreward_3d.view import LiveView
+    from vlmreward_3d.monitor.view import LiveView
 
     with LiveView(port) as view:
         print(f"http://127.0.0.1:{view.port}", file=sys.stderr)

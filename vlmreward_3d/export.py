@@ -17,14 +17,14 @@ from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.fields import Field, update_occupancy
 from vlmreward_3d.files import replacing, write_atomically
-from vlmreward_3d.mesh import NoSurface, extract_surface
-from vlmreward_3d.mesh_files import save_meshes
+from vlmreward_3d.meshes.files import save_meshes
+from vlmreward_3d.meshes.surface import NoSurface, extract_surface
 from vlmreward_3d.render import render_rays
-from vlmreward_3d.report import save_report
+from vlmreward_3d.report.page import save_report
 from vlmreward_3d.sampler import OccupancyGrid
-from vlmreward_3d.splat_ply import save_splats
-from vlmreward_3d.splat_render import render_splats
-from vlmreward_3d.splats import SplatField
+from vlmreward_3d.splats.field import SplatField
+from vlmreward_3d.splats.ply import save_splats
+from vlmreward_3d.splats.render import render_splats
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 __all__ = [

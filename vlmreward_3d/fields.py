@@ -10,7 +10,7 @@ from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.field import PyramidField
 from vlmreward_3d.hash_field import HashField
 from vlmreward_3d.sampler import OccupancyGrid
-from vlmreward_3d.splats import SplatField
+from vlmreward_3d.splats.field import SplatField
 
 __all__ = ["Field", "VolumeField", "build_field", "update_occupancy"]
 

@@ -24,12 +24,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vlmreward_3d.board import Board
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.files import replacing, write_atomically
+from vlmreward_3d.monitor.board import Board
+from vlmreward_3d.monitor.watchdog import Watchdog
 from vlmreward_3d.vlm3d import VLM3D, Diverged, StepReport
-from vlmreward_3d.watchdog import Watchdog
 
 __all__ = ["RunError", "RunFolder", "Stopped", "train"]
 

@@ -17,8 +17,8 @@ from vlmreward_3d.fields import build_field
 from vlmreward_3d.render import Shader
 from vlmreward_3d.sampler import OccupancyGrid
 from vlmreward_3d.shading import lambertian, light_direction, textureless
-from vlmreward_3d.splat_render import splat_views
-from vlmreward_3d.splats import SplatField
+from vlmreward_3d.splats.field import SplatField
+from vlmreward_3d.splats.render import splat_views
 from vlmreward_3d.teachers import Denoiser, Reward, ScoreDistillation, Verdict, judge
 from vlmreward_3d.views import Penalties, Views, render_deferred, render_kept
 

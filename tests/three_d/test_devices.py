@@ -9,9 +9,10 @@ from elsewhere import DEVICE, Elsewhere, back, elsewhere
 from stubs import RandomDenoiser, Schedule, redness, shrink_exports, tiny
 from torch.testing import assert_close
 
-from vlmreward_3d import load, presets, splat_cuda
+from vlmreward_3d import load, presets
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.export import export_all
+from vlmreward_3d.splats import cuda as splat_cuda
 from vlmreward_3d.vlm3d import VLM3D
 
 EVERYTHING = {

@@ -14,8 +14,8 @@ from vlmreward_3d import export
 from vlmreward_3d.cameras import orbit
 from vlmreward_3d.export import export_all, look, save_curves, save_turntable, save_views
 from vlmreward_3d.field import PyramidField
-from vlmreward_3d.mesh import extract_surface
-from vlmreward_3d.mesh_files import save_glb
+from vlmreward_3d.meshes.files import save_glb
+from vlmreward_3d.meshes.surface import extract_surface
 from vlmreward_3d.sampler import OccupancyGrid
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 

@@ -8,11 +8,11 @@ import torch
 import trimesh
 from test_export import solid, tower
 
-from vlmreward_3d.charts import unwrap
-from vlmreward_3d.mesh import Surface, colors_at, extract_surface
-from vlmreward_3d.mesh_files import MESH_FILES, save_meshes
-from vlmreward_3d.raster import rasterize
-from vlmreward_3d.texture import bake_texture
+from vlmreward_3d.meshes.charts import unwrap
+from vlmreward_3d.meshes.files import MESH_FILES, save_meshes
+from vlmreward_3d.meshes.raster import rasterize
+from vlmreward_3d.meshes.surface import Surface, colors_at, extract_surface
+from vlmreward_3d.meshes.texture import bake_texture
 
 
 def soft_colors():

@@ -14,9 +14,9 @@ from test_export import tower
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.export import save_turntable, save_views
-from vlmreward_3d.mesh import extract_surface
-from vlmreward_3d.report import save_report
-from vlmreward_3d.svg import curves
+from vlmreward_3d.meshes.surface import extract_surface
+from vlmreward_3d.report.page import save_report
+from vlmreward_3d.report.svg import curves
 from vlmreward_3d.vlm3d import StepReport
 
 NASTY = """<script>alert("x")</script> & a 'red' cube"""

@@ -11,16 +11,17 @@ import torch
 from stubs import RandomDenoiser, error_at_solids, redness, shrink_exports, tiny
 from torch.testing import assert_close
 
-from vlmreward_3d import presets, splat_cuda
-from vlmreward_3d.board import Board
+from vlmreward_3d import presets
 from vlmreward_3d.cameras import Cameras, orbit, sample_rings
 from vlmreward_3d.export import export_all, look
+from vlmreward_3d.monitor.board import Board
 from vlmreward_3d.schedule import Schedule
-from vlmreward_3d.splat_ply import save_splats
-from vlmreward_3d.splat_projection import intrinsics, project
-from vlmreward_3d.splat_render import render_splats, splat_views
-from vlmreward_3d.splat_tiles import draw
-from vlmreward_3d.splats import Gaussians, SplatField, rotations
+from vlmreward_3d.splats import cuda as splat_cuda
+from vlmreward_3d.splats.field import Gaussians, SplatField, rotations
+from vlmreward_3d.splats.ply import save_splats
+from vlmreward_3d.splats.projection import intrinsics, project
+from vlmreward_3d.splats.render import render_splats, splat_views
+from vlmreward_3d.splats.tiles import draw
 from vlmreward_3d.views import Penalties
 from vlmreward_3d.vlm3d import VLM3D, Diverged
 

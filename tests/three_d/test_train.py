@@ -20,10 +20,10 @@ from stubs import RandomDenoiser, redness, tiny
 from worker import CHECKPOINT_EVERY, CONFIG
 
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vlmreward_3d.monitor.watchdog import Watchdog
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.train import RunError, RunFolder, train
 from vlmreward_3d.vlm3d import VLM3D, Diverged
-from vlmreward_3d.watchdog import Watchdog
 
 WORKER = Path(__file__).with_name("worker.py")
 

@@ -10,8 +10,8 @@ from stubs import RandomDenoiser, redness, tiny
 
 from vlmreward_3d.cameras import orbit
 from vlmreward_3d.export import look
+from vlmreward_3d.monitor.view import LiveView, _widened, camera_of
 from vlmreward_3d.train import RunFolder, train
-from vlmreward_3d.view import LiveView, _widened, camera_of
 from vlmreward_3d.vlm3d import VLM3D
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vlmreward_3d.splat_projection import CUTOFF, Projection
+from vlmreward_3d.splats.projection import CUTOFF, Projection
 
 __all__ = ["draw"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.splats import Gaussians, rotations
+from vlmreward_3d.splats.field import Gaussians, rotations
 
 __all__ = ["CUTOFF", "NEAR", "Projection", "intrinsics", "project", "world_to_camera"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.splat_projection import NEAR, intrinsics, world_to_camera
-from vlmreward_3d.splats import Gaussians
+from vlmreward_3d.splats.field import Gaussians
+from vlmreward_3d.splats.projection import NEAR, intrinsics, world_to_camera
 
 __all__ = ["available", "draw_on_cuda", "pinholes"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmreward_3d.raster import rasterize
+from vlmreward_3d.meshes.raster import rasterize
 
 __all__ = ["Atlas", "unwrap"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmreward_3d.charts import Atlas, unwrap
-from vlmreward_3d.mesh import Surface
-from vlmreward_3d.raster import rasterize
+from vlmreward_3d.meshes.charts import Atlas, unwrap
+from vlmreward_3d.meshes.raster import rasterize
+from vlmreward_3d.meshes.surface import Surface
 
 __all__ = ["Textured", "bake_texture"]
 

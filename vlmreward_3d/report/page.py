@@ -12,13 +12,13 @@ import numpy as np
 
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.files import write_atomically
-from vlmreward_3d.mesh import Surface
-from vlmreward_3d.svg import Points, curves
+from vlmreward_3d.meshes.surface import Surface
+from vlmreward_3d.report.svg import Points, curves
 from vlmreward_3d.vlm3d import StepReport
 
 __all__ = ["save_report"]
 
-_PAGE = Path(__file__).with_name("page")
+_HERE = Path(__file__).parent
 _POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'"
@@ -53,7 +53,7 @@ def save_report(
     Raises:
         OSError: A picture cannot be read, or the page not be written.
     """
-    style, script = ((_PAGE / name).read_text() for name in ("style.css", "viewer.js"))
+    style, script = ((_HERE / name).read_text() for name in ("style.css", "viewer.js"))
     prompt = escape(config.prompt)
     write_atomically(
         path,

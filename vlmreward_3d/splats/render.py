@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmreward_3d import splat_cuda
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.regularizers import opacity_entropy, sparsity_loss
-from vlmreward_3d.splat_projection import project
-from vlmreward_3d.splat_tiles import draw
-from vlmreward_3d.splats import Gaussians, SplatField, rotations
+from vlmreward_3d.splats import cuda
+from vlmreward_3d.splats.field import Gaussians, SplatField, rotations
+from vlmreward_3d.splats.projection import project
+from vlmreward_3d.splats.tiles import draw
 from vlmreward_3d.views import Penalties, Views
 
 __all__ = ["SplatPicture", "render_splats", "splat_views"]
@@ -59,8 +59,8 @@ def render_splats(
     channels = gaussians.rgb.expand(views, -1, -1)
     if normals:
         channels = torch.cat([channels, _facing(gaussians, cameras)], dim=-1)
-    if splat_cuda.available(gaussians.means.device):
-        sums, opacity = splat_cuda.draw_on_cuda(gaussians, channels, cameras, height, width)
+    if cuda.available(gaussians.means.device):
+        sums, opacity = cuda.draw_on_cuda(gaussians, channels, cameras, height, width)
     else:
         projection = project(gaussians, cameras, height, width)
         sums, opacity = draw(projection, gaussians.opacity, channels, height, width)

@@ -13,8 +13,8 @@ import numpy as np
 
 from vlmreward_3d.fields import VolumeField
 from vlmreward_3d.files import write_atomically
-from vlmreward_3d.mesh import Surface, colors_at
-from vlmreward_3d.texture import Textured, bake_texture
+from vlmreward_3d.meshes.surface import Surface, colors_at
+from vlmreward_3d.meshes.texture import Textured, bake_texture
 
 __all__ = [
     "MESH_FILES",

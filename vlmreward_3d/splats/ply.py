@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from vlmreward_3d.files import write_atomically
-from vlmreward_3d.splats import SplatField
+from vlmreward_3d.splats.field import SplatField
 
 __all__ = ["save_splats"]
 

@@ -4,9 +4,10 @@
 
 Makes an asset of each prompt, seed and arm (10 x 2 x 7 by default), reads all with a network
 that took no part, and writes table.md: the share that is right, and the share of that network's
-votes for what was asked, each with a 95 % bootstrap interval over the prompts and the difference to
-VLM3D, paired. The votes tell arms apart where all of them are right. Finished runs are kept, so
-that the command can be stopped and repeated; `--only-table` makes no more of them.
+votes that is for other things, each with a 95 % bootstrap interval over the prompts and the
+difference to VLM3D, paired. The votes tell arms apart where all of them are right. sheet.png has
+the first view of every asset of seed 0, one row for an arm. Finished runs are kept, so that the
+command can be stopped and repeated; `--only-table` makes no more of them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from evaluate_assets import EXAMPLE, HERE, views_of
+from evaluate_assets import EXAMPLE, HERE, contact_sheet, views_of
 from judge import Judge, load_judge, target_of_prompt
 from tqdm import tqdm
 
@@ -38,7 +39,7 @@ PROMPTS = slice(5, 15)
 """Of prompts.txt: seven single objects and three pairs, the harder ones."""
 
 Marks = Mapping[str, Mapping[tuple[str, int], tuple[float, float]]]
-"""By arm, and there by prompt and seed: whether the asset is right, and its share of the votes."""
+"""By arm, and there by prompt and seed: whether the asset is right, and the share of votes lost."""
 
 
 def folder_of(out: Path, arm: str, prompt: str, seed: int) -> Path:
@@ -72,6 +73,10 @@ def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 10_000) -> tuple[f
     return float(low), float(high)
 
 
+def interval(values: np.ndarray, shape: str) -> str:
+    return "[" + ", ".join(f"{x:{shape}}" for x in bootstrap(values)) + "]"
+
+
 def table(marks: Marks, prompts: Sequence[str], seeds: int) -> str:
     """Both marks by arm, and the differences to VLM3D, of arms that have all prompts and seeds."""
     pairs = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
@@ -82,7 +87,7 @@ def table(marks: Marks, prompts: Sequence[str], seeds: int) -> str:
         if not missing[arm]
     }
     lines = [
-        "| arm | right | difference to VLM3D | votes | difference to VLM3D |",
+        "| arm | right | difference to VLM3D | votes lost | difference to VLM3D |",
         "|---|---|---|---|---|",
     ]
     for arm in marks:
@@ -90,25 +95,21 @@ def table(marks: Marks, prompts: Sequence[str], seeds: int) -> str:
             lines.append(f"| {arm} | {missing[arm]} of {len(pairs)} not run | | | |")
             continue
         cells = []
-        for mark in range(2):
+        for mark, shape in enumerate((".0%", ".2%")):
             own = rows[arm][..., mark]
-            low, high = bootstrap(own)
-            shown = f"{own.mean():.1%}" if mark else f"{int(own.sum())}/{len(pairs)}"
-            difference = ""
+            reached = f"{own.mean():{shape}}" if mark else f"{int(own.sum())}/{len(pairs)}"
+            cells += [f"{reached} {interval(own, shape)}", ""]
             if arm != VLM3D and VLM3D in rows:
                 paired = own - rows[VLM3D][..., mark]
-                difference = f"{paired.mean():+.1%} [{{:+.1%}}, {{:+.1%}}]".format(
-                    *bootstrap(paired)
-                )
-            cells += [f"{shown} [{low:.0%}, {high:.0%}]", difference]
+                cells[-1] = f"{paired.mean():+{shape}} {interval(paired, '+' + shape)}"
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def read(judge: Judge, folder: Path, prompt: str) -> tuple[float, float]:
-    """Whether a run's asset is right, and its share of the votes."""
+    """Whether a run's asset is right, and the share of votes that it lost to other things."""
     views, target = views_of(folder)[None], target_of_prompt(prompt)
-    return float(judge.read(views) == [target]), judge.share(views, target)[0]
+    return float(judge.read(views) == [target]), 1 - judge.share(views, target)[0]
 
 
 def main() -> None:
@@ -141,6 +142,8 @@ def main() -> None:
     text = table(marks, prompts, options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "table.md").write_text(text)
+    rows = [[folder_of(options.out, arm, prompt, 0) for prompt in prompts] for arm in ARMS]
+    contact_sheet(rows, 1, options.out / "sheet.png")
     print(text)
 
 

@@ -101,18 +101,15 @@ def table(judge: Judge, out: Path, prompts: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def contact_sheet(out: Path, arm: str, prompts: list[str], path: Path) -> None:
-    """Two views of every asset, four assets a row, in the list's order."""
-    cells = []
-    for prompt in prompts:
-        folder = folder_of(out, arm, prompt)
-        if (folder / "views.png").exists():
-            sheet = iio.imread(folder / "views.png")
-            side = sheet.shape[1] // 8
-            cells.append(sheet[:side:2, : 2 * side : 2])
-    rows = [np.concatenate(cells[i : i + 4], 1) for i in range(0, len(cells) - 3, 4)]
-    if rows:
-        iio.imwrite(path, np.concatenate(rows))
+def contact_sheet(rows: Sequence[Sequence[Path]], views: int, path: Path) -> None:
+    """The first views of every run's asset at half their size, white where there is none."""
+    shape = len(rows), max(map(len, rows)), 128, 128 * views, 3
+    cells = np.full(shape, 255, np.uint8)
+    for i, folders in enumerate(rows):
+        for j, folder in enumerate(folders):
+            if (folder / "views.png").exists():
+                cells[i, j] = iio.imread(folder / "views.png")[:256:2, : views * 256 : 2]
+    iio.imwrite(path, np.concatenate(np.concatenate(cells, 1), 1))
 
 
 def main() -> None:
@@ -136,7 +133,9 @@ def main() -> None:
     (options.out / "table.md").write_text(text)
     for arm in ARMS:
         name = "sheet-vlm.png" if arm == "with the reward" else "sheet-no-vlm.png"
-        contact_sheet(options.out, arm, prompts, options.out / name)
+        folders = [folder_of(options.out, arm, prompt) for prompt in prompts]
+        rows = [folders[i : i + 4] for i in range(0, len(folders), 4)]
+        contact_sheet(rows, 2, options.out / name)
     print(text)
 
 

@@ -2,12 +2,12 @@
 
     python tests/evaluation/evaluate_ablations.py --judge JUDGE/judge.safetensors --out runs
 
-Makes an asset of each prompt, seed and arm (10 x 2 x 7 by default), reads all with a network
-that took no part, and writes table.md: the share that is right, and the share of that network's
-votes that is for other things, each with a 95 % bootstrap interval over the prompts and the
-difference to VLM3D, paired. The votes tell arms apart where all of them are right. sheet.png has
-the first view of every asset of seed 0, one row for an arm. Finished runs are kept, so that the
-command can be stopped and repeated; `--only-table` makes no more of them.
+Makes an asset of each prompt, seed and arm (10 x 2 x 7 by default) and measures it (`MARKS`): a
+network that took no part reads it, the VLM answers the arms' two questions once more, and the
+mesh has a roughness. Writes table.md with the means and the differences to VLM3D, paired by prompt
+and seed, each with a 95 % bootstrap interval over the prompts, and sheet.png with the first view
+of every asset of seed 0, one row for an arm. Finished runs are kept, so that the command can be
+stopped and repeated; `--only-table` makes no more of them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
+import trimesh
 from evaluate_assets import EXAMPLE, HERE, contact_sheet, views_of
 from judge import Judge, load_judge, target_of_prompt
 from tqdm import tqdm
+
+from vlmreward import YesNoReward
 
 VLM3D = "VLM3D (selected prompt)"
 ARMS: dict[str, list[str]] = {
@@ -38,8 +42,20 @@ ARMS: dict[str, list[str]] = {
 PROMPTS = slice(5, 15)
 """Of prompts.txt: seven single objects and three pairs, the harder ones."""
 
-Marks = Mapping[str, Mapping[tuple[str, int], tuple[float, float]]]
-"""By arm, and there by prompt and seed: whether the asset is right, and the share of votes lost."""
+MARKS = {
+    "right": ".0%",
+    "votes lost": ".2%",
+    "content": ".2f",
+    "geometry": ".2f",
+    "roughness": ".2f",
+}
+"""How each is written. Right: the judge reads what was asked for. Votes lost: the share of its
+votes that other things got; it tells arms apart where all are right. Content, geometry: log-odds of
+"Yes" to `paper/content` and `paper/geometry` about four of the views. Roughness: mean angle between
+neighbouring faces of the mesh, in degrees."""
+
+Marks = Mapping[str, Mapping[tuple[str, int], Sequence[float]]]
+"""By arm, and there by prompt and seed: the values of `MARKS`."""
 
 
 def folder_of(out: Path, arm: str, prompt: str, seed: int) -> Path:
@@ -73,12 +89,13 @@ def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 10_000) -> tuple[f
     return float(low), float(high)
 
 
-def interval(values: np.ndarray, shape: str) -> str:
-    return "[" + ", ".join(f"{x:{shape}}" for x in bootstrap(values)) + "]"
+def with_interval(values: np.ndarray, shape: str) -> str:
+    low, high = bootstrap(values)
+    return f"{values.mean():{shape}} [{low:{shape}}, {high:{shape}}]"
 
 
 def table(marks: Marks, prompts: Sequence[str], seeds: int) -> str:
-    """Both marks by arm, and the differences to VLM3D, of arms that have all prompts and seeds."""
+    """All marks by arm, and the differences to VLM3D, of arms that have all prompts and seeds."""
     pairs = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
     missing = {arm: sum(pair not in marks[arm] for pair in pairs) for arm in marks}
     rows = {
@@ -86,30 +103,40 @@ def table(marks: Marks, prompts: Sequence[str], seeds: int) -> str:
         for arm in marks
         if not missing[arm]
     }
-    lines = [
-        "| arm | right | difference to VLM3D | votes lost | difference to VLM3D |",
-        "|---|---|---|---|---|",
-    ]
-    for arm in marks:
-        if arm not in rows:
-            lines.append(f"| {arm} | {missing[arm]} of {len(pairs)} not run | | | |")
-            continue
-        cells = []
-        for mark, shape in enumerate((".0%", ".2%")):
-            own = rows[arm][..., mark]
-            reached = f"{own.mean():{shape}}" if mark else f"{int(own.sum())}/{len(pairs)}"
-            cells += [f"{reached} {interval(own, shape)}", ""]
-            if arm != VLM3D and VLM3D in rows:
-                paired = own - rows[VLM3D][..., mark]
-                cells[-1] = f"{paired.mean():+{shape}} {interval(paired, '+' + shape)}"
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+
+    def part(first: str, arms: Iterable[str], values: Mapping[str, np.ndarray], sign: str) -> str:
+        lines = [f"| {first} | {' | '.join(MARKS)} |", "|---" * (1 + len(MARKS)) + "|"]
+        for arm in arms:
+            cells = [f"{missing[arm]} of {len(pairs)} not run", *[""] * (len(MARKS) - 1)]
+            if arm in values:
+                shapes = enumerate(MARKS.values())
+                cells = [with_interval(values[arm][..., i], sign + shape) for i, shape in shapes]
+            lines.append(f"| {arm} | {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
+    text = part("arm", marks, rows, "")
+    if VLM3D in rows:
+        others = {arm: row - rows[VLM3D] for arm, row in rows.items() if arm != VLM3D}
+        text += "\n" + part("difference to VLM3D", others, others, "+")
+    return text
 
 
-def read(judge: Judge, folder: Path, prompt: str) -> tuple[float, float]:
-    """Whether a run's asset is right, and the share of votes that it lost to other things."""
-    views, target = views_of(folder)[None], target_of_prompt(prompt)
-    return float(judge.read(views) == [target]), 1 - judge.share(views, target)[0]
+def roughness(folder: Path) -> float:
+    mesh = trimesh.load(folder / "mesh.glb", force="mesh")
+    return float(np.degrees(mesh.face_adjacency_angles).mean())
+
+
+def read(
+    judge: Judge, content: YesNoReward, geometry: YesNoReward, folder: Path, prompt: str
+) -> tuple[float, ...]:
+    """The values of `MARKS` of a run's asset."""
+    views, target = views_of(folder), target_of_prompt(prompt)
+    query = views[None, ::2]
+    with torch.no_grad():
+        answers = content(query, text=prompt).item(), geometry(query).item()
+    right = judge.read(views[None]) == [target]
+    lost = 1 - judge.share(views[None], target)[0]
+    return float(right), lost, *answers, roughness(folder)
 
 
 def main() -> None:
@@ -134,11 +161,14 @@ def main() -> None:
                 if error:
                     tqdm.write(f"{job}: {error}")
     judge = load_judge(options.judge)
-    marks: dict[str, dict[tuple[str, int], tuple[float, float]]] = {arm: {} for arm in ARMS}
-    for arm, prompt, seed in jobs:
+    asked = [
+        YesNoReward("builtin/blocks", prompt=f"paper/{part}") for part in ("content", "geometry")
+    ]
+    marks: dict[str, dict[tuple[str, int], Sequence[float]]] = {arm: {} for arm in ARMS}
+    for arm, prompt, seed in tqdm(jobs, desc="reading"):
         folder = folder_of(options.out, arm, prompt, seed)
         if finished(folder):
-            marks[arm][prompt, seed] = read(judge, folder, prompt)
+            marks[arm][prompt, seed] = read(judge, *asked, folder, prompt)
     text = table(marks, prompts, options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "table.md").write_text(text)

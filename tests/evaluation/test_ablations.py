@@ -1,8 +1,7 @@
-import imageio.v3 as iio
 import numpy as np
 import pytest
-from evaluate_ablations import ARMS, VLM3D, bootstrap, folder_of, table
-from evaluate_assets import contact_sheet
+import trimesh
+from evaluate_ablations import ARMS, VLM3D, bootstrap, folder_of, roughness, table
 
 
 def test_interval_of_a_bootstrap():
@@ -20,17 +19,30 @@ def test_interval_of_a_bootstrap():
 
 def test_table_pairs_arms_and_says_what_is_missing():
     prompts = ["a", "b"]
-    marks = {arm: {(p, s): (1.0, 0.002) for p in prompts for s in (0, 1)} for arm in ARMS}
-    marks["SDS alone"]["a", 0] = (0.0, 0.006)
+    usual, other = (1.0, 0.002, 3.0, -1.0, 5.5), (0.0, 0.006, 2.0, -1.0, 7.5)
+    marks = {arm: {(p, s): usual for p in prompts for s in (0, 1)} for arm in ARMS}
+    marks["SDS alone"]["a", 0] = other
     del marks["single view"]["b", 1]
-    lines = table(marks, prompts, 2).splitlines()
-    rows = {line.split(" | ")[0].strip("| "): line for line in lines[2:]}
-    assert rows[VLM3D] == f"| {VLM3D} | 4/4 [100%, 100%] |  | 0.20% [0.20%, 0.20%] |  |"
+    means, differences = table(marks, prompts, 2).split("\n\n")
+    rows = {line.split(" | ")[0].strip("| "): line for line in means.splitlines()}
+    assert rows["arm"] == "| arm | right | votes lost | content | geometry | roughness |"
     assert rows["SDS alone"] == (
-        "| SDS alone | 3/4 [50%, 100%] | -25% [-50%, +0%] | 0.30% [0.20%, 0.40%] "
-        "| +0.10% [+0.00%, +0.20%] |"
+        "| SDS alone | 75% [50%, 100%] | 0.30% [0.20%, 0.40%] | 2.75 [2.50, 3.00] "
+        "| -1.00 [-1.00, -1.00] | 6.00 [5.50, 6.50] |"
     )
-    assert rows["single view"] == "| single view | 1 of 4 not run | | | |"
+    assert rows["single view"] == "| single view | 1 of 4 not run |  |  |  |  |"
+    rows = {line.split(" | ")[0].strip("| "): line for line in differences.splitlines()}
+    assert rows["SDS alone"] == (
+        "| SDS alone | -25% [-50%, +0%] | +0.10% [+0.00%, +0.20%] | -0.25 [-0.50, +0.00] "
+        "| +0.00 [+0.00, +0.00] | +0.50 [+0.00, +1.00] |"
+    )
+    assert rows.keys() & {*ARMS} == {*ARMS} - {VLM3D, "single view"}
+
+
+def test_roughness_is_the_angle_between_faces(tmp_path):
+    # 12 edges of a cube turn by a right angle; its 6 diagonals lie within a plane
+    trimesh.creation.box().export(tmp_path / "mesh.glb")
+    assert roughness(tmp_path) == pytest.approx(90 * 12 / 18)
 
 
 def test_every_run_has_a_folder_of_its_own(tmp_path):
@@ -38,19 +50,3 @@ def test_every_run_has_a_folder_of_its_own(tmp_path):
         folder_of(tmp_path, arm, p, s) for arm in ARMS for p in ("a b", "a-c") for s in (0, 1)
     }
     assert len(folders) == len(ARMS) * 4
-
-
-def test_contact_sheet_puts_assets_in_their_places(tmp_path):
-    views = np.repeat(np.arange(8, dtype=np.uint8) + 10, 256)  # a shade for every view
-    for run in (0, 1):
-        (tmp_path / str(run)).mkdir()
-        sheet = np.broadcast_to((views + 100 * run)[None, :, None], (512, 2048, 3))
-        iio.imwrite(tmp_path / str(run) / "views.png", sheet)
-    contact_sheet(
-        [[tmp_path / "none", tmp_path / "0"], [tmp_path / "1"]], 2, tmp_path / "sheet.png"
-    )
-    made = iio.imread(tmp_path / "sheet.png")
-    assert made.shape == (256, 512, 3)
-    shades = made.reshape(2, 128, 4, 128, 3)
-    assert (shades.min((1, 3, 4)) == shades.max((1, 3, 4))).all()
-    assert shades[:, 0, :, 0, 0].tolist() == [[255, 255, 10, 11], [110, 111, 255, 255]]

@@ -102,8 +102,22 @@ def test_table_reads_the_shipped_pictures(tmp_path):
     (reading,) = judge.read(views[None])
     expected = "right" if reading == target_of_prompt(prompt) else f"wrong: {describe(reading)}"
     assert f"| a pink car | {expected} | not run |" in text
-    contact_sheet(tmp_path, "with the reward", prompts, tmp_path / "sheet.png")
-    assert iio.imread(tmp_path / "sheet.png").shape == (128, 4 * 256, 3)
+
+
+def test_contact_sheet_puts_assets_in_their_places(tmp_path):
+    views = np.repeat(np.arange(8, dtype=np.uint8) + 10, 256)  # a shade for every view
+    for run in (0, 1):
+        (tmp_path / str(run)).mkdir()
+        sheet = np.broadcast_to((views + 100 * run)[None, :, None], (512, 2048, 3))
+        iio.imwrite(tmp_path / str(run) / "views.png", sheet)
+    contact_sheet(
+        [[tmp_path / "none", tmp_path / "0"], [tmp_path / "1"]], 2, tmp_path / "sheet.png"
+    )
+    made = iio.imread(tmp_path / "sheet.png")
+    assert made.shape == (256, 512, 3)
+    shades = made.reshape(2, 128, 4, 128, 3)
+    assert (shades.min((1, 3, 4)) == shades.max((1, 3, 4))).all()
+    assert shades[:, 0, :, 0, 0].tolist() == [[255, 255, 10, 11], [110, 111, 255, 255]]
 
 
 def test_wilson_interval():

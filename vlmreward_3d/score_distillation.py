@@ -62,7 +62,11 @@ def rescale_guidance(
 
 
 def sds_gradient(predicted_noise: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
-    """w(t) (eps_hat - eps): the SDS gradient at the latents (DreamFusion, Eq. 3; VLM3D, Alg. 1).
+    """w(t) (eps_hat - eps) / N: the SDS gradient at the latents (DreamFusion, Eq. 3).
+
+    It is the gradient of 0.5 ||z - sg(z - w(t) (eps_hat - eps))||^2 / N to z: like that of the
+    reconstruction loss it is divided by the number of images, so that the weights of other losses
+    mean the same in both and for any number of views.
 
     VLM3D writes it with the score, w(t) (s_phi + eps / sigma(t)); with s_phi = -eps_hat / sigma(t)
     and the sign that descends, it is the same up to the 1 / sigma(t) that w(t) absorbs.
@@ -73,9 +77,9 @@ def sds_gradient(predicted_noise: Tensor, noise: Tensor, weight: Tensor) -> Tens
         weight: (N,) or scalar w(t).
 
     Returns:
-        (N, C, H, W); not a derivative of any loss: U-Net terms are left out, as in the source.
+        (N, C, H, W); the derivative of the denoiser is left out, as in the source.
     """
-    return _per_image(weight, noise) * (predicted_noise - noise)
+    return _per_image(weight, noise) * (predicted_noise - noise) / len(noise)
 
 
 def x0_reconstruction_gradient(latents: Tensor, original: Tensor) -> Tensor:

@@ -143,8 +143,9 @@ class ScoreDistillation:
             generator: CPU source of timesteps and noise.
 
         Returns:
-            The loss (for "sds" half the gradient's squared norm per image, which has no meaning
-            beyond its size) and the gradient at the images.
+            The loss 0.5 ||z - target||^2 / N at N images' latents z and the gradient at the images.
+            The target is x0, for "sds" z - (1 - abar) (eps_hat - eps): there the loss has no
+            meaning beyond its size.
         """
         n_views = self.denoiser.n_views
         if len(images) % n_views or len(images) != len(cameras):
@@ -165,10 +166,8 @@ class ScoreDistillation:
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         with torch.no_grad():
             gradient = self._gradient(latents, noise, t, alpha_bar, cameras)
-            if self.method == "x0":
-                value = 0.5 * len(latents) * gradient.square().sum()
-            else:
-                value = 0.5 * gradient.square().sum() / len(latents)
+            # the gradient is (z - target) / N
+            value = 0.5 * len(latents) * gradient.square().sum()
         with torch.autocast(images.device.type, enabled=False):
             (at_images,) = torch.autograd.grad(graph, images, gradient)
         return Verdict(value, at_images)

@@ -24,7 +24,7 @@ def test_sds_is_the_weighted_difference_per_image():
     weight = torch.tensor([0.0, 1.0, 0.5, 2.0], dtype=torch.float64)
     gradient = sds_gradient(predicted, noise, weight)
     for i in range(4):
-        assert_close(gradient[i], float(weight[i]) * (predicted[i] - noise[i]))
+        assert_close(gradient[i], float(weight[i]) * (predicted[i] - noise[i]) / 4)
 
 
 def test_sds_agrees_with_the_score_form_of_the_paper():
@@ -33,8 +33,8 @@ def test_sds_agrees_with_the_score_form_of_the_paper():
     score = (m - (x0 + sigma * noise)) / sigma**2
     predicted = -score * sigma
     descent = sds_gradient(predicted, noise, torch.tensor(sigma))
-    assert_close(descent, -(sigma**2) * (score + noise / sigma))
-    assert_close(descent, x0 - m)
+    assert_close(descent, -(sigma**2) * (score + noise / sigma) / 4)
+    assert_close(descent, (x0 - m) / 4)
 
 
 def test_predicted_original_inverts_the_noising():
@@ -74,3 +74,12 @@ def test_x0_reconstruction_is_the_gradient_of_its_loss():
     loss = 0.5 * (latents - original).square().sum() / len(latents)
     (expected,) = torch.autograd.grad(loss, latents)
     assert_close(x0_reconstruction_gradient(latents.detach(), original), expected)
+
+
+def test_sds_is_the_gradient_of_its_loss():
+    latents, predicted, noise = images(8).requires_grad_(), images(8), images(8)
+    weight = torch.linspace(0.1, 0.9, 8, dtype=torch.float64)
+    target = latents - weight.view(-1, 1, 1, 1) * (predicted - noise)
+    loss = 0.5 * (latents - target.detach()).square().sum() / 8
+    (expected,) = torch.autograd.grad(loss, latents)
+    assert_close(sds_gradient(predicted, noise, weight), expected)

@@ -43,9 +43,43 @@ def test_sds_is_weighted_by_the_noise_level():
     target = cast(cameras, 32, torch.ones(8, 3))
     difference = 2 * (torch.nn.functional.avg_pool2d(images, 2) - target)
     # eps_hat - eps = sqrt(abar / (1 - abar)) (z - x0)
-    expected = (1 - abar) * (abar / (1 - abar)) ** 0.5 * difference * 2 / 4
+    expected = (1 - abar) * (abar / (1 - abar)) ** 0.5 * difference / 8 * 2 / 4
     expected = expected.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert_close(verdict.gradient, expected, rtol=1e-3, atol=1e-4)
+    assert_close(verdict.gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+class Constant(OracleDenoiser):
+    """Sees single views in pixels, and one color in all of them; the text changes nothing."""
+
+    n_views = 1
+    color = 0.25
+
+    def __init__(self):
+        self.alphas_cumprod = torch.linspace(0.9999, 0.01, 1000, dtype=torch.float64)
+
+    def to_latents(self, images):
+        return images * 2 - 1
+
+    def predict_noise(self, noisy, t, text, cameras):
+        abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return (noisy - abar.sqrt() * self.color) / (1 - abar).sqrt()
+
+
+@pytest.mark.parametrize("views", [1, 4, 8])
+@pytest.mark.parametrize("method", ["x0", "sds"])
+def test_loss_and_gradient_are_per_view_in_both_rules(method, views):
+    cameras = Cameras.turntable(views)
+    images = torch.rand(1, 3, 6, 6, dtype=torch.float64).expand(views, -1, -1, -1)
+    teacher = ScoreDistillation(Constant(), "a cube", method=method, guidance_scale=7.0)
+    verdict = teacher(images, cameras, (0.5, 0.5), torch.Generator().manual_seed(1))
+    abar = Constant().alphas_cumprod[500]
+    # of one view: z - x0 = 2 rgb - 1 - color, for "sds" times sqrt(abar (1 - abar))
+    pull = 2 * images[0] - 1 - Constant.color
+    if method == "sds":
+        pull = pull * (abar * (1 - abar)).sqrt()
+    assert_close(verdict.value, 0.5 * pull.square().sum(), rtol=1e-10, atol=0)
+    assert_close(verdict.gradient.norm(), 2 * pull.norm() / views**0.5, rtol=1e-10, atol=0)
+    assert_close(verdict.gradient[-1], 2 * pull / views, rtol=1e-9, atol=1e-12)
 
 
 class Recorder(RandomDenoiser):

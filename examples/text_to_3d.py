@@ -69,6 +69,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="B",
         help="choose lambda so that its gradient has B times the norm of the denoiser's",
     )
+    asking.add_argument(
+        "--vlm-resolution", type=positive, metavar="N", help="side in pixels of what it is shown"
+    )
     parser.add_argument(
         "--no-watchdog", action="store_true", help="let views be empty, full or foggy"
     )
@@ -232,6 +235,8 @@ def changes(options, config):
         changed["vlm_every"] = options.vlm_every
     if options.vlm_reuse:
         changed["vlm_reuse"] = True
+    if options.vlm_resolution:
+        changed["vlm_resolution"] = options.vlm_resolution
     if options.vlm_balance:
         changed |= {"vlm_balance": options.vlm_balance, "vlm_limit": None}
     if options.rays_per_chunk:

@@ -30,6 +30,8 @@ class VLM3DConfig:
         vlm_prompt: The question put to the VLM: one of `vlmreward`'s named prompts, or a text with
             the field {text}. Several are asked separately, and the mean of the rewards is taken.
         vlm_pixels: How far the reward's image processor follows the 8-bit path.
+        vlm_resolution: Side in pixels of the images that the VLM is shown, resized bilinearly
+            whatever the rendered size; None shows them as they are rendered.
 
         rings: Independent groups of views per step.
         rings_later: (progress, rings) pairs, ascending: from there on it is another number.
@@ -109,6 +111,7 @@ class VLM3DConfig:
     vlm: str | None
     vlm_prompt: str | tuple[str, ...]
     vlm_pixels: str = "clamp"
+    vlm_resolution: int | None = None
 
     rings: int = 1
     rings_later: tuple[tuple[float, int], ...] = ()
@@ -173,6 +176,12 @@ class VLM3DConfig:
         for name in ("rays_per_chunk", "vlm_views", "patience"):
             value = getattr(self, name)
             self._require(value is None or value >= 1, name, "None or a whole number >= 1")
+        side = self.vlm_resolution
+        self._require(
+            side is None or (type(side) is int and 8 <= side <= 4096),
+            "vlm_resolution",
+            "None or a whole number of pixels in [8, 4096]",
+        )
         for name in ("rings_later", "resolution_later"):
             at = [progress for progress, _ in getattr(self, name)]
             values = [value for _, value in getattr(self, name)]

@@ -107,6 +107,7 @@ def _at_scale(prompt: str, **settings: Any) -> VLM3DConfig:
     shared: dict[str, Any] = {
         "prompt": prompt,
         "vlm_prompt": "paper/selected",
+        "vlm_resolution": 256,
         "fov_deg": (15.0, 60.0),
         "elevation_deg": (0.0, 30.0),
         "scale": (0.8, 1.0),

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vlmreward.resample import resize
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.score_distillation import (
     add_noise,
@@ -69,20 +70,23 @@ class Verdict:
     gradient: Tensor
 
 
-def judge(reward: Reward, images: Tensor, text: str) -> Verdict:
+def judge(reward: Reward, images: Tensor, text: str, side: int | None = None) -> Verdict:
     """The VLM's log-odds of "Yes" for all images seen together (VLM3D, Eq. 5).
 
     Args:
         reward: The reward.
         images: (V, 3, H, W) in [0, 1], the views of one object; no graph is kept to them.
         text: What they should show.
+        side: The reward is shown images of `side` x `side` pixels: bilinear, antialiased where
+            they shrink. None shows them as they are.
 
     Returns:
-        The reward and its gradient (V, 3, H, W).
+        The reward and its gradient (V, 3, H, W), through the resize.
     """
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        value = reward(images[None], text=text).sum()
+        shown = images if side is None else resize(images, (side, side), "bilinear")
+        value = reward(shown[None], text=text).sum()
         (gradient,) = torch.autograd.grad(value, images)
     return Verdict(value.detach(), gradient)
 
@@ -95,7 +99,7 @@ class ScoreDistillation:
         prompt: What the images should show.
         negative_prompt: What the guidance leads away from.
         method: "x0" is the gradient of 0.5 ||z - x0||^2 / N with the rescaled guided x0 of MVDream;
-            "sds" is (1 - abar) (eps_hat - eps) (DreamFusion).
+            "sds" is (1 - abar) (eps_hat - eps) / N (DreamFusion). N is the number of images.
         guidance_scale: Classifier-free guidance.
         guidance_rescale: See `rescale_guidance`; only for "x0".
         view_prompts: Say in the prompt which side a view shows (`vlmreward_3d.view_prompts`), for

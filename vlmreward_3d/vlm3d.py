@@ -222,7 +222,8 @@ class VLM3D:
             chosen = torch.randperm(count, generator=self.generator)[: self.config.vlm_views]
             chosen = chosen.sort().values
         chosen = chosen.to(pixels.device)
-        work = partial(judge, self.reward, pixels[chosen], self.config.prompt)
+        side = self.config.vlm_resolution
+        work = partial(judge, self.reward, pixels[chosen], self.config.prompt, side)
         waiting = self.pool.submit(work) if self.pool else None
 
         def answer() -> Verdict:

@@ -77,6 +77,7 @@ def threestudio(monkeypatch):
             assert images.ndim == 5
             assert images.shape[2] == 3
             assert text == "a red cube"
+            self.sizes = {tuple(images.shape[3:])}
             return 2 * images.mean((1, 2, 3, 4))
 
     monkeypatch.setattr(vlmreward, "YesNoReward", Brightness)
@@ -103,6 +104,8 @@ def test_the_loss_is_the_negative_mean_reward_with_its_gradient(threestudio):
     torch.testing.assert_close(out["vlm_reward"], 2 * rgb.mean().detach())
     out["loss_vlm"].backward()
     torch.testing.assert_close(rgb.grad, torch.full_like(rgb, -2 / rgb.numel()))
+    assert guidance.reward.sizes == {(256, 256)}
+    make(threestudio, size=32)(renderings().half(), PROMPT)["loss_vlm"].backward()
 
 
 def test_the_base_guidance_keeps_its_losses_and_its_updates(threestudio):

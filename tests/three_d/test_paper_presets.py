@@ -88,6 +88,26 @@ def test_tables_of_the_documentation(preset, rows):
     assert {step: at(config, step) for step in rows} == rows
 
 
+@pytest.mark.parametrize(
+    ("preset", "side"),
+    [("paper", 256), ("release", 256), ("mvdream", 256), ("dreamfusion", 256), ("blocks", 20)],
+)
+def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
+    shapes = []
+
+    def reward(images, text):
+        shapes.append(tuple(images.shape[3:]))
+        return redness(images, text)
+
+    config = dataclasses.replace(
+        getattr(presets, preset)("a red cube", with_vlm=True), **{**SMALL, "resolution": 20}
+    )
+    model = VLM3D(config, RandomDenoiser(), reward)
+    pixels = torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    assert model._ask(pixels)().gradient.shape == pixels.shape
+    assert shapes == [(side, side)]
+
+
 def test_the_paper_s_other_numbers():
     config = presets.paper("a cat")
     assert (config.steps, config.guidance_scale, config.distillation) == (15_000, 50.0, "sds")
@@ -261,6 +281,10 @@ def test_shading_is_drawn_in_its_shares():
         ({"resolution_later": ((0.5, 64), (0.2, 128))}, "progress ascending within"),
         ({"rings_later": ((0.5, 0),)}, "whole number >= 1"),
         ({"vlm_prompt": ()}, "a prompt or several"),
+        *(
+            ({"vlm_resolution": x}, r"received vlm_resolution=.*; expected None or .* \[8, 4096\]")
+            for x in (0, -1, 4, 5000, 2.5, "256", True)
+        ),
     ],
 )
 def test_bad_settings(change, message):

@@ -141,6 +141,27 @@ def test_the_reward_s_gradient_is_autograd_s_and_no_graph_is_left():
     assert images.grad is None
 
 
+@pytest.mark.parametrize("side", [64, 20, 16, 9])
+def test_the_reward_sees_views_of_its_own_size_and_answers_at_theirs(side):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 3, 16, 16, dtype=torch.float64, generator=generator)
+    taste = torch.randn(4, 3, side, side, dtype=torch.float64, generator=generator)
+
+    def reward(seen, text):
+        return (seen * taste).sum((1, 2, 3, 4)) + (seen**2).sum((1, 2, 3, 4))
+
+    verdict = judge(reward, images, "", side)
+    leaf = images.clone().requires_grad_()
+    # antialiased where it shrinks, which changes nothing where it enlarges
+    shown = torch.nn.functional.interpolate(
+        leaf, (side, side), mode="bilinear", antialias=side < 16
+    )
+    expected = reward(shown[None], "")[0]
+    (gradient,) = torch.autograd.grad(expected, leaf)
+    assert_close(verdict.value, expected.detach(), rtol=1e-12, atol=0)
+    assert_close(verdict.gradient, gradient, rtol=1e-12, atol=1e-12)
+
+
 class Opinionated(RandomDenoiser):
     """Sees a constant that only the text decides: 0 for the negative prompt, 0.3 for the other."""
 

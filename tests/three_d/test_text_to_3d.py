@@ -88,12 +88,14 @@ def test_no_vlm_leaves_the_reward_out(script, tmp_path):
 
 def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     words = "--vlm-every 3 --vlm-reuse --vlm-balance 0.5 --rays-per-chunk 512 --vlm-device cpu"
+    words += " --vlm-resolution 96"
     words += " --no-watchdog --steps 5"
     command = ["a red cube", "--out", str(tmp_path), *words.split()]
     assert script.main(command) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     names = ("vlm_every", "vlm_reuse", "vlm_balance", "vlm_limit", "rays_per_chunk", "patience")
     assert [config[name] for name in names] == [3, True, 0.5, None, 512, None]
+    assert config["vlm_resolution"] == 96
     reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [r["reward"] is not None for r in reports] == [True, False, False, True, False]
     assert all(r["vlm_weight"] > 0 for r in reports)

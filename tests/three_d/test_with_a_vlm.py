@@ -26,6 +26,24 @@ def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):
     assert ahead > verdict.value
 
 
+def test_small_views_are_judged_as_if_they_were_enlarged_before(reward):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 3, 64, 64, generator=generator)
+    model = VLM3D(tiny(vlm_resolution=256), RandomDenoiser(), reward)
+    verdict = model._ask(images)()
+    leaf = images.clone().requires_grad_()
+    large = torch.nn.functional.interpolate(leaf, (256, 256), mode="bilinear")
+    as_large = judge(reward, large, model.config.prompt)
+    (expected,) = torch.autograd.grad(large, leaf, as_large.gradient)
+    assert_close(verdict.value, as_large.value)
+    assert_close(verdict.gradient, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    # a VLM that is shown 64 pixels sees another picture
+    as_rendered = judge(reward, images, model.config.prompt)
+    assert abs(as_rendered.value - verdict.value) > 1e-3
+    cosine = torch.cosine_similarity(as_rendered.gradient.flatten(), expected.flatten(), dim=0)
+    assert cosine < 0.9
+
+
 def test_a_run_with_it_can_be_repeated_exactly(reward):
     config = tiny(resolution=32)
 

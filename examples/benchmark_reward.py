@@ -35,7 +35,7 @@ from tqdm import tqdm
 from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vlmreward import Checklist, YesNoReward
-from vlmreward.backbone import resolve
+from vlmreward.loading import resolve
 
 STEP = ("straightforward", "ours", "ours, compiled", "ours, checkpointed")
 QUESTIONS = ("one question", "in one look", "one by one")

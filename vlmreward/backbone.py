@@ -7,20 +7,16 @@ gradients have to pass through it.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recomputed
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlmreward import processors
 from vlmreward.answers import Lookup
@@ -29,90 +25,39 @@ from vlmreward.checkpointing import checkpoint_layers, layers_of
 from vlmreward.continued import Continued, lay_out
 from vlmreward.families import family_of
 from vlmreward.last_tokens import LastTokens
+from vlmreward.loading import checked_device, checked_dtype, load, quiet, reason_of
 from vlmreward.patch_projection import use_matrix_products
 from vlmreward.rows import Layout, Row, Size
 
-__all__ = ["Backbone", "resolve"]
+__all__ = ["Backbone"]
 
-_BUILTIN = {"builtin/blocks": ("vlmreward_3d", "blocks/weights/vlm")}
 _ROWS_KEPT = 1024
 _LAYOUTS_KEPT = 64
-_OF_BOTH = ("cache_dir", "revision", "subfolder", "token", "trust_remote_code")
-"""What a processor's ``from_pretrained`` has to be told too."""
 _VOCABULARY_AT_ONCE = 16384
 
 
-def resolve(source: str) -> str:
-    """Name of a model -> what transformers can load: built-in ones are folders of a package.
-
-    Raises:
-        FileNotFoundError: a built-in model whose weights are not installed.
-    """
-    if source not in _BUILTIN:
-        return source
-    package, inside = _BUILTIN[source]
-    spec = importlib.util.find_spec(package)  # finds the folder without importing anything
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        if (path := Path(folder, inside)).joinpath("config.json").is_file():
-            return str(path)
-    raise FileNotFoundError(
-        f"the weights of {source!r} are not installed; expected {inside} inside {package}: "
-        "install from a full checkout, or pass a model id or folder"
-    )
-
-
-def _local_files_only(path: str) -> bool:
-    """Whether to load from disk alone, because the hub does not answer for this model.
-
-    transformers asks again for every file and for minutes before it believes that there is no
-    network, so it is asked about once here. Any failure will do: what counts is what is on disk.
-    """
-    if Path(path).is_dir():
-        return True
-    try:
-        HfApi().model_info(path, timeout=10)
-    except Exception:
-        return True
-    return False
-
-
-def _load(
-    source: str,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-    options: Mapping[str, Any],
-) -> tuple[Any, Any]:
-    if device is not None and "device_map" in options:
-        raise ValueError("device and model_kwargs['device_map'] are both given; expected one")
-    if "dtype" in options or "torch_dtype" in options:
-        raise ValueError("model_kwargs has a dtype; expected it as the argument dtype=")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    path = resolve(source)
-    local = _local_files_only(path)
-    quantised = options.get("quantization_config") is not None
-    placed = dict(options)
-    if quantised:  # which is made where it is to stay
-        placed.setdefault("device_map", {"": device})
-    elsewhere = device.type == "cuda" or "device_map" in placed
-    wanted: Any = dtype or ("auto" if elsewhere else torch.float32)
-    of_both = {key: value for key, value in options.items() if key in _OF_BOTH}
-    try:
-        processor = AutoProcessor.from_pretrained(path, local_files_only=local, **of_both)
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=wanted, local_files_only=local, **placed
+def _pair(model: Any) -> tuple[Any, Any]:
+    """A model and a processor of transformers, refused if they are something else."""
+    if not isinstance(model, (tuple, list)) or len(model) != 2:
+        raise TypeError(
+            f"model is a {type(model).__name__}; expected a model id, a folder, 'builtin/blocks' "
+            "or a (model, processor) pair"
         )
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OSError(
-            f"cannot load {source!r} ({reason.rstrip('.')}); expected a local folder saved by "
-            "transformers, a model id that is cached or reachable, or 'builtin/blocks': check the "
-            "name and the network, or download the model first"
-        ) from error
-    return (model if "device_map" in placed else model.to(device)), processor
+    vlm, processor = model
+    if not isinstance(vlm, nn.Module) or not hasattr(vlm, "get_output_embeddings"):
+        raise TypeError(
+            f"the model of the pair is a {type(vlm).__name__}; expected a vision-language model of "
+            "transformers: load it with AutoModelForImageTextToText"
+        )
+    if not hasattr(processor, "tokenizer"):
+        raise TypeError(
+            f"the processor of the pair is a {type(processor).__name__}; expected one with an "
+            "image processor and a tokenizer: load it with AutoProcessor"
+        )
+    return vlm, processor
 
 
-def _moved(vlm: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
+def _moved(vlm: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
     """A pair's model on another device, in another dtype, if asked for."""
     if device is None and dtype is None:
         return vlm
@@ -122,6 +67,20 @@ def _moved(vlm: Any, device: torch.device | str | None, dtype: torch.dtype | Non
             "expected neither: it stays where it was loaded"
         )
     return vlm.to(device=device, dtype=dtype)
+
+
+@contextmanager
+def _template_errors() -> Iterator[None]:
+    """Errors of a chat template, which comes with the model, as such."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("jinja2"):
+            raise
+        raise ValueError(
+            f"the model's chat template fails ({reason_of(error)}); expected a Jinja template for "
+            "a question with images: set processor.chat_template to that of the model card"
+        ) from error
 
 
 def _repeated(counts: Sequence[int], times: int) -> torch.Tensor:
@@ -181,9 +140,9 @@ class Backbone(nn.Module):
             ``quantization_config``, ``device_map``, ``attn_implementation`` or ``revision``.
 
     Raises:
-        OSError: the model cannot be loaded.
-        TypeError: it is not of a supported family.
-        ValueError: options that do not go together.
+        OSError: the model cannot be loaded, or its weights are not those of its configuration.
+        TypeError: it is not of a supported family, or an option is of another type.
+        ValueError: options that do not go together, or a device that is not there.
     """
 
     def __init__(
@@ -197,19 +156,23 @@ class Backbone(nn.Module):
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if pixels not in processors.PIXELS:
+            raise ValueError(f"pixels is {pixels!r}; expected one of {processors.PIXELS}")
+        if not isinstance(model_kwargs, (Mapping, type(None))):
+            raise TypeError(
+                f"model_kwargs is a {type(model_kwargs).__name__}; expected a dict of arguments of "
+                "from_pretrained"
+            )
+        device, dtype = checked_device(device), checked_dtype(dtype)
         if isinstance(model, (str, os.PathLike)):
-            vlm, processor = _load(os.fspath(model), device, dtype, model_kwargs or {})
-        elif isinstance(model, (tuple, list)) and len(model) == 2:
+            vlm, processor = load(os.fspath(model), device, dtype, model_kwargs)
+        else:
+            vlm, processor = _pair(model)
             if model_kwargs:
                 raise ValueError(
                     "model_kwargs are given for a model that is loaded; expected a name or folder"
                 )
-            vlm, processor = _moved(model[0], device, dtype), model[1]
-        else:
-            raise TypeError(
-                f"model is a {type(model).__name__}; expected a model id, a folder, "
-                "'builtin/blocks' or a (model, processor) pair"
-            )
+            vlm = _moved(vlm, device, dtype)
         self.vlm = vlm.requires_grad_(False).eval()
         use_batched_windows(self.vlm)
         use_matrix_products(self.vlm)
@@ -257,7 +220,8 @@ class Backbone(nn.Module):
 
     def before_answer(self, text: str) -> str:
         """What the answer to a question without images follows, markup included."""
-        return self.family.before_answer(text)
+        with _template_errors():
+            return self.family.before_answer(text)
 
     def tokenize(self, text: str) -> list[int]:
         """Text, markup included, -> token ids, with nothing added at the ends."""
@@ -285,7 +249,8 @@ class Backbone(nn.Module):
                     f"the prompt contains {token!r}, which is markup to this model; expected plain "
                     "text: chat markup and image placeholders are added by themselves"
                 )
-        return self.family.ask(text, sizes)
+        with quiet(), _template_errors():
+            return self.family.ask(text, sizes)
 
     def _row(self, text: str, sizes: tuple[Size, ...]) -> Row:
         return self._rows.recall((text, sizes), lambda: self._ask(text, sizes))

@@ -10,9 +10,18 @@ import vlmreward
 ROOT = Path(vlmreward.__file__).parent
 ORDER = ["resample", "pixels", "templates", "answers", "attention", "checkpointing"]
 ORDER += ["last_tokens", "patch_projection", "processors", "rows", "packing", "families"]
-ORDER += ["continued", "backbone", "queries", "one_by_one", "checklist", "prompted", "reward"]
+ORDER += [
+    "continued",
+    "loading",
+    "backbone",
+    "queries",
+    "one_by_one",
+    "checklist",
+    "prompted",
+    "reward",
+]
 ORDER += ["scale", "micro_batched", "robust", "explain", "adapters", "files", "doctor", "cli"]
-MAY_IMPORT_TRANSFORMERS = {"processors", "backbone", "attention", "checkpointing"}
+MAY_IMPORT_TRANSFORMERS = {"processors", "loading", "attention", "checkpointing"}
 
 
 def files():

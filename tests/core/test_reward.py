@@ -366,7 +366,7 @@ def test_unknown_models_are_refused_in_one_line(pair, tmp_path):
 
 def test_without_network_the_hub_is_asked_once(monkeypatch):
     """transformers alone would try again for minutes, file by file."""
-    from vlmreward import backbone
+    from vlmreward import loading
 
     asked = []
 
@@ -375,7 +375,7 @@ def test_without_network_the_hub_is_asked_once(monkeypatch):
             asked.append(name)
             raise ConnectionError("no network")
 
-    monkeypatch.setattr(backbone, "HfApi", Hub)
+    monkeypatch.setattr(loading, "HfApi", Hub)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(OSError, match=r"cannot load 'nobody/no-such-model'.*network"):
         YesNoReward("nobody/no-such-model")
@@ -383,9 +383,9 @@ def test_without_network_the_hub_is_asked_once(monkeypatch):
 
 
 def test_missing_built_in_weights_say_so(monkeypatch):
-    from vlmreward import backbone
+    from vlmreward import loading
 
-    monkeypatch.setitem(backbone._BUILTIN, "builtin/test", ("vlmreward", "no/such/folder"))
+    monkeypatch.setitem(loading._BUILTIN, "builtin/test", ("vlmreward", "no/such/folder"))
     with pytest.raises(OSError, match="not installed; expected no/such/folder"):
         YesNoReward("builtin/test")
 

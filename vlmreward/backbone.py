@@ -28,6 +28,7 @@ from vlmreward.last_tokens import LastTokens
 from vlmreward.loading import checked_device, checked_dtype, load, quiet, reason_of
 from vlmreward.patch_projection import use_matrix_products
 from vlmreward.rows import Layout, Row, Size
+from vlmreward.vocabulary import warn_of_unknown_words
 
 __all__ = ["Backbone"]
 
@@ -183,6 +184,7 @@ class Backbone(nn.Module):
         self.processor = processor
         self.images = processors.from_hf(processor, pixels=pixels)
         self.family = family_of(self.vlm, processor)
+        self._unknown: set[str] = set()
         self._rows = _Recent(_ROWS_KEPT)
         self._layouts = _Recent(_LAYOUTS_KEPT)
 
@@ -249,6 +251,7 @@ class Backbone(nn.Module):
                     f"the prompt contains {token!r}, which is markup to this model; expected plain "
                     "text: chat markup and image placeholders are added by themselves"
                 )
+        warn_of_unknown_words(self.processor.tokenizer, [text], self._unknown)
         with quiet(), _template_errors():
             return self.family.ask(text, sizes)
 

@@ -1,18 +1,28 @@
+import json
+import warnings
 from collections import defaultdict
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import vlmreward_3d
+from vlmreward.vocabulary import KNOWN_WORDS, words_of
 from vlmreward_3d.blocks.language import (
     attribute_question,
     caption,
     caption_question,
+    corpus,
     false_captions,
     geometry_question,
+    known_words,
     relation_question,
 )
 from vlmreward_3d.blocks.scenes import COLORS, FLAWS, SHAPES, Scene, Thing, sample_scene
+from vlmreward_3d.diffusion.pixel import PixelMultiView
+
+WEIGHTS = Path(vlmreward_3d.__file__).parent / "blocks" / "weights"
 
 
 def read(text):
@@ -103,3 +113,25 @@ def test_geometry_answers(flaw):
         question = geometry_question(flaw, rng)
         topic = question.kind.removeprefix("geometry: ")
         assert question.yes == ((topic == "sound") == (flaw is None) and topic in ("sound", flaw))
+
+
+def test_the_shipped_models_know_the_words_of_their_training_texts():
+    for folder, captions in (("vlm", False), ("denoiser/tokenizer", True)):
+        path = WEIGHTS / folder / "tokenizer_config.json"
+        known = json.loads(path.read_text())[KNOWN_WORDS]
+        assert known == known_words(captions=captions)
+    rng = np.random.default_rng(5)
+    scenes = [sample_scene(rng) for _ in range(200)]
+    assert {w for text in (caption(s, rng) for s in scenes) for w in words_of(text)} <= set(known)
+    heard = {w for text in corpus(scenes, rng) for w in words_of(text)}
+    assert heard <= set(known_words())
+    assert not {"elephant", "cubes", "ball"} & set(known_words())
+
+
+def test_the_denoiser_names_words_that_it_was_not_trained_on():
+    model = PixelMultiView.from_pretrained("builtin/blocks")
+    with pytest.warns(UserWarning, match=r"not trained on: chess, elephant, playing; expected"):
+        model.encode_text(["", "a purple elephant playing chess"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode_text(["a purple elephant playing chess", "a red cube next to a blue sphere"])

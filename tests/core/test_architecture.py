@@ -8,7 +8,7 @@ import pytest
 import vlmreward
 
 ROOT = Path(vlmreward.__file__).parent
-ORDER = ["resample", "pixels", "templates", "answers", "attention", "checkpointing"]
+ORDER = ["resample", "pixels", "templates", "vocabulary", "answers", "attention", "checkpointing"]
 ORDER += ["last_tokens", "patch_projection", "processors", "rows", "packing", "families"]
 ORDER += [
     "continued",

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmreward.templates import NAMED_PROMPTS
-from vlmreward_3d.blocks.scenes import COLORS, RELATIONS, SHAPES, Scene, Thing
+from vlmreward.vocabulary import words_of
+from vlmreward_3d.blocks.scenes import COLORS, RELATIONS, SHAPES, Scene, Thing, sample_scene
 
 LONG_PROMPTS = ("paper/selected", "paper/A", "paper/B")
 
@@ -219,3 +220,19 @@ def corpus(scenes: list[Scene], rng: np.random.Generator) -> list[str]:
         if scene.relation:
             texts.append(relation_question(scene, rng).text)
     return texts
+
+
+def known_words(*, captions: bool = False) -> list[str]:
+    """All words, in lower case and in order, that the VLM is trained on, or that captions have.
+
+    The paper's prompts with one criterion, which share their other words with those that are
+    trained on, count as known.
+    """
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng) for _ in range(3000)]
+    if captions:
+        texts = [caption(scene, rng) for scene in scenes]
+    else:
+        named = [text for name, text in NAMED_PROMPTS.items() if name.startswith("paper/")]
+        texts = [*named, *corpus(scenes, rng)]
+    return sorted({word for text in texts for word in words_of(text)})

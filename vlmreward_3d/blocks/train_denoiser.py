@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from vlmreward.vocabulary import KNOWN_WORDS
 from vlmreward_3d.blocks.dataset import RING, BlocksData, render_dataset
-from vlmreward_3d.blocks.language import caption
+from vlmreward_3d.blocks.language import caption, known_words
 from vlmreward_3d.blocks.tokenizer import train_tokenizer
 from vlmreward_3d.blocks.trainer import Trainer, command_line
 from vlmreward_3d.diffusion.pixel import PixelMultiView
@@ -41,6 +42,7 @@ def build(seed: int = 0) -> PixelMultiView:
     """A denoiser with random weights."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer()
+    tokenizer.init_kwargs[KNOWN_WORDS] = known_words(captions=True)
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

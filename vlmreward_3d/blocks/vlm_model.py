@@ -18,9 +18,10 @@ from transformers import (
 
 from vlmreward import processors
 from vlmreward.attention import use_batched_windows
+from vlmreward.vocabulary import KNOWN_WORDS
 from vlmreward_3d.blocks.dataset import VIEW_SIZE
 from vlmreward_3d.blocks.facts import Facts, truths
-from vlmreward_3d.blocks.language import PRESENCE_WORDS, Question
+from vlmreward_3d.blocks.language import PRESENCE_WORDS, Question, known_words
 from vlmreward_3d.blocks.tokenizer import CHAT_TEMPLATE, train_tokenizer
 
 PATCH, MERGE = 8, 2
@@ -60,6 +61,7 @@ def build_vlm(seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_
     """The model with random weights, and its processor."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer()
+    tokenizer.init_kwargs[KNOWN_WORDS] = known_words()
     ids = {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}
     hidden, heads = 192, 6
     config = Qwen2_5_VLConfig(

@@ -11,6 +11,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel
 
+from vlmreward.vocabulary import warn_of_unknown_words
 from vlmreward_3d.diffusion.prediction import check_prediction_type, noise_of
 from vlmreward_3d.diffusion.view_attention import merge_views
 
@@ -49,6 +50,7 @@ class PixelMultiView(nn.Module):
         self.tokenizer = tokenizer
         self.scheduler = scheduler
         self.n_views = n_views
+        self._unknown: set[str] = set()
         self.resolution = int(unet.config.sample_size)
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone(), persistent=False)
 
@@ -95,7 +97,11 @@ class PixelMultiView(nn.Module):
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Embeddings of n texts: (n, L, D). Differentiable to the text encoder's weights."""
+        """Embeddings of n texts: (n, L, D). Differentiable to the text encoder's weights.
+
+        Words that the model was not trained on, if its tokenizer tells, are warned of once.
+        """
+        warn_of_unknown_words(self.tokenizer, texts, self._unknown)
         length = self.text_encoder.config.max_position_embeddings
         tokens = self.tokenizer(
             texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Cameras", "look_at", "orbit", "sample_rings"]
+__all__ = ["ELEVATIONS", "Cameras", "look_at", "orbit", "sample_rings"]
+
+ELEVATIONS = ("uniform", "mvdream", "threestudio")
+"""Distributions of the elevation; see `sample_rings`."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ def sample_rings(
     fov_deg: tuple[float, float],
     elevation_deg: tuple[float, float],
     scale: tuple[float, float],
+    elevations: str = "uniform",
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
@@ -171,15 +175,23 @@ def sample_rings(
         n_rings: Number of independent rings.
         views_per_ring: Views in each.
         fov_deg: Range of the uniform field of view, degrees.
-        elevation_deg: Range of the uniform elevation, degrees.
+        elevation_deg: Range (lo, hi) of the elevation, degrees.
         scale: Range of the uniform s.
-        generator: Source of the four draws; they are made on its device (CPU by default).
+        elevations: One of `ELEVATIONS`: "uniform" in degrees; or, in half of the calls, the sine is
+            uniform, from lo / 90 to hi / 90 in "mvdream" (MVDream-threestudio: of 0 to 30 degrees
+            0 to 19.5, mean 9.6) and from sin(lo) to sin(hi) in "threestudio" (uniform in area).
+        generator: Source of the draws; they are made on its device (CPU by default).
         dtype: Of the result.
         device: Of the result.
 
     Returns:
         n_rings * views_per_ring cameras, ring by ring.
+
+    Raises:
+        ValueError: `elevations` is none of the three.
     """
+    if elevations not in ELEVATIONS:
+        raise ValueError(f"received elevations={elevations!r}; expected one of {ELEVATIONS}")
     where = generator.device if generator is not None else torch.device("cpu")
     draws = torch.rand(4, n_rings, generator=generator, device=where, dtype=dtype).to(device)
 
@@ -191,6 +203,11 @@ def sample_rings(
         uniform(2, fov_deg),
         uniform(3, scale),
     )
+    if elevations != "uniform" and torch.rand((), generator=generator, device=where) < 0.5:
+        lo, hi = (
+            x / 90 if elevations == "mvdream" else math.sin(math.radians(x)) for x in elevation_deg
+        )
+        elevation = torch.rad2deg(torch.asin(uniform(1, (lo, hi))))
     view = torch.arange(views_per_ring, dtype=dtype, device=device)
     azimuth = 360 * (draws[0, :, None] + view) / views_per_ring - 180
     distance = size / torch.tan(fov * (math.pi / 360))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from vlmreward_3d.cameras import ELEVATIONS
 from vlmreward_3d.schedule import Schedule
 
 __all__ = ["VLM3DConfig"]
@@ -44,6 +45,7 @@ class VLM3DConfig:
         shading_from: Progress before which albedo is rendered.
         fov_deg: Range of the field of view, degrees.
         elevation_deg: Range of the elevation, degrees.
+        elevations: Distribution of the elevation, one of `vlmreward_3d.cameras.ELEVATIONS`.
         scale: Range of s in the distance s / tan(fov / 2).
         background: Behind the object, one for all views of a ring: "color" (any), "gray" (a level
             of at least 0.1) or "white".
@@ -81,6 +83,7 @@ class VLM3DConfig:
         guidance_rescale: Share of the conditional spread given back ("x0" only).
         t_min: Lower end of the noise level, as a share of the denoiser's timesteps.
         t_max: Upper end.
+        shared_timestep: Draw one timestep for all views of a step, in place of one for each group.
 
         vlm_weight: lambda_VLM of the paper's Eq. 6.
         vlm_every: The VLM is asked at every so many steps.
@@ -123,6 +126,7 @@ class VLM3DConfig:
     shading_from: float = 0.0
     fov_deg: tuple[float, float]
     elevation_deg: tuple[float, float]
+    elevations: str = "uniform"
     scale: tuple[float, float]
     background: str = "color"
 
@@ -153,6 +157,7 @@ class VLM3DConfig:
     guidance_rescale: float = 0.5
     t_min: Schedule
     t_max: Schedule
+    shared_timestep: bool = False
 
     vlm_weight: Schedule
     vlm_every: int = 1
@@ -219,6 +224,9 @@ class VLM3DConfig:
         self._require(0 <= self.seed < 2**63, "seed", "a whole number in [0, 2^63)")
         backgrounds = ("color", "gray", "white")
         self._require(self.background in backgrounds, "background", f"one of {backgrounds}")
+        self._require(self.elevations in ELEVATIONS, "elevations", f"one of {ELEVATIONS}")
+        low, high = self.elevation_deg
+        self._require(-90 <= low <= high <= 90, "elevation_deg", "-90 <= lowest <= highest <= 90")
         self._require(self.distillation in ("x0", "sds"), "distillation", '"x0" or "sds"')
 
     def _require_drawable(self) -> None:

@@ -110,6 +110,7 @@ def _at_scale(prompt: str, **settings: Any) -> VLM3DConfig:
         "vlm_resolution": 256,
         "fov_deg": (15.0, 60.0),
         "elevation_deg": (0.0, 30.0),
+        "elevations": "mvdream",
         "scale": (0.8, 1.0),
         "background": "color",
         "field_resolutions": (8, 16, 32, 64, 128),
@@ -124,6 +125,7 @@ def _at_scale(prompt: str, **settings: Any) -> VLM3DConfig:
         "guidance_rescale": 0.0,
         "t_min": Schedule.constant(0.02),
         "t_max": Schedule.constant(0.98),
+        "shared_timestep": True,
         "vlm_weight": Schedule.constant(0.0),
     }
     return VLM3DConfig(**{**shared, **settings})
@@ -185,8 +187,7 @@ def release(
     Eight views for a quarter of the steps and then four, 64 px and then 256, the reconstruction
     loss with a rescale of 0.5, noise annealed over 8,000 of 20,000 steps, lambda from 300 to 1
     over half of the run and no reward after that, shading from a quarter on, a negative prompt.
-    Not as there: one timestep a ring instead of one for all, one light a step instead of one a
-    view, half of the elevations not from the whole sphere, our words in the negative prompt.
+    docs/presets.md lists what differs.
 
     Args:
         prompt: What to make.
@@ -227,10 +228,10 @@ def mvdream(
     denoiser: str = MVDREAM,
     vlm: str = QWEN,
 ) -> VLM3DConfig:
-    """MVDream (Shi et al., 2023) without a reward: what VLM3D builds on.
+    """MVDream (Shi et al., 2023) without a reward, as its authors' configuration says.
 
-    Four views, the reconstruction loss with a rescale of 0.5, noise annealed over 80 % of the run,
-    64 px and from half of it on 256 px, with shading from there.
+    Eight views of 64 px for half of the steps and then four of 256 px with shading, the
+    reconstruction loss with a rescale of 0.5, noise annealed over 80 % of the run.
 
     Args:
         prompt: What to make.
@@ -247,6 +248,8 @@ def mvdream(
         seed=seed,
         denoiser=denoiser,
         vlm=vlm if with_vlm else None,
+        rings=2,
+        rings_later=((0.5, 1),),
         resolution_later=((0.5, 256),),
         shading=(0.25, 0.375, 0.375),
         shading_from=0.5,

@@ -104,6 +104,7 @@ class ScoreDistillation:
         guidance_rescale: See `rescale_guidance`; only for "x0".
         view_prompts: Say in the prompt which side a view shows (`vlmreward_3d.view_prompts`), for
             denoisers that do not look at the cameras.
+        shared_timestep: Draw one timestep for all images, in place of one for each group of views.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class ScoreDistillation:
         guidance_scale: float,
         guidance_rescale: float = 0.0,
         view_prompts: bool = False,
+        shared_timestep: bool = False,
     ) -> None:
         if method not in ("x0", "sds"):
             raise ValueError(
@@ -126,6 +128,7 @@ class ScoreDistillation:
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
         self.view_prompts = view_prompts
+        self.shared_timestep = shared_timestep
         prompts = prompts_of_views(prompt) if view_prompts else [prompt]
         with torch.no_grad():
             self.text = denoiser.encode_text([negative_prompt, *prompts]).detach()
@@ -143,7 +146,7 @@ class ScoreDistillation:
             images: (G * n_views, 3, H, W) in [0, 1], group by group; no graph is kept to them.
             cameras: The cameras that made them.
             level: Range of the uniform timestep, as shares of the denoiser's timesteps; every group
-                has one timestep.
+                has one timestep, or all of them the same.
             generator: CPU source of timesteps and noise.
 
         Returns:
@@ -158,10 +161,11 @@ class ScoreDistillation:
                 f"image and a multiple of {n_views} images; render whole rings of {n_views} views"
             )
         alphas = self.denoiser.alphas_cumprod
-        share = torch.rand(len(images) // n_views, generator=generator)
+        groups = len(images) // n_views
+        share = torch.rand(1 if self.shared_timestep else groups, generator=generator)
         share = level[0] + (level[1] - level[0]) * share
         t = (share * len(alphas)).long().clamp(0, len(alphas) - 1)
-        t = t.repeat_interleave(n_views).to(images.device)
+        t = t.expand(groups).repeat_interleave(n_views).to(images.device)
         alpha_bar = alphas.to(images)[t]
         with torch.enable_grad():
             images = images.detach().requires_grad_()

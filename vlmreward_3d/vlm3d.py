@@ -99,6 +99,7 @@ class VLM3D:
             guidance_scale=config.guidance_scale,
             guidance_rescale=config.guidance_rescale,
             view_prompts=config.view_prompts,
+            shared_timestep=config.shared_timestep,
         )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.field = build_field(config, self.generator).to(self.device)
@@ -143,6 +144,7 @@ class VLM3D:
             fov_deg=config.fov_deg,
             elevation_deg=config.elevation_deg,
             scale=config.scale,
+            elevations=config.elevations,
             generator=self.generator,
             device=self.device,
         )

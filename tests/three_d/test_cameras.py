@@ -78,6 +78,95 @@ def test_the_generator_decides():
     assert not torch.equal(one.c2w, other.c2w)
 
 
+def elevations(kind: str, rings: int, seed: int, bounds=(0.0, 30.0)) -> torch.Tensor:
+    """The elevation of each ring of one call, degrees."""
+    cameras = sample_rings(
+        rings,
+        2,
+        fov_deg=(40.0, 40.0),
+        elevation_deg=bounds,
+        scale=(1.0, 1.0),
+        elevations=kind,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.float64,
+    )
+    outward = torch.nn.functional.normalize(cameras.positions[::2], dim=-1)
+    return torch.rad2deg(torch.asin(outward[:, 2]))
+
+
+def distance(sample: torch.Tensor, cdf) -> float:
+    """Kolmogorov's: the largest one between the empirical distribution and a closed form."""
+    ordered = sample.sort().values
+    steps = torch.arange(len(ordered) + 1, dtype=torch.float64) / len(ordered)
+    expected = cdf(ordered)
+    return max(float((steps[1:] - expected).max()), float((expected - steps[:-1]).max()))
+
+
+RANGES = {"mvdream": (0.0, 30.0), "threestudio": (-10.0, 45.0)}
+
+
+def sines(kind: str, lo: float, hi: float) -> tuple[float, float]:
+    if kind == "mvdream":
+        return lo / 90, hi / 90
+    return math.sin(math.radians(lo)), math.sin(math.radians(hi))
+
+
+@pytest.mark.parametrize(("kind", "bounds"), RANGES.items())
+def test_half_of_the_calls_take_elevations_with_a_uniform_sine(kind, bounds):
+    lo, hi = bounds
+    first, last = sines(kind, lo, hi)
+
+    def even(x):
+        return (x - lo) / (hi - lo)
+
+    def sine(x):
+        return ((torch.sin(torch.deg2rad(x)) - first) / (last - first)).clamp(0, 1)
+
+    # the coin is thrown once for all rings of a call: each call follows one of the two alone
+    calls = [elevations(kind, 2000, seed, bounds) for seed in range(60)]
+    by_sine = [call for call in calls if distance(call, sine) < distance(call, even)]
+    by_angle = [call for call in calls if distance(call, sine) >= distance(call, even)]
+    assert 18 <= len(by_sine) <= 42
+    # 1.95 / sqrt(n) is exceeded once in a thousand times
+    assert all(distance(call, sine) < 2.2 / 2000**0.5 for call in by_sine)
+    assert all(distance(call, even) < 2.2 / 2000**0.5 for call in by_angle)
+    whole = torch.cat(by_sine)
+    assert distance(whole, sine) < 1.95 / len(whole) ** 0.5
+    assert whole.min() >= lo if kind == "threestudio" else whole.min() >= 0
+    assert whole.max() <= math.degrees(math.asin(last)) + 1e-9
+    # calls of one ring, as of a step with four views
+    single = torch.cat([elevations(kind, 1, 1000 + seed, bounds) for seed in range(2000)])
+    assert distance(single, lambda x: (even(x) + sine(x)) / 2) < 1.95 / 2000**0.5
+
+
+def test_mvdream_s_elevations_lie_below_20_degrees_where_their_sine_is_uniform():
+    calls = [elevations("mvdream", 4000, seed) for seed in range(20)]
+    low = torch.cat([call for call in calls if call.max() < 20])
+    high = torch.cat([call for call in calls if call.max() >= 20])
+    assert low.max() == pytest.approx(math.degrees(math.asin(1 / 3)), abs=0.02)
+    # of asin(u), u ~ U(0, a): (a asin(a) + sqrt(1 - a^2) - 1) / a
+    a = 1 / 3
+    mean = math.degrees((a * math.asin(a) + math.sqrt(1 - a * a) - 1) / a)
+    assert mean == pytest.approx(9.64, abs=0.01)
+    assert low.mean().item() == pytest.approx(mean, abs=0.15)
+    assert high.mean().item() == pytest.approx(15.0, abs=0.25)
+    assert high.max() <= 30
+
+
+def test_uniform_elevations_are_what_they_were():
+    assert distance(elevations("uniform", 4000, 0), lambda x: x / 30) < 1.95 / 4000**0.5
+    generator = torch.Generator().manual_seed(5)
+    sample_rings(2, 4, generator=generator, **BLOCKS)
+    other = torch.Generator().manual_seed(5)
+    torch.rand(4, 2, generator=other)  # no draw more
+    assert torch.equal(generator.get_state(), other.get_state())
+
+
+def test_unknown_elevations_are_refused():
+    with pytest.raises(ValueError, match="received elevations='sphere'; expected one of"):
+        sample_rings(1, 4, elevations="sphere", **BLOCKS)
+
+
 def test_turntable_closes_the_circle():
     cameras = Cameras.turntable(8, elevation=0, distance=2.0, fov=40)
     assert_close(cameras.positions[2], torch.tensor([0.0, 2, 0]), atol=1e-6, rtol=0)

@@ -68,7 +68,8 @@ def at(config, step):
         (
             "mvdream",
             {
-                0: (4, 64, 1.0, 0.98, 0.98, 10.0, True, False),
+                0: (8, 64, 1.0, 0.98, 0.98, 10.0, True, False),
+                4999: (8, 64, 1.0, 0.38012, 0.68006, 999.802, True, False),
                 5000: (4, 256, 1.0, 0.38, 0.68, 1000.0, True, True),
                 8000: (4, 256, 1.0, 0.02, 0.5, 1000.0, True, True),
             },
@@ -106,6 +107,36 @@ def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
     pixels = torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     assert model._ask(pixels)().gradient.shape == pixels.shape
     assert shapes == [(side, side)]
+
+
+def test_one_timestep_for_all_views_and_the_elevations_of_the_sources():
+    for preset in (presets.paper, presets.release, presets.mvdream):
+        config = preset("a cat")
+        assert config.shared_timestep
+        assert (config.elevation_deg, config.elevations) == ((0.0, 30.0), "mvdream")
+    blocks = presets.blocks("a cat")
+    assert not blocks.shared_timestep
+    assert blocks.elevations == "uniform"
+
+
+def test_steps_of_the_presets_have_one_timestep_and_low_elevations_in_half_of_them():
+    class Recorder(RandomDenoiser):
+        def predict_noise(self, noisy, t, text, cameras):
+            seen.append((set(t.tolist()), cameras.view(-1, 4, 4)[:, 2, 3]))
+            return super().predict_noise(noisy, t, text, cameras)
+
+    seen = []
+    config = presets.release("a red cube", with_vlm=False)
+    small = {**SMALL, "steps": 10_000, "resolution": 8, "rays_per_chunk": None}
+    model = VLM3D(dataclasses.replace(config, **small), Recorder())
+    model.step_index = 2400  # with noise levels to choose from
+    for _ in range(30):
+        model.step()
+    assert all(len(times) == 1 for times, _ in seen)
+    assert len({time for times, _ in seen for time in times}) > 10
+    # heights of cameras at unit distance: the sine is below 1/3 in half of the steps
+    high = [bool((heights > 1 / 3).any()) for _, heights in seen]
+    assert 2 < sum(high) < 22
 
 
 def test_the_paper_s_other_numbers():
@@ -276,6 +307,9 @@ def test_shading_is_drawn_in_its_shares():
     ("change", "message"),
     [
         ({"shading": (0.5, 0.5, 0.5)}, "three probabilities that add up to 1"),
+        ({"elevations": "sphere"}, r"received elevations='sphere'; expected one of"),
+        ({"elevation_deg": (30.0, 0.0)}, "-90 <= lowest <= highest <= 90"),
+        ({"elevation_deg": (0.0, 120.0)}, "-90 <= lowest <= highest <= 90"),
         ({"rays_per_chunk": 0}, "None or a whole number >= 1"),
         ({"vlm_views": 0}, "None or a whole number >= 1"),
         ({"resolution_later": ((0.5, 64), (0.2, 128))}, "progress ascending within"),

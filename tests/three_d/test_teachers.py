@@ -111,6 +111,18 @@ def test_both_halves_see_the_same_noise_time_and_camera_but_their_own_text():
     assert t.max() < 900
 
 
+def test_all_views_of_a_step_can_share_one_timestep():
+    cameras, images = scene()
+    denoiser = Recorder()
+    teacher = ScoreDistillation(denoiser, "a cube", guidance_scale=3.0, shared_timestep=True)
+    times = set()
+    for seed in range(5):
+        teacher(images, cameras, (0.2, 0.9), torch.Generator().manual_seed(seed))
+        (time,) = denoiser.asked[1].unique().tolist()
+        times.add(time)
+    assert len(times) > 1
+
+
 def test_the_generator_decides_the_noise():
     cameras, images = scene()
     teacher = ScoreDistillation(RandomDenoiser(), "a cube", guidance_scale=3.0)

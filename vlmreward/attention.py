@@ -141,7 +141,7 @@ def _split(rows: Tensor, groups: tuple[tuple[int, int], ...]) -> tuple[Tensor, .
 
 
 def use_batched_windows(model: PreTrainedModel) -> bool:
-    """Switch the vision tower of a loaded Qwen-VL model to :func:`window_attention`.
+    """Switch the vision tower of a loaded Qwen-VL model to ``window_attention``.
 
     Only towers that pack images by ``cu_seqlens`` (Qwen2-VL, Qwen2.5-VL, Qwen3-VL) are changed,
     and only where no flash-attention is configured.

@@ -108,7 +108,7 @@ class HashField(nn.Module):
             slopes: Also their derivatives along x, y and z, per world unit.
 
         Returns:
-            (P, levels * features), or with slopes (P, 4, levels * features): value, then slopes.
+            (P, levels * features), or with slopes (P, 4, levels * features), the value first.
         """
         unit = (points.detach() / self.bound + 1) / 2
         parts = [

@@ -33,7 +33,7 @@ class Paraphrased(nn.Module):
 
     A picture that fools a model often does so for one wording. With ``opposites`` the value is
 
-        (mean over ``prompts`` - mean over ``opposites``) / 2,
+        (mean over prompts - mean over opposites) / 2,
 
     which stays a log-odds, and in which a preference of the model for "Yes", whatever the
     question, cancels exactly.

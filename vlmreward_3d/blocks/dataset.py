@@ -128,7 +128,7 @@ def render_dataset(
 
 
 def load_dataset(folder: Path, n_shards: int | None = None) -> BlocksData:
-    """Load the shards of a folder that :func:`render_dataset` has filled."""
+    """Load the shards of a folder that ``render_dataset`` has filled."""
     scenes: list[Scene] = []
     parts = []
     for path in sorted(folder.glob("shard-*.safetensors"))[:n_shards]:

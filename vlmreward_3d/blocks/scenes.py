@@ -80,12 +80,12 @@ class Scene:
     holes: tuple[tuple[float, float, float, float], ...] = field(default=())
 
     def to_dict(self) -> dict:
-        """The scene as plain data; :meth:`from_dict` reads it back."""
+        """The scene as plain data; ``from_dict`` reads it back."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict) -> Scene:
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of ``to_dict``."""
         things = tuple(Thing(**{**t, "position": tuple(t["position"])}) for t in data["things"])
         holes = tuple(tuple(h) for h in data["holes"])
         return cls(things, data["relation"], data["flaw"], data["seed"], holes)

@@ -126,7 +126,7 @@ def loss_of(
 
     Args:
         model: to train.
-        batch: images, texts and cameras, see :meth:`Batches.draw`.
+        batch: images, texts and cameras, see ``Batches.draw``.
         generator: CPU source of noise and timesteps.
     """
     images, texts, cameras = batch

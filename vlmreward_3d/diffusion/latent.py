@@ -154,7 +154,7 @@ class LatentDiffusion(nn.Module):
         Args:
             noisy: (N, C, r, r) latents, whole groups of ``n_views``.
             t: (N,) integer timesteps.
-            text: (N, L, D) from :meth:`encode_text`.
+            text: (N, L, D) from ``encode_text``.
             cameras: (N, 16) camera conditions.
 
         Returns:

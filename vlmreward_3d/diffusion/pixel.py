@@ -60,7 +60,7 @@ class PixelMultiView(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> PixelMultiView:
-        """Load, frozen and in float32, from a folder saved by :meth:`save_pretrained`.
+        """Load, frozen and in float32, from a folder saved by ``save_pretrained``.
 
         Args:
             path: the folder, or ``"builtin/blocks"`` for the model that comes with the package.
@@ -124,7 +124,7 @@ class PixelMultiView(nn.Module):
         Args:
             noisy: (G * n_views, 3, r, r), whole groups of views.
             t: (G * n_views,) integer timesteps.
-            text: (G * n_views, L, D) from :meth:`encode_text`.
+            text: (G * n_views, L, D) from ``encode_text``.
             cameras: (G * n_views, 16) camera conditions.
 
         Returns:

@@ -38,7 +38,7 @@ class ViewMergingAttention:
 
 
 def merge_views(unet: UNet2DConditionModel, n_views: int) -> UNet2DConditionModel:
-    """Put :class:`ViewMergingAttention` on every self-attention of a UNet, in place."""
+    """Put ``ViewMergingAttention`` on every self-attention of a UNet, in place."""
     unet.set_attn_processor(
         {
             name: ViewMergingAttention(n_views) if ".attn1." in name else processor

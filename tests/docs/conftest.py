@@ -1,0 +1,74 @@
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fences import ROOT
+from rendered import Site, read
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+for folder in ("core", "examples", "three_d", "evaluation"):  # small models, and scripts
+    sys.path.append(str(ROOT / "tests" / folder))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Site:
+    """What mkdocs makes, without a warning."""
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return read(folder)
+
+
+def _vlm(family: str, folder: Path) -> None:
+    import tiny_models
+
+    for part in tiny_models.build(family):
+        part.save_pretrained(folder)
+
+
+def _diffusion(folder: Path) -> None:
+    import tiny_pipeline
+
+    tiny_pipeline.build().save_pretrained(folder)
+
+
+STAND_INS = {
+    "Qwen/Qwen2.5-VL-7B-Instruct": functools.partial(_vlm, "qwen2_5_vl"),
+    "Qwen/Qwen2.5-VL-3B-Instruct": functools.partial(_vlm, "qwen2_5_vl"),
+    "google/gemma-3-4b-it": functools.partial(_vlm, "gemma3"),
+    "google/paligemma2-3b-mix-224": functools.partial(_vlm, "paligemma2"),
+    "stabilityai/sd-turbo": _diffusion,
+}
+"""Models of the hub -> what saves a small random one of the same architecture."""
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory) -> Path:
+    """A cache of the hub in which these models lie, as a download leaves them."""
+    cache = tmp_path_factory.mktemp("hub")
+    for name, save in STAND_INS.items():
+        model = cache / f"models--{name.replace('/', '--')}"
+        (model / "refs").mkdir(parents=True)
+        (model / "refs" / "main").write_text("0" * 40)
+        save(model / "snapshots" / ("0" * 40))
+    return cache
+
+
+@pytest.fixture
+def offline(hub, monkeypatch, tmp_path) -> Path:
+    """The hub is that cache and nothing else, and the working directory an empty one."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

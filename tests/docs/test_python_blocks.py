@@ -1,0 +1,74 @@
+"""Every Python block of the README and the documentation runs, in the order of its page.
+
+Models of the hub are small random ones of their architecture (see ``conftest.py``).
+"""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from fences import ALL, PAGES
+
+NOT_RUN = {
+    "docs/threestudio.md": "needs threestudio; test_threestudio_guidance.py runs it with its parts"
+}
+"""Pages whose blocks are run elsewhere, and where."""
+
+IMAGES = "images = torch.rand(2, 3, 64, 64, requires_grad=True)"
+BEFORE = {
+    "README.md": IMAGES,
+    "docs/index.md": IMAGES,
+    "docs/processors.md": IMAGES,
+    "docs/reward.md": f"{IMAGES}; model = 'Qwen/Qwen2.5-VL-7B-Instruct'",
+    "docs/robustness.md": IMAGES,
+    "docs/explain.md": "images = 0.4 + 0.2 * torch.rand(1, 2, 3, 64, 64)",
+    "docs/doctor.md": "",
+}
+"""What a reader has and the page does not make."""
+
+GRADIENT = "assert r.shape == (2,) and images.grad.abs().sum() > 0"
+PICTURE = "assert Path('why.png').stat().st_size > 1000"
+AFTER = {
+    "README.md": f"{GRADIENT}; {PICTURE}",
+    "docs/index.md": GRADIENT,
+    "docs/processors.md": """
+        assert images.grad.abs().sum() > 0
+        assert CLIPProcessor.__dict__.keys() == processors.clip.CLIPProcessor.__dict__.keys()
+    """,
+    "docs/reward.md": """
+        values = reward.each(images, text="a cat")
+        assert [value.shape for value in values.values()] == [(2,), (2,)]
+    """,
+    "docs/robustness.md": """
+        assert images.grad.abs().sum() > 0 and seen.shape == images.shape
+        assert reward(images, text="a cat").shape == (2,)
+    """,
+    "docs/explain.md": f"""
+        assert why.heat.shape == (1, 2, 64, 64) and why.views.shape == (1, 2)
+        {PICTURE}
+    """,
+    "docs/doctor.md": "assert finding.status == 'OK'",
+}
+"""What holds when all blocks of a page have run."""
+
+
+def python_of(page):
+    return [block for block in ALL if block.page == page and block.language == "python"]
+
+
+def test_every_page_with_python_is_run_or_listed():
+    assert {page for page in PAGES if python_of(page)} == BEFORE.keys() | NOT_RUN.keys()
+    assert AFTER.keys() == BEFORE.keys()
+
+
+@pytest.mark.parametrize("page", BEFORE)
+def test_python_runs(page, offline):
+    import torch
+
+    torch.manual_seed(0)
+    names = {"__name__": "page"}
+    exec(BEFORE[page], {"torch": torch}, names)
+    for block in python_of(page):
+        code = "\n" * (block.line - 1) + block.code  # so that tracebacks have the page's lines
+        exec(compile(code, page, "exec"), names)
+    exec(textwrap.dedent(AFTER[page]), {**names, "Path": Path})

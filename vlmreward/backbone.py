@@ -8,6 +8,7 @@ gradients have to pass through it.
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -35,6 +36,9 @@ __all__ = ["Backbone"]
 _ROWS_KEPT = 1024
 _LAYOUTS_KEPT = 64
 _VOCABULARY_AT_ONCE = 16384
+_PROCESSORS = threading.Lock()
+"""For asking a processor: a tokenizer keeps its padding and truncation from call to call, so that
+two threads would mix theirs up. Its answers are kept; nothing of the model waits for this."""
 
 
 def _pair(model: Any) -> tuple[Any, Any]:
@@ -108,19 +112,31 @@ def _all_logits(head: nn.Linear, hidden: torch.Tensor, dtype: torch.dtype) -> to
 
 
 class _Recent:
-    """Results by key; forgets what was not asked for longest."""
+    """Results by key, for several threads; forgets what was not asked for longest.
+
+    A copy begins empty.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.kept: OrderedDict[Any, Any] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.size,)
 
     def recall(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self.kept:
-            self.kept[key] = make()
+        with self.lock:
+            if key in self.kept:
+                self.kept.move_to_end(key)
+                return self.kept[key]
+        made = make()  # without the lock: it takes long, and may recall something else
+        with self.lock:
+            made = self.kept.setdefault(key, made)
+            self.kept.move_to_end(key)
             if len(self.kept) > self.size:
                 self.kept.popitem(last=False)
-        self.kept.move_to_end(key)
-        return self.kept[key]
+        return made
 
 
 class Backbone(nn.Module):
@@ -227,7 +243,8 @@ class Backbone(nn.Module):
 
     def tokenize(self, text: str) -> list[int]:
         """Text, markup included, -> token ids, with nothing added at the ends."""
-        return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        with _PROCESSORS:
+            return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def describe(self, *tokens: int) -> str:
         """Token ids as text."""
@@ -251,8 +268,8 @@ class Backbone(nn.Module):
                     f"the prompt contains {token!r}, which is markup to this model; expected plain "
                     "text: chat markup and image placeholders are added by themselves"
                 )
-        warn_of_unknown_words(self.processor.tokenizer, [text], self._unknown)
-        with quiet(), _template_errors():
+        with _PROCESSORS, quiet(), _template_errors():
+            warn_of_unknown_words(self.processor.tokenizer, [text], self._unknown)
             return self.family.ask(text, sizes)
 
     def _row(self, text: str, sizes: tuple[Size, ...]) -> Row:

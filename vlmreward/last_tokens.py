@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,19 +14,44 @@ from torch import nn
 __all__ = ["LastTokens"]
 
 
+@dataclass
+class _Call:
+    """One forward pass.
+
+    Attributes:
+        owner: the hooks that it is meant for, of all models that a thread may call.
+        index: rows and positions of the tokens that are computed.
+        shape: of the network's input, once that is known.
+    """
+
+    owner: LastTokens
+    index: tuple[torch.Tensor, torch.Tensor]
+    shape: torch.Size | None = None
+
+
+class _Current(threading.local):
+    """The forward pass that a thread is in. A ContextVar would do, but compilers cannot read it."""
+
+    call: _Call | None = None
+
+
+_CURRENT = _Current()
+
+
 class LastTokens:
     """Hooks on the last layer's ``mlp``, by which it computes some tokens, and zeros elsewhere.
 
     The answer is read at the last token of a question. Nothing behind the last layer's attention
     mixes tokens, so that of all others the feed-forward network, most of a layer, is for nothing.
 
+    Which tokens those are belongs to a call and is kept by thread, so that several threads can use
+    one model at the same time.
+
     Args:
         model: a transformers model. Where its last layer has no dense ``mlp``, nothing is changed.
     """
 
     def __init__(self, model: Any) -> None:
-        self.index: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.shape: torch.Size | None = None
         layers = getattr(model.get_decoder(), "layers", None)
         mlp = getattr(layers[-1], "mlp", None) if layers else None
         if isinstance(mlp, nn.Module) and hasattr(mlp, "down_proj"):
@@ -33,22 +60,27 @@ class LastTokens:
 
     @contextmanager
     def at(self, rows: torch.Tensor, last: torch.Tensor) -> Iterator[None]:
-        """Within it, only tokens ``last`` of ``rows`` are computed; both ``(B,)`` or ``(B, K)``."""
-        self.index = (rows, last)
+        """Within it, only tokens ``last`` of ``rows`` are computed; both ``(B,)`` or ``(B, K)``.
+
+        It holds for the thread that enters it.
+        """
+        outer, _CURRENT.call = _CURRENT.call, _Call(self, (rows, last))
         try:
             yield
         finally:
-            self.index = None
+            _CURRENT.call = outer
 
     def _gather(self, mlp: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
-        if self.index is None:
+        call = _CURRENT.call
+        if call is None or call.owner is not self:
             return None
-        self.shape = args[0].shape
-        rows, last = self.index
-        self.index = rows.to(args[0].device), last.to(args[0].device)
-        return (args[0][self.index],)
+        call.shape = args[0].shape
+        rows, last = call.index
+        call.index = rows.to(args[0].device), last.to(args[0].device)
+        return (args[0][call.index],)
 
     def _scatter(self, mlp: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor | None:
-        if self.index is None or self.shape is None:
+        call = _CURRENT.call
+        if call is None or call.owner is not self or call.shape is None:
             return None
-        return out.new_zeros(self.shape).index_put(self.index, out)
+        return out.new_zeros(call.shape).index_put(call.index, out)

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib.metadata
 import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -225,18 +226,47 @@ def _fixed(n_in: int, n_out: int, filter: str, device: torch.device, reference: 
         )
 
 
+class _Shortcuts:
+    """TF32 or bfloat16 in products of float32, which is one setting of a process, and off within.
+
+    Several threads may be within: the first one switches it off and the last one on again.
+
+    Args:
+        settings: of the products of a kind of device, with ``fp32_precision``.
+    """
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self.lock = threading.Lock()
+        self.within = 0
+        self.chosen = ""
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        with self.lock:
+            counted = self.within > 0 or self.settings.fp32_precision not in ("none", "ieee")
+            if counted and not self.within:
+                self.chosen, self.settings.fp32_precision = self.settings.fp32_precision, "ieee"
+            self.within += counted
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.within -= counted
+                if counted and not self.within:
+                    self.settings.fp32_precision = self.chosen
+
+
+_BACKENDS: Any = torch.backends
+_OF_CUDA, _OF_OTHERS = _Shortcuts(_BACKENDS.cuda.matmul), _Shortcuts(_BACKENDS.mkldnn.matmul)
+
+
 @contextlib.contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Keep autocast and TF32 or bfloat16 shortcuts out of the resampling products."""
-    backends: Any = torch.backends
-    settings = backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul
-    chosen = settings.fp32_precision
-    settings.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        settings.fp32_precision = chosen
+    shortcuts = _OF_CUDA if device.type == "cuda" else _OF_OTHERS
+    with shortcuts.off(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def _apply(

@@ -21,6 +21,9 @@ class YesNoReward(PromptedReward):
 
     Implements Eq. 5 of VLM3D, ``z_yes - z_no``, with gradients that reach the pixels.
 
+    Several threads may call it, and other rewards of the same model, at the same time. Its settings
+    (``backbone.set_checkpointing``, ``to`` and the like) may not be changed meanwhile.
+
     Args:
         model: hub id, local folder, ``"builtin/blocks"``, a ``(model, processor)`` pair of
             transformers objects, or another reward or its ``Backbone``, which is then shared. Its

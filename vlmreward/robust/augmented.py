@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -17,11 +18,18 @@ from vlmreward.robust.augmentations import standard_augmentation
 __all__ = ["Augmented"]
 
 
+_SEEDED = threading.RLock()
+"""torch's generators are those of all threads, and an augmentation keeps what it drew last."""
+
+
 @contextlib.contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators of the CPU and of this device at a seed; afterwards as they were."""
+    """torch's generators of the CPU and of this device at a seed; afterwards as they were.
+
+    One thread at a time.
+    """
     cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
+    with _SEEDED, torch.random.fork_rng(devices=[device] if cuda else []):
         # torch.manual_seed would seed every GPU, also those that are not put back
         torch.default_generator.manual_seed(seed)
         if cuda:
@@ -130,7 +138,8 @@ class Augmented(nn.Module):
         return self._transformed(images, self._seeds()[0])
 
     def _seeds(self) -> list[int]:
-        return torch.randint(2**62, (self.samples,), generator=self.generator).tolist()
+        with _SEEDED:
+            return torch.randint(2**62, (self.samples,), generator=self.generator).tolist()
 
     def _term(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ __all__ = ["BALANCES", "Ensemble"]
 
 BALANCES = (None, "gradient-norm")
 """How the members' gradients are weighed against each other: not at all, or made equally long."""
+
+_RUNNING = threading.Lock()
+"""For the running means, which backward passes of several threads go into."""
 
 
 class _Shared(torch.autograd.Function):
@@ -179,8 +183,10 @@ class Ensemble(nn.Module):
         return torch.where(shares > 0, 1 / shares, 0.0)
 
     def _running(self, shares: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
-        if alive.any():
-            now = shares[:, alive].mean(dim=1).to(self.shares)
-            first = self.shares.isnan().any()
-            self.shares.copy_(now if first else self.shares.lerp(now, 1 - self.momentum))
-        return self.shares.nan_to_num().to(shares)[:, None].expand_as(shares)
+        with _RUNNING:
+            if alive.any():
+                now = shares[:, alive].mean(dim=1).to(self.shares)
+                first = self.shares.isnan().any()
+                self.shares.copy_(now if first else self.shares.lerp(now, 1 - self.momentum))
+            running = self.shares.nan_to_num()  # a copy: other calls change the buffer
+        return running.to(shares)[:, None].expand_as(shares)

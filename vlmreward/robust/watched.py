@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from torch import nn
 from vlmreward.queries import Reward, ask, take_apart
 
 __all__ = ["FoolingWarning", "Observation", "Watched", "mann_kendall"]
+
+_STEPS = threading.Lock()
+"""For the steps and the history, which calls from several threads go into."""
 
 
 class FoolingWarning(UserWarning):
@@ -142,14 +146,17 @@ class Watched(nn.Module):
         values = ask(self.reward, images, layout.batch, text, fields)
         if not values.requires_grad:
             return values
-        if self.step % self.every == 0:
+        with _STEPS:
+            step = self.step
+            self.step += 1
+        if step % self.every == 0:
             unseen = layout.together([tensor.detach() for tensor in tensors])
             device = tensors[0].device
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
             with torch.no_grad(), forked:
                 held_out = ask(self.held_out, unseen, layout.batch, text, fields)
-            self._note(float(values.detach().mean()), float(held_out.mean()))
-        self.step += 1
+            with _STEPS:
+                self._note(Observation(step, float(values.detach().mean()), float(held_out.mean())))
         return values
 
     def trends(self) -> tuple[float, float]:
@@ -160,8 +167,8 @@ class Watched(nn.Module):
             mann_kendall([seen.held_out for seen in last]),
         )
 
-    def _note(self, reward: float, held_out: float) -> None:
-        self.history.append(Observation(self.step, reward, held_out))
+    def _note(self, seen: Observation) -> None:
+        self.history.append(seen)
         if len(self.history) < self.window:
             return
         rising, falling = self.trends()
@@ -169,10 +176,11 @@ class Watched(nn.Module):
             if not self.fooled:
                 start = self.history[-self.window]
                 warnings.warn(
-                    f"step {self.step}: in the last {self.window} looks the reward rose from "
-                    f"{start.reward:.3g} to {reward:.3g} while the held-out one fell from "
-                    f"{start.held_out:.3g} to {held_out:.3g}; expected both to rise: the model is "
-                    "probably being fooled, so stop, lower the reward's weight, or use Augmented",
+                    f"step {seen.step}: in the last {self.window} looks the reward rose from "
+                    f"{start.reward:.3g} to {seen.reward:.3g} while the held-out one fell from "
+                    f"{start.held_out:.3g} to {seen.held_out:.3g}; expected both to rise: the "
+                    "model is probably being fooled, so stop, lower the reward's weight, or use "
+                    "Augmented",
                     FoolingWarning,
                     stacklevel=5,  # past this class and nn.Module's two,
                 )

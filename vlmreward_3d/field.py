@@ -72,9 +72,9 @@ class PyramidField(nn.Module):
     gradient a wide reach, fine ones give detail; because the levels are trilinear and nested they
     are added into a single volume once per step, so a query costs one lookup.
 
-    The density is softplus(logit + blob), with the blob of DreamFusion (Appendix A.2):
+    The density is softplus(logit + blob), with the linear blob of Magic3D (Lin et al., 2023):
     blob_density * (1 - |x| / blob_radius), zero-centred so that optimisation starts from a soft
-    ball. Colours are sigmoids, gray at the start.
+    ball. (DreamFusion's is a Gaussian bump.) Colours are sigmoids, gray at the start.
 
     Args:
         resolutions: Nodes per side of each level, ascending.
@@ -151,7 +151,7 @@ class PyramidField(nn.Module):
 
 
 def blob(radius: Tensor, density: float, zero: float) -> Tensor:
-    """DreamFusion's blob (Appendix A.2) in logits, at distances from the origin.
+    """The linear blob of Magic3D (Lin et al., 2023) in logits, at distances from the origin.
 
     Args:
         radius: Distances of any shape, world units.

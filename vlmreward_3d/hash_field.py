@@ -26,7 +26,7 @@ class HashField(nn.Module):
     go through one hidden layer to a density logit and three colour logits. Memory grows with the
     tables and not with the finest resolution, for detail that a dense grid has no room for.
 
-    The density is softplus(logit + blob) with DreamFusion's blob, as in `PyramidField`.
+    The density is softplus(logit + blob) with Magic3D's linear blob, as in `PyramidField`.
 
     Args:
         levels: Number of grids.

@@ -101,8 +101,8 @@ def _at_scale(prompt: str, **settings: Any) -> VLM3DConfig:
     """What the presets at paper scale share: MVDream's cameras, and our field in place of a NeRF.
 
     A density and colour pyramid of up to 128 nodes a side stands where the papers have a hash grid
-    with a small network, with DreamFusion's blob; occupancy-aware samples, and deferred
-    back-propagation in chunks of rays.
+    with a small network, with the blob of Magic3D and of threestudio's configurations, at their
+    density; occupancy-aware samples, and deferred back-propagation in chunks of rays.
     """
     shared: dict[str, Any] = {
         "prompt": prompt,
@@ -116,7 +116,7 @@ def _at_scale(prompt: str, **settings: Any) -> VLM3DConfig:
         "field_resolutions": (8, 16, 32, 64, 128),
         "blob_density": 10.0,
         "blob_radius": 0.5,
-        "density_scale": 10.0,
+        "density_scale": 1.0,
         "occupancy_resolution": 64,
         "samples_per_ray": 96,
         "rays_per_chunk": 16384,

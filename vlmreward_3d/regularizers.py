@@ -9,24 +9,32 @@ __all__ = ["opacity_entropy", "orientation_loss", "sparsity_loss", "total_variat
 
 
 def orientation_loss(
-    weights: Tensor, normals: Tensor, directions: Tensor, opacity: Tensor
+    weights: Tensor,
+    normals: Tensor,
+    directions: Tensor,
+    visible: Tensor,
+    *,
+    rays: int | None = None,
 ) -> Tensor:
     """Penalty on visible surfaces that face away (Ref-NeRF, Eq. 11; stop-gradient on weights).
 
-    sum sg(w) max(n . d, 0)^2 over the samples, divided by the number of rays with opacity > 0.
+    sum sg(w) max(n . d, 0)^2 over the visible samples, divided by the number of rays that have one
+    (threestudio, where the other samples have been dropped and these rays have an opacity > 0).
 
     Args:
         weights: (L, S) contributions; no gradient flows to them.
         normals: (L, S, 3) unit normals, outward.
         directions: (L, 3) unit ray directions, away from the camera.
-        opacity: (L, 1) or (L,).
+        visible: (L, S) bool, the samples that count.
+        rays: What to divide by in place of the number of these rays, of which they are a part.
 
     Returns:
-        Scalar, 0 without visible rays; differentiable to the normals.
+        Scalar, 0 without visible samples; differentiable to the normals.
     """
     away = (normals * directions[:, None]).sum(dim=-1).clamp_min(0)
-    rays = (opacity.detach() > 0).sum().clamp_min(1)
-    return (weights.detach() * away.square()).sum() / rays
+    if rays is None:
+        rays = int(visible.any(dim=1).sum())
+    return (weights.detach() * visible * away.square()).sum() / max(rays, 1)
 
 
 def opacity_entropy(opacity: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from vlmreward_3d.sampler import OccupancyGrid, RaySamples, sample_rays
 __all__ = ["Composite", "RenderedRays", "Rendering", "composite", "render", "render_rays"]
 
 Query = Callable[[Tensor], FieldSamples]
-Shader = Callable[[FieldSamples, Tensor], Tensor]
+Shader = Callable[[FieldSamples, Tensor, Tensor], Tensor]
+"""Colors (P, 3) from field samples, their places (P, 3) and the numbers (P,) of their views."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class RenderedRays:
         composite: The sums along the L rays, with their samples' weights.
         field: What the field said at the samples, P = L * S.
         directions: (L, 3) directions of the L rays.
+        visible: (L, S) bool, samples that are dense enough to be seen; see
+            `OccupancyGrid.faintest`.
     """
 
     rgb: Tensor
@@ -61,6 +64,7 @@ class RenderedRays:
     composite: Composite
     field: FieldSamples
     directions: Tensor
+    visible: Tensor
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def render_rays(
     background: Tensor,
     n_bins: int = 64,
     shader: Shader | None = None,
+    views: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> RenderedRays:
     """Render a field along rays.
@@ -136,8 +141,9 @@ def render_rays(
         n_samples: Samples on each ray that meets occupied space.
         background: (N, 3) or (3,) colours in [0, 1].
         n_bins: Resolution of the empty-space test along the ray.
-        shader: Turns field samples and their positions (P, 3) into colours (P, 3); the field's own
-            colours without it.
+        shader: Turns field samples, their positions (P, 3) and the numbers (P,) of their views into
+            colors (P, 3); the field's own colors without it.
+        views: (N,) integers, the number of each ray's view, for the shader; 0 if not given.
         generator: CPU source of the samples' places; without it they are regular.
 
     Returns:
@@ -148,12 +154,16 @@ def render_rays(
     points = origins[samples.rays, None] + samples.middles[..., None] * seen[:, None]
     points = points.reshape(-1, 3)
     field = query(points)
-    colors = field.rgb if shader is None else shader(field, points)
     layout = samples.middles.shape
+    density = field.density.view(layout)
+    colors = field.rgb
+    if shader is not None:
+        numbers = torch.zeros_like(samples.rays) if views is None else views[samples.rays]
+        colors = shader(field, points, numbers.repeat_interleave(n_samples))
     result = composite(
         samples.middles,
         samples.lengths,
-        field.density.view(layout),
+        density,
         colors.view(*layout, 3),
         None if field.normals is None else field.normals.view(*layout, 3),
     )
@@ -172,6 +182,7 @@ def render_rays(
         composite=result,
         field=field,
         directions=seen,
+        visible=density.detach() >= grid.faintest(),
     )
 
 
@@ -197,7 +208,7 @@ def render(
         width: Columns.
         n_samples: Samples on each ray that meets occupied space.
         background: (N, 3) or (3,) colours in [0, 1]; white if not given.
-        shader: Turns field samples and their positions into colours.
+        shader: Turns field samples, their positions and the numbers of their cameras into colors.
         generator: CPU source of the samples' places.
 
     Returns:
@@ -208,6 +219,7 @@ def render(
         background = origins.new_ones(3)
     if background.ndim == 2:
         background = background.repeat_interleave(height * width, dim=0)
+    views = torch.arange(len(cameras), device=origins.device)
     rays = render_rays(
         query,
         grid,
@@ -216,6 +228,7 @@ def render(
         n_samples=n_samples,
         background=background,
         shader=shader,
+        views=views.repeat_interleave(height * width),
         generator=generator,
     )
 

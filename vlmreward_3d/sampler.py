@@ -6,6 +6,7 @@ nerfacc's own traversal needs its CUDA extension; this runs on every device and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["OccupancyGrid", "RaySamples", "intersect_box", "sample_rays"]
+
+_LEAST_ALPHA = 0.01
+_STEPS = 512
 
 
 class OccupancyGrid(nn.Module):
@@ -76,6 +80,16 @@ class OccupancyGrid(nn.Module):
         self.peak.copy_(torch.maximum(self.peak * self.decay, seen))
         full = (self.peak * self.cell > self.threshold).float()
         self.occupied.copy_(F.max_pool3d(full[None, None], 3, stride=1, padding=1)[0, 0] > 0)
+
+    def faintest(self) -> Tensor:
+        """Density (scalar) below which threestudio's volume renderer drops a sample.
+
+        That renderer cuts the diagonal of the box into 512 steps and drops samples whose alpha over
+        one step is less than 0.01, or less than that of the mean peak of all cells where this is
+        lower (nerfacc's `alpha_thre`), so that a thin field keeps its densest samples.
+        """
+        step = 2 * math.sqrt(3) * self.bound / _STEPS
+        return self.peak.mean().clamp_max(-math.log1p(-_LEAST_ALPHA) / step)
 
     def extent(self) -> tuple[Tensor, Tensor]:
         """Corners (3,) of the smallest box around the occupied cells; empty means low > high."""

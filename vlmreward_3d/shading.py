@@ -1,4 +1,4 @@
-"""Colours from albedo, normals and a light (DreamFusion, Sec. 3.1), as pure functions."""
+"""Colors from albedo, normals and a light (DreamFusion, Sec. 3.1), as pure functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["lambertian", "light_direction", "textureless"]
+__all__ = ["lambertian", "light_direction", "sample_lights", "textureless"]
 
 
 def lambertian(albedo: Tensor, normals: Tensor, light: Tensor, diffuse: float = 1.0) -> Tensor:
@@ -31,5 +31,32 @@ def textureless(normals: Tensor, light: Tensor, diffuse: float = 1.0) -> Tensor:
 
 
 def light_direction(points: Tensor, light: Tensor) -> Tensor:
-    """Unit vectors (..., 3) from points (..., 3) towards a point light at (3,)."""
+    """Unit vectors (..., 3) from points (..., 3) towards point lights at (3,) or (..., 3)."""
     return F.normalize(light - points, dim=-1)
+
+
+def sample_lights(
+    positions: Tensor, group_size: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """One point light for each camera (DreamFusion, Appendix A.2; threestudio's default).
+
+    A light lies in the direction of its camera's position plus noise from N(0, I), at a distance
+    from U(0.8, 1.5) of the origin; the position is not normalized before the noise is added, so
+    that lights follow distant cameras closely. As in MVDream, views of a group share noise and
+    distance: their lights turn with the cameras.
+
+    Args:
+        positions: (N, 3) camera positions, world units, group by group; not differentiable.
+        group_size: Views in a group; N is a multiple of it.
+        generator: CPU source of noise and distances.
+
+    Returns:
+        (N, 3) positions, world units, in the dtype and on the device of `positions`.
+    """
+    groups = len(positions) // group_size
+    noise = torch.randn(groups, 3, generator=generator)
+    distance = 0.8 + 0.7 * torch.rand(groups, 1, generator=generator)
+    noise, distance = (
+        x.repeat_interleave(group_size, dim=0).to(positions) for x in (noise, distance)
+    )
+    return distance * F.normalize(positions + noise, dim=-1)

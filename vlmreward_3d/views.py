@@ -89,6 +89,7 @@ def render_kept(
         n_samples=n_samples,
         background=background.repeat_interleave(side * side, dim=0),
         shader=shader,
+        views=_numbers(cameras, side),
         generator=generator,
     )
 
@@ -130,6 +131,7 @@ def render_deferred(
     """
     origins, directions = (x.reshape(-1, 3) for x in cameras.rays(side, side))
     colors = background.repeat_interleave(side * side, dim=0)
+    numbers = _numbers(cameras, side)
     parts = [slice(i, i + chunk) for i in range(0, len(origins), chunk)]
 
     def part(field: Snapshot, rays: slice, source: torch.Generator) -> RenderedRays:
@@ -141,6 +143,7 @@ def render_deferred(
             n_samples=n_samples,
             background=colors[rays],
             shader=shader,
+            views=numbers[rays],
             generator=source,
         )
 
@@ -176,6 +179,12 @@ def render_deferred(
     return Views(rgb, opacity, live, backward)
 
 
+def _numbers(cameras: Cameras, side: int) -> Tensor:
+    """(N * side * side,) the number of each ray's camera."""
+    numbers = torch.arange(len(cameras), device=cameras.c2w.device)
+    return numbers.repeat_interleave(side * side)
+
+
 def _images(values: Tensor, count: int, side: int) -> Tensor:
     return values.view(count, side, side, -1).permute(0, 3, 1, 2)
 
@@ -185,7 +194,7 @@ def _flat(images: Tensor) -> Tensor:
 
 
 def _visible(rays: RenderedRays) -> int:
-    return int((rays.composite.opacity > 0).sum())
+    return int(rays.visible.any(dim=1).sum())
 
 
 def _penalty(rays: RenderedRays, penalties: Penalties, visible: int, count: int) -> Tensor:
@@ -196,8 +205,8 @@ def _penalty(rays: RenderedRays, penalties: Penalties, visible: int, count: int)
         hit, normals = rays.composite, rays.field.normals
         assert normals is not None  # baked with them where this weight is positive
         normals = normals.view(*hit.weights.shape, 3)
-        loss = orientation_loss(hit.weights, normals, rays.directions, hit.opacity)
-        total = total + penalties.orientation * (_visible(rays) / visible) * loss
+        loss = orientation_loss(hit.weights, normals, rays.directions, rays.visible, rays=visible)
+        total = total + penalties.orientation * loss
     if penalties.entropy > 0:
         total = total + penalties.entropy * share * opacity_entropy(rays.opacity)
     if penalties.sparsity > 0:

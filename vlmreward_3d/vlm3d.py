@@ -16,7 +16,7 @@ from vlmreward_3d.field import FieldSamples
 from vlmreward_3d.fields import build_field
 from vlmreward_3d.render import Shader
 from vlmreward_3d.sampler import OccupancyGrid
-from vlmreward_3d.shading import lambertian, light_direction, textureless
+from vlmreward_3d.shading import lambertian, light_direction, sample_lights, textureless
 from vlmreward_3d.splats.field import SplatField
 from vlmreward_3d.splats.render import splat_views
 from vlmreward_3d.teachers import Denoiser, Reward, ScoreDistillation, Verdict, judge
@@ -264,24 +264,21 @@ class VLM3D:
         return held
 
     def _shader(self, cameras: Cameras) -> Shader | None:
-        """How the step's views are lit: all by one light, near the first camera.
+        """How the step's views are lit: each by a light of its own, all in the same way.
 
-        DreamFusion (Appendix A.2) places a light for each view; one for all leaves the views of a
-        ring the pictures of one scene.
+        As in threestudio, the kind of shading and the strength of the light, from U(0, 1), are
+        drawn once a step, and a light for each view (`sample_lights`).
         """
         assert self.config.shading is not None
-        kind, strength, distance = torch.rand(3, generator=self.generator).tolist()
-        jitter = torch.randn(3, generator=self.generator)
+        kind, strength = torch.rand(2, generator=self.generator).tolist()
+        lights = sample_lights(cameras.positions, self.config.views_per_ring, self.generator)
         albedo, plain, _ = self.config.shading
         if kind < albedo:
             return None
-        first = cameras.positions[0]
-        towards = torch.nn.functional.normalize(first / first.norm() + jitter.to(first), dim=0)
-        light = towards * first.norm() * (0.8 + 0.7 * distance)
 
-        def shade(field: FieldSamples, points: Tensor) -> Tensor:
+        def shade(field: FieldSamples, points: Tensor, views: Tensor) -> Tensor:
             assert field.normals is not None
-            toward = light_direction(points, light)
+            toward = light_direction(points, lights[views])
             if kind < albedo + plain:
                 return textureless(field.normals, toward, strength)
             return lambertian(field.rgb, field.normals, toward, strength)

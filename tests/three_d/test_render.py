@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlmreward_3d.cameras import orbit
+from vlmreward_3d.cameras import Cameras, orbit
 from vlmreward_3d.field import FieldSamples
 from vlmreward_3d.render import composite, render, render_rays
 from vlmreward_3d.sampler import OccupancyGrid
@@ -138,7 +138,7 @@ def test_pictures_are_the_right_way_up_and_round():
 
 
 def test_a_shader_sees_the_field_and_the_places():
-    def shader(field, points):
+    def shader(field, points, views):
         return field.rgb * (points[:, :1] > 0)
 
     origins, directions = torch.tensor([[-3.0, 0, 0]]), torch.tensor([[1.0, 0, 0]])
@@ -153,3 +153,59 @@ def test_a_shader_sees_the_field_and_the_places():
     )
     behind = math.exp(-0.5) * (1 - math.exp(-0.5))
     assert seen.rgb[0, 0].item() == pytest.approx(behind, abs=1e-4)
+
+
+def test_a_shader_knows_which_camera_sees_a_place():
+    def shader(field, points, views):
+        return torch.nn.functional.one_hot(views, 3).to(points)
+
+    cameras = Cameras.turntable(3, distance=4.0, fov=30.0)
+    seen = render(
+        everywhere(20.0, (1.0, 1.0, 1.0)),
+        OccupancyGrid(4),
+        cameras,
+        5,
+        5,
+        n_samples=8,
+        background=torch.zeros(3),
+        shader=shader,
+    )
+    assert_close(seen.rgb[:, :, 2, 2], torch.eye(3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("core", "mist", "solid_elsewhere", "expected"),
+    [(2.0, 1.0, False, 21), (1.0, 0.5, True, 0), (0.2, 0.1, False, 21)],
+)
+def test_rays_are_visible_where_a_sample_takes_a_hundredth_of_the_light(
+    core, mist, solid_elsewhere, expected
+):
+    """A hundredth over 1/512 of the box's diagonal is a density of 1.485.
+
+    In a thin field, whose mean peak takes less than that, the mean decides.
+    """
+
+    def query(points):
+        inside = points[:, 1].abs() < 0.5
+        density = torch.where(inside, core, mist).to(points)
+        return FieldSamples(density, torch.ones_like(points))
+
+    grid = OccupancyGrid(8)
+    grid.update(lambda points: query(points).density)
+    if solid_elsewhere:
+        grid.peak[0, 0, 0] = 1e4
+    least = -math.log(0.99) / (2 * math.sqrt(3) / 512)
+    assert_close(grid.faintest(), grid.peak.mean() if core < 1 else torch.tensor(least))
+    y = torch.linspace(-0.99, 0.99, 41)
+    origins = torch.stack([torch.full_like(y, -3), y, torch.zeros_like(y)], dim=1)
+    rays = render_rays(
+        query,
+        grid,
+        origins,
+        torch.tensor([[1.0, 0, 0]]).expand(41, 3),
+        n_samples=16,
+        background=torch.zeros(3),
+    )
+    assert rays.visible.shape == rays.composite.weights.shape == (41, 16)
+    assert int(rays.visible.any(dim=1).sum()) == expected
+    assert (rays.opacity > 0).all()

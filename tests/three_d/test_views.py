@@ -28,9 +28,9 @@ def scene(dtype=torch.float64):
     return field, baked, grid, cameras.to(dtype)
 
 
-def lit(field, points):
-    light = torch.tensor([1.0, 2.0, 3.0]).to(points)
-    return lambertian(field.rgb, field.normals, light_direction(points, light), 0.7)
+def lit(field, points, views):
+    lights = torch.randn(8, 3, generator=torch.Generator().manual_seed(2)).to(points)
+    return lambertian(field.rgb, field.normals, light_direction(points, lights[views]), 0.7)
 
 
 def gradients(method, chunk, penalties=PENALTIES, shader=lit, side=12):

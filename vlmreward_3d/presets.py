@@ -34,11 +34,12 @@ def blocks(prompt: str, *, steps: int = 300, seed: int = 0, with_vlm: bool = Tru
 
     Different from the paper, because the models are small and work in pixels: 4 views of 64 px,
     hundreds of steps, cameras and gray backgrounds as the denoiser was trained on, albedo without
-    shading, a dense field, and a limit to the reward (`vlm_limit`): the paper's 300 weighs against
-    sums over 4 x 32 x 32 latents of Stable Diffusion, and here would leave nothing of the text's
-    other teacher; lambda times the reward's gradient stays within the score-distillation gradient's
-    norm at the pixels. Against the haze that a denoiser on gray backgrounds leaves, opacities are
-    pushed to be few, and each to be whole.
+    shading, a dense field that begins with ten times the density of the presets at scale, for crisp
+    surfaces after few steps, and a limit to the reward (`vlm_limit`): the paper's 300 weighs
+    against sums over 4 x 32 x 32 latents of Stable Diffusion, and here would leave nothing of the
+    text's other teacher; lambda times the reward's gradient stays within the score-distillation
+    gradient's norm at the pixels. Against the haze that a denoiser on gray backgrounds leaves,
+    opacities are pushed to be few, and each to be whole.
 
     Args:
         prompt: What to make.
@@ -72,7 +73,7 @@ def blocks(prompt: str, *, steps: int = 300, seed: int = 0, with_vlm: bool = Tru
         t_max=Schedule.ramp(0.98, 0.5, until=0.4),
         vlm_weight=Schedule.ramp(300.0, 1.0, until=2 / 3),
         vlm_limit=1.0,
-        orientation_weight=Schedule.ramp(1.0, 10.0, until=0.5),
+        orientation_weight=Schedule.ramp(0.5, 5.0, until=0.5),
         sparsity_weight=Schedule.ramp(0.0, 200.0, until=0.5),
         entropy_weight=Schedule.ramp(0.0, 60.0),
     )

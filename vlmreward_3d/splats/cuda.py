@@ -64,6 +64,9 @@ def draw_on_cuda(
 ) -> tuple[Tensor, Tensor]:
     """What `project` and `draw` do, up to rounding and rays that end at a transmittance of 1e-4.
 
+    Gaussians with opacities above `MOST_OPAQUE`, which a `SplatField` does not have, are drawn more
+    opaque by gsplat 1.5: it limits alpha to 0.999.
+
     Args:
         gaussians: N of them, on a CUDA device.
         channels: (V, N, C) what is composited.

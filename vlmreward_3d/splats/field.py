@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Gaussians", "SplatField", "rotations"]
+__all__ = ["MOST_OPAQUE", "Gaussians", "SplatField", "rotations"]
+
+MOST_OPAQUE = 0.99
+"""Upper limit of alpha (Kerbl et al., 2023, Appendix C): gradients must reach what lies behind."""
 
 _NEIGHBOURS = 3
 _OPACITY = 0.1
@@ -25,7 +28,7 @@ class Gaussians:
         means: (N, 3) centres, world units.
         scales: (N, 3) standard deviations along their own axes, world units, positive.
         quaternions: (N, 4) rotations w, x, y, z of these axes into the world, unit length.
-        opacity: (N,) in (0, 1), at the centre.
+        opacity: (N,) in (0, 1), at the centre; those of a `SplatField` do not exceed `MOST_OPAQUE`.
         rgb: (N, 3) in (0, 1).
     """
 
@@ -40,11 +43,13 @@ class SplatField(nn.Module):
     """Gaussians that are drawn instead of sampled along rays.
 
     As in Kerbl et al. (2023), scales are optimised as logarithms and opacities as logits; colours
-    are logits too, the same from every side (spherical harmonics of degree 0). The number of
-    Gaussians is fixed: none is split, cloned or removed, so that the optimiser's state keeps its
-    shape and a run resumes exactly. They begin as a gray ball of uniformly drawn points, each
-    round and as wide as the root of the mean squared distance to its three nearest neighbours
-    (Sec. 5), with an opacity of 0.1. Nothing keeps them within a box.
+    are logits too, the same from every side (spherical harmonics of degree 0). Opacities are
+    `MOST_OPAQUE` times a sigmoid, so that no alpha is cut off: gsplat cuts off at 0.999 up to
+    version 1.5 and at 0.99 after it, which then makes no difference. The number of Gaussians is
+    fixed: none is split, cloned or removed, so that the optimiser's state keeps its shape and a run
+    resumes exactly. They begin as a gray ball of uniformly drawn points, each round and as wide as
+    the root of the mean squared distance to its three nearest neighbours (Sec. 5), with an opacity
+    of 0.1. Nothing keeps them within a box.
 
     Args:
         count: How many, 4 or more.
@@ -75,7 +80,7 @@ class SplatField(nn.Module):
         self.means = nn.Parameter(means)
         self.log_scales = nn.Parameter(sizes.log()[:, None].repeat(1, 3))
         self.quaternions = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(count, 1))
-        self.opacity_logits = nn.Parameter(torch.full((count,), _OPACITY).logit())
+        self.opacity_logits = nn.Parameter(torch.full((count,), _OPACITY / MOST_OPAQUE).logit())
         self.color_logits = nn.Parameter(0.1 * torch.randn(count, 3, generator=generator))
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
@@ -96,7 +101,7 @@ class SplatField(nn.Module):
             means=self.means,
             scales=self.log_scales.exp(),
             quaternions=F.normalize(self.quaternions, dim=-1),
-            opacity=self.opacity_logits.sigmoid(),
+            opacity=MOST_OPAQUE * self.opacity_logits.sigmoid(),
             rgb=self.color_logits.sigmoid(),
         )
 

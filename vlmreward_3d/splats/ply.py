@@ -39,7 +39,7 @@ def save_splats(path: Path, field: SplatField) -> None:
         gaussians.means,
         torch.zeros_like(gaussians.means),
         (gaussians.rgb - 0.5) / _CONSTANT,
-        field.opacity_logits[:, None],
+        gaussians.opacity.logit()[:, None],
         field.log_scales,
         gaussians.quaternions,
     ]

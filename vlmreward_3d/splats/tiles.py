@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlmreward_3d.splats.field import MOST_OPAQUE
 from vlmreward_3d.splats.projection import CUTOFF, Projection
 
 __all__ = ["draw"]
-
-_MOST = 0.999
-"""Opacity of a Gaussian at a pixel, at most: light must get through for gradients behind it."""
 
 
 def draw(
@@ -29,7 +27,7 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """Composite Gaussians front to back (Kerbl et al., 2023, Eq. 3), sorted by depth in each view.
 
-    sum_i c_i a_i prod_{j<i} (1 - a_j), with a = o exp(-d^T Sigma'^-1 d / 2) at most 0.999, and 0
+    sum_i c_i a_i prod_{j<i} (1 - a_j), with a = o exp(-d^T Sigma'^-1 d / 2) at most 0.99, and 0
     below 1/255. A tile takes the Gaussians that reach the cutoff somewhere in it, so that tiles
     change nothing but the time. Rays do not end where little light is left.
 
@@ -107,7 +105,7 @@ def _composite(rows: Tensor, x: Tensor, y: Tensor, columns: int) -> Tensor:
     first = log_opacity - 0.5 * (wide * dx).square()
     second = (narrow * dy)[..., None] - (narrow * lean * dx)[..., None, :]
     alpha = (first[..., None, :] - 0.5 * second.square()).exp()
-    alpha = torch.where(alpha >= CUTOFF, alpha.clamp_max(_MOST), 0.0).flatten(2)
+    alpha = torch.where(alpha >= CUTOFF, alpha.clamp_max(MOST_OPAQUE), 0.0).flatten(2)
     passed = torch.log1p(-alpha)
     # exclusive, as a difference: one pass less than with a shifted copy
     before = (passed.cumsum(dim=1) - passed).exp()

@@ -185,8 +185,7 @@ class RunFolder:
 
     def _keep_as_good(self) -> None:
         with replacing(self.good_file) as temporary:
-            # a kill may have left one, which would be the checkpoint itself
-            temporary.unlink(missing_ok=True)
+            temporary.unlink()  # a link takes no name that is taken
             try:
                 os.link(self.checkpoint_file, temporary)
             except OSError:  # a file system without links
@@ -227,6 +226,8 @@ class RunFolder:
                 for name in (*STATE, *RESULTS):
                     (self.path / name).unlink(missing_ok=True)
                 shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            for left_by_a_kill in self.path.glob(".*.partial*"):
+                left_by_a_kill.unlink()
             write_atomically(self.config_file, self.config.to_json())
 
     def restore(self, model: VLM3D, watchdog: Watchdog) -> None:

@@ -8,7 +8,8 @@ import pytest
 import vlmreward
 
 ROOT = Path(vlmreward.__file__).parent
-ORDER = ["resample", "pixels", "templates", "vocabulary", "answers", "attention", "checkpointing"]
+ORDER = ["output", "resample", "pixels", "templates", "vocabulary", "answers", "attention"]
+ORDER += ["checkpointing"]
 ORDER += ["last_tokens", "patch_projection", "processors", "rows", "packing", "families"]
 ORDER += [
     "continued",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vlmreward.output import require_writable, write_atomically
 
 if TYPE_CHECKING:
     from vlmreward.reward import YesNoReward
@@ -24,6 +25,7 @@ __all__ = [
     "usage_errors",
     "writable",
     "write",
+    "writing",
 ]
 
 DONE, PARTLY, BAD_USAGE = 0, 1, 2
@@ -141,22 +143,24 @@ def texts_for(prompt: str, given: list[str]) -> list[str | None]:
     return [*given] or [None]
 
 
-def writable(path: str | None) -> Path | None:
+def writable(option: str, path: str | None) -> Path | None:
     """A file that may be written, looked at before the work begins.
 
     Raises:
-        UsageError: its folder does not exist, or it is a folder itself.
+        UsageError: it cannot be written.
     """
     if path is None:
         return None
-    file = Path(path)
-    if not file.parent.is_dir():
-        raise UsageError(f"no folder {file.parent} to write {file.name} into: make it first")
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder; expected the name of a file")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise UsageError(f"{file} cannot be written: look at its permissions")
-    return file
+    if not path:
+        raise UsageError(f"received an empty {option}; expected the name of a file")
+    try:
+        require_writable(path)
+    except OSError as error:
+        raise UsageError(
+            f"received {option} {path}, which cannot be written ({error.strerror}); expected the "
+            "name of a file in a folder that exists; name another"
+        ) from None
+    return Path(path)
 
 
 def write(path: Path | None, text: str) -> None:
@@ -164,7 +168,17 @@ def write(path: Path | None, text: str) -> None:
     if path is None:
         print(text, end="" if text.endswith("\n") else "\n")
         return
-    draft = path.with_name(f".{path.name}.partial")
-    with usage_errors(OSError):
-        draft.write_text(text, encoding="utf-8", newline="")
-        os.replace(draft, path)
+    with writing(path):
+        write_atomically(path, text)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around the writing of a file: a failure as a mistake of the user."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path} ({error.strerror or error}); expected room on a disk that can be "
+            "written; name another file"
+        ) from error

@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine, print, and return the exit code."""
-    file = writable(options.json)
+    file = writable("--json", options.json)
     reward = load_reward(options)
 
     from tqdm import tqdm

@@ -15,6 +15,7 @@ from vlmreward.cli.common import (
     texts_for,
     usage_errors,
     writable,
+    writing,
 )
 from vlmreward.cli.images import add_images, read
 
@@ -97,7 +98,7 @@ def _baseline(text: str) -> float | str:
 
 def run(options: argparse.Namespace) -> int:
     """Explain, draw, and return the exit code."""
-    file = writable(options.out)
+    file = writable("--out", options.out)
     if file is None or file.suffix.lower() not in _SUFFIXES:
         raise UsageError(
             f"--out is {options.out}; expected a file ending in {', '.join(_SUFFIXES)}"
@@ -128,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
             baseline=options.baseline,
             steps=options.steps,
         )
-    with usage_errors(ImportError, OSError):
+    with usage_errors(ImportError), writing(file):
         why.save(file)
     value = float(why.reward[0])
     print(f"log-odds {value:+.2f}, P({options.answers[0]}) {float(why.reward[0].sigmoid()):.1%}")

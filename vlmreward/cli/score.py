@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     """Score, write, and return the exit code."""
     if options.batch < 1:
         raise UsageError(f"--batch is {options.batch}; expected at least 1")
-    file = writable(options.out)
+    file = writable("--out", options.out)
     texts = texts_for(options.prompt, options.text)
     images, failed = read(options.images, all_or_nothing=options.views)
     reward = load_reward(options)

@@ -18,6 +18,7 @@ from vlmreward.explain.attribution import (
 )
 from vlmreward.explain.picture import draw
 from vlmreward.explain.views import leave_one_view_out
+from vlmreward.output import replacing
 from vlmreward.queries import ask
 
 __all__ = ["METHODS", "Explanation", "attribute"]
@@ -74,13 +75,16 @@ class Explanation:
 
         Raises:
             ImportError: matplotlib is not installed.
+            OSError: the file cannot be written; see ``vlmreward.output.replacing``.
             ValueError: there is no such query.
         """
         if not -len(self.images) <= query < len(self.images):
             raise ValueError(f"query is {query}; expected below {len(self.images)}")
         if grain is None:
             grain = min(self.images.shape[-2:]) / 40
-        return draw(self, Path(path), query, grain)
+        with replacing(path) as draft:
+            draw(self, draft, query, grain)
+        return Path(path)
 
 
 def attribute(

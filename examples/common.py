@@ -19,6 +19,7 @@ from vlmreward import YesNoReward
 from vlmreward_3d.blocks.dataset import sample_cameras
 from vlmreward_3d.blocks.raycast import raycast
 from vlmreward_3d.blocks.scenes import COLORS, SHAPES, Scene, Thing, place
+from vlmreward_3d.files import locked
 
 BUILTIN = "builtin/blocks"
 
@@ -86,7 +87,8 @@ def run(main: Callable[[argparse.Namespace], Sequence[Path]], options: argparse.
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"cannot write to {options.out} ({error.strerror}); pass --out") from None
-        files = main(options)
+        with locked(options.out):
+            files = main(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

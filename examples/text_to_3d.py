@@ -167,22 +167,23 @@ def main(arguments: list[str] | None = None) -> int:
             print(plan.table(plan.measure(config, *teachers, **placing(options))))
             return 0
         folder = RunFolder(options.out, config, resume=options.resume, overwrite=options.overwrite)
-        denoiser, reward = load_teachers(config, options)
-        model = VLM3D(config, denoiser, reward, **placing(options))
-        with watching(options.view) as watch:
-            train(model, folder, watch=watch)
+        with folder.held():
+            denoiser, reward = load_teachers(config, options)
+            model = VLM3D(config, denoiser, reward, **placing(options))
+            with watching(options.view) as watch:
+                train(model, folder, watch=watch)
 
-        from vlmreward_3d.export import export_all
+            from vlmreward_3d.export import export_all
 
-        files = export_all(
-            folder.path,
-            model,
-            folder.metrics(),
-            meshes=options.mesh,
-            seconds=folder.seconds or None,
-            notes=folder.notes,
-        )
-        folder.finish()
+            files = export_all(
+                folder.path,
+                model,
+                folder.metrics(),
+                meshes=options.mesh,
+                seconds=folder.seconds or None,
+                notes=folder.notes,
+            )
+            folder.finish()
     except (RunError, Diverged, ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

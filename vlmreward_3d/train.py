@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.files import replacing, write_atomically
+from vlmreward_3d.files import locked, replacing, require_free, write_atomically
 from vlmreward_3d.monitor.board import Board
 from vlmreward_3d.monitor.watchdog import Watchdog
 from vlmreward_3d.vlm3d import VLM3D, Diverged, StepReport
@@ -69,6 +69,8 @@ class Stopped(RuntimeError):
 class RunFolder:
     """The folder of one run. Making one checks that it can be used and changes nothing in it.
 
+    One process at a time works in it: `train` keeps others out, and `held` does for longer.
+
     Args:
         path: The folder; it is created with its parents.
         config: The run's settings.
@@ -76,6 +78,7 @@ class RunFolder:
         overwrite: Forget the run that is there.
 
     Raises:
+        InUse: Another process works in it.
         RunError: It cannot be written, holds another run, or holds nothing to resume.
     """
 
@@ -89,16 +92,12 @@ class RunFolder:
     ) -> None:
         self.path = Path(path)
         self.config = config
-        self._require_writable()
-        if resume:
-            self._require_same_run()
-        elif not overwrite and (self.config_file.exists() or self.checkpoint_file.exists()):
-            raise RunError(
-                f"{self.path} already holds a run ({self._describe()}); expected a new or empty "
-                "folder; pass --resume to go on with it, --overwrite to replace it, or another "
-                "--out"
-            )
+        self.resume = resume
         self.overwrite = overwrite
+        self._require_writable()
+        require_free(self.path)
+        self._require_fitting()
+        self._held = self._begun = False
         self.notes: tuple[str, ...] = ()
         """What happened to the run that its owner should know, a sentence each."""
         self.saved = 0
@@ -130,6 +129,38 @@ class RunFolder:
     def state_file(self) -> Path:
         """How far the run is; informational."""
         return self.path / "state.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder to this process; inside another `held` of the same object, nothing more.
+
+        Raises:
+            InUse: Another process has it.
+            RunError: It has got another run since this object was made.
+        """
+        if self._held:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            with self.writing():
+                stack.enter_context(locked(self.path))
+            if not self._begun:
+                self._require_fitting()
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
+    def _require_fitting(self) -> None:
+        if self.resume:
+            self._require_same_run()
+        elif not self.overwrite and (self.config_file.exists() or self.checkpoint_file.exists()):
+            raise RunError(
+                f"{self.path} already holds a run ({self._describe()}); expected a new or empty "
+                "folder; pass --resume to go on with it, --overwrite to replace it, or another "
+                "--out"
+            )
 
     def _require_writable(self) -> None:
         try:
@@ -221,6 +252,7 @@ class RunFolder:
 
     def begin(self) -> None:
         """Write the settings; with `overwrite`, after forgetting the former run."""
+        self._begun = True
         with self.writing():
             if self.overwrite:
                 for name in (*STATE, *RESULTS):
@@ -320,7 +352,19 @@ def train(
         Diverged: The optimisation failed more often than `retries` of the configuration; the last
             checkpoint is from before.
         RunError: The disk is full or cannot be written any more; likewise.
+        InUse: Another process works in the folder.
     """
+    with folder.held():
+        _train(model, folder, checkpoint_every, progress, watch)
+
+
+def _train(
+    model: VLM3D,
+    folder: RunFolder,
+    checkpoint_every: int,
+    progress: bool,
+    watch: Callable[[VLM3D, StepReport], None] | None,
+) -> None:
     watchdog = Watchdog(folder.config.patience)
     folder.begin()
     folder.restore(model, watchdog)

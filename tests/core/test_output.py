@@ -128,9 +128,14 @@ def test_a_failure_leaves_what_was_there(kind, tmp_path):
     file = tmp_path / "file"
     file.write_text("old") if kind == "regular" else os.mkfifo(file)
     before = file.stat()
-    with pytest.raises(RuntimeError, match="half way"), replacing(file) as draft:
-        draft.write_text("ne")
-        raise RuntimeError("half way")
+
+    def half():
+        with replacing(file) as draft:
+            draft.write_text("ne")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        half()
     assert file.stat() == before
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -20,6 +20,7 @@ from stubs import RandomDenoiser, redness, tiny
 from worker import CHECKPOINT_EVERY, CONFIG
 
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vlmreward_3d.files import InUse
 from vlmreward_3d.monitor.watchdog import Watchdog
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.train import RunError, RunFolder, train
@@ -84,6 +85,52 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(kills, tmp_path,
         assert not (tmp_path / "state.json").exists() or lines(tmp_path) < CONFIG.steps
     assert start(tmp_path, "resume").wait(timeout=240) == 0
     assert_same_end(tmp_path, uninterrupted)
+
+
+def test_of_two_that_start_at_once_one_is_refused(tmp_path):
+    both = [start(tmp_path), start(tmp_path)]
+    deadline = time.monotonic() + 120
+    while (refused := next((p for p in both if p.poll() is not None), None)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    said, _ = refused.communicate()
+    assert refused.returncode == 2
+    # the later one to look finds the lock, or what the other has left
+    assert "another run is going on (" in said or "already holds a run" in said
+    (other,) = (p for p in both if p is not refused)
+    wait_for(other, tmp_path, 5)
+    other.kill()
+    other.communicate()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert steps == list(range(len(steps)))
+
+
+def test_a_run_that_goes_on_is_not_resumed_and_one_that_was_killed_is(tmp_path):
+    first = start(tmp_path)
+    wait_for(first, tmp_path, 10)
+    first.send_signal(signal.SIGSTOP)  # it stays at this step
+    second = start(tmp_path, "resume")
+    said, _ = second.communicate(timeout=240)
+    assert second.returncode == 2
+    assert f"another run is going on (process {first.pid} on" in said
+    assert said.count("\n") == 1
+    for options in ({"resume": True}, {"overwrite": True}, {}):
+        with pytest.raises(InUse, match=f"process {first.pid} on"):
+            RunFolder(tmp_path, CONFIG, **options)
+    first.kill()
+    first.wait()
+    assert (tmp_path / "in-use.lock").exists()
+    with RunFolder(tmp_path, CONFIG, resume=True).held():
+        pass
+    assert not (tmp_path / "in-use.lock").exists()
+
+
+def test_what_came_between_the_look_and_the_lock_is_noticed(tmp_path):
+    config = tiny(steps=2)
+    late = RunFolder(tmp_path, config)
+    train(VLM3D(config, RandomDenoiser(), redness), RunFolder(tmp_path, config), progress=False)
+    with pytest.raises(RunError, match="already holds a run"):
+        train(VLM3D(config, RandomDenoiser(), redness), late, progress=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

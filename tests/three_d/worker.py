@@ -9,6 +9,7 @@ import sys
 import torch
 from stubs import RandomDenoiser, redness, tiny
 
+from vlmreward_3d.files import InUse
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.train import RunError, RunFolder, Stopped, train
 from vlmreward_3d.vlm3d import VLM3D
@@ -19,7 +20,11 @@ CHECKPOINT_EVERY = 7
 
 def main(out: str, *words: str) -> int:
     torch.set_num_threads(1)
-    folder = RunFolder(out, CONFIG, resume="resume" in words)
+    try:
+        folder = RunFolder(out, CONFIG, resume="resume" in words)
+    except ValueError as error:
+        print(error, flush=True)
+        return 2
     limits = [int(word.removeprefix("limit=")) for word in words if word.startswith("limit=")]
 
     def reward(images, text):
@@ -33,7 +38,7 @@ def main(out: str, *words: str) -> int:
     except Stopped as error:
         print(error, flush=True)
         return 130
-    except RunError as error:
+    except (RunError, InUse) as error:
         print(error, flush=True)
         return 2
     return 0

@@ -1,7 +1,9 @@
 """Exported files, opened again by other programs' readers."""
 
 import dataclasses
+import json
 import math
+import struct
 
 import imageio.v3 as iio
 import numpy as np
@@ -14,9 +16,10 @@ from vlmreward_3d import export
 from vlmreward_3d.cameras import orbit
 from vlmreward_3d.export import export_all, look, save_curves, save_turntable, save_views
 from vlmreward_3d.field import PyramidField
-from vlmreward_3d.meshes.files import save_glb
+from vlmreward_3d.meshes.files import MESH_FILES, save_glb, save_meshes
 from vlmreward_3d.meshes.surface import extract_surface
 from vlmreward_3d.sampler import OccupancyGrid
+from vlmreward_3d.view_prompts import VIEWS, view_index
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 
@@ -47,7 +50,40 @@ def tower() -> tuple[PyramidField, OccupancyGrid]:
 
 
 def read_mesh(path) -> trimesh.Trimesh:
-    return trimesh.load(path, force="mesh")
+    return trimesh.load(path, force="mesh", process=False)
+
+
+def read_glb(path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The JSON of a GLB file with one mesh, and its vertices' attributes as they are stored."""
+    data = path.read_bytes()
+    magic, version, total, length, kind = struct.unpack("<4sIII4s", data[:20])
+    assert (magic, version, total, kind) == (b"glTF", 2, len(data), b"JSON")
+    tree, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+    types = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+    arrays = {}
+    (primitive,) = tree["meshes"][0]["primitives"]
+    for name, index in primitive["attributes"].items():
+        accessor = tree["accessors"][index]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        assert "byteStride" not in view
+        columns = int(accessor["type"].removeprefix("VEC"))
+        dtype = np.dtype(types[accessor["componentType"]])
+        start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+        assert start % 4 == dtype.itemsize * columns % 4 == 0
+        array = np.frombuffer(binary, dtype, accessor["count"] * columns, start)
+        arrays[name] = array.reshape(-1, columns)
+    return tree, arrays
+
+
+def srgb_colors(path) -> np.ndarray:
+    """Colors (V, 3) in [0, 255] that a viewer shows of linear 16-bit ones."""
+    tree, arrays = read_glb(path)
+    accessor = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"]]
+    assert (accessor["componentType"], accessor["type"]) == (5123, "VEC4")
+    assert accessor["normalized"] is True
+    assert (arrays["COLOR_0"][:, 3] == 65535).all()
+    linear = arrays["COLOR_0"][:, :3] / 65535
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def test_the_mesh_is_closed_coloured_y_up_and_of_the_right_size(tmp_path):
@@ -59,27 +95,36 @@ def test_the_mesh_is_closed_coloured_y_up_and_of_the_right_size(tmp_path):
     ball = 4 / 3 * math.pi * 0.3**3
     assert 0.7 * ball < mesh.volume < 1.2 * ball
     assert np.allclose(mesh.centroid, (0, 0.3, 0), atol=0.02)  # z became y
-    rgb = mesh.visual.vertex_colors[:, :3].astype(int)
-    front = mesh.vertices[:, 0] > 0.1
-    behind = mesh.vertices[:, 0] < -0.1
+    rgb = srgb_colors(tmp_path / "mesh.glb")
+    front = mesh.vertices[:, 2] > 0.1
+    behind = mesh.vertices[:, 2] < -0.1
     assert (rgb[front, 0] > 200).all()
     assert (rgb[front, 2] < 50).all()
     assert (rgb[behind, 2] > 200).all()
 
 
-def test_handedness_survives(tmp_path):
-    """Something at +y of the world is at -z in glTF, not mirrored to +z."""
+@pytest.mark.parametrize(
+    ("azimuth", "expected"), [(0.0, (0, 0, 0.4)), (90.0, (0.4, 0, 0)), (180.0, (0, 0, -0.4))]
+)
+def test_the_front_faces_z_as_in_gltf(azimuth, expected, tmp_path):
+    """The camera at azimuth 0 looks at the front, that at 90 degrees at the object's left."""
+    place = 0.4 * torch.nn.functional.normalize(orbit(azimuth, 0.0, 3.0, 40.0).positions[0], dim=0)
 
     def inside(x, y, z):
-        return 0.25 - (x * x + (y - 0.4) ** 2 + z * z).sqrt()
+        x0, y0, z0 = place.tolist()
+        return 0.25 - ((x - x0) ** 2 + (y - y0) ** 2 + (z - z0) ** 2).sqrt()
 
-    gray = solid(inside, lambda x, y, z: (0 * x, 0 * y, 0 * z))
-    save_glb(tmp_path / "mesh.glb", extract_surface(*gray))
-    mesh = read_mesh(tmp_path / "mesh.glb")
-    assert np.allclose(mesh.centroid, (0, 0, -0.4), atol=0.02)
-    assert mesh.volume > 0
-    # sRGB 0.5 is 0.214 in glTF's linear colours
-    assert (abs(mesh.visual.vertex_colors[:, :3].astype(int) - 55) <= 1).all()
+    field, grid = solid(inside, lambda x, y, z: (0 * x, 0 * y, 0 * z))
+    surface = extract_surface(field, grid, resolution=48)
+    for path in save_meshes(tmp_path, surface, field, tuple(MESH_FILES), texture_resolution=64):
+        mesh = read_mesh(path)
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+        assert np.allclose(mesh.centroid, expected, atol=0.02)
+        assert mesh.volume > 0.03  # neither mirrored nor turned inside out
+
+
+def test_azimuth_0_is_what_prompts_call_the_front():
+    assert VIEWS[view_index(orbit(torch.zeros(1), 0.0, 3.0, 40.0))[0]] == "front"
 
 
 def test_a_field_without_a_surface_is_refused():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from test_export import solid, tower
+from test_export import read_glb, solid, srgb_colors, tower
 
 from vlmreward_3d.meshes.charts import unwrap
 from vlmreward_3d.meshes.files import MESH_FILES, save_meshes
@@ -146,13 +146,23 @@ def test_the_same_surface_with_its_colours_is_in_every_format(folder, kind):
     mesh = trimesh.load(folder / MESH_FILES[kind], force="mesh", process=False)
     assert mesh.faces.shape == surface.faces.shape
     assert np.array_equal(mesh.faces, surface.faces)
-    back = mesh.vertices[:, [0, 2, 1]] * (1, -1, 1)
+    back = mesh.vertices[:, [2, 0, 1]]
     assert np.allclose(back, surface.vertices, atol=1e-5)
-    rgb = mesh.visual.vertex_colors[:, :3] / 255
-    if kind == "glb":
-        rgb = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
-    # 8 bits of a dark linear colour are 13 levels of the display's
-    assert np.abs(rgb - surface.rgb).max() < (0.03 if kind == "glb" else 0.003)
+    path = folder / MESH_FILES[kind]
+    rgb = srgb_colors(path) if kind == "glb" else mesh.visual.vertex_colors[:, :3]
+    assert surface.rgb.min() < 0.01  # 8 bits of a linear color would be off by 6 steps there
+    assert np.abs(rgb - 255 * surface.rgb).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("name", ["mesh.glb", "mesh_textured.glb"])
+def test_no_file_is_taken_for_polished_metal(folder, name):
+    """Without a material, or without these factors, glTF's defaults are metal."""
+    tree, _ = read_glb(folder / name)
+    (primitive,) = tree["meshes"][0]["primitives"]
+    surface = tree["materials"][primitive["material"]]["pbrMetallicRoughness"]
+    assert (surface["metallicFactor"], surface["roughnessFactor"]) == (0.0, 1.0)
+    assert surface["baseColorFactor"] == [1, 1, 1, 1]
+    assert ("COLOR_0" in primitive["attributes"]) == (name == "mesh.glb")
 
 
 def test_the_textured_file_has_a_rough_material_with_the_colours(folder):
@@ -167,7 +177,7 @@ def test_the_textured_file_has_a_rough_material_with_the_colours(folder):
     assert b'"image/png"' in (folder / "mesh_textured.glb").read_bytes()
     centres = mesh.vertices[mesh.faces].mean(axis=1)
     seen = sampled(np.asarray(picture.convert("RGB")), mesh.visual.uv[mesh.faces].mean(axis=1))
-    expected = 255 * colors_at(field, centres[:, [0, 2, 1]] * (1, -1, 1))
+    expected = 255 * colors_at(field, centres[:, [2, 0, 1]])
     assert np.abs(seen - expected).max() < 12  # red turns blue within a few texels
     # the cuts leave the shading alone; a scene, because trimesh's single mesh forgets its normals
     (cut,) = trimesh.load(folder / "mesh_textured.glb", process=False).geometry.values()

@@ -1,6 +1,7 @@
-"""A surface in the file formats of other programs, all of them y up, as glTF wants it.
+"""A surface in the file formats of other programs, all of them in glTF's axes.
 
-The world's (x, y, z) is written as (x, z, -y).
+There +y is up, and the front of an object faces +z; in the world those are +z and +x (azimuth 0).
+The world's (x, y, z) is written as (y, z, x).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,22 +37,39 @@ MESH_FILES = {
 
 
 def save_glb(path: Path, surface: Surface) -> None:
-    """glTF binary, y up, linear vertex colours and smooth normals."""
-    _write(path, surface, _linear(surface.rgb))
+    """glTF binary: linear vertex colors, smooth normals, and a material that is fully rough.
+
+    The colors are 16-bit integers, because 8 bits of a linear color are few steps in the darks.
+    """
+    from trimesh.visual import TextureVisuals
+
+    mesh = _whole(surface)
+    mesh.visual = TextureVisuals(material=_rough())
+    colors = np.round(65535 * _opaque(_linear(surface.rgb)))
+    # trimesh writes colors in 8 bits, and of any type what begins with an underscore
+    mesh.vertex_attributes["_COLOR_0"] = colors.astype("<u2")
+
+    def declare_colors(tree: dict[str, Any]) -> None:
+        attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+        attributes["COLOR_0"] = attributes.pop("_COLOR_0")
+        tree["accessors"][attributes["COLOR_0"]]["normalized"] = True
+
+    data = _exported(mesh, "glb", include_normals=True, tree_postprocessor=declare_colors)
+    write_atomically(path, data)
 
 
 def save_obj(path: Path, surface: Surface) -> None:
-    """Wavefront, y up, with sRGB colours in [0, 1] behind the coordinates of the vertices."""
-    _write(path, surface, surface.rgb)
+    """Wavefront with sRGB colours in [0, 1] behind the coordinates of the vertices."""
+    _write(path, surface)
 
 
 def save_ply(path: Path, surface: Surface) -> None:
-    """Binary PLY, y up, with 8-bit sRGB vertex colours."""
-    _write(path, surface, surface.rgb)
+    """Binary PLY with 8-bit sRGB vertex colours."""
+    _write(path, surface)
 
 
 def save_textured_glb(path: Path, surface: Surface, textured: Textured) -> None:
-    """glTF binary, y up, the colours in a PNG inside: fully rough, not metallic, smooth normals.
+    """glTF binary, the colours in a PNG inside: fully rough, not metallic, smooth normals.
 
     Args:
         path: The .glb file.
@@ -60,16 +79,10 @@ def save_textured_glb(path: Path, surface: Surface, textured: Textured) -> None:
     import trimesh
     from PIL import Image
     from trimesh.visual import TextureVisuals
-    from trimesh.visual.material import PBRMaterial
 
-    material = PBRMaterial(
-        baseColorTexture=Image.fromarray(textured.picture),
-        baseColorFactor=(255, 255, 255, 255),
-        metallicFactor=0.0,
-        roughnessFactor=1.0,
-    )
+    material = _rough(baseColorTexture=Image.fromarray(textured.picture))
     mesh = trimesh.Trimesh(
-        _y_up(textured.vertices),
+        _gltf_axes(textured.vertices),
         textured.atlas.faces,
         vertex_normals=_whole(surface).vertex_normals[textured.atlas.vertices],
         visual=TextureVisuals(uv=textured.uv, material=material),
@@ -125,29 +138,39 @@ def save_meshes(
     return paths
 
 
-def _write(path: Path, surface: Surface, rgb: np.ndarray) -> None:
-    kind = path.suffix.removeprefix(".")
+def _write(path: Path, surface: Surface) -> None:
     mesh = _whole(surface)
-    rgba = np.concatenate([rgb, np.ones((len(rgb), 1))], axis=1)
-    mesh.visual.vertex_colors = np.round(255 * rgba).astype(np.uint8)
-    options = {"include_normals": True} if kind == "glb" else {}
-    write_atomically(path, _exported(mesh, kind, **options))
+    mesh.visual.vertex_colors = np.round(255 * _opaque(surface.rgb)).astype(np.uint8)
+    write_atomically(path, _exported(mesh, path.suffix.removeprefix(".")))
 
 
 def _whole(surface: Surface):
-    """The surface as trimesh's class, y up."""
+    """The surface as trimesh's class, in glTF's axes."""
     import trimesh
 
-    return trimesh.Trimesh(_y_up(surface.vertices), surface.faces, process=False)
+    return trimesh.Trimesh(_gltf_axes(surface.vertices), surface.faces, process=False)
 
 
-def _exported(mesh, kind: str, **options: bool) -> bytes:
+def _rough(**maps: Any):
+    """A material of trimesh without gloss; without one, glTF's readers assume polished metal."""
+    from trimesh.visual.material import PBRMaterial
+
+    return PBRMaterial(
+        baseColorFactor=(255, 255, 255, 255), metallicFactor=0.0, roughnessFactor=1.0, **maps
+    )
+
+
+def _opaque(rgb: np.ndarray) -> np.ndarray:
+    return np.concatenate([rgb, np.ones((len(rgb), 1))], axis=1)
+
+
+def _exported(mesh, kind: str, **options: Any) -> bytes:
     data = mesh.export(file_type=kind, **options)
     return data.encode() if isinstance(data, str) else data
 
 
-def _y_up(points: np.ndarray) -> np.ndarray:
-    return points[:, [0, 2, 1]] * (1, 1, -1)
+def _gltf_axes(points: np.ndarray) -> np.ndarray:
+    return points[:, [1, 2, 0]]
 
 
 def _linear(srgb: np.ndarray) -> np.ndarray:

@@ -21,11 +21,11 @@ _CONSTANT = 0.28209479177387814
 
 @torch.no_grad()
 def save_splats(path: Path, field: SplatField) -> None:
-    """Binary PLY in the layout of the original 3D Gaussian splatting, in the world's frame: z up.
+    """Binary PLY in the layout of the original 3D Gaussian splatting.
 
-    Float32, little endian: centre, an empty normal, colour as the coefficient of the constant
-    spherical harmonic, opacity as a logit, scales as logarithms, and the rotation as a unit
-    quaternion w, x, y, z.
+    The axes are those of the world: z up, the front to +x. Float32, little endian: centre, an
+    empty normal, colour as the coefficient of the constant spherical harmonic, opacity as a logit,
+    scales as logarithms, and the rotation as a unit quaternion w, x, y, z.
 
     Args:
         path: The .ply file.

@@ -47,6 +47,7 @@ STAND_INS = {
     "google/gemma-3-4b-it": functools.partial(_vlm, "gemma3"),
     "google/paligemma2-3b-mix-224": functools.partial(_vlm, "paligemma2"),
     "stabilityai/sd-turbo": _diffusion,
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": _diffusion,
 }
 """Models of the hub -> what saves a small random one of the same architecture."""
 
@@ -60,6 +61,10 @@ def hub(tmp_path_factory) -> Path:
         (model / "refs").mkdir(parents=True)
         (model / "refs" / "main").write_text("0" * 40)
         save(model / "snapshots" / ("0" * 40))
+        # transformers asked for it in vain
+        absent = model / ".no_exist" / ("0" * 40) / "tokenizer" / "config.json"
+        absent.parent.mkdir(parents=True)
+        absent.touch()
     return cache
 
 

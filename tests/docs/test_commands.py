@@ -73,6 +73,8 @@ PARSED = {
 """Commands that are only parsed, and why."""
 
 PROGRAM = re.compile(r"(python|pip|vlmreward) [^\n]*\S")
+NAME = re.compile(r"vlmreward \w+|python -m vlmreward")
+"""A command that is named, without words of its own."""
 
 
 def plain(line):
@@ -92,7 +94,7 @@ IN_PROSE = [
     span
     for page in PAGES
     for span in spans_of(page)
-    if PROGRAM.fullmatch(span) and len(span.split()) > 2 and span != "python -m vlmreward"
+    if PROGRAM.fullmatch(span) and not NAME.fullmatch(span)
 ]
 IN_DOCSTRINGS = [
     command

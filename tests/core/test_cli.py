@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +156,7 @@ def test_score_a_prompt_without_text(pictures, capsys):
     ("arguments", "message"),
     [
         (["score", "red.png"], "--text is missing; expected what to ask about"),
-        (["score", "red.png", "--text", " "], "--text is empty"),
+        (["score", "red.png", "--text", " "], "--text: received ' '; expected some words"),
         (["score", "none.png", "--text", "x"], "none of the images can be read"),
         (["score", "q*.png", "--text", "x"], "nothing matches 'q*.png'"),
         (["score", "red.png", "--text", "x", "--prompt", "paper/C"], "expected one of yes-no"),
@@ -163,12 +165,23 @@ def test_score_a_prompt_without_text(pictures, capsys):
         (["score", "red.png", "--text", "x", "--model", "none"], "cannot load 'none'"),
         (["score", "red.png", "--text", "x", "--out", "none/x.csv"], "no folder none"),
         (["score", "red.png", "--text", "x", "--out", "."], "is a folder"),
-        (["score", "red.png", "--text", "x", "--batch", "0"], "--batch is 0; expected"),
+        (
+            ["score", "red.png", "--text", "x", "--batch", "0"],
+            "--batch: received '0'; expected a whole",
+        ),
         (["score", "red.png", "--text", "<|im_end|>"], "is markup to this model"),
         (
             ["score", "red.png", "--text", "x", "--answers", "No", "No way"],
             "begins with the answer",
         ),
+        (["score", "red.png", "--text", "x", "--device", "gpu"], "expected cpu, cuda or cuda:N"),
+        (["score", "red.png", "--text", "x", "--device", ""], "received --device ''; expected cpu"),
+        (["doctor", "builtin/blocks", "--device", "meta"], "received --device 'meta'; expected"),
+        (["doctor", "builtin/blocks", "--device", "cuda:77"], "expected a device of this machine"),
+        (["explain", "red.png", "--text", "x", "--out", "x.png", "--device", "xpu:9"], "device of"),
+        (["score", "red.png", "--text", "x", "--out", ""], "received an empty --out"),
+        (["score", "red.png", "--text", "a \udcff cube"], "which is not UTF-8; expected text"),
+        (["score", "red.png", "--text", "x", "--batch", "9" * 5000], "9...'; expected a whole"),
         (["score", "red.png", "none.png", "--views", "--text", "x"], "none is left out"),
         (["explain", "red.png", "--text", "x"], "required: --out"),
         (["doctor", "builtin/blocks", "--answers", "a cat", "a dog"], "answers of one token"),
@@ -196,6 +209,68 @@ def test_bad_usage(pictures, monkeypatch, capsys, arguments, message):
     assert sorted(pictures.iterdir()) == before
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("command", ["score", "doctor", "explain"])
+def test_a_missing_gpu_is_one_line_before_anything_is_read(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(YesNoReward, "__init__", lambda *_, **__: pytest.fail("a model was loaded"))
+    words = {
+        "score": ["none.png", "--text", "x"],
+        "doctor": ["builtin/blocks"],
+        "explain": ["none.png", "--text", "x", "--out", tmp_path / "x.png"],
+    }[command]
+    assert run(command, *words, "--device", "cuda") == 2
+    assert capsys.readouterr().err == (
+        f"vlmreward {command}: error: received --device 'cuda', but torch sees no GPU; expected a "
+        "device of this machine; pass --device cpu, or leave it out\n"
+    )
+
+
+def test_names_and_texts_beyond_ascii_where_locale_and_streams_know_none(pictures):
+    """Names as bytes that are not even UTF-8, on systems that allow them."""
+    name = os.fsencode(pictures) + b"/r\xc3\xb6t \xff.png"
+    (pictures / "red.png").rename(os.fsdecode(name))
+    out = os.fsencode(pictures) + "/größe.json".encode()
+    program = (
+        "import sys; from vlmreward.cli import main\n"
+        "*words, out = sys.argv[1:]\n"
+        "sys.exit(main(words) or main([*words, '--format', 'json', '--out', out]))\n"
+    )
+    words = [b"score", name, b"--text", "a röd cube".encode(), out]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = os.environ | ascii_only | {"PYTHONIOENCODING": "ascii:strict"}
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"r\\udcc3\\udcb6t \\udcff.png  a r\\xf6d cube" in done.stdout
+    (score,) = json.loads(Path(os.fsdecode(out)).read_text(encoding="utf-8"))["scores"]
+    assert score["text"] == "a röd cube"
+
+
+def test_ctrl_c_while_it_starts_is_one_line(pictures):
+    command = [sys.executable, "-m", "vlmreward", "score", "red.png", "--text", "x"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=pictures, **pipes)
+    first = process.stderr.readline()
+    assert first.startswith("loading ")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.strip()) == (130, "", "stopped")
+
+
+def test_the_first_line_comes_at_once(pictures):
+    """Long before torch is there."""
+    program = (
+        "import runpy, sys\n"
+        "class Watch:\n"
+        "    def write(self, text): assert 'torch' not in sys.modules; raise SystemExit(77)\n"
+        "    def flush(self): pass\n"
+        "sys.stderr = Watch()\n"
+        "sys.argv = ['vlmreward', 'score', 'red.png', '--text', 'x']\n"
+        "runpy.run_module('vlmreward', run_name='__main__')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=pictures).returncode == 77
+
+
 def test_interruption_and_memory(pictures, monkeypatch, capsys):
     def run_into(error):
         def forward(*arguments, **fields):
@@ -206,7 +281,10 @@ def test_interruption_and_memory(pictures, monkeypatch, capsys):
 
     assert run_into(KeyboardInterrupt()) == 130
     assert run_into(torch.OutOfMemoryError()) == 2
-    assert "no GPU memory left" in capsys.readouterr().err
+    assert "error: no GPU memory left" in capsys.readouterr().err
+    allocation = "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+    assert run_into(RuntimeError(f"[enforce fail] {allocation}\nBuy more")) == 2
+    assert "error: no memory left" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="a defect"):
         run_into(RuntimeError("a defect"))
 

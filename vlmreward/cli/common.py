@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmreward.cli import arguments
+from vlmreward.cli.process import loading, out_of_memory, usable_device
 from vlmreward.output import require_writable, write_atomically
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ __all__ = [
     "PARTLY",
     "UsageError",
     "add_model_options",
+    "check_device",
     "command",
     "load_reward",
     "texts_for",
@@ -54,12 +57,14 @@ def add_model_options(parser: argparse.ArgumentParser, *, pixels: str, model: bo
     if model:
         parser.add_argument(
             "--model",
+            type=arguments.text,
             default="builtin/blocks",
             help="hub id or local folder; default: builtin/blocks, which knows nothing but "
             "coloured blocks",
         )
     parser.add_argument(
         "--prompt",
+        type=arguments.text,
         default="yes-no",
         metavar="NAME_OR_TEMPLATE",
         help='a question with {text} in it, or a name: "yes-no" (default), "paper/selected", '
@@ -67,6 +72,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, pixels: str, model: bo
     )
     parser.add_argument(
         "--answers",
+        type=arguments.text,
         nargs=2,
         default=("Yes", "No"),
         metavar=("FOR", "AGAINST"),
@@ -93,7 +99,20 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
+        if out_of_memory(error):
+            raise
         raise UsageError(str(error)) from error
+
+
+def check_device(options: argparse.Namespace) -> None:
+    """Look at --device before anything is read or loaded.
+
+    Raises:
+        UsageError: this machine does not have it.
+    """
+    if options.device is not None:
+        with loading(), usage_errors(ValueError):
+            usable_device(options.device)
 
 
 def load_reward(options: argparse.Namespace) -> YesNoReward:
@@ -102,12 +121,13 @@ def load_reward(options: argparse.Namespace) -> YesNoReward:
     Raises:
         UsageError: it cannot be loaded, or the prompt or the answers do not fit.
     """
-    import torch
+    with loading():
+        import torch
 
-    from vlmreward.reward import YesNoReward
+        from vlmreward.reward import YesNoReward
 
     dtype = getattr(torch, options.dtype) if options.dtype else None
-    # RuntimeError: a device that is not there
+    # RuntimeError: a device that another process has to itself, and the like
     with usage_errors(OSError, TypeError, ValueError, RuntimeError):
         return YesNoReward(
             options.model,

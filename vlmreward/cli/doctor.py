@@ -7,10 +7,12 @@ import json
 import sys
 from typing import Any
 
+from vlmreward.cli.arguments import text
 from vlmreward.cli.common import (
     DONE,
     PARTLY,
     add_model_options,
+    check_device,
     command,
     load_reward,
     usage_errors,
@@ -51,9 +53,14 @@ def add(commands: Any) -> None:
         about=_ABOUT,
         more=_MORE,
     )
-    parser.add_argument("model", metavar="MODEL", help="hub id, local folder or builtin/blocks")
     parser.add_argument(
-        "--text", default="a red ball", help="for the prompt's {text}; default: a red ball"
+        "model", type=text, metavar="MODEL", help="hub id, local folder or builtin/blocks"
+    )
+    parser.add_argument(
+        "--text",
+        type=text,
+        default="a red ball",
+        help="for the prompt's {text}; default: a red ball",
     )
     parser.add_argument(
         "--quick",
@@ -69,17 +76,17 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Examine, print, and return the exit code."""
     file = writable("--json", options.json)
+    check_device(options)
     reward = load_reward(options)
 
-    from tqdm import tqdm
-
     from vlmreward.doctor import checks, findings, line, summary
+    from vlmreward.progress import progress_bar
 
     found = []
     total = len(checks(options.quick))
     with (
         usage_errors(TypeError, ValueError),
-        tqdm(total=total, unit="check", disable=None, leave=False) as bar,
+        progress_bar(total=total, unit="check", leave=False) as bar,
     ):
         for finding in findings(
             reward, text=options.text, answers=tuple(options.answers), quick=options.quick

@@ -6,10 +6,12 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
+from vlmreward.cli import arguments
 from vlmreward.cli.common import (
     DONE,
     UsageError,
     add_model_options,
+    check_device,
     command,
     load_reward,
     texts_for,
@@ -55,7 +57,7 @@ def add(commands: Any) -> None:
         commands, "explain", short="a picture of where log-odds come from", about=_ABOUT, more=_MORE
     )
     add_images(parser)
-    parser.add_argument("--text", help="for the prompt's {text}")
+    parser.add_argument("--text", type=arguments.text, help="for the prompt's {text}")
     parser.add_argument(
         "--out", metavar="FILE", required=True, help=f"the picture: {', '.join(_SUFFIXES)}"
     )
@@ -67,7 +69,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=arguments.positive,
         default=96,
         help="gradients at most, of integrated gradients; default: 96",
     )
@@ -104,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
             f"--out is {options.out}; expected a file ending in {', '.join(_SUFFIXES)}"
         )
     text = texts_for(options.prompt, [] if options.text is None else [options.text])[0]
+    check_device(options)
     images, _ = read(options.images, all_or_nothing=True)
     sizes = {tuple(image.image.shape[-2:]) for image in images}
     if len(sizes) > 1:
@@ -115,12 +118,12 @@ def run(options: argparse.Namespace) -> int:
     reward = load_reward(options)
 
     import torch
-    from tqdm import tqdm
 
     from vlmreward.explain import attribute
+    from vlmreward.progress import progress_bar
 
     views = torch.stack([image.image for image in images])[None]
-    with usage_errors(ValueError), tqdm(unit="pass", disable=None, leave=False) as bar:
+    with usage_errors(ValueError), progress_bar(unit="pass", leave=False) as bar:
         why = attribute(
             _Counted(reward, bar),
             views,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vlmreward.cli.common import UsageError, usage_errors
+from vlmreward.cli.process import loading
 
 if TYPE_CHECKING:
     from vlmreward.files import ImageFile
@@ -39,7 +40,8 @@ def read(patterns: Sequence[str], *, all_or_nothing: bool) -> tuple[list[ImageFi
     Raises:
         UsageError: nothing was found, or could be read.
     """
-    from vlmreward.files import ImageFileError, find_images, load_image
+    with loading():
+        from vlmreward.files import ImageFileError, find_images, load_image
 
     with usage_errors(ImageFileError):
         paths = find_images(patterns)

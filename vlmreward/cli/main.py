@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from vlmreward.cli import doctor, explain, score
 from vlmreward.cli.common import BAD_USAGE, UsageError
+from vlmreward.cli.process import INTERRUPTED, out_of_memory, printable
 
 __all__ = ["main"]
 
@@ -51,20 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 for success, 2 for bad usage, 130 after Ctrl-C; 1 as each command says.
     """
+    printable()
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
     except UsageError as error:
-        print(f"vlmreward {options.command}: error: {error}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        print(f"vlmreward {options.command}: error: {message}", file=sys.stderr)
         return BAD_USAGE
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
             raise
-        print("error: no GPU memory left: try --dtype bfloat16 or --device cpu", file=sys.stderr)
+        where = "GPU " if type(error).__name__ == "OutOfMemoryError" else ""
+        message = f"no {where}memory left: try --dtype bfloat16, --device cpu or smaller images"
+        print(f"vlmreward {options.command}: error: {message}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from vlmreward.cli.arguments import positive, text
 from vlmreward.cli.common import (
     DONE,
     PARTLY,
-    UsageError,
     add_model_options,
+    check_device,
     command,
     load_reward,
     texts_for,
@@ -56,6 +57,7 @@ def add(commands: Any) -> None:
     add_images(parser)
     parser.add_argument(
         "--text",
+        type=text,
         action="append",
         default=[],
         help="for the prompt's {text}; may be given several times",
@@ -66,7 +68,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     parser.add_argument("--out", metavar="FILE", help="write to a file, not to the screen")
     parser.add_argument(
-        "--batch", type=int, default=4, metavar="N", help="questions at a time; default: 4"
+        "--batch", type=positive, default=4, metavar="N", help="questions at a time; default: 4"
     )
     add_model_options(parser, pixels="uint8")
     parser.set_defaults(run=run)
@@ -74,10 +76,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score, write, and return the exit code."""
-    if options.batch < 1:
-        raise UsageError(f"--batch is {options.batch}; expected at least 1")
     file = writable("--out", options.out)
     texts = texts_for(options.prompt, options.text)
+    check_device(options)
     images, failed = read(options.images, all_or_nothing=options.views)
     reward = load_reward(options)
     queries = [images] if options.views else [[image] for image in images]
@@ -91,10 +92,11 @@ def _scored(
 ) -> Iterator[dict[str, Any]]:
     """One row for every query and text, in order."""
     import torch
-    from tqdm import tqdm
+
+    from vlmreward.progress import progress_bar
 
     pairs = [(query, text) for query in queries for text in texts]
-    with tqdm(total=len(pairs), unit="question", disable=None, leave=False) as bar:
+    with progress_bar(total=len(pairs), unit="question", leave=False) as bar:
         for start in range(0, len(pairs), batch):
             part = pairs[start : start + batch]
             asked = [text for _, text in part if text is not None]

@@ -1,0 +1,99 @@
+"""A command as a process: its streams, its first line, Ctrl-C while it starts, its device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["INTERRUPTED", "loading", "out_of_memory", "printable", "usable_device"]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+
+def printable() -> None:
+    """Let standard output and error print anything: what they cannot encode becomes escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def loading(what: str = "torch and models' libraries") -> Iterator[None]:
+    """Around the first import of torch and what takes as long: says so, and answers Ctrl-C.
+
+    Python code that is interrupted half way through an import leaves a traceback, and code that
+    catches it may go on without what it wanted; so Ctrl-C ends the process here, in one line.
+
+    Args:
+        what: is loaded, in words.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    print(f"loading {what} ...", file=sys.stderr, flush=True)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        os.write(2, b"\nstopped\n")
+        os._exit(INTERRUPTED)
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def usable_device(name: str, option: str = "--device") -> str:
+    """The name of a device of torch on which something can be computed here.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1" and the like.
+        option: it was given by, for the message.
+
+    Raises:
+        ValueError: torch does not know it, or this machine does not have it.
+    """
+    import torch
+
+    remedy = f"pass {option} cpu, or leave it out"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError):
+        device = torch.device("meta")
+    if device.type == "meta":  # tensors without values
+        raise ValueError(f"received {option} {name!r}; expected cpu, cuda or cuda:N; {remedy}")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            seen = "no GPU" if count == 0 else f"{count} GPU{'s' if count > 1 else ''}, from cuda:0"
+            raise ValueError(
+                f"received {option} {name!r}, but torch sees {seen}; expected a device of this "
+                f"machine; {remedy}"
+            )
+    elif device.type != "cpu":
+        try:
+            torch.ones(1, device=device).sum().item()
+        # torch's kinds of devices fail in as many ways
+        except (RuntimeError, AssertionError, ImportError, NotImplementedError):
+            raise ValueError(
+                f"received {option} {name!r}, on which torch cannot compute here; expected a "
+                f"device of this machine; {remedy}"
+            ) from None
+    return name
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that no memory is left, on a GPU or beside it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)

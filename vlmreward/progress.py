@@ -1,0 +1,54 @@
+"""Progress bars that stay readable where they are not on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+__all__ = ["progress_bar"]
+
+_SECONDS = 10.0
+"""Between two lines in a file."""
+
+
+class _Lines:
+    """A stream that makes a line every now and then of what tqdm draws over and over."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.drawn = self.written = ""
+        self.due = 0.0
+
+    def write(self, text: str) -> None:
+        self.drawn = text.strip() or self.drawn
+        ended = text == "\n"  # which tqdm writes behind the last state
+        if self.drawn != self.written and (ended or time.monotonic() >= self.due):
+            self.stream.write(f"{self.drawn}\n")
+            self.stream.flush()
+            self.written = self.drawn
+            self.due = time.monotonic() + _SECONDS
+
+    def flush(self) -> None:
+        """Nothing is kept back but what is not due."""
+
+
+def progress_bar(*arguments: Any, **options: Any) -> tqdm:
+    """tqdm on standard error: a bar on a terminal, elsewhere a line at most every 10 seconds.
+
+    Args:
+        *arguments: of tqdm.
+        **options: of tqdm; on no terminal, what is to vanish (``leave=False``) is left out.
+    """
+    stream = sys.stderr
+    if stream is None:  # closed by the caller
+        return tqdm(*arguments, **options | {"disable": True})
+    if stream.isatty():
+        return tqdm(*arguments, **{"file": stream} | options)
+    if options.get("leave") is False:
+        options["disable"] = True
+    lines: Any = _Lines(stream)
+    plain = {"file": lines, "mininterval": 1.0, "ncols": 0}
+    return tqdm(*arguments, **options | plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,6 +23,10 @@ class Variants:
     """
 
     word: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.word, str):
+            raise TypeError(f"word is a {type(self.word).__name__}; expected a str")
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -109,7 +114,7 @@ class Lookup:
         """
         several = [answer] if isinstance(answer, (str, int, Variants)) else answer
         if not isinstance(several, Sequence) or not all(
-            isinstance(one, (str, int, Variants)) for one in several
+            isinstance(one, (str, int, Variants)) and not isinstance(one, bool) for one in several
         ):
             raise TypeError(
                 f"answer is {answer!r}; expected a text, a token id, Variants of a word, or a list "
@@ -166,18 +171,33 @@ class Lookup:
         return tuple(whole[length:]) or None if whole[:length] == self.before else None
 
 
-def resolve_answers(answers: tuple[Answer, Answer], lookup: Lookup) -> Answers:
-    """Find the tokens of a positive and a negative answer.
+def check_pair(answers: Any) -> None:
+    """Refuse anything but two answers; can be told before a model is loaded.
 
     Raises:
-        ValueError: an answer cannot be looked up, or both share a variant, or one of them begins
-            with the other.
+        TypeError: not a sequence.
+        ValueError: a text, or not two of them.
     """
+    if not isinstance(answers, Sequence):
+        raise TypeError(
+            f"answers is a {type(answers).__name__}; expected a pair like ('Yes', 'No')"
+        )
     if isinstance(answers, str) or len(answers) != 2:
         raise ValueError(
             f"answers is {answers!r}; expected a pair like ('Yes', 'No'): "
             "put variants of one answer into a list, e.g. (['Yes', 'yes'], ['No', 'no'])"
         )
+
+
+def resolve_answers(answers: tuple[Answer, Answer], lookup: Lookup) -> Answers:
+    """Find the tokens of a positive and a negative answer.
+
+    Raises:
+        TypeError: answers of another type.
+        ValueError: an answer cannot be looked up, or both share a variant, or one of them begins
+            with the other.
+    """
+    check_pair(answers)
     positive, negative = (lookup.variants(answer) for answer in answers)
     check_distinct([*positive, *negative], lookup.text)
     return Answers(

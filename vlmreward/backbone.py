@@ -250,6 +250,14 @@ class Backbone(nn.Module):
         """Token ids as text."""
         return self.processor.tokenizer.decode(list(tokens))
 
+    def broken_parameter(self) -> str | None:
+        """Name of the first parameter that holds NaN or infinity; looks at all of them."""
+        for name, parameter in self.vlm.named_parameters():
+            numbers = parameter.is_floating_point() and not parameter.is_meta
+            if numbers and not bool(parameter.isfinite().all()):
+                return name
+        return None
+
     def lookup(self) -> Lookup:
         """Finds the tokens of answers where this model would write them."""
         return Lookup(
@@ -325,6 +333,7 @@ class Backbone(nn.Module):
         tokens: Sequence[int] | None,
         *,
         repeat: int = 1,
+        look: Callable[[torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """Logits of some tokens as the next one after each query.
 
@@ -335,6 +344,8 @@ class Backbone(nn.Module):
             tokens: T token ids; None for all that there are.
             repeat: how many queries of the layout, one after the other, share the images of one;
                 what does not depend on the question is then computed once.
+            look: called with the logits of the whole vocabulary, ``(B, V)`` or ``(B, K, V)``,
+                without a graph: one more product with the output matrix.
 
         Returns:
             ``(B, T)`` float32 (float64 for a float64 model) on the model's device, or
@@ -354,7 +365,11 @@ class Backbone(nn.Module):
                 hidden = self.vlm.base_model(**inputs, use_cache=False).last_hidden_state
             # a model that is spread over devices ends on another one than it begins
             rows, last = (index.to(hidden.device) for index in (rows, layout.last))
-            return self._score(hidden[rows, last], tokens).to(self.device)
+            hidden = hidden[rows, last]
+            if look is not None:
+                with torch.no_grad():
+                    look(self._score(hidden.detach(), None))
+            return self._score(hidden, tokens).to(self.device)
 
     def logits_together(
         self,
@@ -362,6 +377,8 @@ class Backbone(nn.Module):
         texts: Sequence[Sequence[str]],
         sizes: Sequence[Sequence[Size]],
         tokens: Sequence[int],
+        *,
+        look: Callable[[torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """K questions about each of B lists of images, computing what they share once.
 
@@ -370,6 +387,7 @@ class Backbone(nn.Module):
             texts: B times K questions.
             sizes: for each B, ``(height, width)`` of its images, in order.
             tokens: T token ids.
+            look: called with ``(B, K, V)``; see ``answer_logits``.
 
         Returns:
             ``(B, K, T)``; otherwise as ``answer_logits``.
@@ -377,10 +395,11 @@ class Backbone(nn.Module):
         several = len(texts[0])
         layout = self.layout_together(texts, sizes) if several > 1 else None
         if layout is not None:
-            return self.answer_logits(images, layout, tokens)
+            return self.answer_logits(images, layout, tokens, look=look)
         each = [text for row in texts for text in row]
         layout = self.layout(each, [size for size in sizes for _ in range(several)])
-        logits = self.answer_logits(images, layout, tokens, repeat=several)
+        seen = look and (lambda logits: look(logits.unflatten(0, (-1, several))))
+        logits = self.answer_logits(images, layout, tokens, repeat=several, look=seen)
         return logits.unflatten(0, (-1, several))
 
     def log_probabilities(

@@ -36,6 +36,14 @@ class Question(Protocol):
         """Logits ``(..., T)`` of the tokens -> ``(...)``, differentiable."""
 
 
+@runtime_checkable
+class Looking(Protocol):
+    """A question that looks at all logits when it is asked for the first time."""
+
+    def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
+        """B prompts -> a function of ``(B, V)``, or None."""
+
+
 Values = Sequence[torch.Tensor]
 Combination = Callable[[Values, Sequence[float], float], torch.Tensor]
 """Values, weights and a temperature -> one value. Numbers stay numbers: a tensor of weights would
@@ -199,10 +207,10 @@ class Checklist(Combinable, nn.Module):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if combine not in COMBINATIONS:
+        if not isinstance(combine, str) or combine not in COMBINATIONS:
             raise ValueError(f"combine is {combine!r}; expected one of {sorted(COMBINATIONS)}")
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}; expected above 0")
+        if not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
+            raise ValueError(f"temperature is {temperature!r}; expected a finite number above 0")
         if prompts is not None:
             rewards = _asked(rewards, prompts)
         members = named(rewards, "rewards")
@@ -295,7 +303,12 @@ def _weights(given: Any, names: Sequence[str], combine: str) -> tuple[float, ...
         if set(given) != set(names):
             raise ValueError(f"weights are for {sorted(given)}; expected {sorted(names)}")
         given = [given[name] for name in names]
-    weights = tuple(float(weight) for weight in given)
+    try:
+        weights = tuple(float(weight) for weight in given)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"weights is {given!r}; expected a list of numbers, or a dict of them by name"
+        ) from None
     if len(weights) != len(names):
         raise ValueError(f"there are {len(weights)} weights; expected {len(names)}, one for each")
     if not all(map(math.isfinite, weights)):
@@ -340,6 +353,23 @@ def _values(
     return known
 
 
+def _first_look(
+    group: Sequence[Question], columns: Sequence[Sequence[str]]
+) -> Callable[[torch.Tensor], None] | None:
+    """The members' first looks at the answers to their questions, if any has one."""
+    looks = [
+        question.first_look(asked) if isinstance(question, Looking) else None
+        for question, asked in zip(group, columns)
+    ]
+
+    def look(logits: torch.Tensor) -> None:
+        for k, one in enumerate(looks):
+            if one is not None:
+                one(logits[:, k])
+
+    return look if any(looks) else None
+
+
 def _together(
     group: Sequence[Question], images: Any, given: Mapping[str, Any]
 ) -> dict[int, torch.Tensor]:
@@ -351,7 +381,7 @@ def _together(
     wanted = [question.tokens or () for question in group]
     tokens = tuple(dict.fromkeys(token for own in wanted for token in own))
     logits = group[0].backbone.logits_together(
-        flat, list(zip(*columns)), sizes_of(flat, counts), tokens
+        flat, list(zip(*columns)), sizes_of(flat, counts), tokens, look=_first_look(group, columns)
     )
     out = {}
     for k, question in enumerate(group):

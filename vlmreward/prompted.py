@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,35 @@ from torch import nn
 from vlmreward.answers import Ids, single
 from vlmreward.backbone import Backbone
 from vlmreward.checklist import Combinable
+from vlmreward.notices import warn
 from vlmreward.pixels import flatten_views, sizes_of
 from vlmreward.rows import Size
-from vlmreward.templates import NAMED_PROMPTS, PromptTemplate
+from vlmreward.templates import PromptTemplate
 
-__all__ = ["PER_VIEW", "PromptedReward", "TokenProbability"]
+__all__ = ["PER_VIEW", "NotFiniteError", "PromptedReward", "TokenProbability"]
 
 PER_VIEW = (None, "mean", "sum")
 """All views of a query in one question, or the mean or sum over a question about each."""
+_LITTLE = 0.01
+"""Share of the probability below which answers are too unlikely to compare."""
+_LOOKED_AT = 1024
+"""Number of different questions whose answers are looked at."""
+
+
+def _short(question: str) -> str:
+    return repr(question if len(question) <= 60 else f"{question[:40]}...{question[-17:]}")
+
+
+class NotFiniteError(ValueError):
+    """A model's answer that is NaN or infinite.
+
+    Attributes:
+        query: the place in the batch of the first query that has such an answer.
+    """
+
+    def __init__(self, query: int, message: str) -> None:
+        super().__init__(message)
+        self.query = query
 
 
 @dataclass(frozen=True)
@@ -71,13 +92,21 @@ class PromptedReward(Combinable, nn.Module):
         name: str | None = None,
     ) -> None:
         super().__init__()
-        given = prompt if isinstance(prompt, str) else prompt.template
-        if isinstance(prompt, str):
-            named = prompt in NAMED_PROMPTS
-            prompt = PromptTemplate.named(prompt) if named else PromptTemplate(prompt)
-        self.name = name or given
-        self.prompt = prompt
+        self.prompt = PromptTemplate.of(prompt)
+        for option, given, kind in (
+            ("name", name, (str, type(None))),
+            ("checkpoint", checkpoint, (bool,)),
+            ("validate", validate, (bool,)),
+        ):
+            if not isinstance(given, kind):
+                raise TypeError(
+                    f"{option} is {given!r}, a {type(given).__name__}; expected a "
+                    f"{kind[0].__name__}"
+                )
+        self.name = name or (prompt if isinstance(prompt, str) else self.prompt.template)
         self.validate = validate
+        self._seen: dict[str, None] = {}
+        self._told: dict[PromptTemplate, object] = {}
         if per_view not in PER_VIEW:
             raise ValueError(f"per_view is {per_view!r}; expected one of {PER_VIEW}")
         self.per_view = per_view
@@ -138,12 +167,85 @@ class PromptedReward(Combinable, nn.Module):
     ) -> torch.Tensor:
         """The reward ``(B,)`` of each query; see the subclass."""
         flat, questions, sizes, counts = self._asked(images, text, fields)
-        if self.tokens is None:
-            scores = self.backbone.log_probabilities(flat, questions, sizes, self.sequences)
+        layout = self.backbone.layout
+        if self.tokens is not None:
+            scores = self.backbone.answer_logits(
+                flat, layout(questions, sizes), self.tokens, look=self.first_look(questions)
+            )
         else:
-            layout = self.backbone.layout(questions, sizes)
-            scores = self.backbone.answer_logits(flat, layout, self.tokens)
+            scores = self.backbone.log_probabilities(flat, questions, sizes, self.sequences)
+            if self.first_look(questions):
+                with torch.no_grad():
+                    self._judge(
+                        questions,
+                        scores,
+                        lambda: self.backbone.answer_logits(flat, layout(questions, sizes), None),
+                    )
         return self._over_views(self.value(scores), counts).to(flat[0].device)
+
+    def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
+        """What looks at the answers to questions that were not asked before, with ``validate``.
+
+        Where the answers hold less than 1 % of the probability, it warns, once for a prompt, and it
+        refuses logits that are not finite. That costs one product with the output matrix and, on a
+        GPU, a synchronisation, at the first call of each of the first 1,024 questions.
+
+        Args:
+            questions: B prompts.
+
+        Returns:
+            A function of the logits ``(B, V)``; None where there is nothing new.
+        """
+        if not self.validate or torch.compiler.is_compiling():
+            return None
+        if len(self._seen) >= _LOOKED_AT or all(question in self._seen for question in questions):
+            return None
+        tokens = list(self.tokens or ())
+
+        def look(logits: torch.Tensor) -> None:
+            self._judge(questions, logits.log_softmax(-1)[:, tokens], lambda: logits)
+
+        return look
+
+    def _judge(
+        self,
+        questions: Sequence[str],
+        scores: torch.Tensor,
+        logits: Callable[[], torch.Tensor],
+    ) -> None:
+        """Refuse or warn by the log-probabilities ``(B, S)`` of the answers."""
+        masses, finite = torch.stack(
+            [scores.logsumexp(-1).exp(), scores.isfinite().all(-1).to(scores)]
+        ).tolist()
+        if not all(finite):
+            query = finite.index(0)
+            broken = self.backbone.broken_parameter()
+            raise NotFiniteError(
+                query,
+                f"the model's logits are not finite for {_short(questions[query])}; expected "
+                "finite ones: "
+                + (
+                    f"its parameter {broken} holds NaN or infinity: save or download it again"
+                    if broken
+                    else f"they overflow in {self.backbone.vlm.dtype}: pass dtype=torch.bfloat16 "
+                    "or torch.float32"
+                ),
+            )
+        self._seen.update(dict.fromkeys(questions))
+        least = min(masses)
+        mark = object()
+        if least >= _LITTLE or self._told.setdefault(self.prompt, mark) is not mark:
+            return
+        row = masses.index(least)
+        share, token = logits()[row].softmax(-1).max(-1)
+        said = ", ".join(repr(self.backbone.describe(*ids)) for ids in self.sequences[:4])
+        warn(
+            f"the answers {said} hold {least:.1g} of the probability after {_short(questions[row])}"
+            f"; expected at least {_LITTLE}: the model would rather say "
+            f"{self.backbone.describe(int(token))!r} ({float(share):.0%}), so that the reward "
+            "compares unlikely words; ask more plainly, or pass its own words as answers (see "
+            "answer_mass and top_answers)"
+        )
 
     def _asked(
         self, images: Any, text: Any, fields: Mapping[str, Any]
@@ -215,6 +317,8 @@ class PromptedReward(Combinable, nn.Module):
         Raises:
             ValueError: k is below 1 or above the vocabulary, or what ``forward`` refuses.
         """
+        if isinstance(k, bool) or not isinstance(k, int):
+            raise TypeError(f"k is a {type(k).__name__}; expected an int")
         if not 1 <= k <= self.backbone.vocabulary:
             raise ValueError(f"k is {k}; expected 1 to {self.backbone.vocabulary}")
         flat, questions, sizes, _ = self._asked(images, text, fields)

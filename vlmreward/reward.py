@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vlmreward.answers import Answer, Answers, Ids, log_odds, resolve_answers
+from vlmreward.answers import Answer, Answers, Ids, check_pair, log_odds, resolve_answers
 from vlmreward.backbone import Backbone
 from vlmreward.prompted import PromptedReward
 from vlmreward.templates import PromptTemplate
@@ -58,10 +58,11 @@ class YesNoReward(PromptedReward):
         prompt: the template.
 
     Raises:
-        OSError: the model cannot be loaded.
-        TypeError: the model's image processor is not supported.
-        ValueError: malformed prompt, answers that cannot be looked up behind it or do not exclude
-            each other, or options of the model for a ``Backbone``, which has its own.
+        OSError: the model cannot be loaded, or its weights are not those of its configuration.
+        TypeError: the model's image processor is not supported, or an argument is of another type.
+        ValueError: a malformed prompt or the name of none, answers that cannot be looked up behind
+            it or do not exclude each other, a device that is not there, or options of the model for
+            a ``Backbone``, which has its own.
 
     Example:
         ``reward = YesNoReward("Qwen/Qwen2.5-VL-7B-Instruct")``, then
@@ -86,6 +87,7 @@ class YesNoReward(PromptedReward):
         validate: bool = True,
         name: str | None = None,
     ) -> None:
+        check_pair(answers)
         super().__init__(
             model,
             prompt=prompt,

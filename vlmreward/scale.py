@@ -56,12 +56,17 @@ class ScaleReward(PromptedReward):
         scale: Mapping[str, float] = ONE_TO_FIVE,
         **options: Any,
     ) -> None:
-        super().__init__(model, prompt=prompt, **options)
         if not isinstance(scale, Mapping) or len(scale) < 2:
             raise ValueError(f"scale is {scale!r}; expected a dict of two or more answers")
-        values = torch.tensor([float(value) for value in scale.values()])
+        try:
+            values = torch.tensor([float(value) for value in scale.values()])
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"scale has the values {list(scale.values())}; expected numbers"
+            ) from None
         if not bool(values.isfinite().all()):
             raise ValueError(f"scale has the values {values.tolist()}; expected finite numbers")
+        super().__init__(model, prompt=prompt, **options)
         lookup = self.backbone.lookup()
         self._sequences = tuple(ids for answer in scale for ids in lookup.variants(answer))
         check_distinct(self._sequences, lookup.text)

@@ -75,13 +75,21 @@ class PromptTemplate:
         template: the text, e.g. ``"Is there {text}? Answer Yes or No."``.
 
     Raises:
-        ValueError: the braces do not pair, or a field has no plain name.
+        TypeError: not a str.
+        ValueError: empty, the braces do not pair, or a field has no plain name.
 
     >>> PromptTemplate("Is the {colour} {thing} there?").format(colour="red", thing="cup")
     'Is the red cup there?'
     """
 
     def __init__(self, template: str) -> None:
+        if not isinstance(template, str):
+            raise TypeError(f"prompt template is a {type(template).__name__}; expected a str")
+        if not template.strip():
+            raise ValueError(
+                f"prompt template {template!r} is empty; expected a question such as "
+                "'Is there {text}? Answer Yes or No.'"
+            )
         fields: list[str] = []
         try:
             for _, name, spec, conversion in string.Formatter().parse(template):
@@ -108,22 +116,44 @@ class PromptTemplate:
         """
         if name not in NAMED_PROMPTS:
             raise ValueError(
-                f"no prompt is named {name!r}; expected one of {sorted(NAMED_PROMPTS)}: "
-                "or pass your own text to PromptTemplate"
+                f"no prompt is named {name!r}; expected one of {', '.join(NAMED_PROMPTS)}: or "
+                "write the question itself, as a PromptTemplate where it is a single word"
             )
         return cls(NAMED_PROMPTS[name])
+
+    @classmethod
+    def of(cls, prompt: Any) -> PromptTemplate:
+        """A template, a name in ``NAMED_PROMPTS`` or the text of a question -> the template.
+
+        A text of ASCII without spaces and fields, such as ``"paper/Z"``, is taken for a name.
+
+        Raises:
+            TypeError: something else.
+            ValueError: a name that there is not, or a malformed text.
+        """
+        if isinstance(prompt, PromptTemplate):
+            return prompt
+        if not isinstance(prompt, str):
+            raise TypeError(
+                f"prompt is a {type(prompt).__name__}; expected a PromptTemplate, a question such "
+                f"as 'Is there {{text}}? Answer Yes or No.', or one of {', '.join(NAMED_PROMPTS)}"
+            )
+        like_a_name = prompt.isascii() and not any(c.isspace() or c in "{}" for c in prompt)
+        return cls.named(prompt) if prompt and like_a_name else cls(prompt)
 
     def format(self, **values: str) -> str:
         """The text with every field filled in.
 
         Raises:
-            ValueError: a field is missing or unknown.
+            ValueError: a field is missing, unknown or empty.
             TypeError: a value is not a string.
         """
         self.check_fields(values)
         for field, value in values.items():
             if not isinstance(value, str):
                 raise TypeError(f"{field} is a {type(value).__name__}; expected a str")
+            if not value.strip():
+                raise ValueError(f"{field} is {value!r}; expected what to ask about, in words")
         return self.template.format(**values)
 
     def check_fields(self, values: Any) -> None:

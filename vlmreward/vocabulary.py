@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any
+
+from vlmreward.notices import warn
 
 __all__ = ["KNOWN_WORDS", "warn_of_unknown_words", "words_of"]
 
@@ -42,9 +43,8 @@ def warn_of_unknown_words(tokenizer: Any, texts: Iterable[str], warned: set[str]
     warned |= found
     named = sorted(found)
     more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    warnings.warn(
+    warn(
         f"the text has words that this small model was not trained on: {', '.join(named[:_NAMED])}"
         f"{more}; expected some of its {len(known)} words ({KNOWN_WORDS} in its "
-        "tokenizer_config.json): what it makes of others means nothing, so use a larger model",
-        stacklevel=3,
+        "tokenizer_config.json): what it makes of others means nothing, so use a larger model"
     )

@@ -8,7 +8,8 @@ import pytest
 import vlmreward
 
 ROOT = Path(vlmreward.__file__).parent
-ORDER = ["output", "progress", "resample", "pixels", "templates", "vocabulary", "answers"]
+ORDER = ["notices", "output", "progress", "resample", "pixels", "templates", "vocabulary"]
+ORDER += ["answers"]
 ORDER += ["attention", "checkpointing"]
 ORDER += ["last_tokens", "patch_projection", "processors", "rows", "packing", "families"]
 ORDER += [

@@ -340,7 +340,7 @@ def test_paraphrased_refuses():
         Paraphrased(Asked(), [])
     with pytest.raises(TypeError, match="prompts is a str"):
         Paraphrased(Asked(), "{text}?")
-    with pytest.raises(TypeError, match="a prompt is a int"):
+    with pytest.raises(TypeError, match="prompt is a int; expected a PromptTemplate"):
         Paraphrased(Asked(), [3])
     with pytest.raises(ValueError, match="share the name 'a'"):
         Paraphrased(Asked(), {"a": "{text}?"}, opposites={"a": "no {text}?"})

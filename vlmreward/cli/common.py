@@ -148,7 +148,7 @@ def texts_for(prompt: str, given: list[str]) -> list[str | None]:
     from vlmreward.templates import NAMED_PROMPTS, PromptTemplate
 
     with usage_errors(ValueError):
-        fields = PromptTemplate(NAMED_PROMPTS.get(prompt, prompt)).fields
+        fields = PromptTemplate.of(prompt).fields
     if not all(text.strip() for text in given):
         raise UsageError("--text is empty; expected what to ask about")
     if set(fields) - {"text"}:

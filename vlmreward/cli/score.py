@@ -95,14 +95,24 @@ def _scored(
 
     from vlmreward.progress import progress_bar
 
+    from vlmreward.prompted import NotFiniteError
+
     pairs = [(query, text) for query in queries for text in texts]
     with progress_bar(total=len(pairs), unit="question", leave=False) as bar:
         for start in range(0, len(pairs), batch):
             part = pairs[start : start + batch]
             asked = [text for _, text in part if text is not None]
             with torch.no_grad(), usage_errors(ValueError):
-                values = reward([[f.image for f in query] for query, _ in part], asked or None)
+                try:
+                    values = reward([[f.image for f in query] for query, _ in part], asked or None)
+                except NotFiniteError as error:
+                    raise ValueError(f"{part[error.query][0][0].path}: {error}") from error
             for (query, text), value in zip(part, values.double()):
+                if not value.isfinite():
+                    raise UsageError(
+                        f"{query[0].path}: the log-odds for {text!r} are {float(value)}; expected "
+                        "a finite number: the model overflows in its dtype, so try --dtype float32"
+                    )
                 yield {
                     "images": [str(file.path) for file in query],
                     "conversions": {str(f.path): f.conversions for f in query if f.conversions},

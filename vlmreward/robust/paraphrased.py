@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vlmreward.queries import Reward, ask, named, take_apart
-from vlmreward.templates import NAMED_PROMPTS, PromptTemplate
+from vlmreward.templates import PromptTemplate
 
 __all__ = ["Paraphrased"]
 
@@ -19,12 +19,8 @@ Prompts = Mapping[str, str | PromptTemplate] | Sequence[str | PromptTemplate]
 
 def _with_prompt(reward: Any, prompt: Any) -> Any:
     """The reward with another question; everything else, the model above all, is the same."""
-    if isinstance(prompt, str):
-        prompt = PromptTemplate(NAMED_PROMPTS.get(prompt, prompt))
-    if not isinstance(prompt, PromptTemplate):
-        raise TypeError(f"a prompt is a {type(prompt).__name__}; expected a str or PromptTemplate")
     other = copy.copy(reward)
-    other.prompt = prompt
+    other.prompt = PromptTemplate.of(prompt)
     return other
 
 

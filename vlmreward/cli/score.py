@@ -13,6 +13,7 @@ from vlmreward.cli.arguments import positive, text
 from vlmreward.cli.common import (
     DONE,
     PARTLY,
+    UsageError,
     add_model_options,
     check_device,
     command,
@@ -94,7 +95,6 @@ def _scored(
     import torch
 
     from vlmreward.progress import progress_bar
-
     from vlmreward.prompted import NotFiniteError
 
     pairs = [(query, text) for query in queries for text in texts]

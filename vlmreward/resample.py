@@ -90,9 +90,10 @@ def weight_matrix(n_in: int, n_out: int, filter: str = "bicubic") -> torch.Tenso
     Returns:
         float64 ``(n_out, n_in)`` on the CPU; every row sums to 1.
 
-    >>> weight_matrix(4, 2, "bilinear")
-    tensor([[0.4286, 0.4286, 0.1429, 0.0000],
-            [0.0000, 0.1429, 0.4286, 0.4286]], dtype=torch.float64)
+    Examples:
+        >>> weight_matrix(4, 2, "bilinear")
+        tensor([[0.4286, 0.4286, 0.1429, 0.0000],
+                [0.0000, 0.1429, 0.4286, 0.4286]], dtype=torch.float64)
     """
     return _dense(*_weights(n_in, n_out, filter), n_in)
 

@@ -78,8 +78,9 @@ class PromptTemplate:
         TypeError: not a str.
         ValueError: empty, the braces do not pair, or a field has no plain name.
 
-    >>> PromptTemplate("Is the {colour} {thing} there?").format(colour="red", thing="cup")
-    'Is the red cup there?'
+    Examples:
+        >>> PromptTemplate("Is the {colour} {thing} there?").format(colour="red", thing="cup")
+        'Is the red cup there?'
     """
 
     def __init__(self, template: str) -> None:

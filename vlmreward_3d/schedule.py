@@ -16,7 +16,7 @@ class Schedule:
         points: (progress, value) pairs, progress in [0, 1] ascending. Two points at one progress
             make a jump; the later one counts from there on.
 
-    Example:
+    Examples:
         The paper's weight of the reward (Sec. 5.1: 300 to 1 over 10,000 of 15,000 steps):
 
         >>> weight = Schedule.ramp(300, 1, until=2 / 3)

@@ -23,6 +23,7 @@ class Page:
         prose: text outside of any code.
         tables: rows of texts of cells.
         modules: names of modules that are documented as a whole.
+        quotes: number of quoted blocks.
     """
 
     anchors: set[str] = field(default_factory=set)
@@ -31,6 +32,7 @@ class Page:
     prose: str = ""
     tables: list[list[list[str]]] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
+    quotes: int = 0
 
 
 class _Reader(HTMLParser):
@@ -54,7 +56,9 @@ class _Reader(HTMLParser):
             return
         if "doc-module" in (values.get("class") or ""):
             page.modules.append(values.get("id") or "a module")
-        if tag == "pre":
+        if tag == "blockquote":
+            page.quotes += 1
+        elif tag == "pre":
             page.blocks.append("")
         elif tag == "table":
             page.tables.append([])
@@ -142,6 +146,8 @@ def faults(page: Page, *, docstrings: bool = False) -> list[str]:
     marks = ("--8", "``", ":::", ":meth:", ":class:", ":func:", "][", "](", "Args:", "Arguments:")
     found = [f"{mark!r} is left over" for mark in marks if mark in page.prose]
     found += [f"{name} in place of its function" for name in page.modules]
+    if docstrings and page.quotes:  # ">>>" outside of a section "Examples:"
+        found.append("a quotation")
     for code in page.blocks:
         if not code.strip():
             found.append("an empty code block")

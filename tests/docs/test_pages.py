@@ -52,6 +52,7 @@ def test_what_mkdocs_leaves_broken_is_found():
         """<article><p>--8<-- "a.py" and :meth:<code>x</code> [y][vlmreward.y]</p>
         <pre><code><span>--8</span> <span>&lt;</span> --"clip.py"</code></pre>
         <pre><code> </code></pre><pre>``x``</pre>
+        <blockquote>f(2)</blockquote>
         <div class="doc doc-object doc-module" id="m"></div>
         <table><tr><th>Type</th><th>Description</th></tr>
         <tr><td><code>Tensor | None</code></td><td>fine</td></tr>
@@ -59,7 +60,7 @@ def test_what_mkdocs_leaves_broken_is_found():
         <pre></pre><a href="b/#there">1</a><a href="b/#nowhere">2</a><a href="c/">3</a>
         <a href="https://example.org/">4</a><img src="d.png">"""
     )
-    assert len(faults(page, docstrings=True)) == 8
+    assert len(faults(page, docstrings=True)) == 9
     other = parse('<h1 id="there">b</h1><a href="../">home</a>')
     site = Site({"index.html": page, "b/index.html": other}, {"index.html", "b/index.html"})
     assert broken_links(site) == ["index.html: b/#nowhere", "index.html: c/", "index.html: d.png"]

@@ -38,8 +38,9 @@ def smart_resize(
         frames: their number; 1 for an image, and for a video whose bounds are those of one frame.
         frames_factor: ``frames`` is rounded to a multiple of it before pixels are counted.
 
-    >>> smart_resize(256, 256, factor=28, min_pixels=3136, max_pixels=1003520)
-    (252, 252)
+    Examples:
+        >>> smart_resize(256, 256, factor=28, min_pixels=3136, max_pixels=1003520)
+        (252, 252)
     """
     fitted = round(height / factor) * factor, round(width / factor) * factor
     count = round(frames / frames_factor) * frames_factor * fitted[0] * fitted[1]

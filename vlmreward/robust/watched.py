@@ -45,8 +45,9 @@ def mann_kendall(values: Sequence[float]) -> float:
         About standard normal if the values come in any order alike; positive if they rise. 0 for
         fewer than two values, or equal ones.
 
-    >>> round(mann_kendall([1, 2, 3, 4, 5, 6]), 3)
-    2.63
+    Examples:
+        >>> round(mann_kendall([1, 2, 3, 4, 5, 6]), 3)
+        2.63
     """
     n = len(values)
     rises = sum(

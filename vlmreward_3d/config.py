@@ -72,6 +72,8 @@ class VLM3DConfig:
         learning_rate: Of Adam, for every parameter.
         adam_betas: Adam's decay rates.
         adam_eps: Adam's epsilon.
+        weight_decay: Of AdamW (Loshchilov and Hutter, 2019): each step multiplies every parameter
+            by 1 - learning rate * weight_decay before it moves it; 0 is Adam.
         patience: After how many steps in a row of empty views, full views or fog a run has failed;
             None does not look at them, for clouds and the like.
         retries: How often a run that fails (numbers that are not finite, empty views, fog) goes
@@ -149,6 +151,7 @@ class VLM3DConfig:
     learning_rate: Schedule
     adam_betas: tuple[float, float] = (0.9, 0.99)
     adam_eps: float = 1e-15
+    weight_decay: float = 0.0
     patience: int | None = 50
     retries: int = 3
 
@@ -216,6 +219,7 @@ class VLM3DConfig:
             "variation_weight",
             'Schedule.constant(0) for a field that is not "pyramid"',
         )
+        self._require(0 <= self.weight_decay < 1, "weight_decay", "a number in [0, 1)")
         self._require(self.splat_count >= 4, "splat_count", "a whole number >= 4")
         if self.field == "splats":
             self._require_drawable()

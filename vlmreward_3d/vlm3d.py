@@ -110,8 +110,12 @@ class VLM3D:
             decay=config.occupancy_decay,
         ).to(self.device)
         groups = [{"params": chosen, "scale": scale} for chosen, scale in self.field.groups()]
-        self.optimizer = torch.optim.Adam(
-            groups, lr=0.0, betas=config.adam_betas, eps=config.adam_eps
+        self.optimizer = torch.optim.AdamW(
+            groups,
+            lr=0.0,
+            betas=config.adam_betas,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
         )
         self.norms = torch.zeros(2, dtype=torch.float64)
         """Running gradient norms at the pixels: score distillation, reward; 0 before the first."""

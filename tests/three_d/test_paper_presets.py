@@ -11,6 +11,7 @@ from test_latent_diffusion import build, checkpoint, ldm, randomised, stable, to
 from torch.testing import assert_close
 
 from vlmreward import YesNoReward
+from vlmreward.templates import NAMED_PROMPTS
 from vlmreward_3d import load, presets
 from vlmreward_3d.cameras import sample_rings
 from vlmreward_3d.diffusion.mvdream import MVDream
@@ -81,9 +82,10 @@ def at(config, step):
         (
             "dreamfusion",
             {
-                0: (1, 64, 1.0, 0.02, 0.98, 1.0, True, False),
-                1500: (1, 64, 1.0, 0.02, 0.98, 3.7, True, True),
-                5000: (1, 64, 1.0, 0.02, 0.98, 10.0, True, True),
+                0: (1, 64, 1.0, 0.02, 0.98, 10.0, True, False),
+                2000: (1, 64, 1.0, 0.02, 0.98, 406.0, True, False),
+                2001: (1, 64, 1.0, 0.02, 0.98, 406.198, True, True),
+                5000: (1, 64, 1.0, 0.02, 0.98, 1000.0, True, True),
             },
         ),
     ],
@@ -223,6 +225,24 @@ def test_as_many_rays_are_visible_as_in_the_sources(density_scale):
         expected = rays_seen_by_marching(baked.density, cameras, 16)
     assert 500 < expected < 1000
     assert abs(int(rays.visible.any(dim=1).sum()) - expected) < 0.03 * expected
+
+
+def test_the_optimizer_and_the_hash_tables_of_the_sources():
+    for preset, decay in {"paper": 0, "release": 0.01, "mvdream": 0.01, "dreamfusion": 0}.items():
+        config = getattr(presets, preset)("a cat")
+        assert config.weight_decay == decay
+        assert (config.adam_betas, config.adam_eps) == ((0.9, 0.99), 1e-15)
+        # 16 levels that grow by 1.447 each
+        coarsest, finest = config.hash_resolution
+        assert (finest / coarsest) ** (1 / (config.hash_levels - 1)) == pytest.approx(1.447269237)
+
+
+def test_the_question_of_the_release_ends_its_lines_as_there():
+    ours, text = presets.release("a cat"), "paper/selected"
+    lines = ours.vlm_prompt.split("\n")
+    assert [line.endswith(" ") for line in lines] == [True, True, True, False]
+    assert [line.rstrip() for line in lines] == NAMED_PROMPTS[text].split("\n")
+    assert (ours.vlm_pixels, presets.paper("a cat").vlm_pixels) == ("float", "clamp")
 
 
 @pytest.fixture(scope="module")
@@ -383,6 +403,7 @@ def test_shading_is_drawn_in_its_shares():
     ("change", "message"),
     [
         ({"shading": (0.5, 0.5, 0.5)}, "three probabilities that add up to 1"),
+        ({"weight_decay": -0.1}, r"expected a number in \[0, 1\)"),
         ({"elevations": "sphere"}, r"received elevations='sphere'; expected one of"),
         ({"elevation_deg": (30.0, 0.0)}, "-90 <= lowest <= highest <= 90"),
         ({"elevation_deg": (0.0, 120.0)}, "-90 <= lowest <= highest <= 90"),

@@ -262,6 +262,20 @@ def test_the_learning_rate_follows_its_schedule():
     assert moved[2:] == [0.0, 0.0]
 
 
+def test_weight_decay_is_adamw_s():
+    rate, decay = 0.05, 0.2
+    settings = {"learning_rate": Schedule.constant(rate), "occupancy_every": 100}
+    after = []
+    for config in (tiny(**settings), tiny(weight_decay=decay, **settings)):
+        model = VLM3D(config, RandomDenoiser())
+        with torch.no_grad():
+            model.field.levels[1].fill_(2.0)
+        model.step()
+        after.append(model.field.levels[1].detach())
+    # the same gradient moves both, and decay takes its share before
+    assert_close(after[0] - after[1], torch.full_like(after[0], rate * decay * 2.0))
+
+
 def test_seeds_differ():
     first = VLM3D(tiny(seed=1), RandomDenoiser()).step()
     assert first == VLM3D(tiny(seed=1), RandomDenoiser()).step()

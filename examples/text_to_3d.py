@@ -18,6 +18,7 @@ from pathlib import Path
 
 PRESETS = ("blocks", "paper", "release", "mvdream", "dreamfusion")
 TEMPLATES = ("A", "B", "selected")
+PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
 MESHES = ("glb", "texture", "obj", "ply")
 
 
@@ -39,6 +40,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"some of {','.join(MESHES)}; default: glb,texture",
     )
     parser.add_argument("--denoiser", metavar="MODEL", help="a file, folder or hub id")
+    parser.add_argument(
+        "--denoiser-precision",
+        choices=PRECISIONS,
+        help="how one of latents computes; default: autocast on a GPU, float32 elsewhere",
+    )
     parser.add_argument(
         "--vlm", metavar="MODEL", help="a folder, hub id or short name: paligemma, idefics, ..."
     )
@@ -224,6 +230,8 @@ def changes(options, config):
     changed = {}
     if options.denoiser:
         changed["denoiser"] = options.denoiser
+    if options.denoiser_precision:
+        changed["denoiser_precision"] = options.denoiser_precision
     if options.vlm and config.vlm is not None:
         from vlmreward_3d.presets import VLMS
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from vlmreward_3d.cameras import ELEVATIONS
 from vlmreward_3d.schedule import Schedule
 
-__all__ = ["VLM3DConfig"]
+__all__ = ["PRECISIONS", "VLM3DConfig"]
+
+PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
+"""How denoisers of latents compute; see `vlmreward_3d.load.load_denoiser`."""
 
 _OFF = Schedule.constant(0)
 
@@ -25,6 +28,8 @@ class VLM3DConfig:
         steps: Length of the run; every `Schedule` is relative to it.
 
         denoiser: Where the score-distillation teacher comes from; see `vlmreward_3d.load`.
+        denoiser_precision: How it computes: one of `PRECISIONS`; None is "autocast" on a GPU and
+            "float32" elsewhere.
         view_prompts: Tell the denoiser in words which side a view shows, for one that does not look
             at the cameras.
         vlm: Where the reward comes from; None for score distillation alone.
@@ -112,6 +117,7 @@ class VLM3DConfig:
     steps: int
 
     denoiser: str
+    denoiser_precision: str | None = None
     view_prompts: bool = False
     vlm: str | None
     vlm_prompt: str | tuple[str, ...]
@@ -226,6 +232,11 @@ class VLM3DConfig:
         self._require(self.retries >= 0, "retries", "a whole number >= 0")
         self._require(bool(self.vlm_prompt), "vlm_prompt", "a prompt or several")
         self._require(0 <= self.seed < 2**63, "seed", "a whole number in [0, 2^63)")
+        self._require(
+            self.denoiser_precision in (None, *PRECISIONS),
+            "denoiser_precision",
+            f"None or one of {PRECISIONS}",
+        )
         backgrounds = ("color", "gray", "white")
         self._require(self.background in backgrounds, "background", f"one of {backgrounds}")
         self._require(self.elevations in ELEVATIONS, "elevations", f"one of {ELEVATIONS}")

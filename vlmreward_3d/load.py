@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from vlmreward import Checklist, YesNoReward
-from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.config import PRECISIONS, VLM3DConfig
 from vlmreward_3d.diffusion.mvdream import MVDream
 from vlmreward_3d.diffusion.pixel import PixelMultiView
 from vlmreward_3d.diffusion.stable import StableDiffusion
@@ -24,7 +24,7 @@ def load_denoiser(
     source: str,
     *,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
+    precision: str | None = None,
     tokenizer: str | None = None,
 ) -> Denoiser:
     """The score-distillation teacher of a name.
@@ -34,8 +34,10 @@ def load_denoiser(
             diffusers, whose UNet tells which it is: with cameras and a VAE MVDream, with cameras
             alone a `PixelMultiView`, without cameras Stable Diffusion.
         device: where it runs.
-        dtype: of its weights; default: bfloat16 on a GPU, float32 elsewhere; `PixelMultiView` is
-            float32 in any case.
+        precision: "float32"; "autocast": weights in float32, matrix products and convolutions in
+            float16 (bfloat16 on a CPU), as MVDream's own code computes; "bfloat16" or "float16":
+            weights too, in half the memory. Default: "autocast" on a GPU, "float32" elsewhere. A
+            `PixelMultiView` knows "float32" alone.
         tokenizer: for a single file, which has none; see `MVDream.from_checkpoint`.
 
     Raises:
@@ -43,14 +45,37 @@ def load_denoiser(
         KeyError, ValueError: it is something else.
     """
     device = torch.device(device)
-    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    dtype, autocast = _dtypes(precision, device)
+    model: MVDream | StableDiffusion
     if Path(source).suffix in _FILES:
         options: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer else {}
-        return MVDream.from_checkpoint(source, dtype=dtype, **options).to(device)
-    if source.startswith("builtin/") or _has_cameras_alone(source):
+        model = MVDream.from_checkpoint(source, dtype=dtype, **options)
+    elif source.startswith("builtin/") or _has_cameras_alone(source):
+        if precision not in (None, "float32"):
+            raise ValueError(
+                f"received precision={precision!r} for {source!r}, a denoiser of pixels; expected "
+                "'float32': leave it out"
+            )
         return PixelMultiView.from_pretrained(source).to(device)
-    kind = MVDream if _takes_cameras(source) else StableDiffusion
-    return kind.from_pretrained(source, dtype=dtype).to(device)
+    else:
+        kind = MVDream if _takes_cameras(source) else StableDiffusion
+        model = kind.from_pretrained(source, dtype=dtype)
+    model.autocast = autocast
+    return model.to(device)
+
+
+def _dtypes(precision: str | None, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
+    """The dtype of the weights, and that of autocast, if any."""
+    if precision is None:
+        precision = "autocast" if device.type == "cuda" else "float32"
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"received precision={precision!r}; expected one of {', '.join(PRECISIONS)}; pass one "
+            "of them, or None"
+        )
+    if precision == "autocast":
+        return torch.float32, torch.get_autocast_dtype(device.type)
+    return getattr(torch, precision), None
 
 
 def _has_cameras_alone(source: str) -> bool:
@@ -100,4 +125,5 @@ def load_teachers(
 ) -> tuple[Denoiser, Reward | None]:
     """Both teachers of a configuration, on one device or each on its own."""
     reward = load_reward(config, device=vlm_device or device)
-    return load_denoiser(config.denoiser, device=device), reward
+    denoiser = load_denoiser(config.denoiser, device=device, precision=config.denoiser_precision)
+    return denoiser, reward

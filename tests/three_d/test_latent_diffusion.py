@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 import vlmreward_3d
+from vlmreward_3d import load
 from vlmreward_3d.cameras import orbit, sample_rings
 from vlmreward_3d.diffusion.ldm import convert_mvdream_unet, convert_open_clip_text, convert_vae
 from vlmreward_3d.diffusion.mvdream import MVDream
@@ -245,7 +246,7 @@ def views(n=3):
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_sds_of_stable_diffusion_in_closed_form(kind):
-    """w(t) (eps_hat - eps) at the latents, taken to the pixels by the encoder's Jacobian."""
+    """w(t) (eps_hat - eps) / 3 of 3 views, taken to the pixels by the encoder's Jacobian."""
     model = stable(kind).double()
     cameras, images = views()
     images = images.double()
@@ -269,7 +270,7 @@ def test_sds_of_stable_diffusion_in_closed_form(kind):
         ).sample
         said.append(out if kind == "epsilon" else abar.sqrt() * out + (1 - abar).sqrt() * noisy)
     guided = said[0] + scale * (said[1] - said[0])
-    (expected,) = torch.autograd.grad(z, pixels, (1 - abar) * (guided - eps))
+    (expected,) = torch.autograd.grad(z, pixels, (1 - abar) * (guided - eps) / 3)
     assert expected.abs().max() > 1e-4
     assert_close(verdict.gradient, expected, rtol=1e-6, atol=1e-10)
 
@@ -290,6 +291,93 @@ def test_half_precision_inside_and_float_outside():
         verdict = teacher(images, cameras, (0.3, 0.9), torch.Generator().manual_seed(5))
     assert verdict.gradient.dtype == torch.float32
     assert verdict.gradient.isfinite().all()
+
+
+def guided(model, dtype=torch.float32, scale=50.0):
+    """The guided noise in latents, and the noises it is made of, in float64."""
+    noise, t = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(3)), [100, 400, 700]
+    t = torch.tensor([*t, 950]).repeat(2)
+    text = model.encode_text(["", "a cat"]).to(dtype).repeat_interleave(4, dim=0)
+    with torch.no_grad():
+        said = model.predict_noise(noise.repeat(2, 1, 1, 1).to(dtype), t, text, torch.zeros(8, 16))
+    without, conditional = said.double().chunk(2)
+    return without + scale * (conditional - without), said.double()
+
+
+def rms(x):
+    return x.square().mean().sqrt().item()
+
+
+def test_the_precision_of_a_gpu_is_nearer_to_the_truth_than_bfloat16():
+    """Eight times in the noise and in what guidance of 50 makes of it, as measured: three bits."""
+    exact, noises = guided(stable().double(), torch.float64)
+    weights, autocast = load._dtypes(None, torch.device("cuda"))
+    assert (weights, autocast) == (torch.float32, torch.float16)
+    default, half = stable().to(weights), stable().bfloat16()
+    default.autocast = autocast
+    (ours, ours_noises), (rough, rough_noises) = guided(default), guided(half)
+    assert default.unet.dtype == torch.float32
+    assert 1e-4 * rms(noises) < rms(ours_noises - noises) < rms(rough_noises - noises) / 5
+    assert rms(ours - exact) < rms(rough - exact) / 5
+    assert rms(ours - exact) < 0.05 * rms(exact)
+    full, _ = guided(stable())
+    assert rms(full - exact) < 1e-4 * rms(exact)
+
+
+@pytest.mark.parametrize("magnitude", [1.0, 1e-5, 1e-9])
+@pytest.mark.parametrize("weights", [torch.float32, torch.float16])
+def test_small_gradients_survive_float16(weights, magnitude):
+    """Of latents that are nearly right; float16 has nothing below 6e-8."""
+    _, images = views()
+    direction = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+
+    def at_pixels(model, dtype):
+        model.autocast = torch.float16 if dtype == torch.float32 == weights else None
+        pixels = images.to(dtype).requires_grad_()
+        latents = model.to_latents(pixels)
+        return torch.autograd.grad(latents, pixels, magnitude * direction.to(dtype))[0].double()
+
+    expected = at_pixels(stable().double(), torch.float64)
+    found = at_pixels(stable().to(weights), torch.float32)
+    assert (found - expected).norm() < 0.02 * expected.norm()
+    zero = torch.zeros_like(direction)
+    pixels = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(stable().half().to_latents(pixels), pixels, zero)
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected"),
+    [
+        (None, "cpu", (torch.float32, None)),
+        ("float32", "cuda", (torch.float32, None)),
+        ("autocast", "cpu", (torch.float32, torch.bfloat16)),
+        ("bfloat16", "cuda", (torch.bfloat16, None)),
+        ("float16", "cuda", (torch.float16, None)),
+    ],
+)
+def test_a_precision_is_one_of_the_weights_and_one_of_the_products(precision, device, expected):
+    assert load._dtypes(precision, torch.device(device)) == expected
+
+
+def test_a_teacher_is_loaded_in_its_precision(tmp_path):
+    stable().save_pretrained(tmp_path / "sd")
+    source = str(tmp_path / "sd")
+    model = load.load_denoiser(source, precision="autocast")
+    assert (model.unet.dtype, model.vae.dtype) == (torch.float32, torch.float32)
+    assert model.autocast == torch.bfloat16
+    latents = model.to_latents(views()[1])
+    assert latents.dtype == torch.float32
+    plain = load.load_denoiser(source)
+    assert plain.autocast is None
+    assert 1e-4 < (latents - plain.to_latents(views()[1])).abs().max() < 0.1
+    half = load.load_denoiser(source, precision="float16")
+    assert {p.dtype for p in half.parameters()} == {torch.float16}
+    assert half.alphas_cumprod.dtype == plain.alphas_cumprod.dtype == torch.float32
+    with pytest.raises(ValueError, match="received precision='half'; expected one of float32, "):
+        load.load_denoiser(source, precision="half")
+    with pytest.raises(ValueError, match="a denoiser of pixels; expected 'float32'"):
+        load.load_denoiser("builtin/blocks", precision="autocast")
 
 
 def test_a_saved_folder_and_a_missing_one(tmp_path):

@@ -316,6 +316,7 @@ FLAGS = {
     "separate queries": ["--separate-queries"],
     "single view": ["--single-view"],
     "no VLM": ["--no-vlm"],
+    "precision": ["--denoiser-precision", "autocast"],
 }
 
 
@@ -343,6 +344,7 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
     config = dataclasses.replace(config, **script.changes(options, config))
     config = dataclasses.replace(config, **{**SMALL, "steps": 2}, resolution_later=())
     denoiser, reward = load.load_teachers(config)
+    assert (denoiser.autocast == torch.bfloat16) == ("autocast" in flags)
     report = VLM3D(config, denoiser, reward).step()
     assert (report.reward is None) == ("--no-vlm" in flags)
     if "--separate-queries" in flags:
@@ -408,6 +410,7 @@ def test_shading_is_drawn_in_its_shares():
         ({"elevation_deg": (30.0, 0.0)}, "-90 <= lowest <= highest <= 90"),
         ({"elevation_deg": (0.0, 120.0)}, "-90 <= lowest <= highest <= 90"),
         ({"rays_per_chunk": 0}, "None or a whole number >= 1"),
+        ({"denoiser_precision": "half"}, r"None or one of \('float32', 'autocast', "),
         ({"vlm_views": 0}, "None or a whole number >= 1"),
         ({"resolution_later": ((0.5, 64), (0.2, 128))}, "progress ascending within"),
         ({"rings_later": ((0.5, 0),)}, "whole number >= 1"),

@@ -19,8 +19,9 @@ __all__ = ["LatentDiffusion"]
 class LatentDiffusion(nn.Module):
     """A UNet on the latents of a variational autoencoder, told what to make by a text encoder.
 
-    The parts are frozen and in eval mode. They compute in their own precision, outside of any
-    autocast; what comes in is converted, and what goes out is in the dtype of what came in.
+    The parts are frozen and in eval mode. UNet and autoencoder compute in their own precision, or
+    under an autocast of their own, whatever autocast surrounds them; what comes in is converted,
+    and what goes out is in the dtype of what came in.
 
     Args:
         unet: predicts noise or v.
@@ -32,11 +33,14 @@ class LatentDiffusion(nn.Module):
     Attributes:
         n_views: images that form one group; 1 here.
         alphas_cumprod: (T,) abar of each timestep.
+        autocast: dtype of matrix products and convolutions in UNet and autoencoder, whose weights
+            are in another; None computes in that of the weights.
         resolution: side of the latents.
         image_resolution: side of the images that have latents of that side.
     """
 
     n_views = 1
+    autocast: torch.dtype | None = None
     alphas_cumprod: Tensor
 
     def __init__(
@@ -138,9 +142,17 @@ class LatentDiffusion(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             if images.shape[1] == self.vae.config.latent_channels:
                 return self._resized(images, self.resolution)
-            resized = self._resized(images, self.image_resolution).to(self.vae.dtype)
-            mean = self.vae.encode(resized * 2 - 1).latent_dist.mode()
-            return (mean * self.vae.config.scaling_factor).to(images.dtype)
+            scaled = self._resized(images, self.image_resolution) * 2 - 1
+            with self._computing(images.device):
+                mean = self.vae.encode(scaled.to(self.vae.dtype)).latent_dist.mode()
+            latents = mean.to(images.dtype) * self.vae.config.scaling_factor
+        if latents.requires_grad and torch.float16 in (self.autocast, self.vae.dtype):
+            _keep_gradient_in_range(latents, scaled)
+        return latents
+
+    def _computing(self, device: torch.device) -> torch.autocast:
+        """The autocast under which UNet and autoencoder work, if any."""
+        return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
 
     @staticmethod
     def _resized(images: Tensor, side: int) -> Tensor:
@@ -160,7 +172,7 @@ class LatentDiffusion(nn.Module):
         Returns:
             The noise, in the shape and dtype of ``noisy``. Differentiable.
         """
-        with torch.autocast(noisy.device.type, enabled=False):
+        with self._computing(noisy.device):
             dtype = self.unet.dtype
             output = self.unet(
                 noisy.to(dtype),
@@ -173,3 +185,21 @@ class LatentDiffusion(nn.Module):
     def _camera(self, cameras: Tensor) -> dict[str, Tensor]:
         """What the UNet is told of the cameras: nothing."""
         return {}
+
+
+def _keep_gradient_in_range(outputs: Tensor, inputs: Tensor) -> None:
+    """Let gradients pass between two tensors with a largest entry near 1, and undo it behind.
+
+    In float16, entries below 6e-8 vanish and those below 6e-5 lose digits. The factor is a power of
+    two, so that it rounds nothing.
+    """
+    factor = torch.ones(())
+
+    def scale(gradient: Tensor) -> Tensor:
+        nonlocal factor
+        largest = gradient.abs().amax().clamp_min(2.0**-100)
+        factor = torch.exp2(-largest.log2().floor())
+        return gradient * factor
+
+    outputs.register_hook(scale)
+    inputs.register_hook(lambda gradient: gradient / factor)

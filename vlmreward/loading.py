@@ -19,12 +19,14 @@ from transformers.utils import logging as transformers_logging
 __all__ = [
     "check_files",
     "check_keys",
+    "check_vocabulary",
     "checked_device",
     "checked_dtype",
     "load",
     "quiet",
     "reason_of",
     "resolve",
+    "some",
 ]
 
 _BUILTIN = {"builtin/blocks": ("vlmreward_3d", "blocks/weights/vlm")}
@@ -42,13 +44,15 @@ _WEIGHTS = ("model", "diffusion_pytorch_model")
 """What the names of files with weights begin with."""
 _LARGE = 2**31
 """Bytes of weights from which on the progress of loading is shown on a terminal."""
-_NOISE = {
-    "transformers.modeling_utils": "LOAD REPORT",  # becomes an error here
-    "transformers.image_utils": "The channel dimension is ambiguous",  # it is the first one here
+_NOISE = (
+    ("transformers.modeling_utils", "LOAD REPORT"),  # becomes an error here
+    ("diffusers.models.modeling_utils", "Some weights of"),  # likewise
+    ("diffusers.models.modeling_utils", "An error occurred while trying to fetch"),  # likewise
+    ("transformers.image_utils", "The channel dimension is ambiguous"),  # it is the first one here
     # bitsandbytes, which diffusers imports, wants a package that nothing here needs
-    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
-}
-"""Messages of other libraries that say nothing to a user of this one, by their loggers."""
+    ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
+)
+"""Messages of other libraries that say nothing to a user of this one, with their loggers."""
 
 
 class _Without(logging.Filter):
@@ -72,7 +76,7 @@ def quiet(weights: int | None = None) -> Iterator[None]:
         weights: bytes that are loaded, if known. Below 2 GiB the bar "Loading weights" is left out;
             from there on it is shown on a terminal, and so are downloads in any case.
     """
-    filters = [(logging.getLogger(name), _Without(text)) for name, text in _NOISE.items()]
+    filters = [(logging.getLogger(name), _Without(text)) for name, text in _NOISE]
     for logger, one in filters:
         logger.addFilter(one)
     hidden = {"disable": True if weights is not None and weights < _LARGE else None}
@@ -290,6 +294,16 @@ def check_keys(info: Mapping[str, Any], kind: str) -> None:
         )
 
 
+def check_vocabulary(tokenizer: Any) -> None:
+    """Refuse a tokenizer whose vocabulary was not loaded, which transformers does not notice.
+
+    Raises:
+        ValueError: it has special tokens alone.
+    """
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ValueError("its tokenizer knows no word; expected a vocabulary: add tokenizer.json")
+
+
 def _check_tokenizer(processor: Any) -> None:
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
@@ -297,8 +311,7 @@ def _check_tokenizer(processor: Any) -> None:
             f"its processor is a {type(processor).__name__}; expected one with an image processor "
             "and a tokenizer: add the files of both, such as processor_config.json"
         )
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ValueError("its tokenizer knows no word; expected a vocabulary: add tokenizer.json")
+    check_vocabulary(tokenizer)
 
 
 def load(

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 
 from vlmreward import Checklist, YesNoReward
 from vlmreward_3d.config import PRECISIONS, VLM3DConfig
 from vlmreward_3d.diffusion.mvdream import MVDream
+from vlmreward_3d.diffusion.parts import unet_config
 from vlmreward_3d.diffusion.pixel import PixelMultiView
 from vlmreward_3d.diffusion.stable import StableDiffusion
 from vlmreward_3d.teachers import Denoiser, Reward
@@ -84,16 +84,7 @@ def _has_cameras_alone(source: str) -> bool:
 
 
 def _takes_cameras(source: str) -> bool:
-    try:
-        config = UNet2DConditionModel.load_config(source, subfolder="unet")
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OSError(
-            f"cannot load the denoiser {source!r} ({reason.rstrip('.')}); expected "
-            "'builtin/blocks', MVDream's sd-v2.1-base-4view.pt, or a diffusers folder or hub id: "
-            "Stable Diffusion 2.x is no longer under its old name on the hub, so name a mirror"
-        ) from error
-    return config.get("class_embed_type") == "projection"
+    return unet_config(source).get("class_embed_type") == "projection"
 
 
 def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> Reward | None:

@@ -187,6 +187,11 @@ def test_a_single_file_becomes_a_teacher_and_a_folder(file, tmp_path):
     assert_close(again.gradient, verdict.gradient)
 
 
+def test_a_tokenizer_that_is_not_there(file, tmp_path):
+    with pytest.raises(OSError, match=r"cannot load the tokenizer .*pass tokenizer="):
+        MVDream.from_checkpoint(file, tokenizer=tmp_path / "none")
+
+
 def test_padding_is_id_0(file):
     model = build(file)
     short = model.tokenizer("a", padding="max_length", max_length=12)["input_ids"]
@@ -197,9 +202,9 @@ def test_bad_files(tmp_path, vae, text):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         MVDream.from_checkpoint(tmp_path / "none.pt")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(KeyError, match="nothing under"):
+    with pytest.raises(ValueError, match=r"not MVDream's \(nothing under .*, but a\); expected"):
         MVDream.from_checkpoint(tmp_path / "other.safetensors", tokenizer=tokenizer())
-    with pytest.raises(OSError, match=r"cannot load the tokenizer .*pass tokenizer="):
+    with pytest.raises(ValueError, match="not MVDream's"):  # before the tokenizer is asked for
         MVDream.from_checkpoint(tmp_path / "other.safetensors", tokenizer=tmp_path / "none")
 
 
@@ -389,7 +394,7 @@ def test_a_saved_folder_and_a_missing_one(tmp_path):
     assert_close(
         loaded.predict_noise(x, t, text, cameras), model.predict_noise(x, t, text, cameras)
     )
-    with pytest.raises(OSError, match=r"cannot load the unet of .*name a mirror"):
+    with pytest.raises(OSError, match=r"cannot load the denoiser .*name a mirror"):
         StableDiffusion.from_pretrained(tmp_path / "none")
     with pytest.raises(ValueError, match="takes no cameras"):
         MVDream.from_pretrained(tmp_path / "sd")

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPTextModel
+from transformers import CLIPTextModel
 
+from vlmreward_3d.diffusion.parts import KINDS, check_fit, load_part, unet_config
 from vlmreward_3d.diffusion.prediction import check_prediction_type, noise_of
 
 __all__ = ["LatentDiffusion"]
@@ -53,6 +54,7 @@ class LatentDiffusion(nn.Module):
     ) -> None:
         super().__init__()
         check_prediction_type(scheduler)
+        check_fit(unet, text_encoder, tokenizer, vae)
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.resolution = int(unet.config.sample_size)
@@ -67,32 +69,8 @@ class LatentDiffusion(nn.Module):
     @classmethod
     def _parts(cls, model: str | Path, dtype: torch.dtype, **options: Any) -> dict[str, Any]:
         """The parts of a diffusers folder or hub id."""
-        loaded: dict[str, Any] = {}
-        classes: dict[str, Any] = {
-            "unet": UNet2DConditionModel,
-            "vae": AutoencoderKL,
-            "text_encoder": CLIPTextModel,
-            "tokenizer": AutoTokenizer,
-            "scheduler": DDPMScheduler,
-        }
-        for name, kind in classes.items():
-            weights: dict[str, Any] = {}
-            if issubclass(kind, nn.Module):
-                named = "dtype" if kind is CLIPTextModel else "torch_dtype"
-                weights = {"use_safetensors": True, named: dtype}
-            try:
-                loaded[name] = kind.from_pretrained(
-                    str(model), subfolder=name, **weights, **options
-                )
-            except (OSError, ValueError) as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise OSError(
-                    f"cannot load the {name} of {str(model)!r} ({reason.rstrip('.')}); expected a "
-                    "diffusers folder or hub id with unet, vae, text_encoder, tokenizer and "
-                    "scheduler: Stable Diffusion 2.x is no longer under its old name on the hub, "
-                    "so name a mirror, or a folder"
-                ) from error
-        return loaded
+        unet_config(model)
+        return {name: load_part(model, name, dtype=dtype, **options) for name in KINDS}
 
     @classmethod
     def from_pretrained(
@@ -106,8 +84,10 @@ class LatentDiffusion(nn.Module):
             **options: of ``from_pretrained``, such as ``revision`` or ``local_files_only``.
 
         Raises:
-            OSError: a part is missing or cannot be reached.
-            ValueError: the model predicts neither noise nor v.
+            OSError: a part is missing, damaged or cannot be reached, or its weights are not those
+                of its configuration.
+            ValueError: parts of classes that are not supported or do not fit each other, or the
+                model predicts neither noise nor v.
         """
         return cls(**cls._parts(model, dtype, **options))
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from vlmreward.loading import quiet, reason_of, some
 from vlmreward_3d.diffusion.latent import LatentDiffusion
 from vlmreward_3d.diffusion.ldm import (
     convert_mvdream_unet,
@@ -21,6 +22,8 @@ from vlmreward_3d.diffusion.ldm import (
 from vlmreward_3d.diffusion.view_attention import merge_views
 
 __all__ = ["MVDream"]
+
+_UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
 
 
 class MVDream(LatentDiffusion):
@@ -75,8 +78,8 @@ class MVDream(LatentDiffusion):
 
         Raises:
             FileNotFoundError: there is no such file.
-            KeyError: the file is not in that layout.
-            OSError: the tokenizer cannot be loaded.
+            OSError: the file is damaged, or the tokenizer cannot be loaded.
+            ValueError: the file is another model's. Its names are looked at before all else.
         """
         path = Path(path)
         if not path.is_file():
@@ -84,28 +87,31 @@ class MVDream(LatentDiffusion):
                 f"there is no file {path}; expected MVDream's sd-v2.1-base-4view.pt, or use "
                 "from_pretrained for a diffusers folder"
             )
-        state = {
-            key: value.to(dtype) if value.is_floating_point() else value
-            for key, value in _read(path).items()
-        }
-        if isinstance(tokenizer, (str, Path)):
+        state = _read(path)
+        if isinstance(tokenizer, (str, Path)):  # after the file, as the hub may be slow to answer
             try:
-                tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer))
-            except (OSError, ValueError) as error:
+                with quiet():
+                    tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer))
+            except Exception as error:
                 raise OSError(
-                    f"cannot load the tokenizer {str(tokenizer)!r}; expected a hub id or folder of "
-                    "any CLIP tokenizer: pass tokenizer="
+                    f"cannot load the tokenizer {str(tokenizer)!r} ({reason_of(error)}); expected "
+                    "a hub id or folder of any CLIP tokenizer: pass tokenizer="
                 ) from error
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-        text = part(state, "cond_stage_model.model.")
+        state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+        try:
+            unet = convert_mvdream_unet(
+                part(state, _UNET), head_channels=head_channels, sample_size=sample_size
+            )
+            vae = convert_vae(part(state, _VAE))
+            text = convert_open_clip_text(part(state, _TEXT), head_channels=head_channels)
+        except Exception as error:  # tensors of another network are of any number and shape
+            reason = error.args[0] if isinstance(error, KeyError) else reason_of(error)
+            raise _other(path, str(reason)) from error
         return cls(
-            convert_mvdream_unet(
-                part(state, "model.diffusion_model."),
-                head_channels=head_channels,
-                sample_size=sample_size,
-            ),
-            convert_vae(part(state, "first_stage_model.")),
-            convert_open_clip_text(text, head_channels=head_channels),
+            unet,
+            vae,
+            text,
             tokenizer,
             DDPMScheduler(
                 beta_start=0.00085,
@@ -120,9 +126,33 @@ class MVDream(LatentDiffusion):
         return {"class_labels": cameras}
 
 
+def _other(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} is not MVDream's ({reason}); expected the authors' single file, "
+        "sd-v2.1-base-4view.pt, or the same tensors as safetensors: download it, or name a "
+        "diffusers folder"
+    )
+
+
 def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    # mapped, not read: half of the five gigabytes is not needed at a time
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return state.get("state_dict", state)
+    """The tensors of the file, by names that are MVDream's; they are mapped, not read."""
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise OSError(
+            f"cannot read {path} ({path.stat().st_size} bytes; {reason_of(error)}); expected "
+            "MVDream's sd-v2.1-base-4view.pt, tensors alone: download it again"
+        ) from error
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise _other(path, f"it holds a {type(state).__name__} of other things than tensors")
+    for needed in (_UNET, _VAE, _TEXT):
+        if not any(str(key).startswith(needed) for key in state):
+            raise _other(path, f"nothing under {needed!r}, but {some(state) or 'nothing at all'}")
+    if f"{_UNET}camera_embed.0.weight" not in state:
+        raise _other(path, "its UNet takes no cameras, as of Stable Diffusion's own files")
+    return state

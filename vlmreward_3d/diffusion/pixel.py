@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPTextModel
+from transformers import CLIPTextModel
 
 from vlmreward.vocabulary import warn_of_unknown_words
+from vlmreward_3d.diffusion.parts import check_fit, load_part, unet_config
 from vlmreward_3d.diffusion.prediction import check_prediction_type, noise_of
 from vlmreward_3d.diffusion.view_attention import merge_views
 
@@ -45,6 +46,7 @@ class PixelMultiView(nn.Module):
     ) -> None:
         super().__init__()
         check_prediction_type(scheduler)
+        check_fit(unet, text_encoder, tokenizer)
         self.unet = merge_views(unet, n_views)
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
@@ -67,6 +69,8 @@ class PixelMultiView(nn.Module):
 
         Raises:
             FileNotFoundError: a part of the model is not there.
+            OSError: a part is damaged, or its weights are not those of its configuration.
+            ValueError: parts of classes that are not supported, or that do not fit each other.
         """
         folder = _BUILTIN.get(str(path), Path(path))
         missing = [part for part in _PARTS if not (folder / part).is_dir()]
@@ -75,14 +79,8 @@ class PixelMultiView(nn.Module):
                 f"no multi-view denoiser in {folder}: {', '.join(missing)} missing; expected a "
                 "folder saved by PixelMultiView.save_pretrained, or 'builtin/blocks'"
             )
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet").float()
-        text = CLIPTextModel.from_pretrained(folder / "text_encoder").float()
-        model = cls(
-            unet,
-            DDPMScheduler.from_pretrained(folder / "scheduler"),
-            text,
-            AutoTokenizer.from_pretrained(folder / "tokenizer"),
-        )
+        unet_config(folder)
+        model = cls(**{part: load_part(folder, part, dtype=torch.float32) for part in _PARTS})
         return model.requires_grad_(False).eval()
 
     def save_pretrained(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:

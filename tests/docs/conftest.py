@@ -17,8 +17,9 @@ for folder in ("core", "examples", "three_d", "evaluation"):  # small models, an
 def site(tmp_path_factory) -> Site:
     """What mkdocs makes, without a warning."""
     folder = tmp_path_factory.mktemp("site")
+    # not --quiet, which drops the warnings before --strict counts them
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,

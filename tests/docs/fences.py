@@ -8,7 +8,11 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    str(path.relative_to(ROOT))
+    for pattern in ("README.md", "docs/**/*.md", "vlmreward_3d/blocks/weights/*/README.md")
+    for path in sorted(ROOT.glob(pattern))
+]
 
 _INCLUDE = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}) *(?:\{ *\.?)?([\w+-]*)[^`\n]*$")

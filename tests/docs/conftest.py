@@ -15,7 +15,7 @@ for folder in ("core", "examples", "three_d", "evaluation"):  # small models, an
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Site:
-    """What mkdocs makes, without a warning."""
+    """The site that mkdocs makes, without a warning."""
     folder = tmp_path_factory.mktemp("site")
     # not --quiet, which drops the warnings before --strict counts them
     done = subprocess.run(

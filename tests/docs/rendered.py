@@ -137,7 +137,7 @@ def broken_links(site: Site) -> list[str]:
 
 
 def faults(page: Page, *, docstrings: bool = False) -> list[str]:
-    """What is in a page that its author did not mean.
+    """List the faults of a rendered page that no author means.
 
     Args:
         docstrings: the code on the page is that of docstrings.

@@ -24,7 +24,7 @@ BEFORE = {
     "docs/explain.md": "images = 0.4 + 0.2 * torch.rand(1, 2, 3, 64, 64)",
     "docs/doctor.md": "",
 }
-"""What a reader has and the page does not make."""
+"""Names that a reader has and the page does not make."""
 
 GRADIENT = "assert r.shape == (2,) and images.grad.abs().sum() > 0"
 PICTURE = "assert Path('why.png').stat().st_size > 1000"
@@ -49,7 +49,7 @@ AFTER = {
     """,
     "docs/doctor.md": "assert finding.status == 'OK'",
 }
-"""What holds when all blocks of a page have run."""
+"""Conditions that hold when all blocks of a page have run."""
 
 
 def python_of(page):

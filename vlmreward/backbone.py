@@ -200,6 +200,9 @@ class Backbone(nn.Module):
         self.processor = processor
         self.images = processors.from_hf(processor, pixels=pixels)
         self.family = family_of(self.vlm, processor)
+        if isinstance(self.images, processors.FallbackProcessor):
+            with _PROCESSORS, quiet(), _template_errors():
+                self.images.options = self.family.image_options()
         self._unknown: set[str] = set()
         self._rows = _Recent(_ROWS_KEPT)
         self._layouts = _Recent(_LAYOUTS_KEPT)

@@ -20,7 +20,44 @@ from vlmreward.rows import Layout, Row, Size
 
 __all__ = ["Family", "family_of"]
 
-_TOKEN_KEYS = ("input_ids", "token_type_ids", "mm_token_type_ids")
+_LEFT_OUT = frozenset({"attention_mask", "labels"})
+"""What processors make too: a mask of ones, as a single query is not padded, and for training."""
+
+
+def blank(size: Size) -> Image.Image:
+    """An image of this size, for asking about the layout."""
+    return Image.new("RGB", (size[1], size[0]))
+
+
+def _common(parts: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys that all have."""
+    # what an image processor made can look like a number for each token, where there happen to be
+    # as many; it is made again with the pixels
+    return [key for key in parts[0] if all(key in part for part in parts)]
+
+
+def _stacked(parts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
+    """``(L, ...)`` each -> ``(B, width, ...)``, with zeros behind what is shorter or narrower."""
+    shape = torch.Size([len(parts), width, *map(max, zip(*[part.shape[1:] for part in parts]))])
+    out = parts[0].new_zeros(shape)
+    for target, part in zip(out, parts):
+        target[tuple(map(slice, part.shape))] = part
+    return out
+
+
+class _Recorder:
+    """An image processor, and the keyword arguments that it was last called with."""
+
+    def __init__(self, hf: Any) -> None:
+        self.hf = hf
+        self.options: dict[str, Any] = {}
+
+    def __call__(self, *images: Any, **options: Any) -> Any:
+        self.options = {k: v for k, v in options.items() if k not in ("images", "return_tensors")}
+        return self.hf(*images, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.hf, name)
 
 
 class Family:
@@ -31,7 +68,7 @@ class Family:
         processor: its processor.
     """
 
-    masked = False
+    masked = True
     """Whether padding has to be masked: not under causal attention, where it comes last."""
     causal = False
     """Whether it is known that no token looks ahead, so that questions can share what precedes."""
@@ -39,6 +76,8 @@ class Family:
     """Whether the model takes image features that were computed before, a row of them an image."""
     positioned = False
     """Whether rows come with positions, in several dimensions."""
+    uneven = False
+    """Whether queries of different numbers of images fit into a batch under cross-attention."""
     answer_type = 0
     """Token type of what the model has answered."""
 
@@ -47,43 +86,80 @@ class Family:
         self.processor = processor
         self.accepted = frozenset(inspect.signature(vlm.forward).parameters)
 
-    def render(self, text: str, images: int) -> str:
-        """The prompt as the processor takes it, with one placeholder for every image."""
+    def chat(self, text: str, sizes: Sequence[Size], **options: Any) -> Any:
+        """What the chat template makes of a question about blank images of these sizes."""
         if not getattr(self.processor, "chat_template", None):
             raise ValueError(
                 f"{type(self.processor).__name__} has no chat template; expected one: set "
                 "processor.chat_template to that of the checkpoint's model card"
             )
-        content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
+        content = [{"type": "image", "image": blank(size)} for size in sizes]
         content.append({"type": "text", "text": text})
         return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": content}], add_generation_prompt=True, **options
         )
 
     def before_answer(self, text: str) -> str:
         """What the answer follows, for looking up its tokens; without images."""
-        return self.render(text, 0)
+        return self.chat(text, [], tokenize=False)
 
-    def blank(self, size: Size) -> Any:
-        """An image of this size, for asking about the layout."""
-        return torch.zeros(3, *size, dtype=torch.uint8)
+    def asked(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
+        """What the model's own processor makes of one query with blank images."""
+        # tokenised by the same call, which knows whether the template has written the first token
+        options = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in self.accepted else {}
+        return dict(
+            self.chat(
+                text,
+                sizes,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs=options,
+            )
+        )
+
+    def image_options(self) -> dict[str, Any]:
+        """What the model's own processor tells its image processor, beyond its configuration."""
+        hf = self.processor.image_processor
+        recorder = _Recorder(hf)
+        self.processor.image_processor = recorder
+        try:
+            self.asked("?", [(64, 64)])
+        finally:
+            self.processor.image_processor = hf
+        return recorder.options
 
     def ask(self, text: str, sizes: Sequence[Size]) -> Row:
         """Layout of one query, from the model's own processor and with blank images."""
-        options = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in self.accepted else {}
-        asked = self.processor(
-            text=[self.render(text, len(sizes))],
-            images=[[self.blank(size) for size in sizes]],
-            return_tensors="pt",
-            **options,
-        )
-        tokens = {
-            key: asked[key][0] for key in _TOKEN_KEYS if key in asked and key in self.accepted
+        asked = self.asked(text, sizes)
+        taken = frozenset(asked.keys() & self.accepted) - _LEFT_OUT
+        by_token = {
+            key: asked[key][0]
+            for key in asked
+            if key in taken
+            and isinstance(asked[key], torch.Tensor)
+            and not asked[key].is_floating_point()
+            and asked[key].shape[:2] == asked["input_ids"].shape
         }
-        return Row(tokens)
+        return Row(
+            {key: value for key, value in by_token.items() if value.ndim == 1},
+            seen={key: value for key, value in by_token.items() if value.ndim > 1},
+            beside=taken - by_token.keys(),
+        )
 
     def assemble(self, rows: Sequence[Row], counts: Sequence[int], device: Any) -> Layout:
-        """Rows -> a batch, padded on the right; the answer is read at each query's own end."""
+        """Rows -> a batch, padded on the right; the answer is read at each query's own end.
+
+        Raises:
+            ValueError: numbers of images that the model cannot have in one batch.
+        """
+        if rows[0].seen and not self.uneven and len(set(counts)) > 1:
+            # mllama: tokens before the first image look at the padding for missing images too
+            raise ValueError(
+                f"queries have {' and '.join(map(str, sorted(set(counts))))} images; expected the "
+                f"same number in all queries of a call, as {type(self.vlm).__name__} reads a query "
+                "differently beside one with more images: ask them in calls of their own"
+            )
         lengths = torch.tensor([len(row) for row in rows])
         width = int(lengths.max())
         pad = {"input_ids": self.processor.tokenizer.pad_token_id or 0}
@@ -95,17 +171,25 @@ class Family:
 
         inputs = {
             key: padded([row.tokens[key] for row in rows], 0, pad.get(key, 0))
-            for key in rows[0].tokens
+            for key in _common([row.tokens for row in rows])
         }
         if positions := [row.positions for row in rows if row.positions is not None]:
             inputs["position_ids"] = padded(positions, 1)
+        for key in _common([row.seen for row in rows]):
+            inputs[key] = _stacked([row.seen[key] for row in rows], width).to(device)
         if self.masked and int(lengths.min()) < width:
             inputs["attention_mask"] = (torch.arange(width) < lengths[:, None]).long().to(device)
         grids = [row.grids for row in rows if row.grids is not None]
         if grids:
             inputs["image_grid_thw"] = torch.cat(grids).to(device)
         last = (lengths - 1).to(device)
-        return Layout(inputs, last, tuple(counts), torch.cat(grids) if grids else None)
+        return Layout(
+            inputs,
+            last,
+            tuple(counts),
+            torch.cat(grids) if grids else None,
+            frozenset().union(*[row.beside for row in rows]),
+        )
 
     def assemble_together(
         self, queries: Sequence[Sequence[Row]], counts: Sequence[int], device: Any
@@ -151,22 +235,36 @@ class Family:
         positions = row.positions
         if positions is not None:
             positions = torch.cat([positions, positions[:, -1:] + 1 + torch.arange(n)], dim=1)
-        seen = row.seen
-        if seen is not None:
-            seen = torch.cat([seen, seen[-1:].expand(n, -1)])
+        # what is answered looks at what the end of the question looks at
+        seen = {
+            key: torch.cat([value, value[-1:].expand(n, *value.shape[1:])])
+            for key, value in row.seen.items()
+        }
         both = {key: torch.cat([row.tokens[key], ids[key].to(row.tokens[key])]) for key in ids}
-        return Row(both, positions, row.grids, seen)
+        return replace(row, tokens=both, positions=positions, seen=seen)
 
     def _sees_all(self, row: Row, length: int) -> bool:
         """Whether all images are among the first tokens."""
-        if row.seen is not None:  # by cross-attention: there are none
+        if row.seen:  # by cross-attention: there are none
             return True
         image = self.vlm.config.image_token_id
         return bool((row.tokens["input_ids"][length:] != image).all())
 
     def image_inputs(self, pixels: dict[str, Any], layout: Layout) -> dict[str, Any]:
-        """What the image processor made, as keyword arguments of the model."""
-        return {key: value for key, value in pixels.items() if key in self.accepted}
+        """What the image processor made, as keyword arguments of the model.
+
+        Raises:
+            TypeError: something that the model takes is made by its own processor alone.
+        """
+        given = {key: value for key, value in pixels.items() if key in self.accepted}
+        if lacking := sorted(layout.beside - given.keys()):
+            raise TypeError(
+                f"{type(self.processor).__name__} makes {', '.join(lacking)}, which "
+                f"{type(self.vlm).__name__} takes and which cannot be made here for other images; "
+                "expected what belongs to tokens or comes from the image processor: use a model of "
+                "a supported family"
+            )
+        return given
 
     def repeated(self, inputs: dict[str, Any], index: torch.Tensor) -> dict[str, Any]:
         """Image inputs for a batch in which images occur several times, from those of each once."""
@@ -178,22 +276,17 @@ class Family:
 class _Causal(Family):
     """The common way, known to look back only."""
 
+    masked = False
     causal = True
 
 
-class _Qwen(Family):
+class _Qwen(_Causal):
     """Positions in three dimensions, and image sizes in patches beside the pixels."""
 
-    causal = True
     positioned = True
 
     def ask(self, text: str, sizes: Sequence[Size]) -> Row:
-        asked = self.processor(
-            text=[self.render(text, len(sizes))],
-            images=[self.blank(size) for size in sizes],
-            return_tensors="pt",
-            return_mm_token_type_ids=True,
-        )
+        asked = self.asked(text, sizes)
         # Without token types the model silently falls back to one-dimensional positions
         positions, _ = self.vlm.base_model.get_rope_index(
             asked["input_ids"],
@@ -215,53 +308,36 @@ class _Qwen(Family):
 class _PaliGemma(Family):
     """No chat: images, the question and a line break, all of it seen by every token."""
 
-    masked = True
     features = True
     answer_type = 1  # not seen by the prompt
 
-    def render(self, text: str, images: int) -> str:
-        return self.processor.image_token * images + text
+    def asked(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
+        prompt = self.processor.image_token * len(sizes) + text
+        images = [[blank(size) for size in sizes]]
+        return dict(self.processor(text=[prompt], images=images, return_tensors="pt"))
 
     def before_answer(self, text: str) -> str:
         return f"{text}\n"  # the processor adds the line break
 
 
 class _Gemma3(Family):
-    """Image tokens look at each other."""
+    """Image tokens look at each other, and padding comes last."""
 
+    masked = False
     features = True
 
 
-class _Idefics2(_Causal):
-    """Its processor takes PIL images only, when it takes text with them."""
-
-    def blank(self, size: Size) -> Any:
-        return Image.new("RGB", (size[1], size[0]))
-
-
-class _Idefics(_Idefics2):
+class _Idefics(_Causal):
     """IDEFICS-1: cross-attention, in which a token looks at the last image before it."""
 
-    def render(self, text: str, images: int) -> str:
+    uneven = True
+
+    def before_answer(self, text: str) -> str:
         return f"User:{text}\nAssistant:"
 
-    def ask(self, text: str, sizes: Sequence[Size]) -> Row:
-        asked = self.processor(
-            text=[["User:", *[self.blank(size) for size in sizes], f"{text}\nAssistant:"]],
-            return_tensors="pt",
-        )
-        return Row({"input_ids": asked["input_ids"][0]}, seen=asked["image_attention_mask"][0])
-
-    def assemble(self, rows: Sequence[Row], counts: Sequence[int], device: Any) -> Layout:
-        layout = super().assemble(rows, counts, device)
-        seen = torch.zeros(
-            len(rows), layout.inputs["input_ids"].shape[1], max(counts), dtype=torch.bool
-        )
-        for target, row in zip(seen, rows):
-            if row.seen is not None:
-                target[: len(row), : row.seen.shape[1]] = row.seen
-        layout.inputs["image_attention_mask"] = seen.to(device)
-        return layout
+    def asked(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
+        prompt = ["User:", *[blank(size) for size in sizes], f"{text}\nAssistant:"]
+        return dict(self.processor(text=[prompt], return_tensors="pt"))
 
     def image_inputs(self, pixels: dict[str, Any], layout: Layout) -> dict[str, Any]:
         values = pixels["pixel_values"]
@@ -281,7 +357,7 @@ _FAMILIES: dict[str, type[Family]] = {
     "qwen3_vl": _Qwen,
     "paligemma": _PaliGemma,
     "idefics": _Idefics,
-    "idefics2": _Idefics2,
+    "idefics2": _Causal,
     "idefics3": _Causal,
     "smolvlm": _Causal,
     "llava": _Causal,

@@ -40,8 +40,7 @@ def _columns(row: Row) -> torch.Tensor:
     parts = [value[None] for value in row.tokens.values()]
     if row.positions is not None:
         parts.append(row.positions)
-    if row.seen is not None:
-        parts.append(row.seen.T.long())
+    parts += [seen.flatten(1).T.long() for seen in row.seen.values()]
     return torch.cat(parts)
 
 
@@ -88,17 +87,18 @@ def pack(rows: Sequence[Row], shared: int) -> Packed:
     branch = torch.repeat_interleave(torch.arange(len(rows) + 1), torch.tensor([shared, *lengths]))
     ends = torch.tensor([shared, *lengths]).cumsum(0)[1:] - 1
 
-    def joined(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([parts[0][..., :shared], *[part[..., shared:] for part in parts]], dim=-1)
+    def joined(parts: list[torch.Tensor], dim: int = -1) -> torch.Tensor:
+        rests = [part.narrow(dim, shared, part.shape[dim] - shared) for part in parts]
+        return torch.cat([parts[0].narrow(dim, 0, shared), *rests], dim)
 
     positions = [
         torch.arange(len(row))[None] if row.positions is None else row.positions for row in rows
     ]
-    seen = [row.seen.T for row in rows if row.seen is not None]
     row = Row(
         {key: joined([row.tokens[key] for row in rows]) for key in rows[0].tokens},
         joined(positions),
         rows[0].grids,
-        joined(seen).T if seen else None,
+        {key: joined([row.seen[key] for row in rows], 0) for key in rows[0].seen},
+        rows[0].beside,
     )
     return Packed(row, branch, tuple(int(end) for end in ends), shared)

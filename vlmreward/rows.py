@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,13 +20,16 @@ class Row:
         tokens: integers ``(L,)``: ids and token types, under the model's names.
         positions: ``(P, L)`` where the model does not count from 0 in one dimension.
         grids: ``(images, 3)`` patches of every image, of the families that have them.
-        seen: bool ``(L, images)``: which image a token looks at, of those with cross-attention.
+        seen: integers or bool ``(L, images, ...)``, under the model's names: which image or part of
+            it a token looks at, of the families with cross-attention.
+        beside: names of all else that the model takes, to be made of the pixels.
     """
 
     tokens: dict[str, torch.Tensor]
     positions: torch.Tensor | None = None
     grids: torch.Tensor | None = None
-    seen: torch.Tensor | None = None
+    seen: dict[str, torch.Tensor] = field(default_factory=dict)
+    beside: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.tokens["input_ids"])
@@ -42,9 +45,11 @@ class Layout:
             where K questions share a sequence.
         counts: B numbers of images.
         grids: ``(N, 3)`` patches of every image, on the CPU, of the families that have them.
+        beside: as in the rows.
     """
 
     inputs: dict[str, torch.Tensor]
     last: torch.Tensor
     counts: tuple[int, ...]
     grids: torch.Tensor | None = None
+    beside: frozenset[str] = frozenset()

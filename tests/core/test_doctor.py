@@ -333,8 +333,8 @@ def test_every_text_against_the_first_image(reward):
 
 def test_another_prompt(reward):
     mine = reward("llava")
-    render = mine.backbone.family.render
-    mine.backbone.family.render = lambda text, images: f"Hello. {render(text, images)}"
+    asked = mine.backbone.family.asked
+    mine.backbone.family.asked = lambda text, sizes: asked(f"Hello. {text}", sizes)
     found = doctor.examine(mine)
     assert by_status(found, "FAIL") == {"prompt"} | WHOLE
     assert by_status(found, "SKIP") == {"token types", "positions"}

@@ -25,22 +25,17 @@ def noise(*shape, seed=0, dtype=torch.float32):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def prompt(processor, text, images=1):
+    content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+
+
 def hf_margin(pair, queries, questions, yes="Yes", no="No"):
     """logits[yes] - logits[no] by transformers alone: processor(text, images) and full logits."""
     model, processor = pair
-    prompts = [
-        processor.apply_chat_template(
-            [
-                {
-                    "role": "user",
-                    "content": [{"type": "image"}] * len(views) + [{"type": "text", "text": text}],
-                }
-            ],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        for views, text in zip(queries, questions)
-    ]
+    prompts = [prompt(processor, text, len(views)) for views, text in zip(queries, questions)]
     inputs = processor(
         text=prompts,
         images=[view for views in queries for view in views],
@@ -100,7 +95,7 @@ def test_8_bit_path_equals_hf_on_8_bit_images(pair):
     model, processor = copy.deepcopy(pair[0]), pair[1]
     ours = YesNoReward((model, processor), prompt=PROMPT, pixels="uint8")
     inputs = processor(
-        text=[ours.backbone.family.render(q, 1) for q in questions(TEXTS[:2])],
+        text=[prompt(processor, q) for q in questions(TEXTS[:2])],
         images=list(levels),
         padding=True,
         return_tensors="pt",

@@ -83,32 +83,6 @@ def llava() -> tuple[Any, Any]:
     return hf.LlavaForConditionalGeneration(config), processor
 
 
-def llava_next() -> tuple[Any, Any]:
-    """A family without code of its own here."""
-    tokens = tokenizer(["<end_of_utterance>"], image_token="<image>")
-    grid = [[28, 56], [56, 28], [56, 56]]
-    processor = hf.LlavaNextProcessor(
-        hf.LlavaNextImageProcessor(
-            size={"shortest_edge": 28},
-            crop_size={"height": 28, "width": 28},
-            image_grid_pinpoints=grid,
-        ),
-        tokens,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT.replace("IMAGE", "<image>\n"),
-    )
-    config = hf.LlavaNextConfig(
-        vision_config=hf.CLIPVisionConfig(**VISION),
-        text_config=hf.LlamaConfig(**text_of(tokens)),
-        image_token_id=tokens.image_token_id,
-        image_grid_pinpoints=grid,
-        image_seq_length=4,
-    )
-    return hf.LlavaNextForConditionalGeneration(config), processor
-
-
 def paligemma(text: str = "gemma") -> tuple[Any, Any]:
     tokens = tokenizer([], image_token="<image>")
     images = hf.SiglipImageProcessor(size={"height": 28, "width": 28})
@@ -283,10 +257,148 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
+# Families without code of their own there
+
+
+def llava_next() -> tuple[Any, Any]:
+    tokens = tokenizer(["<end_of_utterance>"], image_token="<image>")
+    grid = [[28, 56], [56, 28], [56, 56]]
+    processor = hf.LlavaNextProcessor(
+        hf.LlavaNextImageProcessor(
+            size={"shortest_edge": 28},
+            crop_size={"height": 28, "width": 28},
+            image_grid_pinpoints=grid,
+        ),
+        tokens,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT.replace("IMAGE", "<image>\n"),
+    )
+    config = hf.LlavaNextConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION),
+        text_config=hf.LlamaConfig(**text_of(tokens)),
+        image_token_id=tokens.image_token_id,
+        image_grid_pinpoints=grid,
+        image_seq_length=4,
+    )
+    return hf.LlavaNextForConditionalGeneration(config), processor
+
+
+def llava_onevision() -> tuple[Any, Any]:
+    """Cuts up a single image, and not several."""
+    tokens = tokenizer(["<end_of_utterance>"], image_token="<image>", video_token="<video>")
+    size, grid = {"height": 28, "width": 28}, [[28, 56], [56, 28], [56, 56]]
+    processor = hf.LlavaOnevisionProcessor(
+        hf.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=grid),
+        tokens,
+        hf.LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=4,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT.replace("IMAGE", "<image>\n"),
+    )
+    config = hf.LlavaOnevisionConfig(
+        vision_config={**VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+        text_config={**text_of(tokens), "model_type": "qwen2"},
+        image_token_index=tokens.image_token_id,
+        video_token_index=tokens.video_token_id,
+        image_grid_pinpoints=grid,
+    )
+    return hf.LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def internvl() -> tuple[Any, Any]:
+    """Its processor tells its image processor more than that one's configuration."""
+    tokens = tokenizer(
+        ["<end_of_utterance>"],
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    size = {"height": 28, "width": 28}
+    processor = hf.InternVLProcessor(
+        hf.GotOcr2ImageProcessor(size=size, max_patches=4),
+        tokens,
+        hf.InternVLVideoProcessor(size=size),
+        image_seq_length=1,
+        chat_template=CHAT.replace("IMAGE", "<IMG_CONTEXT>\n"),
+    )
+    config = hf.InternVLConfig(
+        vision_config={**VISION, "image_size": [28, 28], "patch_size": [14, 14]},
+        text_config={**text_of(tokens), "model_type": "qwen2"},
+        image_token_id=tokens.context_image_token_id,
+        image_seq_length=1,
+    )
+    return hf.InternVLForConditionalGeneration(config), processor
+
+
+def mistral3() -> tuple[Any, Any]:
+    """Like InternVL, and its template writes the first token."""
+    tokens = tokenizer(["<end_of_utterance>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+    processor = hf.PixtralProcessor(
+        hf.PixtralImageProcessor(size={"longest_edge": 84}, patch_size={"height": 14, "width": 14}),
+        tokens,
+        patch_size=14,
+        spatial_merge_size=2,
+        image_token="[IMG]",
+        image_break_token="[IMG_BREAK]",
+        image_end_token="[IMG_END]",
+        chat_template="{{ bos_token }}" + CHAT.replace("IMAGE", "[IMG]"),
+    )
+    config = hf.Mistral3Config(
+        vision_config={**VISION, "model_type": "pixtral", "image_size": 84, "head_dim": 16},
+        text_config={**text_of(tokens), "model_type": "mistral"},
+        image_token_index=tokens.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+    )
+    return hf.Mistral3ForConditionalGeneration(config), processor
+
+
+def mllama() -> tuple[Any, Any]:
+    """Cross-attention, whose mask the processor makes."""
+    tokens = tokenizer(["<end_of_utterance>", "<|python_tag|>"], image_token="<|image|>")
+    tiles = [[1, n] for n in range(1, 5)] + [[2, 1], [2, 2], [3, 1], [4, 1]]
+    processor = hf.MllamaProcessor(
+        hf.MllamaImageProcessor(size={"height": 28, "width": 28}, max_image_tiles=4),
+        tokens,
+        chat_template="{{ bos_token }}" + CHAT.replace("IMAGE", "<|image|>"),
+    )
+    text = text_of(tokens, num_hidden_layers=3, cross_attention_layers=[1])
+    del text["head_dim"]
+    config = hf.MllamaConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_global_layers": 1,
+            "attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+            "vision_output_dim": 64,
+            "intermediate_layers_indices": [1],
+            "max_num_tiles": 4,
+            "supported_aspect_ratios": tiles,
+        },
+        text_config=text,
+        image_token_index=tokens.image_token_id,
+    )
+    return hf.MllamaForConditionalGeneration(config), processor
+
+
+GENERIC: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "llava_next": llava_next,
+    "llava_onevision": llava_onevision,
+    "internvl": internvl,
+    "mistral3": mistral3,
+    "mllama": mllama,
+}
+
+
 def build(family: str, seed: int = 0) -> tuple[Any, Any]:
     """A pair whose answers depend on the images."""
     torch.manual_seed(seed)
-    model, processor = {**FAMILIES, "llava_next": llava_next}[family]()
+    model, processor = {**FAMILIES, **GENERIC}[family]()
     # The usual initialisation is so small that no answer would depend on the images
     with torch.no_grad():
         for parameter in model.parameters():

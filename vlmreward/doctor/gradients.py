@@ -29,7 +29,7 @@ def _inside(views: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
 @check("gradient")
 def gradient(subject: Subject) -> Finding:
     """Finite and not zero at every view of every query of a mixed batch."""
-    queries = subject.queries[:2]
+    queries = subject.mixed[:2]
     views = [_inside(query.views, torch.float32) for query in queries]
     flat = [view for row in views for view in row]
     rewards = subject.ask(views, [query.text for query in queries])

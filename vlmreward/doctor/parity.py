@@ -33,11 +33,14 @@ def whole_reward(subject: Subject) -> Finding:
 @check("batch")
 def batch(subject: Subject) -> Finding:
     """Mixed texts, sizes and numbers of views: each as alone, and in any order."""
-    queries = list(subject.queries)
+    queries = list(subject.mixed)
+    each = subject.alone
+    if subject.mixed is not subject.queries:
+        each = torch.cat([subject.values([query]) for query in queries])
     forward = subject.values(queries)
     backward = subject.values(queries[::-1]).flip(0)
-    limit = subject.limit(subject.alone)
-    alone = float((forward - subject.alone).abs().max())
+    limit = subject.limit(each)
+    alone = float((forward - each).abs().max())
     order = float((forward - backward).abs().max())
     return judged(
         alone <= limit and order <= limit,

@@ -24,12 +24,12 @@ _CONSTANTS = (
 )
 
 
-def _theirs(hf: Any, images: list[Tensor]) -> dict[str, Any]:
+def _theirs(hf: Any, images: list[Tensor], options: dict[str, Any]) -> dict[str, Any]:
     """HF's answer to images of any dtype, counted in levels from 0 to 255."""
     if getattr(hf, "backend", None) == "pil":
         made = hf([image.permute(1, 2, 0).numpy() for image in images], return_tensors="pt")
     else:
-        made = hf(images, return_tensors="pt")
+        made = hf(images, return_tensors="pt", **options)
     return {"pixel_values": made} if isinstance(made, Tensor) else dict(made)
 
 
@@ -52,7 +52,8 @@ def _both(
     differences, layout = [], []
     for seed, size in enumerate(SIZES):
         levels = [noise(size, seed)]
-        theirs = _theirs(subject.hf, [image.to(hf_dtype) for image in levels])
+        options = getattr(ours, "options", {})
+        theirs = _theirs(subject.hf, [image.to(hf_dtype) for image in levels], options)
         made = ours([image.to(dtype) / 255 for image in levels])
         if different := _differing(made, theirs):
             layout.append(f"{size[0]}x{size[1]}: {', '.join(different)}")

@@ -59,7 +59,7 @@ def ask_transformers(
         views: uint8 ``(3, H, W)``.
         eight_bit: whether the image processor gets 8-bit images, or floats of the same levels.
     """
-    pictures = [to_pil_image(view) for view in views]
+    pictures: list[Any] = [to_pil_image(v) if eight_bit else v.float() for v in views]
     if vlm.config.model_type == "idefics":
         asked = processor(
             text=[["User:", *pictures, f"{question}\nAssistant:"]], return_tensors="pt"
@@ -68,11 +68,11 @@ def ask_transformers(
         accepted = inspect.signature(vlm.forward).parameters
         types = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in accepted else {}
         prompt = prompt_of(vlm, processor, question, len(views))
-        asked = processor(text=[prompt], images=[pictures], return_tensors="pt", **types)
+        # the reward lets the processor do both at once; here the prompt is text in between
+        first = processor.tokenizer.bos_token
+        begun = {"add_special_tokens": False} if first and prompt.startswith(first) else {}
+        asked = processor(text=[prompt], images=[pictures], return_tensors="pt", **types, **begun)
     asked.pop("labels", None)
-    if not eight_bit:
-        levels = [view.float() for view in views]
-        asked.update(processor.image_processor(levels, return_tensors="pt"))
     inputs = dict(asked.to(vlm.device, vlm.dtype))
     with torch.no_grad(), own_windows(vlm):
         logits = vlm(**inputs, use_cache=False).logits[0, -1]

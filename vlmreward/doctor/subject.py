@@ -88,6 +88,17 @@ class Subject:
         return values, calls[0]
 
     @cached_property
+    def mixed(self) -> tuple[Query, ...]:
+        """The sample queries for one batch: with two views each, where numbers may not differ."""
+        texts = [self.question(query.text) for query in self.queries]
+        sizes = [[(v.shape[-2], v.shape[-1]) for v in query.views] for query in self.queries]
+        try:
+            self.backbone.layout(texts, sizes)
+        except ValueError:
+            return tuple(Query(query.text, (query.views * 2)[:2]) for query in self.queries)
+        return self.queries
+
+    @cached_property
     def _each(self) -> list[tuple[Tensor, dict[str, Any]]]:
         return [self.recorded([query]) for query in self.queries]
 

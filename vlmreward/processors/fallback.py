@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from vlmreward.processors.base import ImageProcessor
+from vlmreward.processors.base import ImageProcessor, Nested
 
 __all__ = ["FallbackProcessor"]
 
@@ -17,9 +16,11 @@ class FallbackProcessor(ImageProcessor):
     """Hugging Face's own torchvision backend, fed what it expects.
 
     It is given levels from 0 to 255 as floats, so that its own rescaling does not divide twice, and
-    its gradient is looked at before first use. What is only approximate, compared with the families
-    that have a counterpart here: nothing is rounded or clamped as for 8-bit images, arithmetic is
-    float32, Lanczos becomes bicubic on a GPU, and gradients on a GPU may differ from run to run.
+    its gradient is looked at before first use. Images in samples stay in samples: some classes
+    cut up a single image more finely than several. What is only approximate, compared with the
+    families that have a counterpart here: nothing is rounded or clamped as for 8-bit images,
+    arithmetic is float32, Lanczos becomes bicubic on a GPU, and gradients on a GPU may differ from
+    run to run.
 
     Args:
         hf: an image processor with ``backend == "torchvision"``.
@@ -29,7 +30,12 @@ class FallbackProcessor(ImageProcessor):
     Raises:
         TypeError: not an image processor of that backend, or one that no gradient comes through.
         ValueError: another ``pixels``.
+
+    Attributes:
+        options: keyword arguments of every call of ``hf``; none by default.
     """
+
+    nested = True
 
     def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
         name = type(hf).__name__
@@ -43,6 +49,7 @@ class FallbackProcessor(ImageProcessor):
                 f"pixels is {pixels!r} and {name} has no counterpart here; expected 'float'"
             )
         self.hf, self.pixels, self.reference = hf, pixels, reference
+        self.options: dict[str, Any] = {}
         self._look_at_the_gradient()
         warnings.warn(
             f"{name} has no counterpart in vlmreward: using Hugging Face's torchvision backend. "
@@ -65,7 +72,16 @@ class FallbackProcessor(ImageProcessor):
                 "keeps tensors: use a model of a supported family"
             )
 
-    def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, Any]:
+    def process(self, images: Nested) -> dict[str, Any]:
         """See ``ImageProcessor``."""
-        levels = [self.working(image) * 255 for image in images]
-        return dict(self.hf(levels, return_tensors="pt", device=levels[0].device))
+        samples: list[Any] = list(images)
+        flat = isinstance(samples[0], torch.Tensor) and samples[0].ndim == 3
+        levels: list[Any] = [
+            self._levels(sample) if flat else [self._levels(image) for image in sample]
+            for sample in samples
+        ]
+        device = levels[0].device if flat else levels[0][0].device
+        return dict(self.hf(levels, **self.options, return_tensors="pt", device=device))
+
+    def _levels(self, image: torch.Tensor) -> torch.Tensor:
+        return self.working(image) * 255

@@ -26,7 +26,7 @@ from vlmreward.checkpointing import checkpoint_layers, layers_of
 from vlmreward.continued import Continued, lay_out
 from vlmreward.families import family_of
 from vlmreward.last_tokens import LastTokens
-from vlmreward.loading import checked_device, checked_dtype, load, quiet, reason_of
+from vlmreward.loading import checked_device, checked_dtype, load, quiet, reason_of, warn_of_version
 from vlmreward.patch_projection import use_matrix_products
 from vlmreward.rows import Layout, Row, Size
 from vlmreward.vocabulary import warn_of_unknown_words
@@ -203,6 +203,7 @@ class Backbone(nn.Module):
         if isinstance(self.images, processors.FallbackProcessor):
             with _PROCESSORS, quiet(), _template_errors():
                 self.images.options = self.family.image_options()
+        warn_of_version(self.vlm.config)
         self._unknown: set[str] = set()
         self._rows = _Recent(_ROWS_KEPT)
         self._layouts = _Recent(_LAYOUTS_KEPT)

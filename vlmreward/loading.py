@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import HfApi
+from packaging.version import Version
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
+
+from vlmreward.notices import warn
 
 __all__ = [
     "check_files",
@@ -23,10 +28,12 @@ __all__ = [
     "checked_device",
     "checked_dtype",
     "load",
+    "loading",
     "quiet",
     "reason_of",
     "resolve",
     "some",
+    "warn_of_version",
 ]
 
 _BUILTIN = {"builtin/blocks": ("vlmreward_3d", "blocks/weights/vlm")}
@@ -53,6 +60,20 @@ _NOISE = (
     ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
 )
 """Messages of other libraries that say nothing to a user of this one, with their loggers."""
+_LATER = (
+    (
+        "paligemma",
+        "gemma2",
+        "5.23",
+        "leaves the last soft cap out of PaliGemma 2's own logits, so that rewards, which have it "
+        "as the model was trained, differ from those of transformers",
+    ),
+)
+"""Families by ``model_type`` and that of their text model, of which transformers was right only
+from a version on, and what it does before."""
+
+
+_LOADING = threading.RLock()
 
 
 class _Without(logging.Filter):
@@ -67,28 +88,41 @@ class _Without(logging.Filter):
 
 
 @contextmanager
-def quiet(weights: int | None = None) -> Iterator[None]:
-    """Without what transformers, diffusers and bitsandbytes write while they are imported or load.
+def quiet() -> Iterator[None]:
+    """Without some messages of transformers, diffusers and bitsandbytes, on import above all.
 
     Their loggers keep their levels and handlers; nothing stays changed behind it.
-
-    Args:
-        weights: bytes that are loaded, if known. Below 2 GiB the bar "Loading weights" is left out;
-            from there on it is shown on a terminal, and so are downloads in any case.
     """
     filters = [(logging.getLogger(name), _Without(text)) for name, text in _NOISE]
     for logger, one in filters:
         logger.addFilter(one)
-    hidden = {"disable": True if weights is not None and weights < _LARGE else None}
-    before = transformers_logging.set_tqdm_hook(
-        lambda make, arguments, options: make(*arguments, **{**options, **hidden})
-    )
     try:
         yield
     finally:
-        transformers_logging.set_tqdm_hook(before)
         for logger, one in filters:
             logger.removeFilter(one)
+
+
+@contextmanager
+def loading(weights: int | None = None) -> Iterator[None]:
+    """For loading a model by transformers or diffusers: one at a time, and quietly.
+
+    Both change global state while they load, so that in a model that is loaded by another thread
+    tied weights may be neither tied nor found.
+
+    Args:
+        weights: bytes that are loaded, if known. Below 2 GiB the bar "Loading weights" is left out;
+            from there on it is shown on a terminal. Bars of downloads are shown in any case.
+    """
+    hidden = {"disable": True if weights is not None and weights < _LARGE else None}
+    with _LOADING, quiet():
+        before = transformers_logging.set_tqdm_hook(
+            lambda make, arguments, options: make(*arguments, **{**options, **hidden})
+        )
+        try:
+            yield
+        finally:
+            transformers_logging.set_tqdm_hook(before)
 
 
 def reason_of(error: BaseException) -> str:
@@ -294,6 +328,22 @@ def check_keys(info: Mapping[str, Any], kind: str) -> None:
         )
 
 
+def warn_of_version(config: Any) -> None:
+    """Warn where this version of transformers computes a family otherwise than later ones.
+
+    Args:
+        config: of the model.
+    """
+    kind, text = config.model_type, config.get_text_config().model_type
+    for of_kind, of_text, since, effect in _LATER:
+        older = Version(transformers.__version__) < Version(since)
+        if older and kind == of_kind and of_text in (None, text):
+            warn(
+                f"transformers {transformers.__version__} {effect}; expected at least {since} for "
+                f"{kind} with {text}: pip install -U transformers"
+            )
+
+
 def check_vocabulary(tokenizer: Any) -> None:
     """Refuse a tokenizer whose vocabulary was not loaded, which transformers does not notice.
 
@@ -356,7 +406,7 @@ def load(
     folder = Path(path, options.get("subfolder") or "")
     try:
         size = check_files(folder) if folder.is_dir() else None
-        with quiet(size):
+        with loading(size):
             processor = AutoProcessor.from_pretrained(path, local_files_only=local, **of_both)
             _check_tokenizer(processor)
             model: Any

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -252,3 +254,14 @@ def test_the_number_of_threads_is_set(script, tmp_path):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_loading_both_teachers_writes_nothing():
+    """Not even of what diffusers imports, or of bars."""
+    code = (
+        "from vlmreward_3d import load, presets\nload.load_teachers(presets.blocks('a red cube'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=300, check=True
+    )
+    assert done.stdout == done.stderr == b""

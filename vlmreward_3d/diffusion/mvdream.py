@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from vlmreward.loading import quiet, reason_of, some
+from vlmreward.loading import loading, reason_of, some
 from vlmreward_3d.diffusion.latent import LatentDiffusion
 from vlmreward_3d.diffusion.ldm import (
     convert_mvdream_unet,
@@ -90,7 +90,7 @@ class MVDream(LatentDiffusion):
         state = _read(path)
         if isinstance(tokenizer, (str, Path)):  # after the file, as the hub may be slow to answer
             try:
-                with quiet():
+                with loading():
                     tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer))
             except Exception as error:
                 raise OSError(

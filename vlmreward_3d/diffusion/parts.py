@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DCon
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
-from vlmreward.loading import check_files, check_keys, check_vocabulary, quiet, reason_of
+from vlmreward.loading import check_files, check_keys, check_vocabulary, loading, quiet, reason_of
 
 __all__ = ["KINDS", "check_fit", "load_part", "unet_config"]
 
@@ -59,7 +59,7 @@ def load_part(
     folder = Path(model, name)
     try:
         size = check_files(folder) if folder.is_dir() else None
-        with quiet(size):
+        with loading(size):
             part = kind.from_pretrained(str(model), subfolder=name, **options)
         if weighted:
             part, info = part

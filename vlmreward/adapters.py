@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torchvision.transforms.functional import pil_to_tensor
 
+from vlmreward.arguments import reward_like
 from vlmreward.queries import Reward, ask
 
 __all__ = ["TrainerReward", "as_images", "trainer_reward"]
@@ -69,6 +70,8 @@ def trainer_reward(
         ``AlignPropTrainer(config, trainer_reward(YesNoReward("Qwen/Qwen2.5-VL-7B-Instruct")),
         prompt_function, pipeline)``.
     """
+
+    reward_like(reward)
 
     def call(
         images: Any, prompts: Sequence[str], metadata: Sequence[Any] | None = None

@@ -117,7 +117,11 @@ class Combinable:
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> Checklist:
-        return self * (1 / divisor) if isinstance(divisor, (int, float)) else NotImplemented
+        if not isinstance(divisor, (int, float)):
+            return NotImplemented
+        if divisor == 0:
+            raise ValueError("a reward is divided by 0; expected another number")
+        return self * (1 / divisor)
 
     def __neg__(self) -> Checklist:
         return self * -1.0

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from vlmreward.arguments import number
 from vlmreward.pixels import check_images, gray_to_rgb, rgba_to_rgb
 
 __all__ = ["SUFFIXES", "ImageFile", "ImageFileError", "find_images", "load_image"]
@@ -55,9 +56,14 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
         background: gray level in [0, 1] under what is transparent; white, as in HF's processors.
 
     Raises:
+        TypeError: not a path, or a background that is no number.
+        ValueError: a background outside [0, 1].
         ImageFileError: missing, not an image, damaged, of an unknown range, or longer and thinner
             than the contract allows (see ``vlmreward.pixels``).
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path is {path!r}; expected the path of an image file")
+    number("background", background, least=0, most=1)
     path = Path(path)
     try:
         with warnings.catch_warnings():
@@ -75,6 +81,8 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
             reason = "not an image, or of a format that Pillow does not read"
         elif "images[0]" in reason:
             reason = reason.replace("images[0]", "the image")
+        if "expected" not in reason:
+            reason += "; expected a whole image file that Pillow reads"
         raise ImageFileError(f"cannot read {path}: {reason}") from error
     return ImageFile(path, image, tuple(conversions))
 
@@ -125,8 +133,13 @@ def find_images(patterns: Sequence[str | os.PathLike[str]]) -> list[Path]:
             taken (see ``SUFFIXES``) but not those of folders inside; or globs (``**`` too).
 
     Raises:
+        TypeError: not a list of paths.
         ImageFileError: one of them gives nothing.
     """
+    if isinstance(patterns, (str, os.PathLike)) or not all(
+        isinstance(pattern, (str, os.PathLike)) for pattern in patterns
+    ):
+        raise TypeError(f"patterns is {patterns!r}; expected a list of paths or globs")
     found: dict[Path, Any] = {}
     for given in patterns:
         pattern = os.fspath(given)

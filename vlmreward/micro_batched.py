@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vlmreward.arguments import reward_like, whole
 from vlmreward.one_by_one import sum_one_by_one
 from vlmreward.queries import QueryLayout, Reward, ask, take_apart
 
@@ -25,7 +26,8 @@ def parse_bytes(size: int | float | str) -> int:
     """A size in bytes: a number of them, or a text such as ``"6GiB"`` or ``"500 MB"``.
 
     Raises:
-        ValueError: not such a text, or not above 0.
+        TypeError: neither a number nor a text.
+        ValueError: not such a text, or less than one byte.
     """
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?)(i?)b\s*", size, re.IGNORECASE)
@@ -33,8 +35,10 @@ def parse_bytes(size: int | float | str) -> int:
             raise ValueError(f"max_memory is {size!r}; expected bytes, or a text such as '6GiB'")
         power = _UNITS[match[2].lower()] if match[2] else 0
         amount = float(match[1]) * (1024 if match[3] else 1000) ** power
-    else:
+    elif isinstance(size, (int, float)) and not isinstance(size, bool):
         amount = float(size)
+    else:
+        raise TypeError(f"max_memory is {size!r}; expected bytes, or a text such as '6GiB'")
     if not (amount >= 1 and math.isfinite(amount)):
         raise ValueError(f"max_memory is {size}; expected at least one byte: above 0")
     return int(amount)
@@ -77,6 +81,7 @@ class MicroBatched(nn.Module):
             images -> number.
 
     Raises:
+        TypeError: ``size`` is no whole number, or the reward cannot be called.
         ValueError: neither or both of ``size`` and ``max_memory``, or one of them not above 0.
 
     Example:
@@ -91,12 +96,12 @@ class MicroBatched(nn.Module):
         max_memory: int | float | str | None = None,
     ) -> None:
         super().__init__()
+        reward_like(reward)
         if (size is None) == (max_memory is None):
-            raise ValueError("expected one of size and max_memory")
-        if size is not None and size < 1:
-            raise ValueError(f"size is {size}; expected at least 1")
+            given = "neither is given" if size is None else "both are given"
+            raise ValueError(f"size and max_memory: {given}; expected one of size and max_memory")
         self.reward = reward
-        self.size = size
+        self.size = None if size is None else whole("size", size)
         self.max_memory = None if max_memory is None else parse_bytes(max_memory)
         self.sizes: dict[Any, int] = {}
 

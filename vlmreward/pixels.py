@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from vlmreward.arguments import number
+
 __all__ = [
     "MAX_ASPECT_RATIO",
     "SLACK",
@@ -34,10 +36,19 @@ def _check_one(image: Any, what: str, dims: int) -> None:
             f"{what} is a {type(image).__name__}; expected a torch.Tensor: "
             "convert it, e.g. torch.from_numpy(array).permute(2, 0, 1) / 255"
         )
-    if not image.is_floating_point():
+    if not image.is_floating_point() or image.dtype.itemsize < 2:
+        remedy = "pass images.float()" if image.is_floating_point() else "pass images.float() / 255"
         raise TypeError(
-            f"{what} has dtype {image.dtype}; expected a floating dtype with values in [0, 1]: "
-            "pass images.float() / 255"
+            f"{what} has dtype {image.dtype}; expected a floating dtype of 16 bits or more with "
+            f"values in [0, 1]: {remedy}"
+        )
+    if image.layout != torch.strided:
+        raise TypeError(
+            f"{what} is sparse ({image.layout}); expected a dense tensor: pass images.to_dense()"
+        )
+    if image.is_meta:
+        raise ValueError(
+            f"{what} is on the device meta, which has no values; expected the CPU or an accelerator"
         )
     if image.ndim != dims or image.shape[-3] != 3:
         remedy = "pass RGB with the channels first"
@@ -105,6 +116,16 @@ def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
     )
 
 
+def _check_devices(images: Sequence[torch.Tensor]) -> None:
+    """All images of a list on the first one's device."""
+    for i, image in enumerate(images):
+        if image.device != images[0].device:
+            raise ValueError(
+                f"image {i} is on {image.device} and the first one on {images[0].device}; expected "
+                "all images on one device: move them"
+            )
+
+
 def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool = True) -> None:
     """Refuse anything but a batch of images as the processors take it.
 
@@ -127,6 +148,7 @@ def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool 
             )
         for i, image in enumerate(images):
             _check_one(image, f"images[{i}]", 3)
+        _check_devices(images)
     else:
         _check_one(images, "images", 4)
     if values:
@@ -195,8 +217,10 @@ def gray_to_rgb(images: torch.Tensor) -> torch.Tensor:
     """Gray images ``(..., 1, H, W)`` as RGB ``(..., 3, H, W)``; a view, differentiable.
 
     Raises:
+        TypeError: not a tensor.
         ValueError: there is more than one channel.
     """
+    _require_tensor(images)
     if images.ndim < 3 or images.shape[-3] != 1:
         raise ValueError(
             f"images has shape {tuple(images.shape)}; expected (..., 1, H, W): add the channel, "
@@ -217,11 +241,35 @@ def rgba_to_rgb(images: torch.Tensor, background: float | torch.Tensor = 1.0) ->
         ``(..., 3, H, W)``, differentiable to the images and the background.
 
     Raises:
-        ValueError: not four channels.
+        TypeError: not a tensor, or a background that is neither a number nor a tensor.
+        ValueError: not four channels, a level outside [0, 1], or a shape that does not broadcast.
     """
+    _require_tensor(images)
     if images.ndim < 3 or images.shape[-3] != 4:
         raise ValueError(
             f"images has shape {tuple(images.shape)}; expected RGBA (..., 4, H, W), channels first"
         )
     color, alpha = images.split([3, 1], dim=-3)
+    if not isinstance(background, torch.Tensor):
+        background = number("background", background, least=0, most=1)
+    elif not _broadcasts(background.shape, color.shape):
+        raise ValueError(
+            f"background has shape {tuple(background.shape)}; expected one that broadcasts to "
+            f"{tuple(color.shape)}, such as a colour (3, 1, 1)"
+        )
     return color * alpha + background * (1 - alpha)
+
+
+def _require_tensor(images: Any) -> None:
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(
+            f"images is a {type(images).__name__}; expected a torch.Tensor: convert it, e.g. with "
+            "torch.from_numpy(array)"
+        )
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether a tensor of the shape can be expanded to another one."""
+    return len(shape) <= len(to) and all(
+        own in (1, wanted) for own, wanted in zip(reversed(shape), reversed(to))
+    )

@@ -61,7 +61,7 @@ def _weights(n_in: int, n_out: int, filter: str) -> tuple[torch.Tensor, torch.Te
     if filter not in FILTERS:
         raise ValueError(f"filter is {filter!r}; expected one of {sorted(FILTERS)}")
     if n_in < 1 or n_out < 1:
-        raise ValueError(f"cannot resize {n_in} to {n_out} pixels; both must be at least 1")
+        raise ValueError(f"cannot resize {n_in} to {n_out} pixels; expected at least 1 of each")
     kernel, half_width = FILTERS[filter]
     scale = n_in / n_out
     stretch = max(scale, 1.0)  # when reducing, the filter widens: this is the antialiasing
@@ -399,7 +399,12 @@ def resize(
     Returns:
         ``(..., height, width)``, same dtype and device. Differentiable to ``x``, twice too, and
         exactly linear in it unless ``clamp``.
+
+    Raises:
+        TypeError: another dtype, or a size that is not two whole numbers.
+        ValueError: a side below 1, or an unknown filter.
     """
+    _check(x, size, filter)
     height, width = size
     if clamp:
         between = (x.shape[-2], width)
@@ -423,6 +428,26 @@ def resize_adjoint(
         Differentiable to ``grad``.
     """
     return _unless_there(grad, size, filter, True)
+
+
+def _check(x: Any, size: Any, filter: str) -> None:
+    """Refuse what the kernels would take for something else."""
+    if torch.compiler.is_compiling():
+        return
+    if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"images to resize are {x.dtype if isinstance(x, torch.Tensor) else type(x).__name__}; "
+            "expected a tensor of float32 or float64"
+        )
+    if len(size) != 2 or not all(isinstance(side, (int, torch.SymInt)) for side in size):
+        raise TypeError(f"size is {tuple(size)}; expected two whole numbers (height, width)")
+    if min(size) < 1 or min(x.shape[-2:]) < 1:
+        raise ValueError(
+            f"cannot resize {tuple(x.shape[-2:])} to {tuple(size)} pixels; expected at least 1 of "
+            "each"
+        )
+    if filter not in FILTERS:
+        raise ValueError(f"filter is {filter!r}; expected one of {sorted(FILTERS)}")
 
 
 def _levels(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -507,5 +532,11 @@ def resize_uint8(
     Returns:
         ``(..., height, width)``, multiples of 1/255. The gradient to ``x`` is straight-through:
         that of the float ``resize``, without rounding or saturation.
+
+    Raises:
+        TypeError, ValueError: as ``resize``, or an unknown ``reference``.
     """
+    _check(x, size, filter)
+    if reference not in REFERENCES:
+        raise ValueError(f"reference is {reference!r}; expected one of {REFERENCES}")
     return _resize_uint8(x, *size, filter, reference)

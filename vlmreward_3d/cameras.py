@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlmreward.arguments import interval, number, whole
+
 __all__ = ["ELEVATIONS", "Cameras", "look_at", "orbit", "sample_rings"]
 
 ELEVATIONS = ("uniform", "mvdream", "threestudio")
@@ -32,6 +34,11 @@ class Cameras:
     fov: Tensor
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.c2w, Tensor) and isinstance(self.fov, Tensor)):
+            raise TypeError(
+                f"received c2w and fov of types {type(self.c2w).__name__} and "
+                f"{type(self.fov).__name__}; expected two tensors"
+            )
         if self.c2w.ndim != 3 or self.c2w.shape[1:] != (4, 4) or self.fov.shape != (len(self.c2w),):
             raise ValueError(
                 f"received c2w {tuple(self.c2w.shape)} and fov {tuple(self.fov.shape)}; "
@@ -63,7 +70,12 @@ class Cameras:
         Returns:
             Origins and unit directions in the world, both (N, height, width, 3), in the dtype and
             on the device of `c2w`. Differentiable to `c2w` and `fov`.
+
+        Raises:
+            TypeError, ValueError: A side is no whole number >= 1.
         """
+        whole("height", height)
+        whole("width", width)
         row = (torch.arange(height).to(self.c2w) + 0.5 - height / 2) * (2 / height)
         column = (torch.arange(width).to(self.c2w) + 0.5 - width / 2) * (2 / height)
         down, right = torch.meshgrid(row, column, indexing="ij")
@@ -89,7 +101,8 @@ class Cameras:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Cameras:
-        """`n` cameras on one circle, azimuth 0 first; angles in degrees."""
+        """`n` cameras on one circle, azimuth 0 first; angles in degrees, as `orbit` takes them."""
+        whole("n", n)
         azimuth = torch.arange(n, dtype=dtype, device=device) * (360 / n)
         return orbit(azimuth, elevation, distance, fov)
 
@@ -108,7 +121,12 @@ def look_at(
 
     Returns:
         (N, 4, 4), columns [right, up, -forward, position], in the dtype and device of `eye`.
+
+    Raises:
+        ValueError: `eye` is not (N, 3).
     """
+    if eye.ndim != 2 or eye.shape[1] != 3:
+        raise ValueError(f"received eye of shape {tuple(eye.shape)}; expected (N, 3)")
     target = torch.as_tensor(target, dtype=eye.dtype, device=eye.device).expand_as(eye)
     upward = torch.as_tensor(up, dtype=eye.dtype, device=eye.device).expand_as(eye)
     backward = torch.nn.functional.normalize(eye - target, dim=-1)
@@ -141,7 +159,19 @@ def orbit(
 
     Returns:
         N cameras, in the dtype and on the device of the first (N,) float tensor (float32 without).
+
+    Raises:
+        TypeError, ValueError: A number, other than those in tensors, is none or out of range.
     """
+    limits = {
+        "azimuth": (azimuth, {}),
+        "elevation": (elevation, {"least": -90, "most": 90}),
+        "distance": (distance, {"above": 0}),
+        "fov": (fov, {"above": 0, "below": 180}),
+    }
+    for name, (value, bounds) in limits.items():
+        if not isinstance(value, Tensor):  # whose values a GPU would be waited for
+            number(name, value, **bounds)
     numbers = [torch.as_tensor(x) for x in (azimuth, elevation, distance, fov)]
     like = next((x for x in numbers if x.ndim and x.is_floating_point()), torch.zeros(()))
     parts = [x.to(like) for x in numbers]
@@ -188,8 +218,14 @@ def sample_rings(
         n_rings * views_per_ring cameras, ring by ring.
 
     Raises:
-        ValueError: `elevations` is none of the three.
+        TypeError: A number of rings or views is not whole, or a range is not a pair of numbers.
+        ValueError: One of them is out of bounds, or `elevations` is none of the three.
     """
+    whole("n_rings", n_rings)
+    whole("views_per_ring", views_per_ring)
+    interval("fov_deg", fov_deg, above=0, below=180)
+    interval("elevation_deg", elevation_deg, least=-90, most=90)
+    interval("scale", scale, above=0)
     if elevations not in ELEVATIONS:
         raise ValueError(f"received elevations={elevations!r}; expected one of {ELEVATIONS}")
     where = generator.device if generator is not None else torch.device("cpu")

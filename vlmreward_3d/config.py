@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from vlmreward_3d.cameras import ELEVATIONS
 from vlmreward_3d.schedule import Schedule
@@ -14,7 +17,181 @@ __all__ = ["PRECISIONS", "VLM3DConfig"]
 PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
 """How denoisers of latents compute; see `vlmreward_3d.load.load_denoiser`."""
 
+Holds: TypeAlias = Callable[[Any], bool]
+"""Whether a value will do."""
+
 _OFF = Schedule.constant(0)
+_BACKGROUNDS = ("color", "gray", "white")
+_FIELDS = ("pyramid", "hash", "splats")
+_PIXELS = ("float", "clamp", "uint8")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text that is not blank, and that UTF-8 can write."""
+    try:
+        return isinstance(value, str) and value.strip() != "" and value.encode() != b""
+    except UnicodeEncodeError:  # half of a surrogate pair, as of file names that are not UTF-8
+        return False
+
+
+def _is_whole(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _are(value: Any, holds: Holds, count: int | None = None) -> bool:
+    """Whether it is a tuple or list of so many values of a kind."""
+    return (
+        isinstance(value, (tuple, list))
+        and (len(value) == count if count else len(value) > 0)
+        and all(map(holds, value))
+    )
+
+
+def _is_range(low: float, high: float, *, open: bool = False) -> Holds:
+    """Whether a value is a pair of ascending numbers within bounds, or strictly within."""
+
+    def holds(value: Any) -> bool:
+        if not _are(value, _is_number, 2):
+            return False
+        first, last = value
+        return first <= last and (
+            low < first and last < high if open else low <= first <= last <= high
+        )
+
+    return holds
+
+
+def _are_steps(value: Any) -> bool:
+    """Whether they are (progress, whole number >= 1) pairs in order; none will do."""
+    if not isinstance(value, (tuple, list)):
+        return False
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in value):
+        return False
+    at = [progress for progress, _ in value]
+    return all(map(_is_share, at)) and at == sorted(at) and all(_is_whole(v) for _, v in value)
+
+
+def _is_schedule(value: Any, high: float = math.inf) -> bool:
+    return isinstance(value, Schedule) and all(0 <= level <= high for _, level in value.points)
+
+
+def _or_none(holds: Holds) -> Holds:
+    return lambda value: value is None or holds(value)
+
+
+_EXPECTED: tuple[tuple[tuple[str, ...], Holds, str], ...] = (
+    (("prompt",), _is_text, "some text"),
+    (("negative_prompt",), lambda x: x == "" or _is_text(x), 'a text, "" for none'),
+    (("seed",), lambda x: _is_whole(x, 0) and x < 2**63, "a whole number in [0, 2^63)"),
+    (("denoiser",), _is_text, "the name of a denoiser"),
+    (("vlm",), _or_none(_is_text), "None or the name of a VLM"),
+    (("vlm_prompt",), lambda x: _is_text(x) or _are(x, _is_text), "a prompt or several"),
+    (("vlm_pixels",), lambda x: x in _PIXELS, f"one of {_PIXELS}"),
+    (
+        ("vlm_resolution",),
+        _or_none(lambda x: _is_whole(x, 8) and x <= 4096),
+        "None or a whole number of pixels in [8, 4096]",
+    ),
+    (
+        (
+            *("steps", "rings", "views_per_ring", "resolution", "samples_per_ray"),
+            *("vlm_every", "occupancy_every", "occupancy_resolution"),
+        ),
+        _is_whole,
+        "a whole number >= 1",
+    ),
+    (
+        ("rays_per_chunk", "vlm_views", "patience"),
+        _or_none(_is_whole),
+        "None or a whole number >= 1",
+    ),
+    (("retries",), lambda x: _is_whole(x, 0), "a whole number >= 0"),
+    (("splat_count",), lambda x: _is_whole(x, 4), "a whole number >= 4"),
+    (("hash_levels",), lambda x: _is_whole(x, 2), "a whole number >= 2"),
+    (
+        ("hash_size",),
+        lambda x: _is_whole(x, 2) and x & (x - 1) == 0,
+        "a power of two >= 2",
+    ),
+    (
+        ("hash_resolution",),
+        lambda x: _are(x, lambda side: _is_whole(side, 2), 2) and x[0] < x[1],
+        "two whole numbers, 2 <= first < last",
+    ),
+    (
+        ("field_resolutions",),
+        lambda x: _are(x, lambda side: _is_whole(side, 2)) and list(x) == sorted(set(x)),
+        "ascending whole numbers >= 2",
+    ),
+    (
+        ("rings_later", "resolution_later"),
+        _are_steps,
+        "(progress, whole number >= 1) pairs with progress ascending within [0, 1]",
+    ),
+    (
+        ("shading",),
+        _or_none(lambda x: _are(x, _is_share, 3) and abs(sum(x) - 1) < 1e-6),
+        "None or three probabilities that add up to 1",
+    ),
+    (
+        ("shading_from", "vlm_until", "guidance_rescale", "occupancy_decay", "occupancy_threshold"),
+        _is_share,
+        "a number in [0, 1]",
+    ),
+    (("fov_deg",), _is_range(0, 180, open=True), "0 < lowest <= highest < 180"),
+    (("elevation_deg",), _is_range(-90, 90), "-90 <= lowest <= highest <= 90"),
+    (("scale",), _is_range(0, math.inf, open=True), "0 < lowest <= highest"),
+    (("elevations",), lambda x: x in ELEVATIONS, f"one of {ELEVATIONS}"),
+    (("background",), lambda x: x in _BACKGROUNDS, f"one of {_BACKGROUNDS}"),
+    (("field",), lambda x: x in _FIELDS, '"pyramid", "hash" or "splats"'),
+    (("distillation",), lambda x: x in ("x0", "sds"), '"x0" or "sds"'),
+    (("bound", "blob_radius", "density_scale"), _is_positive, "a finite number > 0"),
+    (("blob_density",), _is_number, "a finite number"),
+    (("weight_decay",), lambda x: _is_share(x) and x < 1, "a number in [0, 1)"),
+    (
+        ("denoiser_precision",),
+        lambda x: x in (None, *PRECISIONS),
+        f"None or one of {PRECISIONS}",
+    ),
+    (
+        ("guidance_scale", "adam_eps"),
+        lambda x: _is_number(x) and x >= 0,
+        "a finite number >= 0",
+    ),
+    (
+        ("adam_betas",),
+        lambda x: _are(x, lambda beta: _is_share(beta) and beta < 1, 2),
+        "two numbers in [0, 1)",
+    ),
+    (("vlm_limit", "vlm_balance"), _or_none(_is_positive), "None or a finite number > 0"),
+    (
+        ("view_prompts", "vlm_reuse", "shared_timestep"),
+        lambda x: isinstance(x, bool),
+        "True or False",
+    ),
+    (("t_min", "t_max"), lambda x: _is_schedule(x, 1), "a Schedule of numbers in [0, 1]"),
+    (
+        (
+            *("learning_rate", "vlm_weight", "orientation_weight", "entropy_weight"),
+            *("sparsity_weight", "variation_weight"),
+        ),
+        _is_schedule,
+        "a Schedule of numbers >= 0",
+    ),
+)
+"""Settings, whether a value will do, and what is expected of it, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,71 +359,28 @@ class VLM3DConfig:
     variation_weight: Schedule = _OFF
 
     def __post_init__(self) -> None:
-        self._require(self.prompt.strip() != "", "prompt", "some text")
-        for name in ("steps", "rings", "views_per_ring", "resolution", "samples_per_ray"):
-            self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
-        for name in ("vlm_every", "occupancy_every"):
-            self._require(getattr(self, name) >= 1, name, "a whole number >= 1")
-        for name in ("rays_per_chunk", "vlm_views", "patience"):
-            value = getattr(self, name)
-            self._require(value is None or value >= 1, name, "None or a whole number >= 1")
-        side = self.vlm_resolution
-        self._require(
-            side is None or (type(side) is int and 8 <= side <= 4096),
-            "vlm_resolution",
-            "None or a whole number of pixels in [8, 4096]",
-        )
-        for name in ("rings_later", "resolution_later"):
-            at = [progress for progress, _ in getattr(self, name)]
-            values = [value for _, value in getattr(self, name)]
-            self._require(
-                at == sorted(at) and all(0 <= x <= 1 for x in at) and all(v >= 1 for v in values),
-                name,
-                "(progress, whole number >= 1) pairs with progress ascending within [0, 1]",
-            )
-        self._require(
-            self.shading is None or (min(self.shading) >= 0 and abs(sum(self.shading) - 1) < 1e-6),
-            "shading",
-            "None or three probabilities that add up to 1",
-        )
-        for name in ("vlm_limit", "vlm_balance"):
-            value = getattr(self, name)
-            self._require(value is None or value > 0, name, "None or a number > 0")
+        for names, holds, expected in _EXPECTED:
+            for name in names:
+                self._require(holds(getattr(self, name)), name, expected)
         self._require(
             self.vlm_limit is None or self.vlm_balance is None,
             "vlm_balance",
             "None beside a vlm_limit",
         )
+        turns = sorted({at for at, _ in (*self.t_min.points, *self.t_max.points)})
         self._require(
-            self.field in ("pyramid", "hash", "splats"), "field", '"pyramid", "hash" or "splats"'
+            all(self.t_min(at) <= self.t_max(at) for at in turns), "t_max", "at least t_min"
         )
         self._require(
             self.field == "pyramid" or self.variation_weight == _OFF,
             "variation_weight",
             'Schedule.constant(0) for a field that is not "pyramid"',
         )
-        self._require(0 <= self.weight_decay < 1, "weight_decay", "a number in [0, 1)")
-        self._require(self.splat_count >= 4, "splat_count", "a whole number >= 4")
         if self.field == "splats":
             self._require_drawable()
-        self._require(self.retries >= 0, "retries", "a whole number >= 0")
-        self._require(bool(self.vlm_prompt), "vlm_prompt", "a prompt or several")
-        self._require(0 <= self.seed < 2**63, "seed", "a whole number in [0, 2^63)")
-        self._require(
-            self.denoiser_precision in (None, *PRECISIONS),
-            "denoiser_precision",
-            f"None or one of {PRECISIONS}",
-        )
-        backgrounds = ("color", "gray", "white")
-        self._require(self.background in backgrounds, "background", f"one of {backgrounds}")
-        self._require(self.elevations in ELEVATIONS, "elevations", f"one of {ELEVATIONS}")
-        low, high = self.elevation_deg
-        self._require(-90 <= low <= high <= 90, "elevation_deg", "-90 <= lowest <= highest <= 90")
-        self._require(self.distillation in ("x0", "sds"), "distillation", '"x0" or "sds"')
 
     def _require_drawable(self) -> None:
         """Splats have no surface to be lit or oriented, and no rays to be taken in parts."""
-        self._require(self.blob_radius > 0, "blob_radius", 'a number > 0 for field="splats"')
         for name in ("shading", "rays_per_chunk"):
             self._require(getattr(self, name) is None, name, 'None for field="splats"')
         self._require(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from vlmreward.arguments import number
+
 __all__ = ["Schedule"]
 
 
@@ -15,6 +17,10 @@ class Schedule:
     Attributes:
         points: (progress, value) pairs, progress in [0, 1] ascending. Two points at one progress
             make a jump; the later one counts from there on.
+
+    Raises:
+        TypeError: Not pairs of numbers.
+        ValueError: None, not finite, or progress outside [0, 1] or descending.
 
     Examples:
         The paper's weight of the reward (Sec. 5.1: 300 to 1 over 10,000 of 15,000 steps):
@@ -27,7 +33,17 @@ class Schedule:
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
-        points = tuple((float(at), float(value)) for at, value in self.points)
+        if not isinstance(self.points, (tuple, list)) or not all(
+            isinstance(point, (tuple, list)) and len(point) == 2 for point in self.points
+        ):
+            raise TypeError(
+                f"received points {self.points!r}; expected (progress, value) pairs, such as "
+                "((0.0, 1.0), (1.0, 0.5))"
+            )
+        points = tuple(
+            (number("a progress", at), number("a value of a schedule", value))
+            for at, value in self.points
+        )
         object.__setattr__(self, "points", points)
         positions = [at for at, _ in points]
         if not points or positions != sorted(positions) or positions[0] < 0 or positions[-1] > 1:

@@ -204,7 +204,7 @@ def test_sizes_in_bytes(text, size):
     [
         ({}, "expected one of size and max_memory"),
         ({"size": 1, "max_memory": 5}, "expected one of size and max_memory"),
-        ({"size": 0}, "at least 1"),
+        ({"size": 0}, "a whole number >= 1"),
         ({"max_memory": 0}, "above 0"),
         ({"max_memory": "6 iB"}, "such as '6GiB'"),
     ],

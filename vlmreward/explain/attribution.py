@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlmreward.arguments import number, reward_like, whole
 from vlmreward.pixels import flatten_views
 from vlmreward.queries import Reward, ask
 
@@ -78,6 +79,10 @@ def filled(images: torch.Tensor, fill: float | str | torch.Tensor) -> torch.Tens
                 f"a baseline is {fill!r}; expected a gray level in [0, 1], 'mean' or a tensor"
             )
         return images.mean(dim=(-2, -1), keepdim=True).expand_as(images)
+    if isinstance(fill, bool) or not isinstance(fill, (int, float)):
+        raise TypeError(
+            f"a baseline is {fill!r}; expected a gray level in [0, 1], 'mean' or a tensor"
+        )
     if not 0 <= fill <= 1:
         raise ValueError(f"a baseline is {fill}; expected a gray level in [0, 1]")
     return torch.full_like(images, fill)
@@ -124,6 +129,7 @@ def saliency(
     """
     if kind not in SALIENCIES:
         raise ValueError(f"kind is {kind!r}; expected one of {SALIENCIES}")
+    reward_like(reward)
     images = check_tensor(images)
     gradient = _gradient(reward, images, text, fields)
     if kind == "gradient-norm":
@@ -186,10 +192,9 @@ def integrated_gradients(
             ``tolerance`` below 0.
         RuntimeError: the reward is not differentiable.
     """
-    if steps < _NODES:
-        raise ValueError(f"steps is {steps}; expected at least {_NODES}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance is {tolerance}; expected at least 0")
+    reward_like(reward)
+    whole("steps", steps, _NODES)
+    number("tolerance", tolerance, least=0)
     images = check_tensor(images)
     start = filled(images, baseline)
     flatten_views(start)

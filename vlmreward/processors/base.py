@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from vlmreward.arguments import number
 from vlmreward.pixels import check_images, flatten_views
 from vlmreward.processors.chunks import AffineMap, Map, apply_in_chunks
 from vlmreward.resample import REFERENCES, resize, resize_into, resize_uint8
@@ -62,7 +63,8 @@ def read_constants(hf: Any) -> Constants:
     """Constants from an HF image processor; nothing is assumed that it can tell.
 
     Raises:
-        ValueError: it resizes by a filter that is not available here.
+        ValueError: it resizes by a filter that is not available here, or normalises by anything
+            but a finite mean and a positive deviation of three channels.
     """
     if hf.do_resize and int(hf.resample) not in _FILTERS:
         raise ValueError(
@@ -71,14 +73,24 @@ def read_constants(hf: Any) -> Constants:
         )
     # HF counts in 8-bit levels before its rescale_factor; the contract here is [0, 1]
     rescale = 255.0 * hf.rescale_factor if hf.do_rescale else 1.0
-    mean = tuple(hf.image_mean) if hf.do_normalize else (0.0,) * 3
-    std = tuple(hf.image_std) if hf.do_normalize else (1.0,) * 3
+    mean = _of_channels(hf, "image_mean") if hf.do_normalize else (0.0,) * 3
+    std = _of_channels(hf, "image_std", above=0) if hf.do_normalize else (1.0,) * 3
     return Constants(
         scale=tuple(rescale / s for s in std),
         bias=tuple(-m / s for m, s in zip(mean, std)),
         filter=_FILTERS[int(hf.resample)] if hf.do_resize else "bicubic",
         do_resize=bool(hf.do_resize),
     )
+
+
+def _of_channels(hf: Any, name: str, **bounds: float) -> tuple[float, ...]:
+    """A setting of three numbers, one a channel."""
+    values = getattr(hf, name)
+    if not isinstance(values, (tuple, list)) or len(values) != 3:
+        raise ValueError(
+            f"the image processor has {name}={values!r}; expected three numbers, one a channel"
+        )
+    return tuple(number(f"{name}[{i}]", value, **bounds) for i, value in enumerate(values))
 
 
 @functools.lru_cache(maxsize=64)
@@ -176,8 +188,8 @@ class ImageProcessor(ABC):
             flatten_views(images, values=validate)
         else:
             check_images(images, values=validate)
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"dtype is {dtype}; expected a floating dtype, e.g. torch.bfloat16")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"dtype is {dtype!r}; expected a floating dtype, e.g. torch.bfloat16")
         out = self.process(images)
         if dtype is None:
             return out

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
+from vlmreward.arguments import whole
 from vlmreward.processors.base import Layout
 from vlmreward.processors.fixed import FixedSizeProcessor
 
@@ -19,7 +20,12 @@ class CLIPProcessor(FixedSizeProcessor):
 
     def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
         super().__init__(hf, pixels=pixels, reference=reference)
-        self.crop_size = (hf.crop_size.height, hf.crop_size.width) if hf.do_center_crop else None
+        self.crop_size: tuple[int, int] | None = None
+        if hf.do_center_crop:
+            self.crop_size = (
+                whole("crop_size.height", hf.crop_size.height),
+                whole("crop_size.width", hf.crop_size.width),
+            )
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after resizing, before the crop."""

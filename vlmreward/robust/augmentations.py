@@ -5,6 +5,8 @@ from __future__ import annotations
 import kornia.augmentation as K
 from torch import nn
 
+from vlmreward.arguments import number
+
 __all__ = ["standard_augmentation"]
 
 
@@ -26,8 +28,7 @@ def standard_augmentation(strength: float = 1.0) -> nn.Sequential:
     Raises:
         ValueError: ``strength`` is not above 0, or so large that a picture would vanish.
     """
-    if not 0 < strength <= 5:
-        raise ValueError(f"strength is {strength}; expected above 0 and at most 5")
+    number("strength", strength, above=0, most=5)
     zoom, light = 0.15 * strength, 0.1 * strength
     return nn.Sequential(
         K.RandomAffine(

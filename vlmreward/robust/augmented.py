@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlmreward.arguments import flag, reward_like, whole
 from vlmreward.one_by_one import sum_one_by_one
 from vlmreward.queries import QueryLayout, Reward, ask, repeated, take_apart, working
 from vlmreward.robust.augmentations import standard_augmentation
@@ -66,6 +67,7 @@ class Augmented(nn.Module):
             generators as they were.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: ``samples`` or ``chunk`` below 1, or a generator that is not on the CPU.
 
     Example:
@@ -83,9 +85,19 @@ class Augmented(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("samples", samples), ("chunk", chunk)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected at least 1")
+        reward_like(reward)
+        whole("samples", samples)
+        whole("chunk", chunk)
+        flag("shared", shared)
+        if augmentation is not None and not callable(augmentation):
+            raise TypeError(
+                f"augmentation is a {type(augmentation).__name__}; expected a callable of images "
+                "(N, 3, H, W), or None"
+            )
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(
+                f"generator is a {type(generator).__name__}; expected a torch.Generator, or None"
+            )
         if generator is not None and generator.device.type != "cpu":
             raise ValueError(
                 f"generator is on {generator.device}; expected one on the CPU: torch.Generator()"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlmreward.arguments import number, reward_like
 from vlmreward.queries import QueryLayout, Reward, ask, named, take_apart
 
 __all__ = ["BALANCES", "Ensemble"]
@@ -78,6 +79,7 @@ class Ensemble(nn.Module):
         shares: buffer ``(K,)``, running means of |u_k| / n; NaN before the first backward pass.
 
     Raises:
+        TypeError: a member that cannot be called, or a number of another type.
         ValueError: no members, weights that do not fit, unknown ``balance``, or ``momentum`` out of
             range.
 
@@ -99,30 +101,36 @@ class Ensemble(nn.Module):
         members = named(rewards, "rewards")
         if balance not in BALANCES:
             raise ValueError(f"balance is {balance!r}; expected one of {BALANCES}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}; expected at least 0 and below 1")
+        for name, member in members.items():
+            reward_like(member, f"rewards[{name}]")
+        number("momentum", momentum, least=0, below=1)
         self.names = tuple(members)
         self.members = tuple(members.values())
         # Registered, so that they move with the ensemble; a member need not be a module
         self._modules_among = nn.ModuleList(m for m in self.members if isinstance(m, nn.Module))
         given = [1.0] * len(members) if weights is None else self._in_order(weights)
-        if len(given) != len(members) or not all(0 < w < float("inf") for w in given):
-            raise ValueError(
-                f"weights are {given}; expected {len(members)} numbers above 0, one a reward"
-            )
         self.weights = tuple(w / sum(given) for w in given)
         self.balance = balance
         self.momentum = momentum
         self.register_buffer("shares", torch.full((len(members),), float("nan")))
 
     def _in_order(self, weights: Sequence[float] | Mapping[str, float]) -> list[float]:
-        if not isinstance(weights, Mapping):
-            return [float(w) for w in weights]
-        if set(weights) != set(self.names):
-            raise ValueError(
-                f"weights are for {sorted(weights)}; expected one for each of {sorted(self.names)}"
+        if isinstance(weights, Mapping):
+            if set(weights) != set(self.names):
+                raise ValueError(
+                    f"weights are for {sorted(weights)}; expected one for each of "
+                    f"{sorted(self.names)}"
+                )
+            weights = [weights[name] for name in self.names]
+        if not isinstance(weights, Sequence) or isinstance(weights, str):
+            raise TypeError(
+                f"weights is {weights!r}; expected a list of numbers, or a dict with names"
             )
-        return [float(weights[name]) for name in self.names]
+        if len(weights) != len(self.names):
+            raise ValueError(
+                f"there are {len(weights)} weights; expected {len(self.names)}, one a reward"
+            )
+        return [number(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)]
 
     def forward(
         self,

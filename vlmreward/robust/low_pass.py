@@ -10,6 +10,7 @@ import torch
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import nn
 
+from vlmreward.arguments import number, reward_like
 from vlmreward.queries import Reward, take_apart, working
 
 __all__ = ["LowPass", "low_pass", "smooth"]
@@ -73,8 +74,7 @@ def low_pass(images: torch.Tensor | Sequence[Any], sigma: float) -> Any:
         ValueError: ``sigma`` is not above 0.
         TypeError, ValueError: images outside the contract.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma is {sigma}; expected above 0: leave low_pass out instead of 0")
+    number("sigma", sigma, above=0)
     tensors, layout = take_apart(images)
     return layout.together([_SmoothGradient.apply(tensor, sigma) for tensor in tensors])
 
@@ -99,8 +99,8 @@ class LowPass(nn.Module):
 
     def __init__(self, reward: Reward, sigma: float = 1.5) -> None:
         super().__init__()
-        if not sigma > 0:
-            raise ValueError(f"sigma is {sigma}; expected above 0: leave LowPass out instead of 0")
+        reward_like(reward)
+        number("sigma", sigma, above=0)
         self.reward = reward
         self.sigma = sigma
 

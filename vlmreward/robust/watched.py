@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlmreward.arguments import number, reward_like, whole
 from vlmreward.queries import Reward, ask, take_apart
 
 __all__ = ["FoolingWarning", "Observation", "Watched", "mann_kendall"]
@@ -109,10 +110,11 @@ class Watched(nn.Module):
         significance: float = 0.01,
     ) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every is {every}; expected at least 1")
-        if not 0 < significance < 0.5:
-            raise ValueError(f"significance is {significance}; expected between 0 and 0.5")
+        reward_like(reward)
+        reward_like(held_out, "held_out")
+        whole("every", every)
+        whole("window", window)
+        number("significance", significance, above=0, below=0.5)
         self.threshold = NormalDist().inv_cdf(1 - significance)
         if mann_kendall(range(window)) < self.threshold:
             raise ValueError(

@@ -1,0 +1,120 @@
+"""Checks of arguments that are numbers, switches or rewards, each with a message of one line."""
+
+from __future__ import annotations
+
+import math
+import operator
+from numbers import Real
+from typing import Any
+
+__all__ = ["flag", "interval", "number", "reward_like", "whole"]
+
+
+def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """A whole number within bounds; no boolean, and no float even where it is whole.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was passed.
+        least: lowest value allowed.
+        most: highest value allowed; None for no limit.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: out of bounds.
+    """
+    expected = f"a whole number >= {least}" + ("" if most is None else f" and <= {most}")
+    try:
+        found = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None:
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
+    if found < least or (most is not None and found > most):
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+    return found
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> float:
+    """A finite number within bounds; no boolean.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was passed.
+        above: the value has to be greater than this.
+        least: the value has to be at least this.
+        below: the value has to be less than this.
+        most: the value has to be at most this.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: not finite, or out of bounds.
+    """
+    bounds = ((">", above), (">=", least), ("<", below), ("<=", most))
+    limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+    expected = f"a finite number {limits}".rstrip()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
+    found = float(value)
+    within = (
+        math.isfinite(found)
+        and (above is None or found > above)
+        and (least is None or found >= least)
+        and (below is None or found < below)
+        and (most is None or found <= most)
+    )
+    if not within:
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+    return found
+
+
+def interval(name: str, value: Any, **bounds: float | None) -> tuple[float, float]:
+    """Two finite numbers, the lower one first.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was passed.
+        **bounds: of both numbers, as ``number`` takes them.
+
+    Raises:
+        TypeError: not two numbers.
+        ValueError: not finite, out of bounds, or in descending order.
+    """
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} is {value!r}; expected a pair (lowest, highest)")
+    low, high = (number(f"{name}[{i}]", end, **bounds) for i, end in enumerate(value))
+    if low > high:
+        raise ValueError(f"{name} is {value!r}; expected a pair (lowest, highest): swap them")
+    return low, high
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that Python merely takes for one of them.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+    return value
+
+
+def reward_like(value: Any, name: str = "reward") -> None:
+    """Refuse what cannot be called like a reward.
+
+    Raises:
+        TypeError: it is not callable.
+    """
+    if not callable(value):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; expected a reward, called as "
+            "reward(images, text=...)"
+        )

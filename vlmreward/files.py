@@ -47,9 +47,9 @@ class ImageFile:
 def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> ImageFile:
     """Read an image file of any kind that Pillow knows.
 
-    Gray, palette, CMYK and transparent images become RGB, 16-bit levels are kept, an orientation in
-    the EXIF data is followed, and of an animation the first frame is taken. What was done is in
-    ``conversions``.
+    Gray, palette, CMYK and transparent images become RGB, 16 bits of gray are kept and those of
+    colours reduced to 8, an orientation in the EXIF data is followed, and of an animation the first
+    frame is taken. What was done is in ``conversions``.
 
     Args:
         path: of the file.
@@ -90,6 +90,9 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
 def _rgb(opened: Image.Image, background: float) -> tuple[torch.Tensor, list[str]]:
     """The image as ``(3, H, W)`` in [0, 1], and what was done to it."""
     done = []
+    # Pillow has 8 bits for every channel of colours; the file's own layout is told until it is read
+    if any("RGB" in str(tile[3]) and ";16" in str(tile[3]) for tile in getattr(opened, "tile", ())):
+        done.append("16-bit colours to 8 bits")
     frames = getattr(opened, "n_frames", 1)
     if frames > 1:
         done.append(f"first of {frames} frames")

@@ -203,7 +203,10 @@ class PromptedReward(Combinable, nn.Module):
         tokens = list(self.tokens or ())
 
         def look(logits: torch.Tensor) -> None:
-            self._judge(questions, logits.log_softmax(-1)[:, tokens], lambda: logits)
+            each = logits.log_softmax(-1)
+            # column by column, because a list of indices lies on the CPU
+            scores = torch.stack([each[:, token] for token in tokens], dim=-1)
+            self._judge(questions, scores, lambda: logits)
 
         return look
 

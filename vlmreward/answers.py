@@ -27,6 +27,8 @@ class Variants:
     def __post_init__(self) -> None:
         if not isinstance(self.word, str):
             raise TypeError(f"word is a {type(self.word).__name__}; expected a str")
+        if not self.word.strip():
+            raise ValueError(f"word is {self.word!r}; expected a word such as 'Yes'")
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -100,6 +102,7 @@ class Lookup:
         markup: Sequence[str] = (),
     ) -> None:
         self.tokenize, self.describe, self.vocabulary = tokenize, describe, vocabulary
+        self.markup = tuple(markup)
         self.context = context
         self.before = tokenize(context)
         ends = context[-1:].isspace() or not context or context.endswith(tuple(markup))
@@ -150,6 +153,11 @@ class Lookup:
     def _text(self, answer: str) -> Ids:
         if not answer.strip():
             raise ValueError(f"answer {answer!r} is empty; expected a word")
+        if markup := next((token for token in self.markup if token in answer), None):
+            raise ValueError(
+                f"answer {answer!r} contains {markup!r}, which is markup to this model; expected a "
+                "word, or the token's id"
+            )
         spaced = None if answer[0].isspace() or not self.space else self._added(" " + answer)
         plain = self._added(answer)
         # the spelling that belongs here, unless only the other one is in the vocabulary

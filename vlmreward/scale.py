@@ -66,6 +66,8 @@ class ScaleReward(PromptedReward):
             ) from None
         if not bool(values.isfinite().all()):
             raise ValueError(f"scale has the values {values.tolist()}; expected finite numbers")
+        if not all(isinstance(answer, str) for answer in scale):
+            raise TypeError(f"scale has the answers {list(scale)}; expected text, such as '1'")
         super().__init__(model, prompt=prompt, **options)
         lookup = self.backbone.lookup()
         self._sequences = tuple(ids for answer in scale for ids in lookup.variants(answer))

@@ -146,7 +146,7 @@ class PromptTemplate:
         """The text with every field filled in.
 
         Raises:
-            ValueError: a field is missing, unknown or empty.
+            ValueError: a field is missing, unknown or empty, or holds what UTF-8 cannot write.
             TypeError: a value is not a string.
         """
         self.check_fields(values)
@@ -155,6 +155,11 @@ class PromptTemplate:
                 raise TypeError(f"{field} is a {type(value).__name__}; expected a str")
             if not value.strip():
                 raise ValueError(f"{field} is {value!r}; expected what to ask about, in words")
+            if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+                raise ValueError(
+                    f"{field} is {value!r}, with half of a surrogate pair; expected text that "
+                    "UTF-8 can write"
+                )
         return self.template.format(**values)
 
     def check_fields(self, values: Any) -> None:

@@ -97,7 +97,11 @@ _EXPECTED: tuple[tuple[tuple[str, ...], Holds, str], ...] = (
     (("seed",), lambda x: _is_whole(x, 0) and x < 2**63, "a whole number in [0, 2^63)"),
     (("denoiser",), _is_text, "the name of a denoiser"),
     (("vlm",), _or_none(_is_text), "None or the name of a VLM"),
-    (("vlm_prompt",), lambda x: _is_text(x) or _are(x, _is_text), "a prompt or several"),
+    (
+        ("vlm_prompt",),
+        lambda x: _is_text(x) or (isinstance(x, tuple) and _are(x, _is_text)),
+        "a prompt or a tuple",
+    ),
     (("vlm_pixels",), lambda x: x in _PIXELS, f"one of {_PIXELS}"),
     (
         ("vlm_resolution",),

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlmreward.arguments import number
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BakedVolume", "FieldSamples", "PyramidField", "Snapshot", "blob"]
+__all__ = ["BakedVolume", "FieldSamples", "PyramidField", "Snapshot", "blob", "check_shape"]
 
 # grid_sample on a CPU is parallel over the batch dimension only. A fixed number of slices (rather
 # than the number of threads) keeps results independent of the machine's core count.
@@ -96,11 +98,16 @@ class PyramidField(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if not resolutions or list(resolutions) != sorted(set(resolutions)) or resolutions[0] < 2:
-            raise ValueError(
-                f"received resolutions {tuple(resolutions)}; expected ascending integers >= 2; "
-                "pass for example (8, 16, 32, 64)"
+        whole_numbers = isinstance(resolutions, Sequence) and all(
+            isinstance(side, int) and not isinstance(side, bool) for side in resolutions
+        )
+        ascending = whole_numbers and list(resolutions) == sorted(set(resolutions))
+        if not ascending or not resolutions or resolutions[0] < 2:
+            raise (ValueError if whole_numbers else TypeError)(
+                f"received resolutions {resolutions!r}; expected ascending integers >= 2; pass for "
+                "example (8, 16, 32, 64)"
             )
+        check_shape(bound, blob_density, blob_radius, density_scale)
         self.bound = bound
         self.blob_density = blob_density
         self.blob_radius = blob_radius
@@ -148,6 +155,20 @@ class PyramidField(nn.Module):
         )
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
         return blob((x * x + y * y + z * z).sqrt(), self.blob_density, self.blob_radius)
+
+
+def check_shape(
+    bound: float, blob_density: float, blob_radius: float, density_scale: float
+) -> None:
+    """Refuse a box, a blob or a scale of densities that are none.
+
+    Raises:
+        TypeError, ValueError: A number is missing, not finite, or not positive where it has to be.
+    """
+    number("bound", bound, above=0)
+    number("blob_density", blob_density)
+    number("blob_radius", blob_radius, above=0)
+    number("density_scale", density_scale, above=0)
 
 
 def blob(radius: Tensor, density: float, zero: float) -> Tensor:

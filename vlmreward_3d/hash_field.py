@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlmreward_3d.field import FieldSamples, blob
+from vlmreward.arguments import whole
+from vlmreward_3d.field import FieldSamples, blob, check_shape
 
 __all__ = ["BakedHash", "HashField"]
 
@@ -58,6 +59,16 @@ class HashField(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        for name, value in (
+            ("levels", levels),
+            ("coarsest", coarsest),
+            ("finest", finest),
+            ("size", size),
+            ("features", features),
+            ("width", width),
+        ):
+            whole(name, value)
+        check_shape(bound, blob_density, blob_radius, density_scale)
         if levels < 2 or not 2 <= coarsest < finest or size < 2 or size & (size - 1):
             raise ValueError(
                 f"received levels={levels}, coarsest={coarsest}, finest={finest}, size={size}; "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vlmreward import Checklist, YesNoReward
+from vlmreward.loading import checked_device
 from vlmreward_3d.config import PRECISIONS, VLM3DConfig
 from vlmreward_3d.diffusion.mvdream import MVDream
 from vlmreward_3d.diffusion.parts import unet_config
@@ -42,9 +43,14 @@ def load_denoiser(
 
     Raises:
         OSError: it cannot be found or loaded.
-        KeyError, ValueError: it is something else.
+        TypeError: the name is no text.
+        KeyError, ValueError: it is something else, or there is no such device.
     """
-    device = torch.device(device)
+    if not isinstance(source, str):
+        raise TypeError(
+            f"source is a {type(source).__name__}; expected the name of a denoiser: a text"
+        )
+    device = checked_device(device) or torch.device("cpu")
     dtype, autocast = _dtypes(precision, device)
     model: MVDream | StableDiffusion
     if Path(source).suffix in _FILES:

@@ -9,6 +9,7 @@ import torch
 from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
+from vlmreward.arguments import whole
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.field import FieldSamples
 from vlmreward_3d.sampler import OccupancyGrid, RaySamples, sample_rays
@@ -118,6 +119,18 @@ def composite(
     )
 
 
+def check_background(background: Tensor, count: int) -> None:
+    """Refuse colors that are neither one for all nor one for each.
+
+    Raises:
+        ValueError: They are (`count`, 3) or (3,) not.
+    """
+    if background.shape not in ((3,), (count, 3)):
+        raise ValueError(
+            f"received background of shape {tuple(background.shape)}; expected (3,) or ({count}, 3)"
+        )
+
+
 def render_rays(
     query: Query,
     grid: OccupancyGrid,
@@ -148,7 +161,14 @@ def render_rays(
 
     Returns:
         What the rays see; differentiable to whatever `query` is, and to `background`.
+
+    Raises:
+        TypeError, ValueError: A number of samples or bins is no whole number >= 1, or `background`
+            of another shape.
     """
+    whole("n_samples", n_samples)
+    whole("n_bins", n_bins)
+    check_background(background, len(origins))
     samples = sample_rays(grid, origins, directions, n_samples, n_bins=n_bins, generator=generator)
     seen = directions[samples.rays]
     points = origins[samples.rays, None] + samples.middles[..., None] * seen[:, None]
@@ -217,6 +237,7 @@ def render(
     origins, directions = (x.reshape(-1, 3) for x in cameras.rays(height, width))
     if background is None:
         background = origins.new_ones(3)
+    check_background(background, len(cameras))
     if background.ndim == 2:
         background = background.repeat_interleave(height * width, dim=0)
     views = torch.arange(len(cameras), device=origins.device)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlmreward.arguments import number, whole
+
 __all__ = ["OccupancyGrid", "RaySamples", "intersect_box", "sample_rays"]
 
 _LEAST_ALPHA = 0.01
@@ -31,6 +33,9 @@ class OccupancyGrid(nn.Module):
         bound: Half the side of the box, world units.
         threshold: A cell is empty when a ray crossing it is dimmed by less than this share.
         decay: What each update keeps of a cell's former maximum.
+
+    Raises:
+        TypeError, ValueError: A number is of another type, or out of range.
     """
 
     peak: Tensor
@@ -45,6 +50,10 @@ class OccupancyGrid(nn.Module):
         decay: float = 0.8,
     ) -> None:
         super().__init__()
+        whole("resolution", resolution)
+        number("bound", bound, above=0)
+        number("threshold", threshold, least=0, most=1)
+        number("decay", decay, least=0, most=1)
         self.bound = bound
         self.threshold = threshold
         self.decay = decay

@@ -53,7 +53,15 @@ def rescale_guidance(
 
     Returns:
         factor * guided * std(conditional) / std(guided) + (1 - factor) * guided.
+
+    Raises:
+        ValueError: N is no multiple of the group's size.
     """
+    if len(guided) % group_size:
+        raise ValueError(
+            f"received {len(guided)} predictions in groups of {group_size}; expected a multiple of "
+            f"{group_size}"
+        )
     grouped = guided.reshape(-1, group_size * guided[0].numel())
     reference = conditional.reshape(grouped.shape)
     ratio = reference.std(dim=1) / grouped.std(dim=1)

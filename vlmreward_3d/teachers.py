@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vlmreward.arguments import interval, number
 from vlmreward.resample import resize
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.score_distillation import (
@@ -123,6 +124,16 @@ class ScoreDistillation:
             raise ValueError(
                 f'received method {method!r}; expected "x0" or "sds"; pass one of them'
             )
+        if not hasattr(denoiser, "predict_noise"):
+            raise TypeError(
+                f"denoiser is a {type(denoiser).__name__}; expected a Denoiser, such as "
+                "load_denoiser returns"
+            )
+        for name, words in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            if not isinstance(words, str):
+                raise TypeError(f"{name} is {words!r}; expected a text")
+        number("guidance_scale", guidance_scale)
+        number("guidance_rescale", guidance_rescale, least=0, most=1)
         self.denoiser = denoiser
         self.method = method
         self.guidance_scale = guidance_scale
@@ -160,10 +171,11 @@ class ScoreDistillation:
                 f"received {len(images)} images of {len(cameras)} cameras; expected one camera an "
                 f"image and a multiple of {n_views} images; render whole rings of {n_views} views"
             )
+        low, high = interval("level", level, least=0, most=1)
         alphas = self.denoiser.alphas_cumprod
         groups = len(images) // n_views
         share = torch.rand(1 if self.shared_timestep else groups, generator=generator)
-        share = level[0] + (level[1] - level[0]) * share
+        share = low + (high - low) * share
         t = (share * len(alphas)).long().clamp(0, len(alphas) - 1)
         t = t.expand(groups).repeat_interleave(n_views).to(images.device)
         alpha_bar = alphas.to(images)[t]

@@ -10,6 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vlmreward.arguments import reward_like
+from vlmreward.loading import checked_device
 from vlmreward_3d.cameras import Cameras, sample_rings
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.field import FieldSamples
@@ -76,6 +78,10 @@ class VLM3D:
         device: Where the field lives and is rendered.
         concurrent: Ask the VLM while the denoiser works, for one that has a device to itself. The
             results are the same.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: There is no such device.
     """
 
     def __init__(
@@ -87,10 +93,17 @@ class VLM3D:
         device: torch.device | str = "cpu",
         concurrent: bool = False,
     ) -> None:
+        if not isinstance(config, VLM3DConfig):
+            raise TypeError(
+                f"config is a {type(config).__name__}; expected a VLM3DConfig, such as "
+                "vlmreward_3d.presets makes"
+            )
+        if reward is not None:
+            reward_like(reward)
         self.config = config
         self.reward = reward
         self.pool = ThreadPoolExecutor(1) if concurrent else None
-        self.device = torch.device(device)
+        self.device = checked_device(device) or torch.device("cpu")
         self.distil = ScoreDistillation(
             denoiser,
             config.prompt,

@@ -309,9 +309,12 @@ def test_starts_as_a_gray_ball_without_gaps():
     assert {id(p) for p in everything} == {id(p) for p in field.parameters()}
 
 
-@pytest.mark.parametrize("bad", [{"count": 3}, {"radius": 0.0}])
-def test_balls_that_cannot_be_are_refused(bad):
-    with pytest.raises(ValueError, match="expected at least 4 Gaussians"):
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [({"count": 3}, "at least 4 Gaussians"), ({"radius": 0.0}, "radius is 0.0; expected a finite")],
+)
+def test_balls_that_cannot_be_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
         SplatField(**bad)
 
 

@@ -49,7 +49,7 @@ def findings(
     quick: bool = False,
 ) -> Iterator[Finding]:
     """``examine``, one finding at a time."""
-    if isinstance(reward, (tuple, list)):
+    if isinstance(reward, (tuple, list)) and len(reward) == 2:
         reward = YesNoReward((reward[0], reward[1]))
     if not isinstance(reward, YesNoReward):
         raise TypeError(
@@ -61,6 +61,7 @@ def findings(
             "the reward has answers of several tokens, or per_view; expected answers of one token "
             "and all views in one question: examine reward.backbone with another question"
         )
+    reward.prompt.format(**dict.fromkeys(reward.prompt.fields, text))  # which refuses bad texts
     subject = Subject(reward, text=text, words=answers)
     for check in checks(quick):
         with warnings.catch_warnings():

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from vlmreward.arguments import number, whole
 from vlmreward.explain.attribution import (
     SALIENCIES,
     check_tensor,
     integrated_gradients,
     saliency,
 )
-from vlmreward.explain.picture import draw
+from vlmreward.explain.picture import check_suffix, draw
 from vlmreward.explain.views import leave_one_view_out
 from vlmreward.output import replacing
 from vlmreward.queries import ask
@@ -76,12 +77,17 @@ class Explanation:
         Raises:
             ImportError: matplotlib is not installed.
             OSError: the file cannot be written; see ``vlmreward.output.replacing``.
-            ValueError: there is no such query.
+            TypeError: ``query`` is no whole number, or ``grain`` no number.
+            ValueError: there is no such query, ``grain`` is below 0, or matplotlib writes no files
+                that end like this.
         """
+        whole("query", query, -len(self.images))
         if not -len(self.images) <= query < len(self.images):
             raise ValueError(f"query is {query}; expected below {len(self.images)}")
         if grain is None:
             grain = min(self.images.shape[-2:]) / 40
+        number("grain", grain, least=0)
+        check_suffix(path)
         with replacing(path) as draft:
             draw(self, draft, query, grain)
         return Path(path)

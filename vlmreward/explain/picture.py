@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from vlmreward.robust.low_pass import smooth
 if TYPE_CHECKING:
     from vlmreward.explain.explanation import Explanation
 
-__all__ = ["draw"]
+__all__ = ["check_suffix", "draw"]
 
 _ACROSS = 4
 _WIDTH = 2.1  # inches a view
@@ -32,6 +33,22 @@ def _matplotlib() -> tuple[Any, ...]:
             "matplotlib is not installed; expected for pictures: pip install 'vlmreward[3d]'"
         ) from error
     return Figure, FigureCanvasAgg, ScalarMappable, Normalize
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuse a file whose name ends like none that matplotlib writes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: it does.
+    """
+    _, FigureCanvasAgg, _, _ = _matplotlib()
+    kinds = sorted(FigureCanvasAgg.get_supported_filetypes())
+    suffix = Path(path).suffix
+    if suffix.removeprefix(".").lower() not in kinds:
+        raise ValueError(
+            f"path is {str(path)!r}, which ends in {suffix!r}; expected one of {', '.join(kinds)}"
+        )
 
 
 def draw(explanation: Explanation, path: Path, query: int, grain: float) -> Path:

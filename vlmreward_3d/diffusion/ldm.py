@@ -82,7 +82,10 @@ def convert_mvdream_unet(
     }
     missing = [k for k in ("input_blocks.0.0.weight", *names) if k not in state]
     if missing:
-        raise KeyError(f"no MVDream UNet: {missing[0]!r} is missing from the state dict")
+        raise KeyError(
+            f"no MVDream UNet: {missing[0]!r} is missing from the state dict; expected the layout "
+            "of sd-v2.1-base-4view.pt"
+        )
     renamed = {names.get(key, key): value for key, value in state.items()}
     config = _unet_config(renamed, head_channels)
     with torch.device("meta"):
@@ -138,7 +141,10 @@ def convert_vae(state: State, *, scaling_factor: float = 0.18215) -> Autoencoder
     state = {k: v for k, v in state.items() if not k.startswith("loss.")}  # of its training
     levels = _indices(state, "encoder.down.")
     if not levels:
-        raise KeyError("no autoencoder: 'encoder.down.0' is missing from the state dict")
+        raise KeyError(
+            "no autoencoder: 'encoder.down.0' is missing from the state dict; expected that of "
+            "Stable Diffusion 1 or 2"
+        )
     channels = [len(state[f"encoder.down.{i}.block.0.conv1.weight"]) for i in levels]
     with torch.device("meta"):
         vae = AutoencoderKL(
@@ -178,7 +184,10 @@ def convert_open_clip_text(state: State, *, head_channels: int = 64) -> CLIPText
     """
     layers = _indices(state, "transformer.resblocks.")
     if len(layers) < 2:
-        raise KeyError("no OpenCLIP text encoder: 'transformer.resblocks' has no two layers")
+        raise KeyError(
+            "no OpenCLIP text encoder: 'transformer.resblocks' has no two layers; expected that of "
+            "Stable Diffusion 2"
+        )
     vocabulary, width = state["token_embedding.weight"].shape
     out: dict[str, Tensor] = {
         "embeddings.token_embedding.weight": state["token_embedding.weight"],

@@ -6,6 +6,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
+from vlmreward.arguments import whole
+
 
 class ViewMergingAttention:
     """An attention processor that lets the ``n_views`` images of a group attend to each other.
@@ -38,7 +40,12 @@ class ViewMergingAttention:
 
 
 def merge_views(unet: UNet2DConditionModel, n_views: int) -> UNet2DConditionModel:
-    """Put ``ViewMergingAttention`` on every self-attention of a UNet, in place."""
+    """Put ``ViewMergingAttention`` on every self-attention of a UNet, in place.
+
+    Raises:
+        TypeError, ValueError: ``n_views`` is no whole number >= 1.
+    """
+    whole("n_views", n_views)
     unet.set_attn_processor(
         {
             name: ViewMergingAttention(n_views) if ".attn1." in name else processor

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlmreward.arguments import whole
 from vlmreward_3d.vlm3d import StepReport
 
 __all__ = ["Watchdog"]
@@ -63,6 +64,8 @@ class Watchdog:
     """
 
     def __init__(self, patience: int | None) -> None:
+        if patience is not None:
+            whole("patience", patience)
         self.patience = patience
         self.counts = [0] * len(_SIGNS)
 

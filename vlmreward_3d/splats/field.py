@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlmreward.arguments import number, whole
+
 __all__ = ["MOST_OPAQUE", "Gaussians", "SplatField", "rotations"]
 
 MOST_OPAQUE = 0.99
@@ -58,6 +60,7 @@ class SplatField(nn.Module):
             from torch's own.
 
     Raises:
+        TypeError: The count is not whole, or the radius no number.
         ValueError: The count or the radius is too small.
     """
 
@@ -69,11 +72,12 @@ class SplatField(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if count <= _NEIGHBOURS or radius <= 0:
+        if whole("count", count) <= _NEIGHBOURS:
             raise ValueError(
-                f"received count={count}, radius={radius}; expected at least {_NEIGHBOURS + 1} "
-                "Gaussians in a ball of positive radius; pass for example count=2000, radius=0.5"
+                f"count is {count}; expected at least {_NEIGHBOURS + 1} Gaussians; pass for "
+                "example 2000"
             )
+        number("radius", radius, above=0)
         directions = F.normalize(torch.randn(count, 3, generator=generator), dim=-1)
         means = radius * torch.rand(count, 1, generator=generator) ** (1 / 3) * directions
         sizes = _spacing(means).clamp_min(1e-4 * radius)

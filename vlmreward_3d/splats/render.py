@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlmreward.arguments import whole
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.regularizers import opacity_entropy, sparsity_loss
+from vlmreward_3d.render import check_background
 from vlmreward_3d.splats import cuda
 from vlmreward_3d.splats.field import Gaussians, SplatField, rotations
 from vlmreward_3d.splats.projection import project
@@ -55,6 +57,8 @@ def render_splats(
     Returns:
         The pictures.
     """
+    whole("height", height)
+    whole("width", width)
     views = len(cameras)
     channels = gaussians.rgb.expand(views, -1, -1)
     if normals:
@@ -66,6 +70,7 @@ def render_splats(
         sums, opacity = draw(projection, gaussians.opacity, channels, height, width)
     if background is None:
         background = gaussians.rgb.new_ones(3)
+    check_background(background, views)
     behind = background.expand(views, 3)[..., None, None]
     mean = sums[:, 3:] / opacity.clamp_min(torch.finfo(opacity.dtype).eps) if normals else None
     return SplatPicture(sums[:, :3] + behind * (1 - opacity), opacity, mean)

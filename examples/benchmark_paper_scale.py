@@ -11,6 +11,9 @@ floor, which is the part's counted floating-point operations at the rate of a la
 measured in the same run; the extrapolation to the whole run, and on a GPU the peak of its memory.
 The field is as it is at the start, when it fills more of the views than later.
 
+Counted are the matrix products and convolutions, attention's among them, each once: a fused kernel
+that computes the scores again on the way back has no more operations than one that keeps them.
+
 `--count` runs no large model. UNet and autoencoder are counted without their values; the VLM at
 full width with one and two of its 28 layers, and with one and two of the four groups of eight
 layers of its vision tower, which gives all of them, as the count is linear in both.
@@ -34,6 +37,7 @@ import transformers
 from benchmark_processors import hardware, timed
 from benchmark_reward import random_model
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
@@ -221,12 +225,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     rate = matrix_rate(device, dtype)
     rows, peak = [], None
     for phase in plan.phases(config):
+        parts = parts_of(model, phase)
+        flops = {part: operations(run) for part, run in parts.items()}
+        # after the count, which keeps the scores of attention
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        parts = parts_of(model, phase)
-        flops = {}
-        for part, run in parts.items():
-            flops[part] = operations(run)
         seconds: dict[str, list[float]] = {part: [] for part in parts}
         for _ in tqdm(range(options.rounds), desc=f"{phase.side} px", unit="step"):
             for part, run in parts.items():
@@ -283,7 +286,13 @@ def table(measured: dict[str, Any]) -> str:
 
 
 def operations(run: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of the matrix products and convolutions in `run()`.
+
+    Attention runs as plain matrix products meanwhile. The fused kernel that torch would choose
+    depends on its version, the device and the shapes; some of them are not counted, and some count
+    the scores twice on the way back.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
 

@@ -1,8 +1,10 @@
 import json
+from contextlib import nullcontext
 
 import benchmark_paper_scale as benchmark
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,28 @@ def test_a_count_from_shallow_models_is_that_of_the_whole(measured, tmp_path):
         assert f"| {label} | VLM | {row['flops']['VLM'] / 1e12:.3f} |" in text
     # without its values a network is counted as with them
     counted = benchmark.teacher_operations("small", 8)
-    assert counted["UNet"] == row["flops"]["UNet"]
-    # but for attention's way back, which computes the scores again where there are values
-    assert counted["autoencoder"] == pytest.approx(row["flops"]["autoencoder"], rel=0.01)
+    assert counted == {part: row["flops"][part] for part in ("autoencoder", "UNet")}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("kernel", [None, SDPBackend.MATH, SDPBackend.FLASH_ATTENTION], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_attention_is_counted_whatever_its_kernel(device, kernel, causal, gradient):
+    batch, heads, tokens, width = 2, 3, 32, 16
+    shape = (batch, heads, tokens, width)
+    qkv = [torch.rand(shape, device=device, requires_grad=gradient) for _ in range(3)]
+
+    def run():
+        out = torch.nn.functional.scaled_dot_product_attention(*qkv, is_causal=causal)
+        if gradient:
+            torch.autograd.grad(out, qkv, torch.ones_like(out))
+
+    # two products of 2 * tokens * width operations for each of the scores' elements, and on the way
+    # back two for each of these: one for each factor
+    products = 2 * batch * heads * tokens**2 * (2 * width)
+    with nullcontext() if kernel is None else sdpa_kernel(kernel):
+        assert benchmark.operations(run) == (3 if gradient else 1) * products
 
 
 def test_table_adds_up():

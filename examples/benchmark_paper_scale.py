@@ -136,6 +136,7 @@ def settings(size: str) -> VLM3DConfig:
         config,
         resolution=16,
         resolution_later=tuple((at, 24) for at, _ in config.resolution_later),
+        vlm_resolution=84,
         field_resolutions=(4, 8),
         occupancy_resolution=8,
         samples_per_ray=8,
@@ -195,7 +196,7 @@ def parts_of(model: VLM3D, phase: plan.Phase) -> dict[str, Callable[[], Any]]:
         "optimiser": model.optimizer.step,
     }
     if model.reward is not None and phase.vlm:
-        found["VLM"] = lambda: judge(model.reward, pixels, config.prompt)
+        found["VLM"] = lambda: judge(model.reward, pixels, config.prompt, config.vlm_resolution)
     return found
 
 
@@ -297,7 +298,9 @@ def operations(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def vlm_operations(size: str, pixels: torch.Tensor, prompt: str) -> int:
+def vlm_operations(
+    size: str, pixels: torch.Tensor, prompt: str, resolution: int | None = None
+) -> int:
     """Of a reward and its gradient, in the whole VLM, from shallow ones."""
     if size == "small":
         layers, groups, group = 6, 1, 8
@@ -308,7 +311,7 @@ def vlm_operations(size: str, pixels: torch.Tensor, prompt: str) -> int:
         name = "7b" if size == "full" else "small"
         pair = random_model(name, "cpu", torch.bfloat16, (text, vision * group))
         reward = YesNoReward(pair, prompt="paper/selected")
-        return operations(lambda: judge(reward, pixels, prompt))
+        return operations(lambda: judge(reward, pixels, prompt, resolution))
 
     least = shallow(1, 1)
     a_layer = shallow(2, 1) - least
@@ -347,7 +350,7 @@ def count(size: str) -> str:
     for phase in plan.phases(config):
         pixels = torch.rand(phase.views, 3, phase.side, phase.side)
         parts = teacher_operations(size, phase.views)
-        parts["VLM"] = vlm_operations(size, pixels, config.prompt)
+        parts["VLM"] = vlm_operations(size, pixels, config.prompt, config.vlm_resolution)
         step = sum(parts.values())
         label = f"{phase.views} views of {phase.side} px, {phase.steps} steps"
         for part, flops in [*parts.items(), ("**all**", step)]:

@@ -27,6 +27,8 @@ def test_every_part_of_every_phase_is_measured(measured):
         # value and gradient of a frozen model: twice the products of the forward pass
         assert row["flops"]["VLM"] > 1e9
     assert found["matrix_rate"] > 1e9
+    # the VLM sees views of one size, whatever is rendered
+    assert len({row["flops"]["VLM"] for row in found["phases"]}) == 1
 
 
 def test_a_count_from_shallow_models_is_that_of_the_whole(measured, tmp_path):
@@ -35,7 +37,8 @@ def test_a_count_from_shallow_models_is_that_of_the_whole(measured, tmp_path):
     text = (tmp_path / "paper-scale-operations.md").read_text()
     for row in rows:
         pixels = torch.rand(row["views"], 3, row["side"], row["side"])
-        assert benchmark.vlm_operations("small", pixels, "a cat in a hat") == row["flops"]["VLM"]
+        counted = benchmark.vlm_operations("small", pixels, "a cat in a hat", 84)
+        assert counted == row["flops"]["VLM"]
         label = f"{row['views']} views of {row['side']} px, {row['steps']} steps"
         assert f"| {label} | VLM | {row['flops']['VLM'] / 1e12:.3f} |" in text
     # without its values a network is counted as with them

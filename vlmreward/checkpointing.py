@@ -14,6 +14,11 @@ def layers_of(model: Any) -> list[GradientCheckpointingLayer]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
+def _method(model: Any, name: str) -> Any:
+    """The method by its name from transformers 5.23 on, or by the earlier one, deprecated since."""
+    return getattr(model, f"activation_{name}", None) or getattr(model, f"gradient_{name}")
+
+
 def checkpoint_layers(model: Any, on: bool = True) -> None:
     """Keep only what goes into each layer, and compute its inside again in the backward pass.
 
@@ -37,8 +42,8 @@ def checkpoint_layers(model: Any, on: bool = True) -> None:
     if on:
         # without dropout there are no random numbers to repeat, and reading their state waits
         options = {"use_reentrant": False, "preserve_rng_state": False}
-        model.activation_checkpointing_enable(options)
+        _method(model, "checkpointing_enable")(options)
     elif layers:
-        model.activation_checkpointing_disable()
+        _method(model, "checkpointing_disable")()
     for layer in layers:
         layer.training = on

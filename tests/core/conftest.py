@@ -5,13 +5,38 @@ import pytest
 import tiny_models
 import tiny_qwen
 import torch
+import transformers
 from hypothesis import settings
+from packaging.version import Version
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("core", deadline=None, max_examples=25)
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "core")
 torch.manual_seed(0)
+
+# The tests that compare PaliGemma 2 with transformers' own forward pass
+AGAINST_OWN_FORWARD = (
+    "test_doctor.py::test_every_family_passes[paligemma2]",
+    "test_doctor.py::test_missing_token_types[paligemma2-shown_by1]",
+    "test_reward_families.py::test_batch_of_mixed_lengths_and_sizes[paligemma2]",
+    "test_reward_families.py::test_several_images[paligemma2]",
+    "test_reward_families.py::test_single[paligemma2]",
+    "test_several_tokens.py::test_log_probabilities_equal_forced_generation[paligemma2]",
+)
+
+
+def pytest_collection_modifyitems(items):
+    if Version(transformers.__version__) >= Version("5.23"):
+        return
+    missing = pytest.mark.xfail(
+        raises=AssertionError,
+        strict=True,
+        reason="transformers below 5.23 leaves out the softcap of PaliGemma 2's logits",
+    )
+    for item in items:
+        if item.nodeid.endswith(AGAINST_OWN_FORWARD):
+            item.add_marker(missing)
 
 
 @pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen2_vl"])

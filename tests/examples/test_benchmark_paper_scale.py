@@ -27,8 +27,9 @@ def test_every_part_of_every_phase_is_measured(measured):
         # value and gradient of a frozen model: twice the products of the forward pass
         assert row["flops"]["VLM"] > 1e9
     assert found["matrix_rate"] > 1e9
-    # the VLM sees views of one size, whatever is rendered
-    assert len({row["flops"]["VLM"] for row in found["phases"]}) == 1
+    # the VLM sees views of one size, whatever is rendered; what resizes them is next to nothing
+    first, last = (row["flops"]["VLM"] for row in found["phases"])
+    assert first == pytest.approx(last, rel=1e-3)
 
 
 def test_a_count_from_shallow_models_is_that_of_the_whole(measured, tmp_path):

@@ -100,7 +100,7 @@ _EXPECTED: tuple[tuple[tuple[str, ...], Holds, str], ...] = (
     (
         ("vlm_prompt",),
         lambda x: _is_text(x) or (isinstance(x, tuple) and _are(x, _is_text)),
-        "a prompt or a tuple",
+        "a prompt or several in a tuple",
     ),
     (("vlm_pixels",), lambda x: x in _PIXELS, f"one of {_PIXELS}"),
     (

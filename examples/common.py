@@ -16,10 +16,10 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from vlmreward import YesNoReward
-from vlmreward_3d.blocks.dataset import sample_cameras
-from vlmreward_3d.blocks.raycast import raycast
-from vlmreward_3d.blocks.scenes import COLORS, SHAPES, Scene, Thing, place
-from vlmreward_3d.files import locked
+from vlmreward_3d.blocks.world.dataset import sample_cameras
+from vlmreward_3d.blocks.world.raycast import raycast
+from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene, SceneObject, place
+from vlmreward_3d.export.atomic_io import locked
 
 BUILTIN = "builtin/blocks"
 
@@ -120,7 +120,7 @@ def blocks_picture(text: str, *, seed: int = 0, size: int = 64) -> Tensor:
     """
     color, shape = color_and_shape(text)
     rng = np.random.default_rng(seed)
-    thing = Thing(shape, color, 0.6, float(rng.uniform(0, 6.28)))
+    thing = SceneObject(shape, color, 0.6, float(rng.uniform(0, 6.28)))
     camera = sample_cameras(torch.Generator().manual_seed(seed), 1)[:1]
     rgba = raycast(Scene(place([thing], None, rng)), camera, size).rgba[0]
     return (rgba[..., :3] + 0.85 * (1 - rgba[..., 3:])).movedim(-1, 0).clamp(0, 1)

@@ -33,7 +33,7 @@ from samplers import Sampler, add_sampler_options, load_sampler
 from torch import Tensor
 from tqdm import tqdm
 
-from vlmreward.adapters import TrainerReward, trainer_reward
+from vlmreward.integrations.diffusion_trainers import TrainerReward, trainer_reward
 
 Prompts = list[tuple[str, str]]
 """What the sampler is told, and what the VLM is asked about."""

@@ -35,8 +35,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from vlmreward import YesNoReward
-from vlmreward.checkpointing import layers_of
-from vlmreward_3d.blocks.trainer import Trainer
+from vlmreward.models._acceleration.gradient_checkpointing import layers_of
+from vlmreward_3d.blocks.training.trainer import Trainer
 
 PROMPT = "{text} Answer Yes or No."
 YES_NO = ("yes", "no")
@@ -108,7 +108,7 @@ def cross_entropy(
         prompts.append([prompt(picture.questions[i]) for i in own])
     images = torch.stack([picture.image() for picture in pictures]).to(backbone.device)
     sizes = [[(image.shape[-2], image.shape[-1])] for image in images]
-    logits = backbone.logits_together(images, prompts, sizes, tokens)
+    logits = backbone.multi_question_logits(images, prompts, sizes, tokens)
     others = torch.tensor(open_)[..., None] != (torch.arange(len(tokens)) >= len(YES_NO))
     logits = logits.masked_fill(others.to(logits.device), -torch.inf)
     target = torch.tensor(chosen, device=logits.device)

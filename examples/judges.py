@@ -8,10 +8,10 @@ import common
 import torch
 from torch import Tensor, nn
 
-from vlmreward_3d.blocks.scenes import COLORS, SHAPES
+from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.diffusion.pixel import PixelMultiView
-from vlmreward_3d.diffusion.view_attention import merge_views
+from vlmreward_3d.guidance.diffusion.multiview_attention import merge_views
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
 
 
 class DenoiserJudge(nn.Module):

@@ -29,7 +29,7 @@ from torchvision.utils import save_image
 from tqdm import tqdm
 
 from vlmreward import robust
-from vlmreward.files import load_image
+from vlmreward.images.io import load_image
 
 TEXTS = ("a red car", "a green chair", "a blue mug", "a yellow cone")
 PARAMETRIZATIONS = ("multi-resolution", "pixels")
@@ -159,14 +159,14 @@ def optimise(
 
 def arms(reward: Callable[..., Tensor], *, samples: int, strength: float, seed: int = 0) -> dict:
     """The two rewards that are compared, by name."""
-    augmented = robust.Augmented(
+    augmented = robust.ExpectationOverTransformations(
         reward,
         robust.standard_augmentation(strength),
         samples=samples,
         chunk=samples,
         generator=torch.Generator().manual_seed(seed),
     )
-    return {"reward alone": reward, "Augmented": augmented}
+    return {"reward alone": reward, "ExpectationOverTransformations": augmented}
 
 
 def starting_picture(options: argparse.Namespace) -> Tensor:
@@ -193,7 +193,7 @@ def work(options: argparse.Namespace) -> list[Path]:
     rows, curves, log = {"before": start}, {"optimised reward": {}, "judge": {}}, []
     compared = arms(reward, samples=options.samples, strength=options.strength, seed=options.seed)
     for name, optimised in compared.items():
-        watched = robust.Watched(optimised, held_out=judge, every=10, window=8)
+        watched = robust.HeldOutMonitor(optimised, held_out=judge, every=10, window=8)
         bar = tqdm(total=options.steps, desc=name, unit="step")
 
         def report(step: int, rewards: Tensor, bar: tqdm = bar) -> None:
@@ -202,7 +202,7 @@ def work(options: argparse.Namespace) -> list[Path]:
 
         with bar, warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, bar=bar: bar.write(f"warning: {message}")
-            warnings.simplefilter("always", robust.FoolingWarning)
+            warnings.simplefilter("always", robust.RewardHackingWarning)
             rows[name] = optimise(
                 watched,
                 start,
@@ -235,7 +235,9 @@ def table(
     """What the reward says, what it says of transformed pictures, and what the judge says."""
     lines = ["| picture | text | reward | transformed | judge |", "|---|---|---|---|---|"]
     for name, images in rows.items():
-        unseen = robust.Augmented(reward, samples=8, generator=torch.Generator().manual_seed(99))
+        unseen = robust.ExpectationOverTransformations(
+            reward, samples=8, generator=torch.Generator().manual_seed(99)
+        )
         columns = [f(images, text=texts).tolist() for f in (reward, unseen, judge)]
         columns = [[*column, sum(column) / len(column)] for column in columns]
         for text, own, transformed, judged in zip([*texts, "mean"], *columns):

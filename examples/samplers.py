@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.diffusion.pixel import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
 
 
 class Sampler(Protocol):

@@ -19,7 +19,7 @@ import torch
 from torchvision.utils import save_image
 from tqdm import tqdm
 
-from vlmreward.files import find_images, load_image
+from vlmreward.images.io import find_images, load_image
 
 TEXTS = ("a red cube", "a blue sphere", "a green mug")
 

@@ -147,8 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     from vlmreward_3d import presets
-    from vlmreward_3d.train import RunError, RunFolder, Stopped, train
-    from vlmreward_3d.vlm3d import VLM3D, Diverged
+    from vlmreward_3d.training.run_directory import RunDirectory, RunError
+    from vlmreward_3d.training.trainer import TrainingInterrupted, train
+    from vlmreward_3d.vlm3d import VLM3D, DivergenceError
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -160,10 +161,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = getattr(presets, options.preset)(options.prompt, **chosen)
         if options.field == "splats":
-            config = presets.with_splats(config)
+            config = presets.with_gaussians(config)
         config = dataclasses.replace(config, **changes(options, config))
         if options.plan:
-            from vlmreward_3d import plan
+            from vlmreward_3d.training import profiling as plan
 
             teachers = load_teachers(config, options)
             if config.rays_per_chunk is not None and not options.rays_per_chunk:
@@ -172,14 +173,16 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"with --rays-per-chunk {best.rays}:")
             print(plan.table(plan.measure(config, *teachers, **placing(options))))
             return 0
-        folder = RunFolder(options.out, config, resume=options.resume, overwrite=options.overwrite)
+        folder = RunDirectory(
+            options.out, config, resume=options.resume, overwrite=options.overwrite
+        )
         with folder.held():
             denoiser, reward = load_teachers(config, options)
             model = VLM3D(config, denoiser, reward, **placing(options))
             with watching(options.view) as watch:
                 train(model, folder, watch=watch)
 
-            from vlmreward_3d.export import export_all
+            from vlmreward_3d.export.run_artifacts import export_all
 
             files = export_all(
                 folder.path,
@@ -190,10 +193,10 @@ def main(arguments: list[str] | None = None) -> int:
                 notes=folder.notes,
             )
             folder.finish()
-    except (RunError, Diverged, ValueError, OSError, ImportError) as error:
+    except (RunError, DivergenceError, ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (Stopped, KeyboardInterrupt) as error:
+    except (TrainingInterrupted, KeyboardInterrupt) as error:
         words = [w for w in arguments or sys.argv[1:] if w not in ("--resume", "--overwrite")]
         again = shlex.join(["python", sys.argv[0], *words, "--resume"])
         print(f"{str(error) or 'stopped'}; to go on: {again}", file=sys.stderr)
@@ -208,7 +211,7 @@ def watching(port):
     if port is None:
         yield None
         return
-    from vlmreward_3d.monitor.view import LiveView
+    from vlmreward_3d.training.viewer import LiveView
 
     with LiveView(port) as view:
         print(f"http://127.0.0.1:{view.port}", file=sys.stderr)
@@ -216,7 +219,7 @@ def watching(port):
 
 
 def load_teachers(config, options):
-    from vlmreward_3d import load
+    from vlmreward_3d.guidance import loading as load
 
     return load.load_teachers(config, device=options.device, vlm_device=options.vlm_device)
 

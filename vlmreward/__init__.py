@@ -6,39 +6,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmreward import doctor, explain, processors, robust
-    from vlmreward.answers import Variants
-    from vlmreward.checklist import Checklist
-    from vlmreward.micro_batched import MicroBatched
-    from vlmreward.pixels import gray_to_rgb, rgba_to_rgb
-    from vlmreward.reward import YesNoReward
-    from vlmreward.scale import ScaleReward
-    from vlmreward.templates import PromptTemplate
+    from vlmreward import doctor, explain, processors, wrappers
+    from vlmreward.images.validation import gray_to_rgb, rgba_to_rgb
+    from vlmreward.models.answer_tokens import SpellingVariants
+    from vlmreward.rewards.composite import CompositeReward
+    from vlmreward.rewards.prompts import PromptTemplate
+    from vlmreward.rewards.rating import RatingReward
+    from vlmreward.rewards.yes_no import YesNoReward
+    from vlmreward.wrappers.microbatching import MicroBatched
 
 __all__ = [
-    "Checklist",
+    "CompositeReward",
     "MicroBatched",
     "PromptTemplate",
-    "ScaleReward",
-    "Variants",
+    "RatingReward",
+    "SpellingVariants",
     "YesNoReward",
     "doctor",
     "explain",
     "gray_to_rgb",
     "processors",
     "rgba_to_rgb",
-    "robust",
+    "wrappers",
 ]
 
 _HOMES = {
-    "Checklist": "checklist",
-    "MicroBatched": "micro_batched",
-    "PromptTemplate": "templates",
-    "ScaleReward": "scale",
-    "Variants": "answers",
-    "YesNoReward": "reward",
-    "gray_to_rgb": "pixels",
-    "rgba_to_rgb": "pixels",
+    "CompositeReward": "rewards.composite",
+    "MicroBatched": "wrappers.microbatching",
+    "PromptTemplate": "rewards.prompts",
+    "RatingReward": "rewards.rating",
+    "SpellingVariants": "models.answer_tokens",
+    "YesNoReward": "rewards.yes_no",
+    "gray_to_rgb": "images.validation",
+    "rgba_to_rgb": "images.validation",
 }
 """Where a name lives that is not a module itself."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmreward.arguments import interval, number, whole
+from vlmreward.utils.arguments import interval, number, whole
 
 __all__ = ["ELEVATIONS", "Cameras", "look_at", "orbit", "sample_rings"]
 

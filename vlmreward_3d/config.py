@@ -15,7 +15,7 @@ from vlmreward_3d.schedule import Schedule
 __all__ = ["PRECISIONS", "VLM3DConfig"]
 
 PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
-"""How denoisers of latents compute; see `vlmreward_3d.load.load_denoiser`."""
+"""How denoisers of latents compute; see `vlmreward_3d.guidance.loading.load_denoiser`."""
 
 Holds: TypeAlias = Callable[[Any], bool]
 """Whether a value will do."""
@@ -208,7 +208,8 @@ class VLM3DConfig:
         seed: Of everything random.
         steps: Length of the run; every `Schedule` is relative to it.
 
-        denoiser: Where the score-distillation teacher comes from; see `vlmreward_3d.load`.
+        denoiser: Where the score-distillation teacher comes from; see
+            `vlmreward_3d.guidance.loading`.
         denoiser_precision: How it computes: one of `PRECISIONS`; None is "autocast" on a GPU and
             "float32" elsewhere.
         view_prompts: Tell the denoiser in words which side a view shows, for one that does not look

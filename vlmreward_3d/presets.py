@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from vlmreward.templates import NAMED_PROMPTS
+from vlmreward.rewards.prompts import NAMED_PROMPTS
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.schedule import Schedule
 
-__all__ = ["blocks", "dreamfusion", "mvdream", "paper", "release", "with_splats"]
+__all__ = ["blocks", "dreamfusion", "mvdream", "paper", "release", "with_gaussians"]
 
 MVDREAM = "sd-v2.1-base-4view.pt"
 """MVDream's checkpoint, by the name under which its authors publish it."""
@@ -80,7 +80,7 @@ def blocks(prompt: str, *, steps: int = 300, seed: int = 0, with_vlm: bool = Tru
     )
 
 
-def with_splats(config: VLM3DConfig) -> VLM3DConfig:
+def with_gaussians(config: VLM3DConfig) -> VLM3DConfig:
     """A configuration with Gaussian splats as its field, and without what they cannot do.
 
     That is shading, the orientation and total-variation losses, and rendering in chunks of rays.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from vlmreward.arguments import number
+from vlmreward.utils.arguments import number
 
 __all__ = ["Schedule"]
 

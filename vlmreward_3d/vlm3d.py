@@ -10,21 +10,28 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vlmreward.arguments import reward_like
-from vlmreward.loading import checked_device
+from vlmreward.models.loading import checked_device
+from vlmreward.utils.arguments import reward_like
 from vlmreward_3d.cameras import Cameras, sample_rings
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.field import FieldSamples
-from vlmreward_3d.fields import build_field
-from vlmreward_3d.render import Shader
-from vlmreward_3d.sampler import OccupancyGrid
-from vlmreward_3d.shading import lambertian, light_direction, sample_lights, textureless
-from vlmreward_3d.splats.field import SplatField
-from vlmreward_3d.splats.render import splat_views
-from vlmreward_3d.teachers import Denoiser, Reward, ScoreDistillation, Verdict, judge
-from vlmreward_3d.views import Penalties, Views, render_deferred, render_kept
+from vlmreward_3d.fields.base import FieldSamples
+from vlmreward_3d.fields.factory import build_field
+from vlmreward_3d.fields.gaussians import GaussianField
+from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
+from vlmreward_3d.guidance.sds import ScoreDistillation
+from vlmreward_3d.guidance.vlm import Reward, judge
+from vlmreward_3d.rendering.deferred import (
+    RegularizerWeights,
+    Views,
+    render_deferred,
+    render_with_graph,
+)
+from vlmreward_3d.rendering.gaussians.render import gaussian_views
+from vlmreward_3d.rendering.occupancy import OccupancyGrid
+from vlmreward_3d.rendering.shading import lambertian, light_direction, sample_lights, textureless
+from vlmreward_3d.rendering.volume import Shader
 
-__all__ = ["VLM3D", "Diverged", "StepReport", "VLM3DConfig"]
+__all__ = ["VLM3D", "DivergenceError", "StepReport", "VLM3DConfig"]
 
 _MEMORY = 0.9
 """How much of the running gradient norms each step keeps."""
@@ -34,7 +41,7 @@ _HAZE = (0.05, 0.95)
 """Opacities of a pixel that is neither empty nor solid."""
 
 
-class Diverged(RuntimeError):
+class DivergenceError(RuntimeError):
     """The optimisation cannot go on; the parameters are still those before the failing step."""
 
 
@@ -150,7 +157,7 @@ class VLM3D:
         config, progress = self.config, self.step_index / self.config.steps
         shading = config.shading is not None and progress >= config.shading_from
         field = self.field
-        if not isinstance(field, SplatField):
+        if not isinstance(field, GaussianField):
             baked = field.bake(normals=shading or config.orientation_weight(progress) > 0)
             if self.step_index % config.occupancy_every == 0:
                 self.grid.update(baked.density, self.generator)
@@ -165,10 +172,10 @@ class VLM3D:
             generator=self.generator,
             device=self.device,
         )
-        if isinstance(field, SplatField):
-            views = splat_views(field, cameras, side, background=self._background(rings))
+        if isinstance(field, GaussianField):
+            views = gaussian_views(field, cameras, side, background=self._background(rings))
         else:
-            render: Callable[..., Views] = render_kept
+            render: Callable[..., Views] = render_with_graph
             if config.rays_per_chunk is not None:
                 render = partial(render_deferred, chunk=config.rays_per_chunk)
             views = render(
@@ -182,7 +189,7 @@ class VLM3D:
                 generator=self.generator,
             )
         if views.live == 0:
-            raise Diverged(
+            raise DivergenceError(
                 f"step {self.step_index}: the field became empty, expected something to see; "
                 "lower sparsity_weight or learning_rate, or try another seed"
             )
@@ -229,7 +236,7 @@ class VLM3D:
         self.step_index += 1
         return report
 
-    def _ask(self, pixels: Tensor) -> Callable[[], Verdict]:
+    def _ask(self, pixels: Tensor) -> Callable[[], GuidanceOutput]:
         """Put the question, about all views or some that are drawn anew; the result waits for it.
 
         The gradient is one at all views.
@@ -245,15 +252,15 @@ class VLM3D:
         work = partial(judge, self.reward, pixels[chosen], self.config.prompt, side)
         waiting = self.pool.submit(work) if self.pool else None
 
-        def answer() -> Verdict:
+        def answer() -> GuidanceOutput:
             verdict = waiting.result() if waiting else work()
             gradient = torch.zeros_like(pixels).index_copy(0, chosen, verdict.gradient)
-            return Verdict(verdict.value, gradient)
+            return GuidanceOutput(verdict.value, gradient)
 
         return answer
 
     def _backward(
-        self, views: Views, sds: Verdict, verdict: Verdict | None, weight: float
+        self, views: Views, sds: GuidanceOutput, verdict: GuidanceOutput | None, weight: float
     ) -> list[Tensor]:
         """Leave the gradient of all teachers and penalties at the parameters.
 
@@ -271,7 +278,7 @@ class VLM3D:
         parameters = list(self.field.parameters())
         held = self.held
         if verdict is not None:
-            views.backward(verdict.gradient, Penalties(), True)
+            views.backward(verdict.gradient, RegularizerWeights(), True)
             held = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             self.optimizer.zero_grad(set_to_none=True)
         views.backward(sds.gradient, penalties, False)
@@ -311,7 +318,7 @@ class VLM3D:
             color *= 0.1 + 0.9 * torch.rand(rings, 1, generator=self.generator)
         return color.repeat_interleave(config.views_per_ring, dim=0).to(self.device)
 
-    def _updated_norms(self, sds: Verdict, verdict: Verdict | None) -> Tensor:
+    def _updated_norms(self, sds: GuidanceOutput, verdict: GuidanceOutput | None) -> Tensor:
         norms = self.norms.clone()
         for index, teacher in enumerate((sds, verdict)):
             if teacher is not None:
@@ -331,9 +338,9 @@ class VLM3D:
             return balance * ratio
         return weight if limit is None else min(weight, limit * ratio)
 
-    def _penalties(self, progress: float) -> Penalties:
+    def _penalties(self, progress: float) -> RegularizerWeights:
         config = self.config
-        return Penalties(
+        return RegularizerWeights(
             orientation=config.orientation_weight(progress),
             entropy=config.entropy_weight(progress),
             sparsity=config.sparsity_weight(progress),
@@ -342,7 +349,7 @@ class VLM3D:
 
     def _require_finite(self, source: str, *tensors: Tensor | None) -> None:
         if not all(x is None or bool(x.isfinite().all()) for x in tensors):
-            raise Diverged(
+            raise DivergenceError(
                 f"step {self.step_index}: the gradient of {source} is not finite, expected finite "
                 "numbers; lower learning_rate or the weights, or try another seed"
             )

@@ -60,14 +60,16 @@ PARSED = {
     "test_generate_many.py",
     "python examples/generate_many.py prompts.txt --gpus 1 --address auto -- --preset paper "
     "--device cuda": "needs a Ray cluster; see test_generate_many.py",
-    "python -m vlmreward_3d.blocks.train_vlm --data DATA --out VLM": "takes hours; see "
+    "python -m vlmreward_3d.blocks.training.train_vlm --data DATA --out VLM": "takes hours; see "
     "test_training.py",
-    "python -m vlmreward_3d.blocks.train_denoiser --data DATA --out DENOISER": "likewise",
-    "python -m vlmreward_3d.blocks.evaluate_vlm --data HELD_OUT --out table": "renders scenes",
-    "python tests/evaluation/judge.py --data JUDGE_DATA --out JUDGE": "takes half an hour",
-    "python tests/evaluation/evaluate_assets.py --judge JUDGE/judge.safetensors "
+    "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "likewise",
+    "python -m vlmreward_3d.blocks.training.evaluate_vlm --data HELD_OUT --out table": (
+        "renders scenes"
+    ),
+    "python examples/evaluation/judge.py --data JUDGE_DATA --out JUDGE": "takes half an hour",
+    "python examples/evaluation/evaluate_assets.py --judge JUDGE/judge.safetensors "
     "--out RUNS": "takes an hour",
-    "python tests/evaluation/evaluate_ablations.py --judge JUDGE/judge.safetensors --out RUNS "
+    "python examples/evaluation/evaluate_ablations.py --judge JUDGE/judge.safetensors --out RUNS "
     "--steps 100": "takes two hours",
 }
 """Commands that are only parsed, and why."""
@@ -274,7 +276,7 @@ def folder(offline):
 
 @pytest.mark.parametrize("command", RUN)
 def test_a_command_runs(command, folder, monkeypatch):
-    from stubs import shrink_exports
+    from stub_models import shrink_exports
 
     replaced, added = RUN[command]
     module, words = target(command)

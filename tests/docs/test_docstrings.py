@@ -31,8 +31,9 @@ def names(offline):
     import torch
 
     import vlmreward
-    from vlmreward import YesNoReward, adapters, doctor, explain, robust
-    from vlmreward_3d.diffusion.stable import StableDiffusion
+    from vlmreward import YesNoReward, doctor, explain, robust
+    from vlmreward.integrations import diffusion_trainers as adapters
+    from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 
     model = "Qwen/Qwen2.5-VL-7B-Instruct"
     first, second = YesNoReward(model, device="cpu"), YesNoReward("google/gemma-3-4b-it")

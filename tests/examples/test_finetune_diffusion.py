@@ -7,7 +7,7 @@ from samplers import load_sampler
 from test_samplers import options
 
 from vlmreward import YesNoReward
-from vlmreward.adapters import trainer_reward
+from vlmreward.integrations.diffusion_trainers import trainer_reward
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 FILES = {"pictures.png", "curves.png", "metrics.jsonl", WEIGHTS}

@@ -8,7 +8,7 @@ import torch
 from judges import DenoiserJudge
 from optimize_image import MultiResolution, Pixels
 
-from vlmreward.files import load_image
+from vlmreward.images.io import load_image
 
 FILES = {"pictures.png", "curves.png", "metrics.jsonl"}
 
@@ -66,7 +66,7 @@ def test_both_arms_from_the_command_line(tmp_path, capsys):
     pictures = {f"{arm}-a-red-mug.png" for arm in ("before", "reward-alone", "augmented")}
     assert {p.name for p in tmp_path.iterdir()} == FILES | pictures
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    for arm in ("reward alone", "Augmented"):
+    for arm in ("reward alone", "ExpectationOverTransformations"):
         notes = [line for line in lines if line["arm"] == arm]
         assert [note["step"] for note in notes] == [0, 10, 20]
         assert notes[-1]["reward"] > notes[0]["reward"] + 3

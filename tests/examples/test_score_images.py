@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.utils import save_image
 
 from vlmreward import YesNoReward
-from vlmreward.files import load_image
+from vlmreward.images.io import load_image
 
 
 def table(folder):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from vlmreward.cli import arguments
 from vlmreward.cli.process import loading, out_of_memory, usable_device
-from vlmreward.output import require_writable, write_atomically
+from vlmreward.utils.output import require_writable, write_atomically
 
 if TYPE_CHECKING:
-    from vlmreward.reward import YesNoReward
+    from vlmreward.rewards.yes_no import YesNoReward
 
 __all__ = [
     "BAD_USAGE",
@@ -124,7 +124,7 @@ def load_reward(options: argparse.Namespace) -> YesNoReward:
     with loading():
         import torch
 
-        from vlmreward.reward import YesNoReward
+        from vlmreward.rewards.yes_no import YesNoReward
 
     dtype = getattr(torch, options.dtype) if options.dtype else None
     # RuntimeError: a device that another process has to itself, and the like
@@ -145,7 +145,7 @@ def texts_for(prompt: str, given: list[str]) -> list[str | None]:
     Raises:
         UsageError: texts and prompt do not fit each other.
     """
-    from vlmreward.templates import NAMED_PROMPTS, PromptTemplate
+    from vlmreward.rewards.prompts import NAMED_PROMPTS, PromptTemplate
 
     with usage_errors(ValueError):
         fields = PromptTemplate.of(prompt).fields

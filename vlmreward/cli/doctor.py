@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     reward = load_reward(options)
 
     from vlmreward.doctor import checks, findings, line, summary
-    from vlmreward.progress import progress_bar
+    from vlmreward.utils.progress import progress_bar
 
     found = []
     total = len(checks(options.quick))

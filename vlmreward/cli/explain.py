@@ -24,7 +24,7 @@ from vlmreward.cli.images import add_images, read
 if TYPE_CHECKING:
     import torch
 
-    from vlmreward.reward import YesNoReward
+    from vlmreward.rewards.yes_no import YesNoReward
 
 __all__ = ["add"]
 
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from vlmreward.explain import attribute
-    from vlmreward.progress import progress_bar
+    from vlmreward.utils.progress import progress_bar
 
     views = torch.stack([image.image for image in images])[None]
     with usage_errors(ValueError), progress_bar(unit="pass", leave=False) as bar:

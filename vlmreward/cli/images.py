@@ -11,7 +11,7 @@ from vlmreward.cli.common import UsageError, usage_errors
 from vlmreward.cli.process import loading
 
 if TYPE_CHECKING:
-    from vlmreward.files import ImageFile
+    from vlmreward.images.io import ImageFile
 
 __all__ = ["add_images", "read"]
 
@@ -31,7 +31,7 @@ def read(patterns: Sequence[str], *, all_or_nothing: bool) -> tuple[list[ImageFi
     """Load images; what was converted, and what cannot be read, is said on stderr.
 
     Args:
-        patterns: as ``vlmreward.files.find_images`` takes them.
+        patterns: as ``vlmreward.images.io.find_images`` takes them.
         all_or_nothing: refuse to go on where one cannot be read.
 
     Returns:
@@ -41,7 +41,7 @@ def read(patterns: Sequence[str], *, all_or_nothing: bool) -> tuple[list[ImageFi
         UsageError: nothing was found, or could be read.
     """
     with loading():
-        from vlmreward.files import ImageFileError, find_images, load_image
+        from vlmreward.images.io import ImageFileError, find_images, load_image
 
     with usage_errors(ImageFileError):
         paths = find_images(patterns)

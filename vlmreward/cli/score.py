@@ -26,8 +26,8 @@ from vlmreward.cli.common import (
 from vlmreward.cli.images import add_images, read
 
 if TYPE_CHECKING:
-    from vlmreward.files import ImageFile
-    from vlmreward.reward import YesNoReward
+    from vlmreward.images.io import ImageFile
+    from vlmreward.rewards.yes_no import YesNoReward
 
 __all__ = ["add"]
 
@@ -94,8 +94,8 @@ def _scored(
     """One row for every query and text, in order."""
     import torch
 
-    from vlmreward.progress import progress_bar
-    from vlmreward.prompted import NotFiniteError
+    from vlmreward.rewards.base import NotFiniteError
+    from vlmreward.utils.progress import progress_bar
 
     pairs = [(query, text) for query in queries for text in texts]
     with progress_bar(total=len(pairs), unit="question", leave=False) as bar:

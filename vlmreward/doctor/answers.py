@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from vlmreward.doctor.finding import WARN, Finding, check, judged
+from vlmreward.doctor.probe import Probe
 from vlmreward.doctor.reference import prompt_of
-from vlmreward.doctor.subject import Subject
+from vlmreward.doctor.result import WARN, CheckResult, check, judged
 
 __all__ = ["answer_mass", "answer_tokens"]
 
@@ -23,7 +23,7 @@ def _plain(text: str) -> str:
     return text.strip(string.punctuation + string.whitespace + "▁").casefold()
 
 
-def _spellings(subject: Subject, word: str) -> set[int]:
+def _spellings(subject: Probe, word: str) -> set[int]:
     """Tokens by which the model can begin to answer `word` where its prompt ends.
 
     The word itself in any case; behind a space too, where the prompt ends without one; and as the
@@ -47,7 +47,7 @@ def _spellings(subject: Subject, word: str) -> set[int]:
     return {token for token in found if _plain(backbone.describe(token)) == _plain(word)}
 
 
-def _as_a_turn(subject: Subject, word: str) -> set[int]:
+def _as_a_turn(subject: Probe, word: str) -> set[int]:
     """The first token of the assistant's turn, as the chat template writes it."""
     if not getattr(subject.processor, "chat_template", None):
         return set()
@@ -62,12 +62,12 @@ def _as_a_turn(subject: Subject, word: str) -> set[int]:
     return set(tokens[len(before) : len(before) + 1]) if tokens[: len(before)] == before else set()
 
 
-def _written(subject: Subject, tokens: Iterable[int]) -> str:
+def _written(subject: Probe, tokens: Iterable[int]) -> str:
     return ", ".join(f"{subject.backbone.describe(t)!r} ({t})" for t in tokens)
 
 
 @check("answer tokens")
-def answer_tokens(subject: Subject) -> Finding:
+def answer_tokens(subject: Probe) -> CheckResult:
     """The tokens say the right word, in a spelling that can follow the prompt."""
     tokens, wrong = subject.reward.tokens or (), []
     positive, negative = (
@@ -98,7 +98,7 @@ def answer_tokens(subject: Subject) -> Finding:
 
 
 @check("answer mass")
-def answer_mass(subject: Subject) -> Finding:
+def answer_mass(subject: Probe) -> CheckResult:
     """How much of the probability lies on the answers at all: the reward is blind to the rest."""
     logits = torch.stack([reference.logits for reference in subject.references])
     p = logits.double().softmax(-1).mean(0)
@@ -136,7 +136,7 @@ def answer_mass(subject: Subject) -> Finding:
     )
 
 
-def _likely(subject: Subject, p: Tensor, tokens: set[int], word: str) -> list[str]:
+def _likely(subject: Probe, p: Tensor, tokens: set[int], word: str) -> list[str]:
     """Spellings of a word, the likeliest first, down to a twentieth of it."""
     describe = subject.backbone.describe
     own = sorted((t for t in tokens if _plain(describe(t)) == _plain(word)), key=lambda t: -p[t])

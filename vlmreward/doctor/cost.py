@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmreward.doctor.finding import OK, Finding, check, skipped
-from vlmreward.doctor.fit import fitted
-from vlmreward.doctor.subject import Subject
+from vlmreward.doctor.nnls import fitted
+from vlmreward.doctor.probe import Probe
+from vlmreward.doctor.result import OK, CheckResult, check, skipped
 
 __all__ = ["Point", "forecast", "measured_step", "time_and_memory"]
 
@@ -56,7 +56,7 @@ class _Kept:
         return tensor.detach()
 
 
-def measured_step(subject: Subject, views: int, side: int) -> Point:
+def measured_step(subject: Probe, views: int, side: int) -> Point:
     """Run a step of one query of so many views, as often as it takes to time it."""
     text = subject.queries[0].text
     device = subject.backbone.device
@@ -87,20 +87,20 @@ def measured_step(subject: Subject, views: int, side: int) -> Point:
     return Point(int(layout.last[0]) + 1, min(seconds), size)
 
 
-def _differentiable(subject: Subject) -> bool:
+def _differentiable(subject: Probe) -> bool:
     x = torch.rand(1, 3, 64, 64, requires_grad=True)
     return bool(subject.ask([[x[0]]], [subject.queries[0].text]).requires_grad)
 
 
 @check("time and memory")
-def time_and_memory(subject: Subject) -> Finding:
+def time_and_memory(subject: Probe) -> CheckResult:
     """One step, forward and backward, on one view."""
     if not _differentiable(subject):
         return skipped("there is no backward pass: see 'gradient'")
     point = measured_step(subject, *MEASURED[0])
     weights = sum(p.numel() * p.element_size() for p in subject.vlm.parameters())
     what = "peak" if subject.backbone.device.type == "cuda" else "kept for the backward pass"
-    return Finding(
+    return CheckResult(
         "",
         OK,
         f"{point.seconds:.2f} s, {_size(point.bytes)} {what}, besides {_size(weights)} of weights "
@@ -110,7 +110,7 @@ def time_and_memory(subject: Subject) -> Finding:
 
 
 @check("forecast")
-def forecast(subject: Subject) -> Finding:
+def forecast(subject: Probe) -> CheckResult:
     """Time and memory by number of views and size, from a few measured steps."""
     if not _differentiable(subject):
         return skipped("there is no backward pass: see 'gradient'")
@@ -128,7 +128,7 @@ def forecast(subject: Subject) -> Finding:
             figures[f"{views}x{side}"] = {"seconds": cell[0], "bytes": cell[1]}
         rows.append(f"{views:>5} |" + " |".join(cells))
     head = "views |" + " |".join(f"{f'{s}x{s}':>20}" for s in SIDES)
-    return Finding(
+    return CheckResult(
         "",
         OK,
         f"a forecast, from {len(points)} measured steps, which its fit misses by up to {off:.0%} "
@@ -138,7 +138,7 @@ def forecast(subject: Subject) -> Finding:
     )
 
 
-def _work(subject: Subject, views: int, side: int) -> tuple[float, float]:
+def _work(subject: Probe, views: int, side: int) -> tuple[float, float]:
     """What a step's cost grows with: tokens of the images, and pixels in millions."""
     question = subject.question(subject.queries[0].text)
 

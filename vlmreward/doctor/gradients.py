@@ -9,9 +9,9 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from vlmreward.doctor.double import Float64Throughout
-from vlmreward.doctor.finding import FAIL, WARN, Finding, check, judged, skipped
-from vlmreward.doctor.subject import Subject
+from vlmreward.doctor.float64 import Float64Throughout
+from vlmreward.doctor.probe import Probe
+from vlmreward.doctor.result import FAIL, WARN, CheckResult, check, judged, skipped
 
 __all__ = ["finite_differences", "gradient", "slopes"]
 
@@ -27,7 +27,7 @@ def _inside(views: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
 
 
 @check("gradient")
-def gradient(subject: Subject) -> Finding:
+def gradient(subject: Probe) -> CheckResult:
     """Finite and not zero at every view of every query of a mixed batch."""
     queries = subject.mixed[:2]
     views = [_inside(query.views, torch.float32) for query in queries]
@@ -64,7 +64,7 @@ def gradient(subject: Subject) -> Finding:
     )
 
 
-def _matters(subject: Subject, views: list[list[Tensor]], which: int) -> bool:
+def _matters(subject: Probe, views: list[list[Tensor]], which: int) -> bool:
     """Whether the answer changes when a view becomes its negative."""
     texts = [query.text for query in subject.queries[: len(views)]]
     counter = itertools.count()
@@ -74,7 +74,7 @@ def _matters(subject: Subject, views: list[list[Tensor]], which: int) -> bool:
 
 
 @check("finite differences")
-def finite_differences(subject: Subject) -> Finding:
+def finite_differences(subject: Probe) -> CheckResult:
     """Directional derivatives against central differences, in float64 if a copy fits."""
     dtype = _precision(subject)
     if dtype is None:
@@ -88,7 +88,7 @@ def finite_differences(subject: Subject) -> Finding:
     return slopes(reward, subject)
 
 
-def _precision(subject: Subject) -> torch.dtype | None:
+def _precision(subject: Probe) -> torch.dtype | None:
     """The highest precision in which memory allows a copy, or None."""
     parameters = list(subject.vlm.parameters())
     count = sum(p.numel() for p in parameters)
@@ -107,7 +107,7 @@ def _free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def slopes(reward: nn.Module, subject: Subject) -> Finding:
+def slopes(reward: nn.Module, subject: Probe) -> CheckResult:
     """Compare along the gradient itself and along a random direction.
 
     The steps are small in float64, and in float32 large enough for the difference of two rewards to

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from vlmreward.answers import log_odds
-from vlmreward.doctor.finding import Finding, check, judged
-from vlmreward.doctor.subject import Subject
+from vlmreward.doctor.probe import Probe
+from vlmreward.doctor.result import CheckResult, check, judged
+from vlmreward.models.answer_tokens import log_odds
 
 __all__ = ["batch", "whole_reward"]
 
 
 @check("whole reward")
-def whole_reward(subject: Subject) -> Finding:
+def whole_reward(subject: Probe) -> CheckResult:
     """Against HF's processor and full forward pass, one query at a time."""
     answers = subject.reward.answers
     ids = list(answers.ids or ())
@@ -31,7 +31,7 @@ def whole_reward(subject: Subject) -> Finding:
 
 
 @check("batch")
-def batch(subject: Subject) -> Finding:
+def batch(subject: Probe) -> CheckResult:
     """Mixed texts, sizes and numbers of views: each as alone, and in any order."""
     queries = list(subject.mixed)
     each = subject.alone

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmreward.doctor.finding import Finding, check, judged, skipped
-from vlmreward.doctor.subject import Subject, noise
+from vlmreward.doctor.probe import Probe, noise
+from vlmreward.doctor.result import CheckResult, check, judged, skipped
 from vlmreward.processors import ImageProcessor
 from vlmreward.processors.base import read_constants
 
@@ -46,7 +46,7 @@ def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def _both(
-    subject: Subject, ours: ImageProcessor, dtype: torch.dtype, hf_dtype: torch.dtype
+    subject: Probe, ours: ImageProcessor, dtype: torch.dtype, hf_dtype: torch.dtype
 ) -> tuple[Tensor, list[str]]:
     """Absolute differences of all values, and what differs in the layout."""
     differences, layout = [], []
@@ -63,12 +63,12 @@ def _both(
     return torch.cat(differences) if differences else torch.zeros(0), layout
 
 
-def _wrong_layout(layout: list[str]) -> Finding:
+def _wrong_layout(layout: list[str]) -> CheckResult:
     return judged(False, "; ".join(layout), "keys, shapes, grids and masks of HF's", _CONSTANTS)
 
 
 @check("processor, float")
-def processor_float(subject: Subject) -> Finding:
+def processor_float(subject: Probe) -> CheckResult:
     """Float images, double and single precision, against HF's torchvision backend in double."""
     if getattr(subject.hf, "backend", None) == "pil":
         return skipped("the processor's backend is PIL, which has no float path")
@@ -91,7 +91,7 @@ def processor_float(subject: Subject) -> Finding:
 
 
 @check("processor, uint8")
-def processor_uint8(subject: Subject) -> Finding:
+def processor_uint8(subject: Probe) -> CheckResult:
     """8-bit images against HF's own backend: equal but for single steps of rounding."""
     if not subject.has_modes:
         return skipped("HF's own processor is used, without an 8-bit mode")
@@ -111,7 +111,7 @@ def processor_uint8(subject: Subject) -> Finding:
 
 
 @check("flat images")
-def flat_images(subject: Subject) -> Finding:
+def flat_images(subject: Probe) -> CheckResult:
     """Mid-gray and black give ``level * scale + bias`` everywhere, and a finite reward."""
     try:
         constants = read_constants(subject.hf)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from vlmreward.attention import own_windows
+from vlmreward.models._acceleration.window_attention import own_windows
 
 __all__ = ["Reference", "ask_transformers", "prompt_of"]
 

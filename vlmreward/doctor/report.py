@@ -6,14 +6,14 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable
 
-from vlmreward.doctor.finding import FAIL, OK, SKIP, WARN, Finding
+from vlmreward.doctor.result import FAIL, OK, SKIP, WARN, CheckResult
 
 __all__ = ["line", "summary"]
 
 _WIDTH = 100
 
 
-def line(finding: Finding) -> str:
+def line(finding: CheckResult) -> str:
     """Status, name, what was measured and the limit; advice and tables in lines below."""
     limit = f"  [{finding.limit}]" if finding.limit else ""
     lines = [f"{finding.status:<4}  {finding.name:<18}  {finding.measured}{limit}"]
@@ -24,7 +24,7 @@ def line(finding: Finding) -> str:
     return "\n".join([*lines, *(f"{'':26}{detail}" for detail in finding.details)])
 
 
-def summary(found: Iterable[Finding]) -> str:
+def summary(found: Iterable[CheckResult]) -> str:
     """How many of each."""
     counts = Counter(finding.status for finding in found)
     parts = [

@@ -2,7 +2,7 @@
 
 from vlmreward.explain.attribution import IntegratedGradients, integrated_gradients, saliency
 from vlmreward.explain.explanation import METHODS, Explanation, attribute
-from vlmreward.explain.views import leave_one_view_out
+from vlmreward.explain.view_ablation import leave_one_view_out
 
 __all__ = [
     "METHODS",

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlmreward.arguments import number, reward_like, whole
-from vlmreward.pixels import flatten_views
-from vlmreward.queries import Reward, ask
+from vlmreward.images.validation import flatten_views
+from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.utils.arguments import number, reward_like, whole
 
 __all__ = ["SALIENCIES", "IntegratedGradients", "integrated_gradients", "saliency"]
 
@@ -114,7 +114,7 @@ def saliency(
     """How much each pixel moves the reward, to first order (Simonyan et al., 2013).
 
     Args:
-        reward: see ``vlmreward.queries.Reward``.
+        reward: see ``vlmreward.rewards.protocol.Reward``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
         text: as the reward takes it.
         kind: one of ``SALIENCIES``.
@@ -173,7 +173,7 @@ def integrated_gradients(
     miss less than ``tolerance``. One forward and backward pass at a time.
 
     Args:
-        reward: see ``vlmreward.queries.Reward``; deterministic.
+        reward: see ``vlmreward.rewards.protocol.Reward``; deterministic.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
         text: as the reward takes it.
         baseline: where to start from: a gray level, ``"mean"`` (each view's mean colour), or a

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from vlmreward.arguments import number, whole
 from vlmreward.explain.attribution import (
     SALIENCIES,
     check_tensor,
     integrated_gradients,
     saliency,
 )
-from vlmreward.explain.picture import check_suffix, draw
-from vlmreward.explain.views import leave_one_view_out
-from vlmreward.output import replacing
-from vlmreward.queries import ask
+from vlmreward.explain.plot import check_suffix, draw
+from vlmreward.explain.view_ablation import leave_one_view_out
+from vlmreward.rewards.protocol import ask
+from vlmreward.utils.arguments import number, whole
+from vlmreward.utils.output import replacing
 
 __all__ = ["METHODS", "Explanation", "attribute"]
 
@@ -76,7 +76,7 @@ class Explanation:
 
         Raises:
             ImportError: matplotlib is not installed.
-            OSError: the file cannot be written; see ``vlmreward.output.replacing``.
+            OSError: the file cannot be written; see ``vlmreward.utils.output.replacing``.
             TypeError: ``query`` is no whole number, or ``grain`` no number.
             ValueError: there is no such query, ``grain`` is below 0, or matplotlib writes no files
                 that end like this.
@@ -108,7 +108,7 @@ def attribute(
     """Attribute a reward to the pixels and to the views of its images.
 
     Args:
-        reward: see ``vlmreward.queries.Reward``.
+        reward: see ``vlmreward.rewards.protocol.Reward``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
         text: as the reward takes it.
         method: one of ``METHODS``; see ``integrated_gradients`` and ``saliency``.

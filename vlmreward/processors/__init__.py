@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlmreward.processors.base import GRADIENTS, PIXELS, ImageProcessor
+from vlmreward.processors.base import GRADIENTS, PIXEL_MODES, ImageProcessor
 from vlmreward.processors.clip import CLIPProcessor
 from vlmreward.processors.fallback import FallbackProcessor
-from vlmreward.processors.fixed import FixedSizeProcessor
+from vlmreward.processors.fixed_size import FixedSizeProcessor
 from vlmreward.processors.gemma3 import Gemma3Processor
 from vlmreward.processors.idefics2 import Idefics2Processor
 from vlmreward.processors.idefics3 import Idefics3Processor
@@ -16,7 +16,7 @@ from vlmreward.processors.qwen2_vl import Qwen2VLProcessor
 from vlmreward.processors.qwen_video import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 from vlmreward.processors.siglip2 import Siglip2Processor
 
-__all__ = ["FAMILIES", "GRADIENTS", "PIXELS", "FallbackProcessor", "ImageProcessor", "from_hf"]
+__all__ = ["FAMILIES", "GRADIENTS", "PIXEL_MODES", "FallbackProcessor", "ImageProcessor", "from_hf"]
 
 FAMILIES: tuple[type[ImageProcessor], ...] = (
     CLIPProcessor,
@@ -43,7 +43,7 @@ def from_hf(
             of Qwen's, or a processor that has an image processor. All constants are read from it,
             at this moment.
         pixels: ``"float"``, ``"clamp"`` or ``"uint8"``: how far the forward pass follows HF's
-            8-bit path; see ``PIXELS``.
+            8-bit path; see ``PIXEL_MODES``.
         reference: which of HF's backends ``"uint8"`` is identical to, ``"torchvision"`` or
             ``"pil"``; by default that of ``hf_image_processor``.
 

@@ -11,18 +11,18 @@ from typing import Any, ClassVar
 
 import torch
 
-from vlmreward.arguments import number
-from vlmreward.pixels import check_images, flatten_views
-from vlmreward.processors.chunks import AffineMap, Map, apply_in_chunks
-from vlmreward.resample import REFERENCES, resize, resize_into, resize_uint8
+from vlmreward.images.validation import check_images, flatten_views
+from vlmreward.processors.affine_autograd import AffineMap, Map, apply_in_chunks
+from vlmreward.processors.resize import REFERENCES, resize, resize_into, resize_uint8
+from vlmreward.utils.arguments import number
 
 __all__ = [
     "GRADIENTS",
-    "PIXELS",
+    "PIXEL_MODES",
     "Constants",
     "ImageProcessor",
-    "Layout",
     "Nested",
+    "OutputTransform",
     "per_channel",
     "read_constants",
 ]
@@ -30,7 +30,7 @@ __all__ = [
 Nested = torch.Tensor | Sequence[torch.Tensor] | Sequence[Sequence[torch.Tensor]]
 """Images, or samples of images."""
 
-PIXELS = ("float", "clamp", "uint8")
+PIXEL_MODES = ("float", "clamp", "uint8")
 """How far the forward pass follows Hugging Face's 8-bit path.
 
 - ``"float"``: not at all; exactly affine in the pixels, so bicubic overshoot stays.
@@ -44,7 +44,7 @@ GRADIENTS = {
     "clamp": "exact, zero where a value was cut off",
     "uint8": 'straight-through: that of "float"',
 }
-"""What the gradient means, for each of ``PIXELS``."""
+"""What the gradient means, for each of ``PIXEL_MODES``."""
 
 _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
@@ -110,7 +110,7 @@ def per_channel(
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputTransform:
     """What happens to resized images ``(B, 3, H, W)``: an affine map, image by image.
 
     ``affine`` and ``linear`` take ``out=``, where to write the result, or None; only without it are
@@ -137,7 +137,7 @@ class ImageProcessor(ABC):
     Attributes:
         hf_classes: names of the HF classes of which it is the counterpart.
         nested: whether images come in samples of several images each.
-        pixels: one of ``PIXELS``.
+        pixels: one of ``PIXEL_MODES``.
         reference: whose 8-bit arithmetic ``pixels="uint8"`` follows, one of ``REFERENCES``.
     """
 
@@ -145,8 +145,8 @@ class ImageProcessor(ABC):
     nested: ClassVar[bool] = False
 
     def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        if pixels not in PIXELS:
-            raise ValueError(f"pixels is {pixels!r}; expected one of {PIXELS}")
+        if pixels not in PIXEL_MODES:
+            raise ValueError(f"pixels is {pixels!r}; expected one of {PIXEL_MODES}")
         if reference not in REFERENCES:
             raise ValueError(f"reference is {reference!r}; expected one of {REFERENCES}")
         self.constants = read_constants(hf)
@@ -178,7 +178,7 @@ class ImageProcessor(ABC):
 
         Returns:
             A dict of tensors. Pixel values are on the images' device and differentiable to the
-            images: in ``"float"`` mode exactly affine, in the others as said at ``PIXELS``.
+            images: in ``"float"`` mode exactly affine, in the others as said at ``PIXEL_MODES``.
 
         Raises:
             TypeError: not a floating tensor, or not a floating ``dtype``.
@@ -215,7 +215,7 @@ class ImageProcessor(ABC):
             return resize_uint8(images, size, self.constants.filter, reference=self.reference)
         return resize(images, size, self.constants.filter, clamp=self.pixels == "clamp")
 
-    def normalised(self, size: tuple[int, int]) -> Layout:
+    def normalised(self, size: tuple[int, int]) -> OutputTransform:
         """Scale and bias of every channel, and nothing else."""
         scale, bias = self.constants.scale, self.constants.bias
 
@@ -230,10 +230,10 @@ class ImageProcessor(ABC):
         def linear(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
             return torch.mul(x, per_channel(scale, x.dtype, x.device), out=out)
 
-        return Layout((len(scale), *size), affine, linear, adjoint=lambda g: g)
+        return OutputTransform((len(scale), *size), affine, linear, adjoint=lambda g: g)
 
     def resize_then(
-        self, images: torch.Tensor, size: tuple[int, int], layout: Layout
+        self, images: torch.Tensor, size: tuple[int, int], layout: OutputTransform
     ) -> torch.Tensor:
         """Resize a batch ``(B, 3, H, W)`` and lay it out, a few images at a time."""
         images = self.working(images)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from vlmreward.arguments import whole
-from vlmreward.processors.base import Layout
-from vlmreward.processors.fixed import FixedSizeProcessor
+from vlmreward.processors.base import OutputTransform
+from vlmreward.processors.fixed_size import FixedSizeProcessor
+from vlmreward.utils.arguments import whole
 
 __all__ = ["CLIPProcessor"]
 
@@ -35,7 +35,7 @@ class CLIPProcessor(FixedSizeProcessor):
         longer = int(short * max(height, width) / min(height, width))
         return (short, longer) if height <= width else (longer, short)
 
-    def layout(self, size: tuple[int, int]) -> Layout:
+    def layout(self, size: tuple[int, int]) -> OutputTransform:
         """Crop, with zeros around what is too small, then normalise."""
         crop = self.crop_size or size
         normal = self.normalised(crop)
@@ -43,7 +43,7 @@ class CLIPProcessor(FixedSizeProcessor):
         pil = self.reference == "pil"  # of an odd border it puts the larger half first
         top, left = (-(-n // 2) if pil else int(n / 2) for n in (down, across))
         put = (left, across - left, top, down - top)
-        return Layout(
+        return OutputTransform(
             normal.shape,
             affine=lambda x, out=None: normal.affine(F.pad(x, put), out=out),
             linear=lambda x, out=None: normal.linear(F.pad(x, put), out=out),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vlmreward.processors.fixed import FixedSizeProcessor
+from vlmreward.processors.fixed_size import FixedSizeProcessor
 
 __all__ = ["Gemma3Processor"]
 

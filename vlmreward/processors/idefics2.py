@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from vlmreward.processors.base import ImageProcessor, Nested
-from vlmreward.processors.padded import as_samples, never_all_zero, padded
+from vlmreward.processors.padding import as_samples, avoid_all_zero_images, padded
 
 __all__ = ["Idefics2Processor"]
 
@@ -50,7 +50,7 @@ class Idefics2Processor(ImageProcessor):
 
     def _batch(self, images: torch.Tensor) -> torch.Tensor:
         size = self.output_size(*images.shape[-2:])
-        return never_all_zero(self.resize_then(images, size, self.normalised(size)))
+        return avoid_all_zero_images(self.resize_then(images, size, self.normalised(size)))
 
     def process(self, images: Nested) -> dict[str, torch.Tensor]:
         """See ``ImageProcessor``."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vlmreward.processors.base import ImageProcessor, Nested
-from vlmreward.processors.padded import as_samples, never_all_zero, padded
+from vlmreward.processors.padding import as_samples, avoid_all_zero_images, padded
 
 __all__ = ["Idefics3Processor"]
 
@@ -80,11 +80,11 @@ class Idefics3Processor(ImageProcessor):
             x = self.resample(x, size)
         normal, tile = self.normalised((self.tile, self.tile)), self.tile
         if not rows:
-            return never_all_zero(normal.affine(x))[:, None]
+            return avoid_all_zero_images(normal.affine(x))[:, None]
         tiles = x.view(len(x), 3, rows, tile, columns, tile).permute(0, 2, 4, 1, 3, 5)
         whole = self.resample(x, (tile, tile))
         out = torch.cat([tiles.flatten(1, 2), whole[:, None]], dim=1)
-        return never_all_zero(normal.affine(out).flatten(0, 1)).view_as(out)
+        return avoid_all_zero_images(normal.affine(out).flatten(0, 1)).view_as(out)
 
     def process(self, images: Nested) -> dict[str, Any]:
         """See ``ImageProcessor``."""

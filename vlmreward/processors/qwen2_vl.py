@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vlmreward.processors.base import ImageProcessor, Layout
+from vlmreward.processors.base import ImageProcessor, OutputTransform
 from vlmreward.processors.patches import from_patches, to_patches
 
 __all__ = ["Qwen2VLProcessor", "smart_resize"]
@@ -104,7 +104,7 @@ class Qwen2VLProcessor(ImageProcessor):
         scale, bias = self.constants.scale, self.constants.bias
         patch, frames = self.patch_size, self.temporal_patch_size
         cut = {"patch": patch, "merge": self.merge_size, "frames": frames}
-        layout = Layout(
+        layout = OutputTransform(
             (size[0] * size[1] // patch**2, len(scale) * frames * patch**2),
             affine=lambda x, out=None: to_patches(x, scale=scale, bias=bias, out=out, **cut),
             linear=lambda x, out=None: to_patches(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from vlmreward.processors.base import ImageProcessor, Layout
+from vlmreward.processors.base import ImageProcessor, OutputTransform
 
 __all__ = ["Siglip2Processor"]
 
@@ -76,7 +76,7 @@ class Siglip2Processor(ImageProcessor):
             g = g[:, :used].reshape(len(g), rows, columns, patch, patch, 3)
             return g.permute(0, 5, 1, 3, 2, 4).reshape(len(g), 3, *size)
 
-        layout = Layout(
+        layout = OutputTransform(
             (self.max_num_patches, 3 * patch * patch),
             affine=lambda x, out=None: cut(normal.affine(x), out),
             linear=lambda x, out=None: cut(normal.linear(x), out),

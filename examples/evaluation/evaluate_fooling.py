@@ -1,0 +1,126 @@
+"""How far pixels that were optimised for the built-in VLM convince anybody else.
+
+Pictures of one object are changed, pixel by pixel, towards the name of another one, with and
+without the wrappers of ``vlmreward.wrappers``; then others look at them:
+
+    python examples/evaluation/evaluate_fooling.py --judge JUDGE/judge.safetensors --out fooling
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from judge import COLOR_NAMES, SHAPES, Judge, load_judge
+from torch import Tensor
+from torchvision.utils import save_image
+
+from vlmreward import YesNoReward
+from vlmreward.wrappers import ExpectationOverTransformations, GradientBlur, PromptEnsemble
+from vlmreward_3d.blocks.world.dataset import sample_cameras
+from vlmreward_3d.blocks.world.raycast import raycast
+from vlmreward_3d.blocks.world.scenes import Scene, SceneObject, place
+
+OTHER_WORDING = "Do the views show {text}?"
+WORDINGS = ["Does this image show {text}? Answer Yes or No.", "Is this {text}?"]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def arms(vlm: YesNoReward) -> dict[str, Callable[..., Tensor]]:
+    def augmented() -> ExpectationOverTransformations:
+        return ExpectationOverTransformations(vlm, samples=4, chunk=4, generator=seeded(1))
+
+    return {
+        "the reward alone": vlm,
+        "Paraphrased, 2 wordings": PromptEnsemble(vlm, WORDINGS),
+        "LowPass, sigma 1.5": GradientBlur(vlm, 1.5),
+        "Augmented, 4 samples": augmented(),
+        "Augmented and LowPass": GradientBlur(augmented(), 1.5),
+    }
+
+
+def pictures(count: int) -> tuple[Tensor, list[tuple[str, str]]]:
+    """Single objects on a light ground, and for each the colour and shape it is to become."""
+    rng, generator = np.random.default_rng(0), seeded(0)
+    images, wanted = [], []
+    for _ in range(count):
+        colors, shapes = rng.permutation(COLOR_NAMES), rng.permutation(SHAPES)
+        thing = SceneObject(str(shapes[0]), str(colors[0]), 0.5, float(rng.uniform(0, 6.28)))
+        scene = Scene(place([thing], None, rng))
+        rgba = raycast(scene, sample_cameras(generator, 1), 64).rgba[0].float()
+        images.append((rgba[..., :3] + 0.85 * (1 - rgba[..., 3:])).movedim(-1, 0))
+        wanted.append((str(colors[1]), str(shapes[1])))
+    return torch.stack(images).clamp(0, 1), wanted
+
+
+def optimise(reward: Callable[..., Tensor], images: Tensor, texts: list[str], steps: int) -> Tensor:
+    x = images.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=0.02)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-reward(x, text=texts).sum()).backward()
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(0, 1)
+    return x.detach()
+
+
+@torch.no_grad()
+def votes(judge: Judge, images: Tensor, wanted: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+    """Share of the judge's votes for the wanted colours, and for the wanted shapes."""
+    there, color, shape, _ = judge(images[:, None]).flatten(1, 2).split(judge.SIZES, -1)
+    weight = there.sigmoid() / there.sigmoid().sum(1, keepdim=True)
+    rows = torch.arange(len(images))
+    c = [COLOR_NAMES.index(name) for name, _ in wanted]
+    s = [SHAPES.index(name) for _, name in wanted]
+    return (
+        (weight * color.softmax(-1)).sum(1)[rows, c],
+        (weight * shape.softmax(-1)).sum(1)[rows, s],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--arms", nargs="*", help="beginnings of names; default: all")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    judge = load_judge(options.judge)
+    vlm = YesNoReward("builtin/blocks", device="cpu")
+    held_out = YesNoReward("builtin/blocks", prompt=OTHER_WORDING, device="cpu")
+    images, wanted = pictures(options.pictures)
+    texts = [f"a {color} {shape}" for color, shape in wanted]
+
+    def row(name: str, x: Tensor) -> str:
+        with torch.no_grad():
+            columns = [
+                vlm(x, text=texts),
+                held_out(x, text=texts),
+                ExpectationOverTransformations(vlm, samples=8, generator=seeded(99))(x, text=texts),
+                *votes(judge, x, wanted),
+            ]
+        save_image(x, options.out / f"{name.replace(' ', '-')}.png", nrow=12)
+        error = len(x) ** -0.5
+        numbers = [f"{float(c.mean()):.2f} ± {error * float(c.std()):.2f}" for c in columns]
+        return f"| {name} | {' | '.join(numbers)} |"
+
+    print("| | own | another wording | 8 new transformations | judge: colour | judge: shape |")
+    print("|---|---|---|---|---|---|")
+    print(row("before", images), flush=True)
+    for name, reward in arms(vlm).items():
+        if not options.arms or any(name.startswith(arm) for arm in options.arms):
+            print(row(name, optimise(reward, images, texts, options.steps)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Whether pictures that were optimised under robust.Augmented mean more to others:
+
+    python examples/evaluation/evaluate_image_optimisation.py --judge JUDGE/judge.safetensors --out
+    DIR
+
+Runs the two arms of ``examples/optimize_image.py`` on pictures of one object that are to become
+another one. Two judges that take no part look at the results: a convolutional network (judge.py)
+and the built-in denoiser as a classifier. Prints a table with means and 95 % intervals (Student),
+and of the paired differences too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from evaluate_fooling import pictures, votes
+from judge import load_judge
+from scipy import stats
+from torch import Tensor
+from torchvision.utils import save_image
+from tqdm import tqdm
+
+from vlmreward import YesNoReward
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import optimize_image
+from judges import DenoiserJudge
+
+
+def interval(values: Tensor) -> str:
+    """Mean and 95 % interval of independent values."""
+    half = stats.t.ppf(0.975, len(values) - 1) * float(values.std()) / len(values) ** 0.5
+    return f"{float(values.mean()):.2f} ± {half:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--judge", type=Path, required=True, help="weights made by judge.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=100)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    convolutional, denoiser = load_judge(options.judge), DenoiserJudge()
+    vlm = YesNoReward("builtin/blocks", device="cpu")
+    start, wanted = pictures(options.pictures)
+    texts = [f"a {color} {shape}" for color, shape in wanted]
+    found = {"before": start}
+    for name, reward in optimize_image.arms(vlm, samples=4, strength=2.0).items():
+        with tqdm(total=options.steps, desc=name, unit="step") as bar:
+            found[name] = optimize_image.optimise(
+                reward, start, texts, steps=options.steps, report=lambda *_, bar=bar: bar.update()
+            )
+
+    columns = ("reward", "CNN: colour", "CNN: shape", "denoiser")
+    values = {}
+    for name, images in found.items():
+        save_image(images, options.out / f"{name.replace(' ', '-')}.png", nrow=8)
+        with torch.no_grad():
+            values[name] = [
+                vlm(images, text=texts),
+                *votes(convolutional, images, wanted),
+                denoiser(images, text=texts),
+            ]
+    pairs = zip(values["ExpectationOverTransformations"], values["reward alone"])
+    values["Augmented - alone"] = [with_ - without for with_, without in pairs]
+    print("| | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name, row in values.items():
+        print(f"| {name} | " + " | ".join(interval(column) for column in row) + " |")
+
+
+if __name__ == "__main__":
+    main()

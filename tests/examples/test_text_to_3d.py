@@ -1,0 +1,267 @@
+"""The example script: its files, its messages and its exit codes."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from stub_models import RandomDenoiser, redness, shrink_exports, tiny
+
+from vlmreward_3d import presets
+from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.training.run_directory import RunDirectory
+from vlmreward_3d.vlm3d import VLM3D
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "text_to_3d.py"
+FILES = {
+    "config.json",
+    "metrics.jsonl",
+    "views.png",
+    "turntable.mp4",
+    "mesh.glb",
+    "mesh_textured.glb",
+    "reward.png",
+    "preview.png",
+    "tensorboard",
+    "report.html",
+    "checkpoint.safetensors",
+    "state.json",
+}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The example with stub teachers and a small preset."""
+    spec = importlib.util.spec_from_file_location("text_to_3d", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def blocks(prompt, *, steps=3, seed=0, with_vlm=True):
+        return tiny(prompt=prompt, steps=steps, seed=seed, vlm="stub" if with_vlm else None)
+
+    def teachers(config, options):
+        return RandomDenoiser(), redness if config.vlm else None
+
+    shrink_exports(monkeypatch)
+    monkeypatch.setattr(presets, "blocks", blocks)
+    monkeypatch.setattr(module, "load_teachers", teachers)
+    return module
+
+
+@pytest.fixture
+def no_teachers(script, monkeypatch):
+    """The same, where touching a model is a failure."""
+
+    def forbidden(*_):
+        raise AssertionError("a model was loaded before the mistake was noticed")
+
+    monkeypatch.setattr(script, "load_teachers", forbidden)
+    return script
+
+
+def test_a_run_writes_its_files_into_a_folder_named_after_the_prompt(
+    script, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert script.main(["A red  cube, on top!", "--steps", "2", "--threads", "1"]) == 0
+    out = tmp_path / "outputs" / "a-red-cube-on-top"
+    assert {p.name for p in out.iterdir()} == FILES
+    assert json.loads((out / "state.json").read_text())["finished"] is True
+    config = json.loads((out / "config.json").read_text())
+    assert (config["prompt"], config["steps"]) == ("A red  cube, on top!", 2)
+    assert "mesh.glb" in capsys.readouterr().out
+    # resuming a finished run only writes its pictures again
+    before = (out / "checkpoint.safetensors").read_bytes()
+    assert script.main(["A red  cube, on top!", "--steps", "2", "--resume"]) == 0
+    assert (out / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_no_vlm_leaves_the_reward_out(script, tmp_path):
+    assert script.main(["a red cube", "--steps", "2", "--no-vlm", "--out", str(tmp_path)]) == 0
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["reward"] is None
+    assert json.loads((tmp_path / "config.json").read_text())["vlm"] is None
+
+
+def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
+    words = "--vlm-every 3 --vlm-reuse --vlm-balance 0.5 --rays-per-chunk 512 --vlm-device cpu"
+    words += " --vlm-resolution 96"
+    words += " --no-watchdog --steps 5"
+    command = ["a red cube", "--out", str(tmp_path), *words.split()]
+    assert script.main(command) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = ("vlm_every", "vlm_reuse", "vlm_balance", "vlm_limit", "rays_per_chunk", "patience")
+    assert [config[name] for name in names] == [3, True, 0.5, None, 512, None]
+    assert config["vlm_resolution"] == 96
+    reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [r["reward"] is not None for r in reports] == [True, False, False, True, False]
+    assert all(r["vlm_weight"] > 0 for r in reports)
+
+
+def test_a_hash_field_is_trained_and_exported(script, tmp_path, monkeypatch):
+    small = {"hash_levels": 3, "hash_resolution": (4, 16), "hash_size": 2**10}
+
+    def blocks(prompt, **settings):
+        return tiny(prompt=prompt, steps=2, **small)
+
+    monkeypatch.setattr(presets, "blocks", blocks)
+    assert script.main(["a red cube", "--field", "hash", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["field"] == "hash"
+    assert (tmp_path / "mesh_textured.glb").stat().st_size > 0
+    assert "Finished: 2 steps" in (tmp_path / "report.html").read_text()
+
+
+def test_splats_are_trained_and_exported(script, tmp_path, monkeypatch, capsys):
+    """A preset with all that they cannot do."""
+
+    def blocks(prompt, **settings):
+        return tiny(
+            prompt=prompt,
+            steps=2,
+            splat_count=50,
+            rays_per_chunk=100,
+            shading=(0.2, 0.4, 0.4),
+            orientation_weight=Schedule.constant(1.0),
+        )
+
+    monkeypatch.setattr(presets, "blocks", blocks)
+    command = ["a red cube", "--field", "splats", "--out", str(tmp_path)]
+    assert script.main(command) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["field"] == "splats"
+    assert "splats.ply" in capsys.readouterr().out
+    assert script.main([*command, "--overwrite", "--plan"]) == 0
+    assert "0 to 2" in capsys.readouterr().out
+    assert script.main([*command, "--overwrite", "--rays-per-chunk", "9"]) == 2
+    assert "received rays_per_chunk=9; expected None" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much"])
+def test_a_balance_is_a_number_above_nothing(no_teachers, value, capsys):
+    with pytest.raises(SystemExit):
+        no_teachers.main(["a red cube", f"--vlm-balance={value}"])
+    assert f"received '{value}'; expected a number > 0" in capsys.readouterr().err
+
+
+def test_a_plan_chooses_the_rays_at_a_time(script, tmp_path, monkeypatch, capsys):
+    def scaled(prompt, **settings):
+        return tiny(prompt=prompt, rays_per_chunk=100, seed=settings["seed"])
+
+    monkeypatch.setattr(presets, "blocks", scaled)
+    assert script.main(["a red cube", "--plan", "--out", str(tmp_path / "run")]) == 0
+    # 4 views of 16 px are fewer rays than the smallest number that is tried
+    assert "with --rays-per-chunk 1024:" in capsys.readouterr().out
+
+
+def test_a_plan_is_printed_and_nothing_is_written(script, tmp_path, capsys):
+    words = ["a red cube", "--steps", "3", "--plan", "--out", str(tmp_path / "run")]
+    assert script.main(words) == 0
+    assert "0 to 3" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_of_the_ablations_reach_the_configuration(script, tmp_path):
+    words = ["a red cube", "--steps", "1", "--single-view", "--separate-queries"]
+    assert script.main([*words, "--out", str(tmp_path), "--vlm", "other"]) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["vlm_prompt"] == ["paper/content", "paper/geometry"]
+    assert (config["vlm_views"], config["vlm"]) == (1, "other")
+    assert script.main([*words, "--out", str(tmp_path), "--vlm", "other", "--resume"]) == 0
+
+
+def test_the_mesh_comes_in_the_formats_that_are_asked_for(script, tmp_path):
+    words = ["a red cube", "--steps", "1", "--out", str(tmp_path), "--mesh", "obj,ply"]
+    assert script.main(words) == 0
+    expected = FILES - {"mesh.glb", "mesh_textured.glb"} | {"mesh.obj", "mesh.ply"}
+    assert {p.name for p in tmp_path.iterdir()} == expected
+
+
+def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, capsys):
+    step = VLM3D.step
+
+    def interrupted(self):
+        if self.step_index == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    words = ["a red cube", "--steps", "4", "--out", str(tmp_path)]
+    monkeypatch.setattr(VLM3D, "step", interrupted)
+    assert script.main(words) == 130
+    said = capsys.readouterr().err
+    assert "stopped after step 2 of 4, state saved; to go on: python" in said
+    assert said.rstrip().endswith(f"'a red cube' --steps 4 --out {tmp_path} --resume")
+    monkeypatch.setattr(VLM3D, "step", step)
+    assert script.main([*words, "--resume"]) == 0
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a cube", "--steps", "0"], "received '0'; expected a whole number >= 1"),
+        (["a cube", "--steps", "many"], "received 'many'; expected a whole number >= 1"),
+        (["a cube", "--seed", "-1"], "received '-1'; expected a whole number >= 0"),
+        (["a cube", "--threads", "0"], "expected a whole number >= 1"),
+        (
+            ["a cube", "--mesh", "glb,stl"],
+            "received 'stl'; expected some of glb, texture, obj, ply",
+        ),
+        (["a cube", "--preset", "huge"], "invalid choice: 'huge'"),
+        (["!!"], "received the prompt '!!'; expected some words"),
+        (["a cube", "--resume", "--overwrite"], "not allowed with argument"),
+        ([], "the following arguments are required: PROMPT"),
+    ],
+)
+def test_mistakes_in_the_command_are_named(no_teachers, words, message, capsys):
+    with pytest.raises(SystemExit) as raised:
+        no_teachers.main(words or ["--no-vlm"])
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def complain(script, capsys, *words) -> str:
+    """The one line that a refused command prints."""
+    assert script.main(["a red cube", *map(str, words)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    return said[0]
+
+
+def test_bad_folders_are_one_line_before_any_work(no_teachers, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    assert "cannot write to" in complain(no_teachers, capsys, "--out", file / "run")
+    assert "nothing to resume" in complain(
+        no_teachers, capsys, "--out", tmp_path / "new", "--resume"
+    )
+    out = tmp_path / "run"
+    RunDirectory(out, presets.blocks("a red cube", steps=3)).begin()
+    assert "already holds a run" in complain(no_teachers, capsys, "--out", out)
+    mismatch = complain(no_teachers, capsys, "--out", out, "--seed", 5, "--resume")
+    assert "(seed: 0 -> 5)" in mismatch
+    assert {p.name for p in out.iterdir()} == {"config.json"}
+
+
+def test_the_number_of_threads_is_set(script, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        words = ["a red cube", "--steps", "1", "--threads", "1", "--out", str(tmp_path)]
+        assert script.main(words) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_loading_both_teachers_writes_nothing():
+    """Not even of what diffusers imports, or of bars."""
+    code = (
+        "from vlmreward_3d import load, presets\nload.load_teachers(presets.blocks('a red cube'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=300, check=True
+    )
+    assert done.stdout == done.stderr == b""

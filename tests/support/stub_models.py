@@ -1,0 +1,130 @@
+"""Teachers small enough to reason about, and a configuration that runs in seconds."""
+
+import dataclasses
+import functools
+import math
+import sys
+from pathlib import Path
+
+import torch
+from solids import cast
+from torch import Tensor
+
+from vlmreward_3d.cameras import Cameras, look_at
+from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.export import run_artifacts as export
+from vlmreward_3d.presets import blocks
+from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.vlm3d import VLM3D
+
+
+class OracleDenoiser:
+    """Sees the true picture of the solids, whatever noise it is shown.
+
+    The camera condition has no distance and no field of view, so both are fixed here.
+    """
+
+    n_views = 4
+    fov_deg = 40.0
+    scale = 0.9
+
+    def __init__(self, size: int = 32) -> None:
+        self.size = size
+        self.alphas_cumprod = torch.linspace(0.9999, 0.01, 1000)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        return torch.zeros(len(texts), 2, 3)
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, self.size) * 2 - 1
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        assert text.shape == (len(noisy), 2, 3)
+        fov = math.radians(self.fov_deg)
+        eye = cameras.view(-1, 4, 4)[:, :3, 3] * (self.scale / math.tan(fov / 2))
+        seen = Cameras(look_at(eye), torch.full((len(eye),), fov))
+        target = cast(seen, self.size, torch.ones(len(eye), 3)) * 2 - 1
+        abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return (noisy - abar.sqrt() * target) / (1 - abar).sqrt()
+
+
+class RandomDenoiser(OracleDenoiser):
+    """A frozen random convolution: cheap, and sensitive to everything it is given."""
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__(size)
+        generator = torch.Generator().manual_seed(0)
+        self.kernel = 0.2 * torch.randn(3, 3, 3, 3, generator=generator)
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        view = cameras.sum(dim=1).view(-1, 1, 1, 1) + t.view(-1, 1, 1, 1) / 1000
+        return torch.nn.functional.conv2d(noisy, self.kernel.to(noisy), padding=1) * (
+            1 + 0.1 * view
+        )
+
+
+def redness(images: Tensor, text: str) -> Tensor:
+    """A reward (B,) that likes red where it is asked for."""
+    sign = 1.0 if "red" in text else -1.0
+    mean = images.mean(dim=(1, 3, 4))
+    return sign * 4 * (mean[:, 0] - mean[:, 1:].mean(dim=1))
+
+
+def tiny(**changes) -> VLM3DConfig:
+    """The preset, shrunk to milliseconds a step and without regularisers."""
+    small = {
+        "steps": 12,
+        "resolution": 16,
+        "field_resolutions": (4, 8),
+        "occupancy_resolution": 8,
+        "occupancy_every": 3,
+        "samples_per_ray": 6,
+        "background": "color",
+        "orientation_weight": Schedule.constant(0),
+        "entropy_weight": Schedule.constant(0),
+        "denoiser": "stub",
+        "vlm": "stub",
+    }
+    return dataclasses.replace(blocks("a red cube"), **small | changes)
+
+
+def error_at_solids(**settings) -> float:
+    """Squared error of a field that an oracle has taught, relative to that of white pictures."""
+    lens = OracleDenoiser.fov_deg, OracleDenoiser.scale
+    config = tiny(
+        resolution=32,
+        background="white",
+        fov_deg=(lens[0],) * 2,
+        scale=(lens[1],) * 2,
+        guidance_scale=1.0,
+        vlm=None,
+        **settings,
+    )
+    model = VLM3D(config, OracleDenoiser())
+    for _ in range(config.steps):
+        model.step()
+    cameras = export.evaluation_cameras(config, 4)
+    seen = torch.stack(list(export.look(model.field, model.grid, cameras, 32)))
+    truth = cast(cameras, 32, torch.ones(4, 3))
+    return float((seen - truth).square().mean() / (1 - truth).square().mean())
+
+
+def shrink_exports(monkeypatch) -> None:
+    """`export_all` at a size that takes a moment."""
+    for name, smaller in {
+        "save_views": {"size": 16},
+        "save_turntable": {"size": 16},
+        "extract_surface": {"resolution": 24},
+        "save_meshes": {"texture_resolution": 64},
+    }.items():
+        monkeypatch.setattr(export, name, functools.partial(getattr(export, name), **smaller))
+
+
+def random_vlm(family: str = "qwen2_5_vl"):
+    """A (model, processor) pair of a small random VLM, made by the core's test helpers."""
+    core = str(Path(__file__).parents[1] / "core")
+    if core not in sys.path:
+        sys.path.append(core)
+    import tiny_models
+
+    return tiny_models.build(family)

@@ -1,0 +1,49 @@
+"""A run in a process of its own, to be killed: python worker.py OUT [resume] [limit=BYTES].
+
+With a limit no file can grow past it after the first answer of the reward, as if a disk were full.
+"""
+
+import resource
+import sys
+
+import torch
+from stub_models import RandomDenoiser, redness, tiny
+
+from vlmreward_3d.export.atomic_io import InUse
+from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.training.run_directory import RunDirectory, RunError
+from vlmreward_3d.training.trainer import TrainingInterrupted, train
+from vlmreward_3d.vlm3d import VLM3D
+
+CONFIG = tiny(steps=120, orientation_weight=Schedule.ramp(0.0, 0.1), vlm_every=2)
+CHECKPOINT_EVERY = 7
+
+
+def main(out: str, *words: str) -> int:
+    torch.set_num_threads(1)
+    try:
+        folder = RunDirectory(out, CONFIG, resume="resume" in words)
+    except ValueError as error:
+        print(error, flush=True)
+        return 2
+    limits = [int(word.removeprefix("limit=")) for word in words if word.startswith("limit=")]
+
+    def reward(images, text):
+        for limit in limits:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        return redness(images, text)
+
+    model = VLM3D(CONFIG, RandomDenoiser(), reward)
+    try:
+        train(model, folder, checkpoint_every=CHECKPOINT_EVERY, progress=False)
+    except TrainingInterrupted as error:
+        print(error, flush=True)
+        return 130
+    except (RunError, InUse) as error:
+        print(error, flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

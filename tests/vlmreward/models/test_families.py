@@ -1,0 +1,170 @@
+"""All image processors against both of Hugging Face's backends: values, layout and gradients."""
+
+import pytest
+import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from processor_families import FAMILIES, theirs
+
+from vlmreward import processors
+
+every = pytest.mark.parametrize("family", FAMILIES, ids=str)
+# long and thin images too, as far as every family takes them
+sides = st.integers(4, 420)
+sizes = st.lists(st.tuples(sides, sides), min_size=1, max_size=2)
+few = settings(max_examples=12)
+
+
+def levels(sizes, seed=0, dtype=torch.uint8):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, 256, (3, *size), generator=g).to(dtype) for size in sizes]
+
+
+def unit(images, dtype=torch.float64):
+    return [image.to(dtype) / 255 for image in images]
+
+
+def hf_is_right(family, sizes):
+    """HF's float path goes wrong where an image becomes one pixel wide on the way to its tiles.
+
+    Its transpose and the 8-bit path of the same image are right, and equal to ours.
+    """
+    return not (family.lanczos and any(height > 40 * width for height, width in sizes))
+
+
+def like(tensor, seed=9):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+
+
+def assert_layout(ours, expected):
+    """Same keys, shapes, dtypes and everything that is not a pixel."""
+    assert set(expected) <= set(ours)
+    for key, value in expected.items():
+        if not torch.is_tensor(value):
+            assert torch.equal(torch.as_tensor(ours[key]), torch.as_tensor(value)), key
+        elif value.is_floating_point():
+            assert ours[key].shape == value.shape
+        else:
+            assert ours[key].dtype == value.dtype
+            assert torch.equal(ours[key], value), key
+
+
+@every
+@few
+@given(sizes)
+def test_float(family, sizes):
+    assume(hf_is_right(family, sizes))
+    hf, images = family.hf(), levels(sizes)
+    expected = theirs(hf, [i.double() for i in images], **family.call)
+    ours = processors.from_hf(hf)(unit(images))
+    assert_layout(ours, expected)
+    # HF resizes in the images' dtype and normalises in float32
+    difference = (ours["pixel_values"] - expected["pixel_values"]).abs().max()
+    assert difference <= 2e-5
+
+
+@every
+@few
+@given(sizes)
+def test_float_in_single_precision(family, sizes):
+    """Against HF in float64: its float32 filter weights alone are off by up to 7e-4 in places."""
+    assume(hf_is_right(family, sizes))
+    hf, images = family.hf(), levels(sizes)
+    exact = theirs(hf, [i.double() for i in images], **family.call)["pixel_values"]
+    ours = processors.from_hf(hf)(unit(images, torch.float32))
+    assert_layout(ours, theirs(hf, [i.float() for i in images], **family.call))
+    assert ours["pixel_values"].dtype == torch.float32
+    assert (ours["pixel_values"] - exact).abs().max() <= (2e-4 if family.lanczos else 1e-4)
+
+
+@every
+@pytest.mark.parametrize("backend", ["torchvision", "pil"])
+@few
+@example([(107, 133)])  # an odd border of CLIP's, which HF's backends halve differently
+@example([(385, 4)])
+@given(sizes)
+def test_uint8(family, backend, sizes):
+    hf, images = family.hf(backend), levels(sizes)
+    expected = theirs(hf, images, **family.call)
+    ours = processors.from_hf(hf, pixels="uint8")(unit(images, torch.float32))
+    assert_layout(ours, expected)
+    difference = (ours["pixel_values"] - expected["pixel_values"]).abs()
+    assert (difference > 1e-5).double().mean() <= 1e-4
+    assert difference.max() <= 1.01 / 255 / min(hf.image_std)
+
+
+@every
+@few
+@given(sizes)
+def test_clamp_is_between(family, sizes):
+    """Within half a step, from two roundings, of the 8-bit path that it stands for."""
+    hf, images = family.hf(), levels(sizes)
+    clamp, eight = (processors.from_hf(hf, pixels=p)(unit(images)) for p in ("clamp", "uint8"))
+    assert_layout(clamp, {k: v for k, v in eight.items() if k != "pixel_values"})
+    difference = (clamp["pixel_values"] - eight["pixel_values"]).abs().max()
+    assert difference <= 4 / 255 / min(hf.image_std)
+
+
+@every
+@few
+@given(sizes)
+def test_gradients_equal_autograd_through_hf(family, sizes):
+    assume(hf_is_right(family, sizes))
+    hf = family.hf()
+    leaves = [i.double().requires_grad_() for i in levels(sizes)]
+    expected = theirs(hf, leaves, **family.call)["pixel_values"]
+    y = like(expected)
+    expected = torch.autograd.grad(expected, leaves, y)
+    ours = processors.from_hf(hf)([leaf / 255 for leaf in leaves])["pixel_values"]
+    for got, wanted in zip(torch.autograd.grad(ours, leaves, y.double()), expected):
+        assert (got - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+@every
+def test_gradcheck(family):
+    hf = family.hf(**family.tiny)
+    proc = processors.from_hf(hf)
+    g = torch.Generator().manual_seed(3)
+    x = torch.rand(2, 3, 9, 6, generator=g, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: proc(x)["pixel_values"], x)
+    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], x)
+
+
+@every
+@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
+def test_a_batch_is_its_images(family, pixels):
+    proc = processors.from_hf(family.hf(), pixels=pixels)
+    batch = torch.stack(unit(levels([(70, 90)] * 3), torch.float32))
+    whole, listed = proc(batch), proc(list(batch))
+    assert_layout(whole, {k: v for k, v in listed.items() if k != "pixel_values"})
+    torch.testing.assert_close(whole["pixel_values"], listed["pixel_values"], atol=1e-5, rtol=0)
+
+
+@every
+def test_says_what_its_gradient_is(family):
+    for pixels in processors.PIXEL_MODES:
+        assert (
+            processors.from_hf(family.hf(), pixels=pixels).gradient
+            == (processors.GRADIENTS[pixels])
+        )
+
+
+@every
+@pytest.mark.parametrize("asked", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_values_of_the_dtype_that_is_asked_for(family, asked):
+    proc = processors.from_hf(family.hf())
+    x = torch.stack(unit(levels([(40, 50)]), torch.bfloat16)).requires_grad_()
+    ours, plain = proc(x, dtype=asked), proc(x)
+    assert ours["pixel_values"].dtype == asked
+    assert torch.equal(ours["pixel_values"], plain["pixel_values"].to(asked))
+    assert_layout(ours, {k: v for k, v in plain.items() if k != "pixel_values"})
+    ours["pixel_values"].float().square().mean().backward()
+    assert x.grad.dtype == torch.bfloat16
+    assert x.grad.abs().sum() > 0
+
+
+def test_refuses_a_dtype_that_is_not_floating():
+    proc = processors.from_hf(FAMILIES[0].hf())
+    with pytest.raises(TypeError, match=r"torch\.uint8; expected a floating dtype"):
+        proc(torch.rand(1, 3, 30, 30), dtype=torch.uint8)

@@ -1,0 +1,201 @@
+"""The algebra of rewards."""
+
+import itertools
+import math
+
+import pytest
+import tiny_models
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference_rewards import Linear, noise, pattern
+
+from vlmreward import CompositeReward, YesNoReward, robust
+from vlmreward.rewards.composite import REDUCTIONS
+
+
+@pytest.fixture(scope="module")
+def reward():
+    return YesNoReward(tiny_models.build("qwen2_5_vl"), name="content")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return noise(2, 2, 3, 30, 40, dtype=torch.float32)
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_arithmetic(reward, images):
+    other = reward.ask("Is it {colour}?", name="colour")
+    a, b = reward(images, text="a cat"), other(images, colour="red")
+    fields = {"text": "a cat", "colour": "red"}
+    close((reward + other)(images, **fields), a + b)
+    close((reward + 0.5 * other)(images, **fields), a + 0.5 * b)
+    close((reward - other / 4)(images, **fields), a - b / 4)
+    close((-(reward * 2))(images, text="a cat"), -2 * a)
+    close(sum([reward, other, reward])(images, **fields), 2 * a + b)
+    close((2 * (reward - 3 * other))(images, **fields), 2 * a - 6 * b)
+    total = reward + 0.5 * other
+    assert list(total.members) == ["content", "colour"]
+    assert total.weights == (1.0, 0.5)
+    values = total.each(images, **fields)
+    assert list(values) == ["content", "colour"]
+    close(values["colour"], b)
+
+
+def test_what_is_not_a_reward_is_refused_by_arithmetic(reward):
+    for wrong in (
+        lambda: reward + 1,
+        lambda: reward * reward,
+        lambda: 1 - reward,
+        lambda: reward / "2",
+    ):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            wrong()
+
+
+def test_one_line_for_the_criteria_of_the_paper(reward, images):
+    both = CompositeReward(reward, ["paper/content", "paper/geometry"], combine="and")
+    each = both.each(images, text="a cat")
+    assert list(each) == ["paper/content", "paper/geometry"]
+    close(each["paper/geometry"], reward.ask("paper/geometry")(images))
+    p = torch.stack(list(each.values())).double().sigmoid().prod(0)
+    close(both(images, text="a cat"), torch.logit(p).float())
+
+
+def test_rewards_of_other_kinds_and_models(reward, images):
+    second = YesNoReward(tiny_models.build("paligemma"), prompt="Is it {text}?")
+    linear = Linear(pattern(3, 30, 40).float())
+    mixed = CompositeReward(
+        {"vlm": reward, "other": second, "linear": linear, "aug": robust.GradientBlur(reward)},
+        combine="sum",
+        weights={"vlm": 1, "other": 2, "linear": 3, "aug": 4},
+    )
+    a, b = reward(images, text="a cat"), second(images, text="a cat")
+    close(mixed(images, text="a cat"), 5 * a + 2 * b + 3 * linear(images))
+
+
+def test_checklists_nest_and_ask_once(reward, images, monkeypatch):
+    calls = []
+    original = type(reward.backbone).answer_logits
+    monkeypatch.setattr(
+        type(reward.backbone),
+        "answer_logits",
+        lambda self, *args, **kwargs: calls.append(1) or original(self, *args, **kwargs),
+    )
+    other = reward.ask("Is it red?")
+    inner = CompositeReward([reward, other], combine="min")
+    outer = CompositeReward({"inner": inner, "again": other})
+    value = outer(images, text="a cat")
+    assert len(calls) == 1
+    a, b = reward(images, text="a cat"), other(images)
+    close(value, (torch.minimum(a, b) + b) / 2)
+
+
+numbers = st.lists(st.floats(-30, 30), min_size=1, max_size=5)
+
+
+def combine(name, values, weights=None, temperature=1.0):
+    members = [torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in values]
+    weights = weights or [1.0] * len(values)
+    out = REDUCTIONS[name](members, weights, temperature)
+    return out.item(), [g.item() for g in torch.autograd.grad(out, members)]
+
+
+@given(numbers)
+def test_and_is_the_log_odds_of_the_product(values):
+    value, _ = combine("and", values)
+    # exactly, from the closed form of the odds against it: prod (1 + e^-m) - 1
+    against = math.fsum(
+        math.exp(-math.fsum(subset))
+        for r in range(1, len(values) + 1)
+        for subset in itertools.combinations(values, r)
+    )
+    assert value == pytest.approx(-math.log(against), rel=1e-12, abs=1e-12)
+
+
+def test_and_stays_finite_where_the_model_is_sure():
+    value, grads = combine("and", [300.0, 300.0])
+    assert value == pytest.approx(300 - math.log(2))
+    assert grads == pytest.approx([0.5, 0.5])
+    value, grads = combine("and", [-300.0, 300.0])
+    assert value == pytest.approx(-300)
+    assert grads == pytest.approx([1, 0])
+
+
+@given(numbers, st.floats(0.05, 20))
+def test_softmin_lies_between_min_and_mean(values, temperature):
+    value, grads = combine("softmin", values, temperature=temperature)
+    assert min(values) - 1e-9 <= value <= sum(values) / len(values) + 1e-9
+    assert sum(grads) == pytest.approx(1)
+
+
+def test_limits_of_softmin():
+    values = [1.0, 2.0, 4.0]
+    assert combine("softmin", values, temperature=1e-3)[0] == pytest.approx(1, abs=2e-3)
+    assert combine("softmin", values, [1, 1, 2], 1e6)[0] == pytest.approx(11 / 4, abs=1e-5)
+
+
+def test_mean_min_and_sum():
+    assert combine("mean", [1.0, 4.0], [1.0, 2.0]) == (3.0, pytest.approx([1 / 3, 2 / 3]))
+    assert combine("sum", [1.0, 4.0], [1.0, -2.0]) == (-7.0, [1.0, -2.0])
+    assert combine("min", [4.0, 1.0, 2.0]) == (1.0, [0.0, 1.0, 0.0])
+
+
+def test_gradient_reaches_the_pixels(reward, images):
+    total = reward + 0.5 * reward.ask("Is it red?")
+    x = images.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(total(x, text="a cat").sum(), x)
+    y = images.clone().requires_grad_()
+    alone = reward(y, text="a cat").sum() + 0.5 * reward.ask("Is it red?")(y).sum()
+    (expected,) = torch.autograd.grad(alone, y)
+    assert (grad - expected).norm() < 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"combine": "max"}, ValueError, "expected one of"),
+        ({"temperature": 0}, ValueError, "above 0"),
+        ({"weights": [1, 2]}, ValueError, "2 weights; expected 1"),
+        ({"weights": {"x": 1}}, ValueError, r"for \['x'\]; expected \['content'\]"),
+        ({"weights": [-1]}, ValueError, "above 0 with combine='mean'"),
+        ({"weights": [math.nan], "combine": "sum"}, ValueError, "finite"),
+        ({"weights": [1], "combine": "and"}, ValueError, "leave them out"),
+        ({"prompts": "Is it {text}?"}, TypeError, "a list of prompts"),
+        ({"prompts": []}, ValueError, "prompts is empty"),
+    ],
+)
+def test_bad_arguments(reward, arguments, error, message):
+    rewards = reward if "prompts" in arguments else [reward]
+    with pytest.raises(error, match=message):
+        CompositeReward(rewards, **arguments)
+
+
+def test_bad_members(reward):
+    with pytest.raises(TypeError, match="'int' is a int; expected a reward"):
+        CompositeReward([3])
+    with pytest.raises(ValueError, match="rewards is empty"):
+        CompositeReward([])
+    with pytest.raises(TypeError, match="one YesNoReward, as prompts are given"):
+        CompositeReward([reward], ["Is it?"])
+
+
+def test_fields(reward, images):
+    both = CompositeReward(reward, ["Is it {text}?", "Is it {colour}?"])
+    with pytest.raises(
+        ValueError, match=r"no prompt has a field size; expected fields: text, colour"
+    ):
+        both(images, text="a", colour="b", size="c")
+    with pytest.raises(ValueError, match="lacks a value for colour"):
+        both(images, text="a")
+    with pytest.raises(ValueError, match="text has 3 items for 2 queries"):
+        both(images, text=["a", "b", "c"], colour="b")
+
+
+def test_device_and_dtype_belong_to_the_model(reward):
+    with pytest.raises(ValueError, match="another reward's model"):
+        YesNoReward(reward.backbone, dtype=torch.float64)

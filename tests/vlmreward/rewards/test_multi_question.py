@@ -1,0 +1,113 @@
+"""Several questions in one look against the same questions one by one, for every family."""
+
+import copy
+
+import pytest
+import tiny_models
+import torch
+
+from vlmreward import CompositeReward, YesNoReward
+from vlmreward.models._acceleration.patch_embedding import PatchProjection
+
+PROMPTS = [
+    "Does this image show {text}? Answer Yes or No.",
+    "Does this image show no {text}? Answer Yes or No.",
+    "Is it sharp?",
+    "Is {text} in front of {other}, or is it behind? Answer No or Yes.",
+]
+SHARES_SEQUENCE = set(tiny_models.FAMILIES) - {"paligemma", "paligemma2", "gemma3"}
+SHARES_FEATURES = {"paligemma", "paligemma2", "gemma3"}
+
+
+@pytest.fixture(scope="module", params=tiny_models.FAMILIES)
+def family(request):
+    model, processor = tiny_models.build(request.param)
+    return request.param, YesNoReward((model.double(), processor), prompt=PROMPTS[0])
+
+
+def views(*sizes, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.rand(3, *size, generator=g, dtype=torch.float64) for size in sizes]
+
+
+def both(rewards, images, weights, **fields):
+    """Values and gradients together and one by one."""
+    out = []
+    for together in (True, False):
+        leaves = [[v.clone().requires_grad_() for v in query] for query in images]
+        if together:
+            values = list(CompositeReward(rewards).each(leaves, **fields).values())
+        else:
+            values = [
+                r(leaves, **{k: v for k, v in fields.items() if k in r.wanted}) for r in rewards
+            ]
+        values = torch.stack(values)
+        flat = [v for query in leaves for v in query]
+        out.append((values.detach(), torch.autograd.grad((values * weights).sum(), flat)))
+    return out
+
+
+def test_as_one_by_one(family):
+    _, reward = family
+    rewards = [reward.ask(prompt) for prompt in PROMPTS]
+    images = [views((40, 50), (33, 30)), views((40, 50), seed=1), views((30, 40), (60, 30), seed=2)]
+    fields = {"text": ["a cat", "a small red cube", "dogs"], "other": "the house"}
+    weights = torch.randn(4, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    (values, grads), (expected, expected_grads) = both(rewards, images, weights, **fields)
+    assert expected.std(dim=0).min() > 1e-2  # or the comparison would say nothing
+    # IDEFICS and others compute their rotary positions in float32
+    torch.testing.assert_close(values, expected, atol=2e-6, rtol=0)
+    for grad, right in zip(grads, expected_grads):
+        assert (grad - right).norm() <= 2e-6 * right.norm()
+
+
+def test_images_are_encoded_once(family):
+    """By the number of images that pass the first layer of the vision tower."""
+    _, reward = family
+    conv = next(
+        m
+        for m in reward.backbone.vlm.modules()
+        if isinstance(m, (torch.nn.Conv2d, torch.nn.Conv3d, PatchProjection))
+    )
+    seen = []
+    hook = conv.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[0]))
+    images = [views((40, 50), (40, 50))]
+    reward(images, text="a cat")
+    CompositeReward([reward.ask(prompt) for prompt in PROMPTS[:3]])(images, text="a cat")
+    hook.remove()
+    assert seen[0] == seen[1]
+
+
+def test_sequence_is_shared(family):
+    kind, reward = family
+    rewards = [prompt.format(text="a cat", other="it") for prompt in PROMPTS]
+    layout = reward.backbone.packed_layout([rewards], [[(40, 50)]])
+    assert (layout is not None) == (kind in SHARES_SEQUENCE)
+    if layout is None:
+        assert reward.backbone.family.features == (kind in SHARES_FEATURES)
+        return
+    alone = [reward.backbone.layout([p], [[(40, 50)]]).inputs["input_ids"] for p in rewards]
+    same = min(a.shape[1] for a in alone)
+    first = torch.stack([a[0, :same] for a in alone])
+    shared = int((first == first[0]).all(0).long().cumprod(0).sum())
+    assert layout.inputs["input_ids"].shape[1] == shared + sum(a.shape[1] - shared for a in alone)
+
+
+def test_one_question_twice(family):
+    _, reward = family
+    images = [views((40, 50))]
+    values = CompositeReward([reward.ask(PROMPTS[2]), reward.ask(PROMPTS[2])]).each(images)
+    assert list(values) == [PROMPTS[2], f"{PROMPTS[2]} (2)"]
+    first, second = values.values()
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+    torch.testing.assert_close(first, reward.ask(PROMPTS[2])(images), atol=2e-6, rtol=0)
+
+
+def test_a_sliding_window_is_not_crossed():
+    model, processor = tiny_models.build("idefics2")
+    reward = YesNoReward((copy.deepcopy(model), processor), prompt=PROMPTS[0])
+    prompts = [PROMPTS[0].format(text=text) for text in ("a cat", "a dog")]
+    assert reward.backbone.packed_layout([prompts], [[(40, 50)]]) is not None
+    model.config.text_config.sliding_window = 8
+    reward = YesNoReward((model, processor), prompt=PROMPTS[0])
+    assert reward.backbone.packed_layout([prompts], [[(40, 50)]]) is None

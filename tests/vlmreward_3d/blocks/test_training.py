@@ -1,0 +1,64 @@
+"""Both trainings, from rendering to a folder that loads, in a few small steps."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+
+from vlmreward import YesNoReward
+from vlmreward_3d.blocks.training import train_denoiser, train_vlm
+from vlmreward_3d.blocks.world import dataset
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(dataset, "SHARD", 24)
+    folder = tmp_path_factory.mktemp("train")
+    dataset.render_dataset(folder, 24, seed=1, workers=1)
+    yield folder
+    patch.undo()
+
+
+def options(data, out, **changed):
+    common = {
+        "data": data,
+        "out": out,
+        "scenes": 24,
+        "steps": 2,
+        "batch": 2,
+        "lr": 1e-3,
+        "matrix_lr": 1e-3,
+    }
+    return Namespace(
+        **{**common, "seed": 0, "save_every": 1, "device": "cpu", "bf16": True, **changed}
+    )
+
+
+def test_vlm(data, tmp_path):
+    train_vlm.train(options(data, tmp_path, steps=3, compile=False))
+    reward = YesNoReward(tmp_path / "model", prompt="{text}", device="cpu")
+    value = reward(torch.rand(1, 4, 3, 64, 64), text="Is there a red cube?")
+    assert value.isfinite().all()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 3
+
+
+def test_denoiser(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_denoiser, "SHOWN", ("a red cube",))
+    monkeypatch.setattr(train_denoiser, "SAMPLING_STEPS", 2)
+    train_denoiser.train(options(data, tmp_path))
+    assert PixelMultiView.from_pretrained(tmp_path / "model").resolution == 32
+    assert (tmp_path / "samples-000002.png").stat().st_size > 0
+
+
+def test_pairs_and_cubes_are_drawn_more_often(data):
+    loaded = dataset.load_dataset(data, 1)
+    batches = train_denoiser.Batches(loaded, seed=0)
+    kinds = {False: [], True: []}
+    for row, weight in zip(batches.rows, batches.weight):
+        scene = loaded.scenes[row]
+        assert scene.flaw is None
+        kinds[bool(scene.relation) or scene.things[0].shape == "cube"].append(weight)
+    assert min(kinds[True]) > max(kinds[False])

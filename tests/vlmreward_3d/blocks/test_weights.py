@@ -1,0 +1,107 @@
+"""The shipped models: their size, and that they have learnt what their cards say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vlmreward_3d
+from vlmreward import YesNoReward
+from vlmreward_3d.blocks.training.train_denoiser import images_of
+from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.captions import attribute_question, caption, false_captions
+from vlmreward_3d.blocks.world.dataset import sample_cameras
+from vlmreward_3d.blocks.world.raycast import raycast
+from vlmreward_3d.blocks.world.scenes import sample_scene
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+
+WEIGHTS = Path(vlmreward_3d.__file__).parent / "blocks" / "weights"
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Forty flawless scenes that nobody was trained on, four views each over gray."""
+    rng, generator = np.random.default_rng(31_337), torch.Generator().manual_seed(31_337)
+    drawn = [sample_scene(rng, pair=i % 2 == 1) for i in range(40)]
+    rings = [sample_cameras(generator, 1) for _ in drawn]
+    views = [raycast(s, c, 64).rgba for s, c in zip(drawn, rings)]
+    rgba = (torch.stack(views) * 255).round().to(torch.uint8)
+    return drawn, rgba, torch.stack([c.condition().float() for c in rings])
+
+
+@pytest.fixture(scope="module")
+def reward():
+    return YesNoReward("builtin/blocks", device="cpu")
+
+
+def test_the_weights_are_small_enough_to_ship(reward):
+    files = [p for p in WEIGHTS.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 30e6
+    assert sum(p.numel() for p in reward.backbone.vlm.parameters()) <= 6e6
+    denoiser = PixelMultiView.from_pretrained("builtin/blocks")
+    assert sum(p.numel() for p in denoiser.parameters()) <= 10e6
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kinds"),
+    [
+        (False, ("attribute", "other", "extra")),
+        (True, ("attribute", "swapped colours", "swapped order", "wrong relation")),
+    ],
+)
+def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kinds):
+    drawn, rgba, _ = scenes
+    images = compose(rgba, torch.Generator().manual_seed(0), strength=0)
+    rng = np.random.default_rng(0)
+    chosen = [i for i, s in enumerate(drawn) if (s.relation is not None) == pairs]
+    false = [(i, text) for i in chosen for _, text in false_captions(drawn[i], rng)]
+    heard = {kind for i in chosen for kind, _ in false_captions(drawn[i], rng)}
+    assert heard == set(kinds)
+    yes = reward(images[chosen], text=[caption(drawn[i]) for i in chosen]) > 0
+    no = reward(images[[i for i, _ in false]], text=[text for _, text in false]) < 0
+    assert yes.float().mean() >= 0.85
+    assert no.float().mean() >= 0.85
+
+
+@pytest.mark.parametrize(("kind", "least"), [("colour", 0.95), ("shape", 0.9)])
+def test_the_vlm_knows_colours_and_shapes(scenes, kind, least):
+    drawn, rgba, _ = scenes
+    ask = YesNoReward("builtin/blocks", prompt="{text}", device="cpu")
+    images = compose(rgba, torch.Generator().manual_seed(0), strength=0)
+    rng = np.random.default_rng(1)
+    questions = [attribute_question(s, rng, simple=True) for s in drawn for _ in range(4)]
+    index = [i for i in range(len(drawn)) for _ in range(4)]
+    keep = [k for k, q in enumerate(questions) if q.kind == kind]
+    margins = ask(images[[index[k] for k in keep]], text=[questions[k].text for k in keep])
+    right = [(m > 0) == questions[k].yes for k, m in zip(keep, margins.tolist())]
+    assert len(keep) > 40
+    assert np.mean(right) >= least
+
+
+def test_gradient_ascent_on_the_reward_is_felt_by_the_reward(reward, scenes):
+    _, rgba, _ = scenes
+    images = compose(rgba[:1], torch.Generator().manual_seed(0), strength=0).requires_grad_()
+    before = reward(images, text="a red snowman")
+    before.sum().backward()
+    step = 0.02 * images.grad / images.grad.abs().amax()
+    after = reward((images + step).clamp(0, 1).detach(), text="a red snowman")
+    assert after.item() > before.item()
+
+
+def test_the_denoiser_listens_to_the_text(scenes):
+    drawn, rgba, cameras = scenes
+    denoiser = PixelMultiView.from_pretrained("builtin/blocks")
+    images = images_of(rgba.flatten(0, 1), torch.full((len(drawn) * 4,), 0.6))
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
+    t = torch.full((len(images),), 800)
+    alpha = denoiser.alphas_cumprod[800]
+    noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
+    text = denoiser.encode_text([caption(s) for s in drawn])
+    errors = []
+    with torch.no_grad():
+        for embedding in (text, text.roll(1, 0)):
+            spread = embedding.repeat_interleave(4, 0)
+            predicted = denoiser.predict_noise(noisy, t, spread, cameras.flatten(0, 1))
+            errors.append((predicted - noise).square().mean().item())
+    assert errors[0] < 0.95 * errors[1]

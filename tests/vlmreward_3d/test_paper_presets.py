@@ -1,0 +1,428 @@
+"""The presets at paper scale: their tables, and runs with small random backbones."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from stub_models import RandomDenoiser, random_vlm, redness, tiny
+from test_latent_diffusion import ldm
+from tiny_latent_models import build, checkpoint, randomised, stable, tokenizer
+from torch.testing import assert_close
+
+from vlmreward import YesNoReward
+from vlmreward.rewards.prompts import NAMED_PROMPTS
+from vlmreward_3d import presets
+from vlmreward_3d.cameras import sample_rings
+from vlmreward_3d.fields.factory import build_field
+from vlmreward_3d.guidance import loading as load
+from vlmreward_3d.guidance.diffusion.mvdream import MVDream
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
+from vlmreward_3d.rendering.occupancy import OccupancyGrid
+from vlmreward_3d.rendering.volume import render_rays
+from vlmreward_3d.vlm3d import VLM3D
+
+SMALL = {
+    "steps": 4,
+    "resolution": 16,
+    "field_resolutions": (4, 8),
+    "occupancy_resolution": 8,
+    "samples_per_ray": 6,
+    "rays_per_chunk": 500,
+}
+
+
+def at(config, step):
+    """The numbers of a step that are in the table of the documentation."""
+    p = step / config.steps
+    return (
+        config.rings_at(p) * config.views_per_ring,
+        config.resolution_at(p),
+        round(config.vlm_weight(p), 6),
+        round(config.t_min(p), 6),
+        round(config.t_max(p), 6),
+        round(config.orientation_weight(p), 6),
+        p < config.vlm_until,
+        config.shading is not None and p >= config.shading_from,
+    )
+
+
+@pytest.mark.parametrize(
+    ("preset", "rows"),
+    [
+        (
+            "paper",
+            {
+                0: (8, 64, 300.0, 0.0, 1.0, 10.0, True, False),
+                2500: (8, 64, 225.25, 0.0, 1.0, 505.0, True, False),
+                5000: (8, 256, 150.5, 0.0, 1.0, 1000.0, True, False),
+                10000: (8, 256, 1.0, 0.0, 1.0, 1000.0, True, False),
+                14999: (8, 256, 1.0, 0.0, 1.0, 1000.0, True, False),
+            },
+        ),
+        (
+            "release",
+            {
+                0: (8, 64, 300.0, 0.98, 0.98, 10.0, True, False),
+                4000: (8, 64, 180.4, 0.5, 0.74, 802.0, True, False),
+                5000: (4, 256, 150.5, 0.38, 0.68, 1000.0, True, True),
+                8000: (4, 256, 60.8, 0.02, 0.5, 1000.0, True, True),
+                10000: (4, 256, 1.0, 0.02, 0.5, 1000.0, False, True),
+            },
+        ),
+        (
+            "mvdream",
+            {
+                0: (8, 64, 1.0, 0.98, 0.98, 10.0, True, False),
+                4999: (8, 64, 1.0, 0.38012, 0.68006, 999.802, True, False),
+                5000: (4, 256, 1.0, 0.38, 0.68, 1000.0, True, True),
+                8000: (4, 256, 1.0, 0.02, 0.5, 1000.0, True, True),
+            },
+        ),
+        (
+            "dreamfusion",
+            {
+                0: (1, 64, 1.0, 0.02, 0.98, 10.0, True, False),
+                2000: (1, 64, 1.0, 0.02, 0.98, 406.0, True, False),
+                2001: (1, 64, 1.0, 0.02, 0.98, 406.198, True, True),
+                5000: (1, 64, 1.0, 0.02, 0.98, 1000.0, True, True),
+            },
+        ),
+    ],
+)
+def test_tables_of_the_documentation(preset, rows):
+    config = getattr(presets, preset)("a cat")
+    assert {step: at(config, step) for step in rows} == rows
+
+
+@pytest.mark.parametrize(
+    ("preset", "side"),
+    [("paper", 256), ("release", 256), ("mvdream", 256), ("dreamfusion", 256), ("blocks", 20)],
+)
+def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
+    shapes = []
+
+    def reward(images, text):
+        shapes.append(tuple(images.shape[3:]))
+        return redness(images, text)
+
+    config = dataclasses.replace(
+        getattr(presets, preset)("a red cube", with_vlm=True), **{**SMALL, "resolution": 20}
+    )
+    model = VLM3D(config, RandomDenoiser(), reward)
+    pixels = torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    assert model._ask(pixels)().gradient.shape == pixels.shape
+    assert shapes == [(side, side)]
+
+
+def test_one_timestep_for_all_views_and_the_elevations_of_the_sources():
+    for preset in (presets.paper, presets.release, presets.mvdream):
+        config = preset("a cat")
+        assert config.shared_timestep
+        assert (config.elevation_deg, config.elevations) == ((0.0, 30.0), "mvdream")
+    blocks = presets.blocks("a cat")
+    assert not blocks.shared_timestep
+    assert blocks.elevations == "uniform"
+
+
+def test_steps_of_the_presets_have_one_timestep_and_low_elevations_in_half_of_them():
+    class Recorder(RandomDenoiser):
+        def predict_noise(self, noisy, t, text, cameras):
+            seen.append((set(t.tolist()), cameras.view(-1, 4, 4)[:, 2, 3]))
+            return super().predict_noise(noisy, t, text, cameras)
+
+    seen = []
+    config = presets.release("a red cube", with_vlm=False)
+    small = {**SMALL, "steps": 10_000, "resolution": 8, "rays_per_chunk": None}
+    model = VLM3D(dataclasses.replace(config, **small), Recorder())
+    model.step_index = 2400  # with noise levels to choose from
+    for _ in range(30):
+        model.step()
+    assert all(len(times) == 1 for times, _ in seen)
+    assert len({time for times, _ in seen for time in times}) > 10
+    # heights of cameras at unit distance: the sine is below 1/3 in half of the steps
+    high = [bool((heights > 1 / 3).any()) for _, heights in seen]
+    assert 2 < sum(high) < 22
+
+
+def test_the_paper_s_other_numbers():
+    config = presets.paper("a cat")
+    assert (config.steps, config.guidance_scale, config.distillation) == (15_000, 50.0, "sds")
+    assert config.entropy_weight(0.5) == config.sparsity_weight(0.5) == 0
+    assert config.vlm_prompt == "paper/selected"
+    assert config.negative_prompt == ""
+    assert presets.paper("a cat", hard=True).vlm_weight(0) == 800
+    assert presets.paper("a cat", with_vlm=False).vlm is None
+
+
+def soft_ball(points):
+    """The initial density of MVDream's and the authors' configurations."""
+    return torch.nn.functional.softplus(10 * (1 - points.norm(dim=-1) / 0.5))
+
+
+@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", "dreamfusion"])
+@pytest.mark.parametrize("kind", ["pyramid", "hash"])
+def test_the_initial_density_at_scale_is_that_of_the_sources(preset, kind):
+    config = dataclasses.replace(getattr(presets, preset)("a cat"), field=kind, hash_size=2**12)
+    field = build_field(config, torch.Generator().manual_seed(0))
+    axis = torch.linspace(-1, 1, 128)[::9]
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3)
+    density = field.bake().density(points)
+    # the hash field's network adds what tables within 1e-4 give, and lattices miss the tip
+    assert_close(density, soft_ball(points), atol=2e-3, rtol=2e-3)
+    assert 9 < density.max() < 10
+
+
+def rays_seen_by_marching(density, cameras, side):
+    """Rays with a sample left in threestudio's renderer: 512 steps a diagonal of the box, samples
+    that take less than 0.01 of the light, or than the mean of nerfacc's grid, dropped."""
+    step = 1.732 * 2 / 512
+    axis = (torch.arange(32) + 0.5) / 16 - 1
+    cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    cells = density(cells.view(-1, 3)).view(32, 32, 32) * step
+    least = min(0.01, cells.mean().item())
+    origins, directions = (x.reshape(-1, 3) for x in cameras.rays(side, side))
+    first = (origins.norm(dim=1) - 3**0.5).clamp_min(0)
+    points = (
+        origins[:, None]
+        + directions[:, None] * (first[:, None] + step * torch.arange(520))[..., None]
+    )
+    index = ((points + 1) * 16).long().clamp(0, 31)
+    occupied = cells[index.unbind(-1)] > least
+    alpha = 1 - torch.exp(-density(points.view(-1, 3)).view(occupied.shape) * step)
+    inside = (points.abs() < 1).all(dim=-1)
+    return int((inside & occupied & (alpha >= least)).any(dim=1).sum())
+
+
+@pytest.mark.parametrize("density_scale", [1.0, 20.0])
+def test_as_many_rays_are_visible_as_in_the_sources(density_scale):
+    """Of a thin field, where the mean decides, and of a solid one, where it is 0.01."""
+    config = dataclasses.replace(presets.paper("a cat"), density_scale=density_scale)
+    field = build_field(config)
+    generator = torch.Generator().manual_seed(0)
+    grid = OccupancyGrid(config.occupancy_resolution)
+    baked = field.bake()
+    grid.update(baked.density, generator)
+    cameras = sample_rings(
+        2,
+        4,
+        fov_deg=config.fov_deg,
+        elevation_deg=config.elevation_deg,
+        scale=config.scale,
+        generator=generator,
+    )
+    origins, directions = (x.reshape(-1, 3) for x in cameras.rays(16, 16))
+    with torch.no_grad():
+        rays = render_rays(
+            baked,
+            grid,
+            origins,
+            directions,
+            n_samples=config.samples_per_ray,
+            background=torch.ones(3),
+            generator=generator,
+        )
+        expected = rays_seen_by_marching(baked.density, cameras, 16)
+    assert 500 < expected < 1000
+    assert abs(int(rays.visible.any(dim=1).sum()) - expected) < 0.03 * expected
+
+
+def test_the_optimizer_and_the_hash_tables_of_the_sources():
+    for preset, decay in {"paper": 0, "release": 0.01, "mvdream": 0.01, "dreamfusion": 0}.items():
+        config = getattr(presets, preset)("a cat")
+        assert config.weight_decay == decay
+        assert (config.adam_betas, config.adam_eps) == ((0.9, 0.99), 1e-15)
+        # 16 levels that grow by 1.447 each
+        coarsest, finest = config.hash_resolution
+        assert (finest / coarsest) ** (1 / (config.hash_levels - 1)) == pytest.approx(1.447269237)
+
+
+def test_the_question_of_the_release_ends_its_lines_as_there():
+    ours, text = presets.release("a cat"), "paper/selected"
+    lines = ours.vlm_prompt.split("\n")
+    assert [line.endswith(" ") for line in lines] == [True, True, True, False]
+    assert [line.rstrip() for line in lines] == NAMED_PROMPTS[text].split("\n")
+    assert (ours.vlm_pixels, presets.paper("a cat").vlm_pixels) == ("float", "clamp")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A single file of MVDream, a folder of Stable Diffusion, and a folder of a VLM: all small."""
+    root = tmp_path_factory.mktemp("models")
+    sizes = {"channels": 32, "mult": (1, 2), "blocks": 1, "context": 24, "head_channels": 8}
+    words = len(tokenizer())
+    whole = checkpoint(
+        randomised(ldm.MVDreamUNet(**sizes)),
+        randomised(ldm.Autoencoder((32, 32), blocks=1)),
+        randomised(ldm.OpenClipText(words, 24, layers=2, heads=3, length=12)),
+    )
+    torch.save(whole, root / "small.pt")
+    build(root / "small.pt").save_pretrained(root / "mvdream")
+    stable().save_pretrained(root / "sd")
+    for part in random_vlm():
+        part.save_pretrained(root / "vlm")
+    return root
+
+
+def test_a_name_tells_which_denoiser_it_is(sources, tmp_path):
+    assert type(load.load_denoiser(str(sources / "mvdream"))) is MVDream
+    assert type(load.load_denoiser(str(sources / "sd"))) is StableDiffusion
+    assert type(load.load_denoiser("builtin/blocks")) is PixelMultiView
+    PixelMultiView.from_pretrained("builtin/blocks").save_pretrained(tmp_path / "blocks")
+    assert type(load.load_denoiser(str(tmp_path / "blocks"))) is PixelMultiView
+    with pytest.raises(OSError, match="cannot load the denoiser 'no/such-model'"):
+        load.load_denoiser("no/such-model")
+    with pytest.raises(FileNotFoundError, match=r"there is no file none\.pt"):
+        load.load_denoiser("none.pt")
+
+
+VLMS = {
+    "qwen2.5-vl": "qwen2_5_vl",
+    "qwen3-vl": "qwen3_vl",
+    "paligemma": "paligemma2",
+    "idefics": "idefics",
+    "idefics2": "idefics2",
+    "smolvlm": "smolvlm",
+}
+
+
+@pytest.mark.parametrize("name", presets.VLMS)
+def test_every_vlm_with_a_short_name_teaches(name, sources, script, tmp_path, monkeypatch):
+    for part in random_vlm(VLMS[name]):
+        part.save_pretrained(tmp_path)
+    monkeypatch.setitem(presets.VLMS, name, str(tmp_path))
+    words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
+    config = presets.paper("a red cube")
+    changes = script.changes(script.parse([*words, "--vlm", name]), config)
+    config = dataclasses.replace(config, **changes, **SMALL, resolution_later=())
+    report = VLM3D(config, *load.load_teachers(config)).step()
+    assert report.reward_norm > 0
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    sys.modules.pop("text_to_3d", None)
+    import text_to_3d
+
+    return text_to_3d
+
+
+FLAGS = {
+    "selected": [],
+    "A": ["--prompt-template", "A"],
+    "B": ["--prompt-template", "B"],
+    "no geometry query": ["--no-geometry-query"],
+    "separate queries": ["--separate-queries"],
+    "single view": ["--single-view"],
+    "no VLM": ["--no-vlm"],
+    "precision": ["--denoiser-precision", "autocast"],
+}
+
+
+@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", "dreamfusion"])
+def test_presets_run_with_small_random_backbones(preset, sources):
+    denoiser = str(sources / ("sd" if preset == "dreamfusion" else "mvdream"))
+    config = getattr(presets, preset)(
+        "a red cube", denoiser=denoiser, vlm=str(sources / "vlm"), with_vlm=True
+    )
+    later = tuple((p, 24) for p, _ in config.resolution_later)
+    config = dataclasses.replace(config, **SMALL, resolution_later=later)
+    model = VLM3D(config, *load.load_teachers(config))
+    before = [level.detach().clone() for level in model.field.levels]
+    reports = [model.step() for _ in range(config.steps)]
+    assert all((a != b).any() for a, b in zip(before, model.field.levels))
+    asked = [report.reward is not None for report in reports]
+    assert asked == [i / config.steps < config.vlm_until for i in range(config.steps)]
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_flags_run_with_small_random_backbones(flags, sources, script):
+    words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
+    options = script.parse([*words, "--vlm", str(sources / "vlm"), *flags])
+    config = presets.paper("a red cube", with_vlm=not options.no_vlm)
+    config = dataclasses.replace(config, **script.changes(options, config))
+    config = dataclasses.replace(config, **{**SMALL, "steps": 2}, resolution_later=())
+    denoiser, reward = load.load_teachers(config)
+    assert (denoiser.autocast == torch.bfloat16) == ("autocast" in flags)
+    report = VLM3D(config, denoiser, reward).step()
+    assert (report.reward is None) == ("--no-vlm" in flags)
+    if "--separate-queries" in flags:
+        single = YesNoReward(sources / "vlm", prompt="paper/content", pixels=config.vlm_pixels)
+        views = torch.rand(1, 2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+        each = [single, single.ask("paper/geometry")]
+        expected = (each[0](views, text="a cat") + each[1](views)) / 2
+        assert_close(reward(views, text="a cat"), expected)
+
+
+def test_the_single_view_alone_gets_the_reward_s_gradient():
+    config = tiny(rings=2, vlm_views=1)
+    seen = []
+
+    def reward(images, text):
+        seen.append(images.shape[:2])
+        return redness(images, text)
+
+    model = VLM3D(config, RandomDenoiser(), reward)
+    pixels = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    chosen = set()
+    for _ in range(12):
+        verdict = model._ask(pixels)()
+        (index,) = verdict.gradient.abs().amax((1, 2, 3)).nonzero()[:, 0].tolist()
+        assert_close(verdict.value, redness(pixels[None, [index]], config.prompt)[0])
+        chosen.add(index)
+    assert set(seen) == {(1, 1)}
+    assert len(chosen) > 3
+
+
+def test_shading_is_drawn_in_its_shares():
+    config = tiny(shading=(0.25, 0.375, 0.375), orientation_weight=presets.Schedule.constant(1.0))
+    model = VLM3D(config, RandomDenoiser(), redness)
+    from vlmreward_3d.cameras import Cameras
+    from vlmreward_3d.fields.base import FieldSamples
+
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(50, 3, generator=generator)
+    normals = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator), dim=-1)
+    field = FieldSamples(torch.ones(50), torch.rand(50, 3, generator=generator), normals)
+    kinds = {"albedo": 0, "textureless": 0, "diffuse": 0}
+    for _ in range(400):
+        shader = model._shader(Cameras.turntable(4))
+        if shader is None:
+            kinds["albedo"] += 1
+            continue
+        colors = shader(field, points, torch.arange(50) % 4)
+        assert colors.min() >= 0
+        assert colors.max() <= 1
+        gray = (colors - colors[:, :1]).abs().max() == 0
+        kinds["textureless" if gray else "diffuse"] += 1
+    assert abs(kinds["albedo"] - 100) < 35
+    assert abs(kinds["textureless"] - 150) < 40
+    assert model.step().step == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shading": (0.5, 0.5, 0.5)}, "three probabilities that add up to 1"),
+        ({"weight_decay": -0.1}, r"expected a number in \[0, 1\)"),
+        ({"elevations": "sphere"}, r"received elevations='sphere'; expected one of"),
+        ({"elevation_deg": (30.0, 0.0)}, "-90 <= lowest <= highest <= 90"),
+        ({"elevation_deg": (0.0, 120.0)}, "-90 <= lowest <= highest <= 90"),
+        ({"rays_per_chunk": 0}, "None or a whole number >= 1"),
+        ({"denoiser_precision": "half"}, r"None or one of \('float32', 'autocast', "),
+        ({"vlm_views": 0}, "None or a whole number >= 1"),
+        ({"resolution_later": ((0.5, 64), (0.2, 128))}, "progress ascending within"),
+        ({"rings_later": ((0.5, 0),)}, "whole number >= 1"),
+        ({"vlm_prompt": ()}, "a prompt or several"),
+        *(
+            ({"vlm_resolution": x}, r"received vlm_resolution=.*; expected None or .* \[8, 4096\]")
+            for x in (0, -1, 4, 5000, 2.5, "256", True)
+        ),
+    ],
+)
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**change)

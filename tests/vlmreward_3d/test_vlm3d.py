@@ -1,0 +1,328 @@
+"""One step of Algorithm 1 against the same thing written as one loss."""
+
+import copy
+import dataclasses
+import threading
+
+import pytest
+import torch
+from solids import cast
+from stub_models import OracleDenoiser, RandomDenoiser, redness, tiny
+from torch.testing import assert_close
+
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.guidance.base import GuidanceOutput
+from vlmreward_3d.rendering.evaluation import evaluation_cameras
+from vlmreward_3d.rendering.occupancy import OccupancyGrid
+from vlmreward_3d.rendering.volume import render
+from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.vlm3d import VLM3D, DivergenceError
+
+
+def raw_gradients(model: VLM3D) -> list[torch.Tensor]:
+    model.step()
+    return [p.grad.clone() for p in model.field.parameters()]
+
+
+def test_gradients_at_the_pixels_equal_one_big_loss():
+    weight = 3.0
+    changes = {"vlm_weight": Schedule.constant(weight), "vlm_limit": None}
+    config = tiny(entropy_weight=Schedule.constant(0.2), **changes)
+    both = raw_gradients(VLM3D(config, RandomDenoiser(), redness))
+
+    # the monolithic route: sds as a fixed linear loss, the reward through the whole graph
+    model = VLM3D(config, RandomDenoiser())
+    seen = {}
+    distil = model.distil
+
+    def spy(images, cameras, level, generator):
+        seen["verdict"] = distil(images, cameras, level, generator)
+        return seen["verdict"]
+
+    model.distil = spy
+    model.step()
+    again = VLM3D(config, RandomDenoiser())
+    views = rendered(again)
+    loss = (views.rgb * seen["verdict"].gradient).sum()
+    loss = loss - weight * redness(views.rgb[None], config.prompt).sum()
+    p = views.opacity.clamp(1e-3, 1 - 1e-3)
+    loss = loss + 0.2 * -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+    loss.backward()
+    for ours, parameter in zip(both, again.field.parameters()):
+        assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-6)
+        assert ours.abs().sum() > 0
+
+
+def rendered(model: VLM3D):
+    """What the model's first step renders, drawn from the same random state."""
+    caught = []
+
+    def catch(images, cameras, level, generator):
+        caught.append(cameras)
+        raise StopIteration
+
+    state = model.generator.get_state()
+    distil, model.distil = model.distil, catch
+    with pytest.raises(StopIteration):
+        model.step()
+    model.distil = distil
+    model.generator.set_state(state)
+    baked = model.field.bake()
+    grid = OccupancyGrid(
+        model.config.occupancy_resolution,
+        threshold=model.config.occupancy_threshold,
+        decay=model.config.occupancy_decay,
+    )
+    grid.update(baked.density, model.generator)
+    torch.rand(4, 1, generator=model.generator)  # the ring
+    background = torch.rand(1, 3, generator=model.generator).expand(4, 3)
+    return render(
+        baked,
+        grid,
+        Cameras(caught[0].c2w, caught[0].fov),
+        model.config.resolution,
+        model.config.resolution,
+        n_samples=model.config.samples_per_ray,
+        background=background,
+        generator=model.generator,
+    )
+
+
+def test_the_limit_caps_the_norm_of_the_rewards_part_at_the_pixels():
+    def weight(hand, norms, **settings):
+        config = tiny(vlm_weight=Schedule.constant(hand), **settings)
+        return VLM3D(config, RandomDenoiser(), redness)._weight(0.0, torch.tensor(norms))
+
+    # lambda * 0.1 may be half of 8 at most
+    assert weight(300.0, [8.0, 0.1], vlm_limit=0.5) * 0.1 == pytest.approx(4.0)
+    assert weight(41.0, [8.0, 0.1], vlm_limit=0.5) * 0.1 == pytest.approx(4.0)
+    assert weight(39.0, [8.0, 0.1], vlm_limit=0.5) == 39.0
+    assert weight(300.0, [8.0, 0.0], vlm_limit=0.5) == 300.0
+    assert weight(300.0, [8.0, 0.1], vlm_limit=None) == 300.0
+
+
+def test_balance_gives_the_reward_its_share_whatever_its_scale():
+    def loud(images, text):
+        return 50 * redness(images, text)
+
+    for reward in (redness, loud):
+        config = tiny(vlm_limit=None, vlm_balance=0.7)
+        report = VLM3D(config, RandomDenoiser(), reward).step()
+        assert report.vlm_weight * report.reward_norm == pytest.approx(0.7 * report.sds_norm)
+    model = VLM3D(config, RandomDenoiser(), lambda images, text: 0 * redness(images, text))
+    assert model.step().vlm_weight == 0
+    with pytest.raises(ValueError, match=r"vlm_balance=0\.7; expected None beside a vlm_limit"):
+        tiny(vlm_limit=1.0, vlm_balance=0.7)
+
+
+def test_a_held_gradient_is_followed_until_the_next_answer():
+    config = tiny(vlm_every=3, vlm_reuse=True, occupancy_every=100)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    asking = VLM3D(tiny(occupancy_every=100), RandomDenoiser(), redness)
+    for ours, expected in zip(raw_gradients(model), raw_gradients(asking)):
+        assert_close(ours, expected, rtol=1e-4, atol=1e-7)
+    held = [h.clone() for h in model.held]
+    assert all(h.abs().sum() > 0 for h in held)
+    for _ in range(2):
+        alone = VLM3D(config, RandomDenoiser())
+        alone.load_state(model.state())
+        alone.held = []
+        report = model.step()
+        ours = [p.grad.clone() for p in model.field.parameters()]
+        assert report.reward is None
+        assert report.vlm_weight > 0
+        for total, sds, part in zip(ours, raw_gradients(alone), held):
+            assert_close(total, sds - report.vlm_weight * part)
+    assert model.step().reward is not None
+    assert not torch.equal(model.held[0], held[0])
+
+
+def test_a_held_gradient_survives_a_checkpoint():
+    config = tiny(vlm_every=4, vlm_reuse=True, vlm_until=0.7, rays_per_chunk=100)
+    whole = VLM3D(config, RandomDenoiser(), redness)
+    for _ in range(2):
+        whole.step()
+    again = VLM3D(config, RandomDenoiser(), redness)
+    again.load_state(whole.state())
+    for _ in range(10):
+        assert whole.step() == again.step()
+    for ours, theirs in zip(whole.field.parameters(), again.field.parameters()):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_vlm_answers_while_the_denoiser_works():
+    meet = threading.Barrier(2, timeout=60)
+
+    class Waiting(RandomDenoiser):
+        def predict_noise(self, *given):
+            meet.wait()
+            return super().predict_noise(*given)
+
+    def reward(images, text):
+        meet.wait()
+        return redness(images, text)
+
+    config = tiny(vlm_views=2)
+    together = VLM3D(config, Waiting(), reward, concurrent=True)
+    in_turn = VLM3D(config, RandomDenoiser(), redness)
+    for _ in range(3):
+        assert together.step() == in_turn.step()
+    for ours, theirs in zip(together.field.parameters(), in_turn.field.parameters()):
+        assert torch.equal(ours, theirs)
+
+
+def test_an_error_of_a_vlm_that_works_beside_is_not_lost():
+    def reward(images, text):
+        raise ZeroDivisionError("of the VLM")
+
+    with pytest.raises(ZeroDivisionError, match="of the VLM"):
+        VLM3D(tiny(), RandomDenoiser(), reward, concurrent=True).step()
+
+
+def test_the_reward_climbs_when_it_teaches_and_the_report_says_so():
+    config = tiny(steps=40, vlm_weight=Schedule.constant(1e6), vlm_limit=20.0, background="white")
+    model = VLM3D(config, RandomDenoiser(), redness)
+    reports = [model.step() for _ in range(40)]
+    assert reports[-1].reward > reports[0].reward + 0.3
+    last = reports[-1]
+    assert last.p_yes == pytest.approx(torch.tensor(last.reward).sigmoid().item())
+    assert [r.step for r in reports] == list(range(40))
+
+
+def test_the_vlm_is_asked_every_k_steps_and_never_without_one():
+    asked = []
+
+    def reward(images, text):
+        asked.append(text)
+        assert images.shape == (1, 4, 3, 16, 16)
+        assert images.min() >= 0
+        assert images.max() <= 1
+        return redness(images, text)
+
+    model = VLM3D(tiny(vlm_every=3), RandomDenoiser(), reward)
+    reports = [model.step() for _ in range(7)]
+    assert [r.reward is not None for r in reports] == [True, False, False, True, False, False, True]
+    assert asked == ["a red cube"] * 3
+    alone = VLM3D(tiny(), RandomDenoiser()).step()
+    assert alone.reward is None
+    assert alone.vlm_weight == 0
+
+
+@pytest.mark.parametrize("culprit", ["the reward", "score distillation"])
+def test_a_gradient_that_is_not_finite_stops_before_anything_moves(culprit):
+    def broken(images, text):
+        return redness(images, text) * (torch.nan if culprit == "the reward" else 1.0)
+
+    model = VLM3D(tiny(), RandomDenoiser(), broken)
+    if culprit != "the reward":
+        model.distil = lambda images, *rest: GuidanceOutput(
+            torch.tensor(1.0), torch.full_like(images, torch.inf)
+        )
+    before = copy.deepcopy(model.field.state_dict())
+    with pytest.raises(DivergenceError, match=f"step 0: the gradient of {culprit} is not finite"):
+        model.step()
+    for name, value in model.field.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_an_empty_field_is_named():
+    model = VLM3D(tiny(), RandomDenoiser())
+    with torch.no_grad():
+        model.field.levels[0][:, 0] = -50
+    model.grid.peak.zero_()
+    with pytest.raises(DivergenceError, match="the field became empty"):
+        model.step()
+
+
+def test_state_brings_another_model_to_the_same_future():
+    config = tiny(orientation_weight=Schedule.constant(0.1))
+    one = VLM3D(config, RandomDenoiser(), redness)
+    for _ in range(4):
+        one.step()
+    two = VLM3D(config, RandomDenoiser(), redness)
+    two.load_state(one.state())
+    for _ in range(5):
+        assert one.step() == two.step()
+    ours, theirs = one.state(), two.state()
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_the_learning_rate_follows_its_schedule():
+    rate = Schedule(((0.0, 0.05), (0.5, 0.05), (0.5, 0.0)))
+    model = VLM3D(tiny(steps=4, learning_rate=rate), RandomDenoiser())
+    moved = []
+    for _ in range(4):
+        before = model.field.levels[0].detach().clone()
+        model.step()
+        moved.append((model.field.levels[0] - before).abs().max().item())
+    # Adam's first steps are as long as the rate
+    assert moved[0] == pytest.approx(0.05, rel=1e-3)
+    assert moved[2:] == [0.0, 0.0]
+
+
+def test_weight_decay_is_adamw_s():
+    rate, decay = 0.05, 0.2
+    settings = {"learning_rate": Schedule.constant(rate), "occupancy_every": 100}
+    after = []
+    for config in (tiny(**settings), tiny(weight_decay=decay, **settings)):
+        model = VLM3D(config, RandomDenoiser())
+        with torch.no_grad():
+            model.field.levels[1].fill_(2.0)
+        model.step()
+        after.append(model.field.levels[1].detach())
+    # the same gradient moves both, and decay takes its share before
+    assert_close(after[0] - after[1], torch.full_like(after[0], rate * decay * 2.0))
+
+
+def test_seeds_differ():
+    first = VLM3D(tiny(seed=1), RandomDenoiser()).step()
+    assert first == VLM3D(tiny(seed=1), RandomDenoiser()).step()
+    assert first.sds_loss != VLM3D(tiny(seed=2), RandomDenoiser()).step().sds_loss
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "received steps=0; expected a whole number >= 1"),
+        ({"prompt": "  "}, "expected some text"),
+        ({"background": "black"}, r"expected one of \('color', 'gray', 'white'\)"),
+        ({"seed": -1}, "received seed=-1"),
+    ],
+)
+def test_bad_settings_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(tiny(), **change)
+
+
+def test_the_whole_loop_makes_the_solids_from_32_pixel_latents():
+    """Field, sampler, renderer, teachers and optimiser together recover a known scene."""
+    fov, scale = OracleDenoiser.fov_deg, OracleDenoiser.scale
+    config = tiny(
+        steps=60,
+        resolution=40,
+        field_resolutions=(8, 16, 32),
+        occupancy_resolution=32,
+        samples_per_ray=24,
+        fov_deg=(fov, fov),
+        scale=(scale, scale),
+        background="white",
+        vlm=None,
+    )
+    model = VLM3D(config, OracleDenoiser(20))
+    psnr = [fidelity(model)]
+    for _ in range(config.steps):
+        model.step()
+    psnr.append(fidelity(model))
+    assert psnr[0] < 15
+    assert psnr[1] > 22
+
+
+@torch.no_grad()
+def fidelity(model: VLM3D) -> float:
+    """PSNR in dB from views between the training views' elevations."""
+    cameras = evaluation_cameras(model.config, 4)
+    seen = render(model.field.bake(), model.grid, cameras, 40, 40, n_samples=64)
+    error = (seen.rgb - cast(cameras, 40, torch.ones(4, 3))).square().mean()
+    return -10 * error.log10().item()

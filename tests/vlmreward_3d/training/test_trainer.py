@@ -1,0 +1,437 @@
+"""Runs that are killed, stopped, resumed, mistaken for others, or pointed at bad folders."""
+
+import dataclasses
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import imageio.v3 as iio
+import pytest
+import torch
+from safetensors.torch import save_file
+from stub_models import RandomDenoiser, redness, tiny
+from training_worker import CHECKPOINT_EVERY, CONFIG
+
+from vlmreward_3d.export.atomic_io import InUse
+from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vlmreward_3d.training.collapse_detector import CollapseDetector
+from vlmreward_3d.training.run_directory import RunDirectory, RunError
+from vlmreward_3d.training.trainer import train
+from vlmreward_3d.vlm3d import VLM3D, DivergenceError
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def start(out: Path, *words: str) -> subprocess.Popen:
+    root = str(WORKER.parents[2])
+    environment = os.environ | {"PYTHONPATH": root}
+    command = [sys.executable, str(WORKER), str(out), *words]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def lines(out: Path) -> int:
+    file = out / "metrics.jsonl"
+    return file.read_text().count("\n") if file.exists() else 0
+
+
+def wait_for(process: subprocess.Popen, out: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while lines(out) < count and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    assert process.poll() is None, "ended before it could be killed"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted")
+    assert start(out).wait(timeout=240) == 0
+    return out
+
+
+def assert_same_end(out: Path, reference: Path, steps: int = CONFIG.steps) -> None:
+    ours = load_checkpoint(out / "checkpoint.safetensors")
+    theirs = load_checkpoint(reference / "checkpoint.safetensors")
+    assert ours.step == theirs.step == steps
+    assert ours.state.keys() == theirs.state.keys()
+    for name, value in ours.state.items():
+        assert torch.equal(value, theirs.state[name]), name
+    assert ours.notes == theirs.notes
+    for name in ("metrics.jsonl", "config.json"):
+        assert (out / name).read_bytes() == (reference / name).read_bytes()
+    ours, theirs = (json.loads((run / "state.json").read_text()) for run in (out, reference))
+    assert ours.pop("seconds") > 0
+    assert theirs.pop("seconds") > 0
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(kills, tmp_path, uninterrupted):
+    moments = random.Random(os.urandom(8))
+    between = 100 // kills
+    for kill in range(kills):
+        process = start(tmp_path, *["resume"] * (kill > 0))
+        wait_for(process, tmp_path, between * (kill + 1) + moments.randrange(1 + between // 3))
+        time.sleep(moments.random() * 0.05)
+        process.kill()
+        process.wait()
+        assert not (tmp_path / "state.json").exists() or lines(tmp_path) < CONFIG.steps
+    assert start(tmp_path, "resume").wait(timeout=240) == 0
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_of_two_that_start_at_once_one_is_refused(tmp_path):
+    both = [start(tmp_path), start(tmp_path)]
+    deadline = time.monotonic() + 120
+    while (refused := next((p for p in both if p.poll() is not None), None)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    said, _ = refused.communicate()
+    assert refused.returncode == 2
+    # the later one to look finds the lock, or what the other has left
+    assert "another run is going on (" in said or "already holds a run" in said
+    (other,) = (p for p in both if p is not refused)
+    wait_for(other, tmp_path, 5)
+    other.kill()
+    other.communicate()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert steps == list(range(len(steps)))
+
+
+def test_a_run_that_goes_on_is_not_resumed_and_one_that_was_killed_is(tmp_path):
+    first = start(tmp_path)
+    wait_for(first, tmp_path, 10)
+    first.send_signal(signal.SIGSTOP)  # it stays at this step
+    second = start(tmp_path, "resume")
+    said, _ = second.communicate(timeout=240)
+    assert second.returncode == 2
+    assert f"another run is going on (process {first.pid} on" in said
+    assert said.count("\n") == 1
+    for options in ({"resume": True}, {"overwrite": True}, {}):
+        with pytest.raises(InUse, match=f"process {first.pid} on"):
+            RunDirectory(tmp_path, CONFIG, **options)
+    first.kill()
+    first.wait()
+    assert (tmp_path / "in-use.lock").exists()
+    with RunDirectory(tmp_path, CONFIG, resume=True).held():
+        pass
+    assert not (tmp_path / "in-use.lock").exists()
+
+
+def test_what_came_between_the_look_and_the_lock_is_noticed(tmp_path):
+    config = tiny(steps=2)
+    late = RunDirectory(tmp_path, config)
+    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    with pytest.raises(RunError, match="already holds a run"):
+        train(VLM3D(config, RandomDenoiser(), redness), late, progress=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_saves_the_very_step(number, tmp_path, uninterrupted):
+    process = start(tmp_path)
+    wait_for(process, tmp_path, 20)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    step = load_checkpoint(tmp_path / "checkpoint.safetensors").step
+    assert f"stopped after step {step} of 120" in said
+    assert lines(tmp_path) == step
+    assert start(tmp_path, "resume").wait(timeout=240) == 0
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_a_kill_between_log_and_checkpoint_repeats_the_steps_in_between(tmp_path):
+    config = tiny(steps=9)
+
+    def run(out, resume=False):
+        model = VLM3D(config, RandomDenoiser(), redness)
+        train(model, RunDirectory(out, config, resume=resume), checkpoint_every=4, progress=False)
+        return (out / "metrics.jsonl").read_text()
+
+    whole = run(tmp_path / "whole")
+    partial = tmp_path / "partial"
+    model = VLM3D(config, RandomDenoiser(), redness)
+    model.step()
+    model.step()
+    folder = RunDirectory(partial, config)
+    folder.begin()
+    folder.save(model, CollapseDetector(50))
+    # two good lines, one that the checkpoint does not know, and half of another
+    head = whole.splitlines(keepends=True)
+    (partial / "metrics.jsonl").write_text(head[0] + head[1] + '{"step": 7}\n' + '{"ste')
+    assert run(partial, resume=True) == whole
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
+    config = tiny(steps=3)
+    RunDirectory(tmp_path, config).begin()
+    model = VLM3D(config, RandomDenoiser(), redness)
+    train(model, RunDirectory(tmp_path, config, resume=True), progress=False)
+    assert lines(tmp_path) == 3
+
+
+def test_another_configuration_is_refused_by_field_and_nothing_is_touched(tmp_path):
+    config = tiny(steps=2)
+    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    other = dataclasses.replace(config, seed=3, prompt="a blue ball")
+    with pytest.raises(RunError) as raised:
+        RunDirectory(tmp_path, other, resume=True)
+    message = str(raised.value)
+    assert "prompt: 'a red cube' -> 'a blue ball'; seed: 0 -> 3" in message
+    assert "steps" not in message
+    assert "\n" not in message
+    with pytest.raises(
+        RunError, match=r"already holds a run .'a red cube', step 2 of 2 steps.*--ov"
+    ):
+        RunDirectory(tmp_path, other)
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_overwriting_forgets_the_former_run_only_when_the_new_one_begins(tmp_path):
+    config = tiny(steps=2)
+    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    (tmp_path / "mesh.glb").write_bytes(b"old")
+    (tmp_path / "notes.txt").write_text("mine")
+    other = dataclasses.replace(config, seed=3)
+    folder = RunDirectory(tmp_path, other, overwrite=True)
+    assert (tmp_path / "mesh.glb").exists()
+    train(VLM3D(other, RandomDenoiser(), redness), folder, progress=False)
+    assert not (tmp_path / "mesh.glb").exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
+
+
+def test_the_time_of_all_starts_adds_up(tmp_path, monkeypatch):
+    """With a clock on which everything between two looks takes a second."""
+    clock = itertools.count()
+    ticking = types.SimpleNamespace(perf_counter=lambda: float(next(clock)))
+    monkeypatch.setattr("vlmreward_3d.training.trainer.time", ticking)
+    config = tiny(steps=4)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    folder = RunDirectory(tmp_path, config)
+    folder.begin()
+    model.step()
+    folder.seconds = 7.0
+    folder.save(model, CollapseDetector(50))
+    again = RunDirectory(tmp_path, config, resume=True)
+    train(VLM3D(config, RandomDenoiser(), redness), again, progress=False)
+    assert again.seconds == 7 + 3
+
+
+def test_nothing_to_resume_is_said(tmp_path):
+    with pytest.raises(RunError, match="holds nothing to resume"):
+        RunDirectory(tmp_path, tiny(), resume=True)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for bad in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError, match=r"cannot write to .*file.*; expected a folder"):
+            RunDirectory(bad, tiny())
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+class Fragile:
+    """A run whose reward is not finite at some steps of its first tries."""
+
+    def __init__(self, tries: int, at: int = 6, **settings) -> None:
+        self.config = tiny(steps=20, **settings)
+        self.model = VLM3D(self.config, RandomDenoiser(), self.reward)
+        self.tries, self.at = tries, at
+        self.killed_at: int | None = None
+
+    def reward(self, images, text):
+        now = self.model.step_index
+        if now == self.killed_at and self.model.retries:
+            raise KeyboardInterrupt
+        fails = now == self.at and self.model.retries < self.tries
+        return redness(images, text) * (float("nan") if fails else 1.0)
+
+    def run(self, out, **options) -> None:
+        folder = RunDirectory(out, self.config, **options)
+        train(self.model, folder, checkpoint_every=4, progress=False)
+
+
+def test_a_failing_run_goes_back_and_takes_another_way(tmp_path, capsys):
+    run = Fragile(tries=2)
+    run.run(tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("step 6: the gradient of the reward is not finite") == 2
+    assert "back to step 4 with other random numbers and half the learning rate" in said
+    assert "(retry 1 of 3)" in said
+    assert run.model.retries == 2
+    assert run.model.optimizer.param_groups[0]["lr"] == pytest.approx(
+        run.config.learning_rate(19 / 20) / 4
+    )
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert steps == list(range(20))
+    notes = json.loads((tmp_path / "state.json").read_text())["notes"]
+    assert notes == said.splitlines()
+    smooth = VLM3D(run.config, RandomDenoiser(), redness)
+    train(smooth, RunDirectory(tmp_path / "smooth", run.config), progress=False)
+    pairs = zip((tmp_path / "metrics.jsonl").open(), (tmp_path / "smooth/metrics.jsonl").open())
+    assert [a == b for a, b in pairs] == [True] * 4 + [False] * 16
+
+
+def test_a_kill_after_going_back_changes_nothing(tmp_path):
+    whole = Fragile(tries=1)
+    whole.run(tmp_path / "whole")
+    for moment in (4, 5, 7, 11):
+        out = tmp_path / str(moment)
+        killed = Fragile(tries=1)
+        killed.killed_at = moment
+        with pytest.raises(KeyboardInterrupt):
+            killed.run(out)
+        Fragile(tries=1).run(out, resume=True)
+        assert_same_end(out, tmp_path / "whole", steps=20)
+
+
+def test_a_kill_while_the_good_checkpoint_is_noted_is_no_hindrance(tmp_path):
+    config = tiny(steps=3)
+    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    whole = (tmp_path / "checkpoint.safetensors").read_bytes()
+    os.link(tmp_path / "checkpoint.safetensors", tmp_path / ".last-good.partial.safetensors")
+    again = RunDirectory(tmp_path, config, resume=True)
+    train(VLM3D(config, RandomDenoiser(), redness), again, progress=False)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == whole
+    assert (tmp_path / "last-good.safetensors").read_bytes() == whole
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_a_run_that_fails_again_and_again_ends_with_its_last_good_checkpoint(tmp_path):
+    with pytest.raises(
+        DivergenceError, match=r"step 6: .* after 3 retries .*checkpoint of step 4 is int"
+    ):
+        Fragile(tries=9).run(tmp_path)
+    checkpoint = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert all(v.isfinite().all() for v in checkpoint.state.values())
+    assert (checkpoint.step, len(checkpoint.notes), lines(tmp_path)) == (4, 3, 6)
+    with pytest.raises(
+        DivergenceError, match=r"finite numbers; [^;]* \(the checkpoint of step 4 is intact"
+    ):
+        Fragile(tries=9, retries=0).run(tmp_path / "other")
+
+
+# a logit that is the same everywhere, and a field that cannot learn
+STILL = {"blob_radius": 1e6, "learning_rate": Schedule.constant(0), "background": "white"}
+
+
+@pytest.mark.parametrize(
+    ("logit", "words"),
+    [(-3.5, "filled with haze"), (3.0, "solid fills the views")],
+)
+def test_collapses_are_told_apart(logit, words, tmp_path):
+    config = tiny(steps=80, retries=1, blob_density=logit, samples_per_ray=16, **STILL)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    ending = rf"step 49: .*{words}.* for 50 steps now; .*after 1 retries"
+    with pytest.raises(DivergenceError, match=ending):
+        train(model, RunDirectory(tmp_path, config), checkpoint_every=10, progress=False)
+
+
+def test_a_collapse_goes_back_to_where_all_was_well_though_later_steps_were_saved(tmp_path):
+    """The checkpoints of the steps that led there are no place to start from."""
+    config = tiny(steps=100)
+    model = VLM3D(config, RandomDenoiser(), redness)
+    healthy = model.step
+
+    def step():
+        report = healthy()
+        ill = model.retries == 0 and report.step >= 25
+        return dataclasses.replace(report, haze=0.99 if ill else 0.2)
+
+    model.step = step
+    train(model, RunDirectory(tmp_path, config), checkpoint_every=10, progress=False)
+    (note,) = json.loads((tmp_path / "state.json").read_text())["notes"]
+    assert note.startswith("step 74: the views are filled with haze (99% of")
+    assert "back to step 20 with" in note
+    assert lines(tmp_path) == 100
+
+
+def test_without_patience_a_cloud_may_stay_a_cloud(tmp_path):
+    config = tiny(steps=60, patience=None, blob_density=-3.5, samples_per_ray=16, **STILL)
+    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    assert lines(tmp_path) == 60
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["haze"] > 0.95
+
+
+def test_a_few_bad_views_are_nothing():
+    dog = CollapseDetector(patience=3)
+    well = VLM3D(tiny(), RandomDenoiser(), redness).step()
+    bad = dataclasses.replace(well, opacity=0.0)
+    assert dog.look(well) is None
+    assert dog.calm
+    assert [dog.look(x) for x in (bad, bad, well, bad, bad)] == [None] * 5
+    assert not dog.calm
+    assert "mean opacity 0.0000), for 3 steps now; lower sparsity" in dog.look(bad)
+
+
+def test_curves_and_previews_are_there_while_the_run_goes_on(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = Fragile(tries=1, vlm_every=2)
+    run.run(tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    for name, field in (
+        ("score distillation/loss", "sds_loss"),
+        ("VLM/log-odds of Yes", "reward"),
+        ("field/opacity", "opacity"),
+    ):
+        points = [(e.step, e.value) for e in events.Scalars(name)]
+        expected = [(x["step"], pytest.approx(x[field])) for x in log if x[field] is not None]
+        assert points == expected
+    assert [e.step for e in events.Images("views")] == [3, 7, 11, 15, 19]
+    assert iio.imread(tmp_path / "preview.png").shape == (32, 4 * 32, 3)
+
+
+@pytest.mark.parametrize("limit", [6_000, 15_000, 20_000])
+def test_a_full_disk_is_said_and_costs_nothing_that_was_saved(limit, tmp_path, uninterrupted):
+    """Files that cannot grow past a limit: a log at some step, or a checkpoint."""
+    process = start(tmp_path, f"limit={limit}")
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 2
+    step = load_checkpoint(tmp_path / "checkpoint.safetensors").step
+    assert f"cannot write to {tmp_path} (File too large)" in said
+    assert f"the checkpoint of step {step} is intact" in said
+    assert not list(tmp_path.glob(".*partial*"))
+    assert start(tmp_path, "resume").wait(timeout=240) == 0
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, Checkpoint(1, "{}", {"x": torch.ones(3)}))
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, Checkpoint(2, "{}", {"x": torch.zeros(3)}))
+    monkeypatch.undo()
+    assert load_checkpoint(path).step == 1
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_foreign_and_torn_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(b"\x10\x00\x00")
+    with pytest.raises(ValueError, match="does not read as safetensors"):
+        load_checkpoint(path)
+    save_file({"x": torch.ones(1)}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match="of format 'pt'; expected 'vlm3d-2'"):
+        load_checkpoint(path)
+
+
+def test_checkpoints_come_often_enough(uninterrupted):
+    assert CHECKPOINT_EVERY < 20  # the kills above rely on some being written
+    assert lines(uninterrupted) == CONFIG.steps

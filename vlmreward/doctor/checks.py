@@ -1,0 +1,106 @@
+"""All checks, one after the other."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from vlmreward.doctor import answers, cost, gradients, parity, pixels
+from vlmreward.doctor import tokens as text
+from vlmreward.doctor.probe import Probe
+from vlmreward.doctor.result import Check, CheckResult
+from vlmreward.rewards.yes_no import YesNoReward
+
+__all__ = ["CHECKS", "LONG", "checks", "examine", "findings"]
+
+CHECKS: tuple[Check, ...] = (
+    pixels.processor_float,
+    pixels.processor_uint8,
+    pixels.flat_images,
+    text.prompt,
+    text.token_types,
+    text.positions,
+    text.padding,
+    parity.whole_reward,
+    parity.batch,
+    answers.answer_tokens,
+    answers.answer_mass,
+    gradients.gradient,
+    gradients.finite_differences,
+    cost.time_and_memory,
+    cost.forecast,
+)
+"""From the pixels to the whole: what fails first is usually the cause of what fails later."""
+
+LONG: tuple[Check, ...] = (gradients.finite_differences, cost.forecast)
+"""What ``quick`` leaves out: a copy of the model in double precision, and the larger steps."""
+
+
+def checks(quick: bool = False) -> list[Check]:
+    """The checks that are made."""
+    return [check for check in CHECKS if not (quick and check in LONG)]
+
+
+def findings(
+    reward: Any,
+    *,
+    text: str = "a red ball",
+    answers: tuple[str, str] = ("Yes", "No"),
+    quick: bool = False,
+) -> Iterator[CheckResult]:
+    """``examine``, one finding at a time."""
+    if isinstance(reward, (tuple, list)) and len(reward) == 2:
+        reward = YesNoReward((reward[0], reward[1]))
+    if not isinstance(reward, YesNoReward):
+        raise TypeError(
+            f"reward is a {type(reward).__name__}; expected a YesNoReward or a (model, processor) "
+            "pair: of a wrapped reward, examine the one inside"
+        )
+    if reward.alone:
+        raise ValueError(
+            "the reward has answers of several tokens, or per_view; expected answers of one token "
+            "and all views in one question: examine reward.backbone with another question"
+        )
+    reward.prompt.format(**dict.fromkeys(reward.prompt.fields, text))  # which refuses bad texts
+    subject = Probe(reward, text=text, words=answers)
+    for check in checks(quick):
+        with warnings.catch_warnings():
+            # the sample texts are of a larger world than a small model's, and there is a check of
+            # the answers
+            warnings.filterwarnings("ignore", "the text has words|the answers .* of the prob")
+            finding = check(subject)
+        yield finding
+
+
+def examine(
+    reward: Any,
+    *,
+    text: str = "a red ball",
+    answers: tuple[str, str] = ("Yes", "No"),
+    quick: bool = False,
+) -> list[CheckResult]:
+    """Check whether a vision-language model works as a differentiable reward.
+
+    Compares the reward with transformers' own processor and forward pass, looks at what the model
+    is given, at the answers, at the gradient, and measures a step. Takes some twenty forward and a
+    dozen backward passes. The reward is left as it was; a pair's model is frozen, as by any reward.
+
+    Args:
+        reward: a ``YesNoReward``, or a ``(model, processor)`` pair of transformers objects.
+        text: for the prompt's fields; the sample images show a red disc.
+        answers: the words that the reward's answers should say.
+        quick: without finite differences (which need a copy of the model in double precision) and
+            without the forecast of costs.
+
+    Returns:
+        One finding a check, in the order of ``CHECKS``; none is ``"FAIL"`` if all is well.
+
+    Raises:
+        TypeError: neither of the two.
+        ValueError: a reward of answers of several tokens, or with ``per_view``.
+
+    Example:
+        ``[f for f in doctor.examine(reward) if f.status == "FAIL"]``.
+    """
+    return list(findings(reward, text=text, answers=answers, quick=quick))

@@ -1,0 +1,185 @@
+"""The reward under examination, with sample questions and images to ask it about."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmreward.doctor.reference import Reference, ask_transformers
+from vlmreward.processors import FallbackProcessor, ImageProcessor
+from vlmreward.rewards.yes_no import YesNoReward
+
+__all__ = ["Probe", "Query", "noise", "recorded_inputs"]
+
+_SIZES = ((56, 84), (84, 56), (70, 70))  # of the sample views: small, and of different token counts
+_LONGER = " beside two blue cubes and a green cone on a wooden table in the evening"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text for the prompt's fields, and views of any sizes, uint8 ``(3, H, W)``."""
+
+    text: str
+    views: tuple[Tensor, ...]
+
+    @property
+    def unit(self) -> list[Tensor]:
+        """The views in [0, 1]."""
+        return [view / 255 for view in self.views]
+
+
+class Probe:
+    """A reward, its parts, and what is asked of it.
+
+    Args:
+        reward: the reward; its state is restored after every check.
+        text: for the prompt's fields.
+        words: what the positive and the negative answer should say.
+    """
+
+    def __init__(self, reward: YesNoReward, *, text: str, words: tuple[str, str]) -> None:
+        self.reward, self.words = reward, words
+        self.backbone = reward.backbone
+        self.vlm: Any = reward.backbone.vlm
+        self.processor = reward.backbone.processor
+        self.hf = getattr(self.processor, "image_processor", self.processor)
+        self.images = reward.backbone.images
+        views = [_scene(size, seed) for seed, size in enumerate(_SIZES)]
+        self.queries = (
+            Query(text, (views[0],)),
+            Query(text + _LONGER, (views[1], views[2])),
+            Query(f"not {text}", (views[2],)),
+        )
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether the image processor can follow the 8-bit path."""
+        return not isinstance(self.images, FallbackProcessor)
+
+    def question(self, text: str) -> str:
+        """The prompt with all its fields filled by ``text``."""
+        return self.reward.prompt.format(**dict.fromkeys(self.reward.prompt.fields, text))
+
+    def ask(self, queries: Sequence[Sequence[Tensor]], texts: Sequence[str]) -> Tensor:
+        """The reward ``(B,)`` of views in [0, 1], as a user calls it."""
+        return self.reward(
+            [list(views) for views in queries],
+            **{name: list(texts) for name in self.reward.prompt.fields},
+        )
+
+    def values(self, queries: Sequence[Query]) -> Tensor:
+        """The reward ``(B,)`` of sample queries, following the 8-bit path, without a graph."""
+        with torch.no_grad(), self.pixels("uint8"):
+            return self.ask([q.unit for q in queries], [q.text for q in queries]).double().cpu()
+
+    def recorded(self, queries: Sequence[Query]) -> tuple[Tensor, dict[str, Any]]:
+        """``values``, and the keyword arguments that the model was called with."""
+        with recorded_inputs(self.vlm.base_model) as calls:
+            values = self.values(queries)
+        if not calls:
+            raise RuntimeError("the reward did not call the model's base_model")
+        return values, calls[0]
+
+    @cached_property
+    def mixed(self) -> tuple[Query, ...]:
+        """The sample queries for one batch: with two views each, where numbers may not differ."""
+        texts = [self.question(query.text) for query in self.queries]
+        sizes = [[(v.shape[-2], v.shape[-1]) for v in query.views] for query in self.queries]
+        try:
+            self.backbone.layout(texts, sizes)
+        except ValueError:
+            return tuple(Query(query.text, (query.views * 2)[:2]) for query in self.queries)
+        return self.queries
+
+    @cached_property
+    def _each(self) -> list[tuple[Tensor, dict[str, Any]]]:
+        return [self.recorded([query]) for query in self.queries]
+
+    @property
+    def alone(self) -> Tensor:
+        """Reward of every sample query, each in a batch of its own."""
+        return torch.cat([value for value, _ in self._each])
+
+    @property
+    def given(self) -> list[dict[str, Any]]:
+        """What the model was called with for every sample query, in a batch of its own."""
+        return [inputs for _, inputs in self._each]
+
+    @cached_property
+    def references(self) -> tuple[Reference, ...]:
+        """What transformers alone makes of the sample queries."""
+        return tuple(
+            ask_transformers(
+                self.vlm,
+                self.processor,
+                self.question(query.text),
+                query.views,
+                eight_bit=self.has_modes,
+            )
+            for query in self.queries
+        )
+
+    def in_mode(self, mode: str) -> ImageProcessor:
+        """The reward's own image processor, with another ``pixels`` where it has several."""
+        if not self.has_modes:
+            return self.images
+        images = copy.copy(self.images)
+        images.pixels = mode
+        return images
+
+    @contextmanager
+    def pixels(self, mode: str) -> Iterator[None]:
+        """The reward with this ``pixels``."""
+        self.backbone.images = self.in_mode(mode)
+        try:
+            yield
+        finally:
+            self.backbone.images = self.images
+
+    def limit(self, values: Tensor | float) -> float:
+        """How far two ways to compute rewards of this size may differ.
+
+        1e-4, or 32 steps of rounding in half precision, where other shapes of a batch mean other
+        kernels; relative above 1.
+        """
+        dtype = self.vlm.dtype
+        size = float(torch.as_tensor(values).abs().max())
+        return max(1e-4, 32 * torch.finfo(dtype).eps) * max(1.0, size)
+
+
+def noise(size: tuple[int, int], seed: int) -> Tensor:
+    """Levels of every pixel independent: the hardest for resizing. uint8 ``(3, *size)``."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+
+
+def _scene(size: tuple[int, int], seed: int) -> Tensor:
+    """A red disc on a gray gradient, slightly noisy; uint8 ``(3, *size)``."""
+    down, right = (torch.linspace(-1, 1, n) for n in size)
+    down = down[:, None] * size[0] / min(size)
+    right = right[None, :] * size[1] / min(size)
+    inside = ((down - 0.1 * seed).square() + right.square() < 0.4).float()
+    ground = (0.6 + 0.15 * down.expand(size))[None].expand(3, *size)
+    red = torch.tensor([0.8, 0.15, 0.1]).view(3, 1, 1)
+    grain = (noise(size, seed).float() / 255 - 0.5) * 0.1
+    return ((ground.lerp(red, inside) + grain).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@contextmanager
+def recorded_inputs(module: nn.Module) -> Iterator[list[dict[str, Any]]]:
+    """Keyword arguments of every call of a module."""
+    calls: list[dict[str, Any]] = []
+    handle = module.register_forward_pre_hook(
+        lambda _module, _arguments, named: calls.append(named), with_kwargs=True
+    )
+    try:
+        yield calls
+    finally:
+        handle.remove()

@@ -1,0 +1,201 @@
+"""Is the model given the tokens, token types and positions that transformers would give it?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmreward.doctor.probe import Probe, Query
+from vlmreward.doctor.result import CheckResult, check, judged, skipped
+from vlmreward.models.families.base import Size
+
+__all__ = ["padding", "positions", "prompt", "token_types"]
+
+_TYPES = ("token_type_ids", "mm_token_type_ids")
+
+_POSITIONS = (
+    "compute position_ids with the model's get_rope_index, from HF's token types and image grids"
+)
+_MIXED_UP = (
+    "padding and reading position do not belong together: pad on the right and read at length - 1, "
+    "or pad on the left, read at -1 and pass mask and positions for it"
+)
+_SEEN = (
+    "padding takes part in the attention, or moves it: pass attention_mask and token types, which "
+    "models without causal attention need"
+)
+
+
+def _pairs(subject: Probe) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Of single queries, so that nothing is padded: what the model is given, and HF's inputs."""
+    return [(g, r.inputs) for g, r in zip(subject.given, subject.references)]
+
+
+def _compared(given: dict[str, Any], expected: dict[str, Any], keys: list[str]) -> list[str]:
+    """What is missing or different, in words."""
+    wrong = []
+    for key in keys:
+        if key not in given:
+            wrong.append(f"{key} is not passed")
+        elif given[key].shape != expected[key].shape:
+            wrong.append(f"{key} is {tuple(given[key].shape)}, HF's {tuple(expected[key].shape)}")
+        elif not torch.equal(given[key].cpu().long(), expected[key].cpu().long()):
+            wrong.append(f"{key} has other values")
+    return list(dict.fromkeys(wrong))
+
+
+def _integers(inputs: dict[str, Any]) -> list[str]:
+    return [k for k, v in inputs.items() if isinstance(v, Tensor) and not v.is_floating_point()]
+
+
+def _other_prompt(subject: Probe) -> CheckResult | None:
+    """What hangs on the prompt cannot be compared where that is another one."""
+    for given, expected in _pairs(subject):
+        if _compared(given, expected, ["input_ids"]):
+            return skipped("the tokens themselves differ: see 'prompt'")
+    return None
+
+
+@check("prompt")
+def prompt(subject: Probe) -> CheckResult:
+    """Token ids, image grids and masks equal HF's."""
+    wrong, length = [], 0
+    for given, expected in _pairs(subject):
+        # a mask of ones says nothing
+        nothing = {k for k in ("attention_mask",) if k in expected and bool(expected[k].all())}
+        keys = [k for k in _integers(expected) if k not in nothing and k not in _TYPES]
+        wrong += _compared(given, expected, keys)
+        length = max(length, expected["input_ids"].shape[1])
+    return judged(
+        not wrong,
+        "; ".join(dict.fromkeys(wrong)) or f"equal, up to {length} tokens",
+        "equal to processor(text, images)",
+        "the chat template or the image token count differs: compare reward.backbone.layout(...) "
+        "with the model's processor; was either changed after the reward was made?",
+        tokens=length,
+    )
+
+
+@check("token types")
+def token_types(subject: Probe) -> CheckResult:
+    """What tells image tokens from text is passed where the model takes it.
+
+    Without it, and without a message, PaliGemma and Gemma 3 mask wrongly and Qwen counts its
+    positions in one dimension.
+    """
+    if other := _other_prompt(subject):
+        return other
+    wrong, known = [], []
+    for given, expected in _pairs(subject):
+        keys = [k for k in _TYPES if k in expected]
+        wrong += _compared(given, expected, keys)
+        known += keys
+    named = ", ".join(dict.fromkeys(known))
+    return judged(
+        not wrong,
+        "; ".join(dict.fromkeys(wrong)) or (f"{named} equal" if named else "the model takes none"),
+        "passed, equal to HF's",
+        "pass the processor's token types on to the model: without them it masks its prefix or "
+        "counts its positions differently from training, without a message",
+    )
+
+
+def _positions_of(subject: Probe, given: dict[str, Any], expected: dict[str, Any]) -> Tensor:
+    """``(P, L)`` of the first row: passed on, or what the model makes of what it is given."""
+    if (passed := given.get("position_ids")) is not None:
+        return passed[..., 0, :].reshape(-1, passed.shape[-1]).cpu()
+    length = given["input_ids"].shape[1]
+    types = given.get("mm_token_type_ids")
+    if types is None or not hasattr(subject.vlm.base_model, "get_rope_index"):
+        return torch.arange(length)[None]
+    made, _ = subject.vlm.base_model.get_rope_index(
+        given["input_ids"], mm_token_type_ids=types, image_grid_thw=expected["image_grid_thw"]
+    )
+    return made[:, 0].cpu()
+
+
+@check("positions")
+def positions(subject: Probe) -> CheckResult:
+    """Positions equal those that the model computes by itself from HF's inputs."""
+    if other := _other_prompt(subject):
+        return other
+    off, kind = 0, "one dimension"
+    for given, inputs in _pairs(subject):
+        expected = torch.arange(inputs["input_ids"].shape[1])[None]
+        if hasattr(subject.vlm.base_model, "get_rope_index"):
+            made, _ = subject.vlm.base_model.get_rope_index(
+                inputs["input_ids"],
+                mm_token_type_ids=inputs["mm_token_type_ids"],
+                image_grid_thw=inputs["image_grid_thw"],
+            )
+            expected, kind = made[:, 0].cpu(), f"{len(made)} dimensions"
+        taken = _positions_of(subject, given, inputs)
+        if len(taken) == 1 and len(expected) > 1:
+            taken = taken.expand_as(expected)  # one dimension where there should be three
+        if taken.shape != expected.shape:
+            return judged(False, f"{tuple(taken.shape)}", f"{tuple(expected.shape)}", _POSITIONS)
+        off = max(off, int((taken - expected).abs().max()))
+    return judged(off == 0, f"off by {off}, {kind}", "0", _POSITIONS, off=off)
+
+
+@check("padding")
+def padding(subject: Probe) -> CheckResult:
+    """A short query beside a longer one: read at its own last token, and of the same value."""
+    short = subject.queries[0]
+    # longer by its text, or by its views if the prompt has no text to fill in
+    more = 1 if subject.reward.prompt.fields else 2
+    pair = [short, Query(subject.queries[1].text, short.views * more)]
+    each = [subject.recorded([query]) for query in pair]
+    alone = torch.cat([value for value, _ in each])
+    batch, together = subject.recorded(pair)
+    off, limit = float((batch - alone).abs().max()), subject.limit(alone)
+    tokens = [given["input_ids"][0].cpu() for _, given in each]
+    trouble = _read_elsewhere(subject, pair, tokens, together) + _side_matters(subject, short)
+    return judged(
+        off <= limit and not trouble,
+        "; ".join([f"off by {off:.1e} beside a longer query", *trouble]),
+        f"{limit:.0e}; each read at its own end",
+        _MIXED_UP if trouble else _SEEN,
+        off=off,
+    )
+
+
+def _sizes(query: Query) -> list[Size]:
+    return [(view.shape[-2], view.shape[-1]) for view in query.views]
+
+
+def _read_elsewhere(
+    subject: Probe, queries: list[Query], alone: list[Tensor], together: dict[str, Any]
+) -> list[str]:
+    """Whether in a batch each answer is read at the end of its query's own tokens."""
+    questions = [subject.question(query.text) for query in queries]
+    last = subject.backbone.layout(questions, [_sizes(query) for query in queries]).last.tolist()
+    tokens, mask, wrong = together["input_ids"].cpu(), together.get("attention_mask"), []
+    for i, own in enumerate(alone):
+        place = slice(max(0, last[i] + 1 - len(own)), last[i] + 1)
+        if not torch.equal(tokens[i, place], own):
+            at = subject.backbone.describe(int(tokens[i, last[i]]))
+            wrong.append(f"query {i} is read at token {last[i]}, {at!r}, which is not its end")
+        elif mask is not None and mask.ndim == 2:
+            real = torch.zeros(tokens.shape[1], dtype=torch.bool)
+            real[place] = True
+            if not torch.equal(mask[i].cpu().bool(), real):
+                wrong.append(f"the attention mask of query {i} does not mark its tokens")
+    return wrong
+
+
+def _side_matters(subject: Probe, query: Query) -> list[str]:
+    """Whether the tokenizer's own padding side changes what is asked."""
+    tokenizer = subject.processor.tokenizer
+    kept, rows = tokenizer.padding_side, []
+    try:
+        for side in ("left", "right"):
+            tokenizer.padding_side = side
+            asked = subject.backbone.family.ask(subject.question(query.text), _sizes(query))
+            rows.append(asked.tokens)
+    finally:
+        tokenizer.padding_side = kept
+    same = all(torch.equal(rows[0][key], rows[1][key]) for key in rows[0])
+    return [] if same else ["the tokenizer's padding_side changes the tokens of a single query"]

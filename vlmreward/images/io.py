@@ -1,0 +1,164 @@
+"""Image files -> tensors of the contract, with every conversion named."""
+
+from __future__ import annotations
+
+import glob
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from vlmreward.images.validation import check_images, gray_to_rgb, rgba_to_rgb
+from vlmreward.utils.arguments import number
+
+__all__ = ["SUFFIXES", "ImageFile", "ImageFileError", "find_images", "load_image"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+"""What is taken for an image inside a folder; a file that is named itself may be anything."""
+
+_ORIENTATION = 0x0112  # of EXIF
+
+
+class ImageFileError(ValueError):
+    """A file that is no image, or none that can be converted without guessing."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of a file.
+
+    Attributes:
+        path: where it was.
+        image: float32 RGB ``(3, H, W)`` in [0, 1].
+        conversions: what was done to it besides dividing by the largest level, in words.
+    """
+
+    path: Path
+    image: torch.Tensor
+    conversions: tuple[str, ...]
+
+
+def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> ImageFile:
+    """Read an image file of any kind that Pillow knows.
+
+    Gray, palette, CMYK and transparent images become RGB, 16 bits of gray are kept and those of
+    colours reduced to 8, an orientation in the EXIF data is followed, and of an animation the first
+    frame is taken. What was done is in ``conversions``.
+
+    Args:
+        path: of the file.
+        background: gray level in [0, 1] under what is transparent; white, as in HF's processors.
+
+    Raises:
+        TypeError: not a path, or a background that is no number.
+        ValueError: a background outside [0, 1].
+        ImageFileError: missing, not an image, damaged, of an unknown range, or longer and thinner
+            than the contract allows (see ``vlmreward.images.validation``).
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path is {path!r}; expected the path of an image file")
+    number("background", background, least=0, most=1)
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                image, conversions = _rgb(opened, background)
+        check_images([image])
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, FileNotFoundError):
+            reason = "no such file"
+        elif isinstance(error, IsADirectoryError):
+            reason = "a folder"
+        elif isinstance(error, Image.UnidentifiedImageError):
+            reason = "not an image, or of a format that Pillow does not read"
+        elif "images[0]" in reason:
+            reason = reason.replace("images[0]", "the image")
+        if "expected" not in reason:
+            reason += "; expected a whole image file that Pillow reads"
+        raise ImageFileError(f"cannot read {path}: {reason}") from error
+    return ImageFile(path, image, tuple(conversions))
+
+
+def _rgb(opened: Image.Image, background: float) -> tuple[torch.Tensor, list[str]]:
+    """The image as ``(3, H, W)`` in [0, 1], and what was done to it."""
+    done = []
+    # Pillow has 8 bits for every channel of colours; the file's own layout is told until it is read
+    if any("RGB" in str(tile[3]) and ";16" in str(tile[3]) for tile in getattr(opened, "tile", ())):
+        done.append("16-bit colours to 8 bits")
+    frames = getattr(opened, "n_frames", 1)
+    if frames > 1:
+        done.append(f"first of {frames} frames")
+    image: Image.Image = opened
+    if opened.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(opened)
+        done.append("turned as its EXIF orientation says")
+    mode = image.mode
+    if mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.float32) / 65535
+        return gray_to_rgb(torch.from_numpy(levels)[None]).contiguous(), [
+            *done,
+            "16-bit gray to RGB",
+        ]
+    if mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels are {'32-bit integers' if mode == 'I' else 'floats'} of an unknown range; "
+            "expected 8 or 16 bits a channel: save it as such"
+        )
+    if mode == "RGB" and "transparency" not in image.info:
+        return _unit(image), done
+    names = {"1": "black and white", "L": "gray", "P": "palette", "LA": "gray with transparency"}
+    names |= {"PA": "palette", "RGBA": "RGBA", "RGB": "RGB with a transparent colour"}
+    done.append(f"{names.get(mode, mode)} to RGB")
+    if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        done.append(f"transparency over {'white' if background == 1 else background}")
+        return rgba_to_rgb(_unit(image.convert("RGBA")), background), done
+    return _unit(image.convert("RGB")), done
+
+
+def _unit(image: Image.Image) -> torch.Tensor:
+    """8-bit channels as floats, ``(C, H, W)``."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous() / 255
+
+
+def find_images(patterns: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Files, folders and globs -> image files: in the order given, sorted inside each, once each.
+
+    Args:
+        patterns: paths of files, which are taken as they are; of folders, of which the images are
+            taken (see ``SUFFIXES``) but not those of folders inside; or globs (``**`` too).
+
+    Raises:
+        TypeError: not a list of paths.
+        ImageFileError: one of them gives nothing.
+    """
+    if isinstance(patterns, (str, os.PathLike)) or not all(
+        isinstance(pattern, (str, os.PathLike)) for pattern in patterns
+    ):
+        raise TypeError(f"patterns is {patterns!r}; expected a list of paths or globs")
+    found: dict[Path, Any] = {}
+    for given in patterns:
+        pattern = os.fspath(given)
+        path = Path(pattern)
+        if path.is_dir():
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not files:
+                raise ImageFileError(
+                    f"no images in the folder {path}; expected files ending in "
+                    f"{', '.join(sorted(SUFFIXES))}"
+                )
+        elif path.exists() or not glob.has_magic(pattern):
+            files = [path]
+        else:
+            files = sorted(Path(p) for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
+            if not files:
+                raise ImageFileError(f"nothing matches {pattern!r}; expected image files")
+        found.update(dict.fromkeys(files))
+    return list(found)

@@ -1,0 +1,94 @@
+"""Rewards in the shape that trainers of diffusion models call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torchvision.transforms.functional import pil_to_tensor
+
+from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.utils.arguments import reward_like
+
+__all__ = ["TrainerReward", "as_images", "trainer_reward"]
+
+TrainerReward = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
+"""Called as ``(images, prompts, metadata)``; returns the rewards ``(B,)`` and a dict of notes."""
+
+
+def as_images(images: Any) -> torch.Tensor | list[torch.Tensor]:
+    """Images as diffusion pipelines hand them out -> images as rewards take them.
+
+    Args:
+        images: what a diffusers pipeline returns with ``output_type`` "pt", "np" or "pil": a float
+            tensor ``(B, 3, H, W)`` in [0, 1], a float array ``(B, H, W, 3)`` in [0, 1], or a list
+            of PIL images. Also with 8-bit values: a uint8 tensor or array.
+
+    Returns:
+        A float tensor ``(B, 3, H, W)`` in [0, 1], or a list of ``(3, H, W)`` for PIL images. A
+        float tensor is passed on as it is, with its graph; nothing else is differentiable.
+
+    Raises:
+        TypeError: something else.
+    """
+    if isinstance(images, torch.Tensor):
+        return images.float() / 255 if images.dtype == torch.uint8 else images
+    if hasattr(images, "__array_interface__") and not hasattr(images, "mode"):
+        return as_images(torch.from_numpy(images).movedim(-1, -3))
+    if isinstance(images, (list, tuple)) and images and all(hasattr(i, "convert") for i in images):
+        return [pil_to_tensor(image.convert("RGB")).float() / 255 for image in images]
+    raise TypeError(
+        f"images is a {type(images).__name__}; expected a tensor (B, 3, H, W), an array "
+        "(B, H, W, 3) or a list of PIL images: what a diffusers pipeline returns"
+    )
+
+
+def trainer_reward(
+    reward: Reward, *, text: Callable[[str, Any], str] | None = None
+) -> TrainerReward:
+    """A reward as ``(images, prompts, metadata) -> (rewards, info)``.
+
+    The shape of TRL's DDPOTrainer and AlignPropTrainer (``reward_function``, in TRL until 0.22) and
+    of the ddpo-pytorch and Flow-GRPO code bases. Rewards keep their graph to a tensor of images, as
+    AlignProp needs it (Prabhudesai et al., 2023); DDPO (Black et al., 2023) calls it without.
+
+    Args:
+        reward: see ``vlmreward.rewards.protocol.Reward``; a ``YesNoReward``, or one in wrappers.
+        text: what to ask about an image, from its prompt and its metadata; default: the prompt. For
+            prompts that carry style words or the like.
+
+    Returns:
+        A function of ``images`` (see ``as_images``), ``prompts`` (B of them) and ``metadata`` (B of
+        them, or None). Its first result is ``(B,)``, float32; the second is ``{"text": [...]}``,
+        what was asked about.
+
+    Raises:
+        ValueError: by the function, if the numbers of prompts, metadata and images differ.
+
+    Example:
+        ``AlignPropTrainer(config, trainer_reward(YesNoReward("Qwen/Qwen2.5-VL-7B-Instruct")),
+        prompt_function, pipeline)``.
+    """
+
+    reward_like(reward)
+
+    def call(
+        images: Any, prompts: Sequence[str], metadata: Sequence[Any] | None = None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        pictures = as_images(images)
+        count = len(pictures)
+        notes = [None] * count if metadata is None else list(metadata)
+        if isinstance(prompts, str) or not len(prompts) == len(notes) == count:
+            raise ValueError(
+                f"received {count} images, {_number(prompts)} and {len(notes)} metadata; expected "
+                "one prompt and one metadata an image"
+            )
+        asked = [text(p, m) if text else p for p, m in zip(prompts, notes)]
+        return ask(reward, pictures, count, asked, {}), {"text": asked}
+
+    return call
+
+
+def _number(prompts: str | Sequence[str]) -> str:
+    return "one str" if isinstance(prompts, str) else f"{len(prompts)} prompts"

@@ -1,0 +1,60 @@
+"""Images of several samples, padded to one tensor with a mask: the Idefics families' output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from vlmreward.processors.base import Nested
+
+__all__ = ["as_samples", "avoid_all_zero_images", "padded"]
+
+
+def as_samples(images: Nested) -> list[list[torch.Tensor]]:
+    """Samples of images ``(3, H, W)``, as HF nests them: what is flat is one sample."""
+    if isinstance(images, torch.Tensor):
+        return [list(sample) for sample in images] if images.ndim == 5 else [list(images)]
+    given: list[Any] = list(images)
+    if isinstance(given[0], torch.Tensor) and given[0].ndim == 3:
+        return [given]
+    return [list(sample) for sample in given]
+
+
+def avoid_all_zero_images(values: torch.Tensor) -> torch.Tensor:
+    """Move images ``(N, C, H, W)`` that are zero everywhere by 2**-20, in place.
+
+    The models take an image of zeros for padding and drop it; mid-gray, normalised by mean 0.5, is
+    one. The shift survives the cast to half precision. Differentiable.
+    """
+    zero = (values == 0).flatten(1).all(dim=1).view(-1, 1, 1, 1)
+    return values.add_(zero * 2.0**-20)
+
+
+def padded(samples: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(B, N, C, H, W)`` with zeros below, to the right and for missing images, and the mask.
+
+    Args:
+        samples: images ``(C, h, w)``; at least one in all.
+
+    Returns:
+        The values, differentiable to the images, and ``(B, N, H, W)`` int64 with 1 on images.
+    """
+    flat = [image for sample in samples for image in sample]
+    n = max(len(sample) for sample in samples)
+    height, width = (max(image.shape[axis] for image in flat) for axis in (-2, -1))
+    mask = torch.zeros(len(samples), n, height, width, dtype=torch.int64, device=flat[0].device)
+    shape = (flat[0].shape[0], height, width)
+    rows = []
+    for i, sample in enumerate(samples):
+        for j, image in enumerate(sample):
+            h, w = image.shape[-2:]
+            mask[i, j, :h, :w] = 1
+            rows.append(
+                image if (h, w) == (height, width) else F.pad(image, (0, width - w, 0, height - h))
+            )
+        if missing := n - len(sample):
+            rows += [flat[0].new_zeros(shape)] * missing
+    values = torch.stack(rows) if len(rows) > 1 else rows[0]
+    return values.view(len(samples), n, *shape), mask

@@ -1,0 +1,125 @@
+"""A rating on a scale as a differentiable reward."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vlmreward.models.answer_tokens import Ids, check_mutually_exclusive
+from vlmreward.models.frozen_vlm import FrozenVLM
+from vlmreward.rewards.base import VLMReward
+from vlmreward.rewards.prompts import PromptTemplate
+
+__all__ = ["ONE_TO_FIVE", "RatingReward"]
+
+ONE_TO_FIVE: dict[str, float] = {str(n): float(n) for n in range(1, 6)}
+"""The answers "1" to "5" and their values."""
+
+
+class RatingReward(VLMReward):
+    """The expected value of a model's answer on a scale, such as a rating from 1 to 5.
+
+    The mean of the answers' values, weighted by the probability that the model gives to each of
+    them among the answers of the scale. Where the model is sure, it is flat; the log-odds of
+    ``YesNoReward`` are not.
+
+    Args:
+        model: as ``YesNoReward`` takes it.
+        prompt: the question, with named fields; likewise.
+        scale: the answers and their values: texts of one or several tokens.
+        **options: all others of ``YesNoReward`` but ``answers``.
+
+    Attributes:
+        scale: as given.
+        answers: as the tokenizer writes them.
+
+    Raises:
+        OSError, TypeError: as of ``YesNoReward``.
+        ValueError: malformed prompt, fewer than two answers, answers that do not exclude each
+            other, or values that are not finite.
+
+    Example:
+        ``ScaleReward(model, prompt="How sharp is this image? Answer bad, fair or good.",
+        scale={"bad": 0, "fair": 1, "good": 2})``.
+    """
+
+    values: torch.Tensor
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | tuple[Any, Any] | FrozenVLM | VLMReward,
+        *,
+        prompt: str | PromptTemplate = "one-to-five",
+        scale: Mapping[str, float] = ONE_TO_FIVE,
+        **options: Any,
+    ) -> None:
+        if not isinstance(scale, Mapping) or len(scale) < 2:
+            raise ValueError(f"scale is {scale!r}; expected a dict of two or more answers")
+        try:
+            values = torch.tensor([float(value) for value in scale.values()])
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"scale has the values {list(scale.values())}; expected numbers"
+            ) from None
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"scale has the values {values.tolist()}; expected finite numbers")
+        if not all(isinstance(answer, str) for answer in scale):
+            raise TypeError(f"scale has the answers {list(scale)}; expected text, such as '1'")
+        super().__init__(model, prompt=prompt, **options)
+        lookup = self.backbone.lookup()
+        self._sequences = tuple(ids for answer in scale for ids in lookup.variants(answer))
+        check_mutually_exclusive(self._sequences, lookup.text)
+        self.scale = dict(scale)
+        self.answers = tuple(map(lookup.text, self._sequences))
+        self.register_buffer("values", values.to(self.backbone.device))
+
+    @property
+    def sequences(self) -> tuple[Ids, ...]:
+        """The answers, as tokens, in the order of the scale."""
+        return self._sequences
+
+    def value(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores ``(..., S)`` of the answers -> their expected value ``(...)``; differentiable."""
+        return scores.softmax(-1) @ self.values.to(scores)
+
+    def forward(
+        self,
+        images: torch.Tensor | Sequence[Any],
+        text: str | Sequence[str] | None = None,
+        **fields: str | Sequence[str],
+    ) -> torch.Tensor:
+        """The expected value of each query's answer.
+
+        Args:
+            images: as ``YesNoReward`` takes them. Differentiable.
+            text: value of the prompt's ``{text}`` field, one for all or a list of B.
+            **fields: values of the prompt's other fields, likewise.
+
+        Returns:
+            ``(B,)`` on the images' device, between the lowest and the highest value of the scale;
+            differentiable to the images.
+
+        Raises:
+            TypeError, ValueError: as ``YesNoReward`` does.
+        """
+        return super().forward(images, text, **fields)
+
+    def ask(
+        self,
+        prompt: str | PromptTemplate,
+        *,
+        scale: Mapping[str, float] | None = None,
+        name: str | None = None,
+    ) -> RatingReward:
+        """Another question to the same model, by default on the same scale."""
+        return RatingReward(
+            self.backbone,
+            prompt=prompt,
+            scale=self.scale if scale is None else scale,
+            per_view=self.per_view,
+            validate=self.validate,
+            name=name,
+        )

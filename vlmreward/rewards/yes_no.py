@@ -1,0 +1,189 @@
+"""A yes/no question about images as a differentiable reward."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vlmreward.models.answer_tokens import (
+    Answer,
+    Answers,
+    Ids,
+    check_pair,
+    log_odds,
+    resolve_answers,
+)
+from vlmreward.models.frozen_vlm import FrozenVLM
+from vlmreward.rewards.base import VLMReward
+from vlmreward.rewards.prompts import PromptTemplate
+
+__all__ = ["YesNoReward"]
+
+
+class YesNoReward(VLMReward):
+    """Log-odds of "Yes" that a vision-language model gives to a question about images.
+
+    Implements Eq. 5 of VLM3D, ``z_yes - z_no``, with gradients that reach the pixels.
+
+    Several threads may call it, and other rewards of the same model, at the same time. Its settings
+    (``backbone.set_checkpointing``, ``to`` and the like) may not be changed meanwhile.
+
+    Args:
+        model: hub id, local folder, ``"builtin/blocks"``, a ``(model, processor)`` pair of
+            transformers objects, or another reward or its ``FrozenVLM``, which is then shared. Its
+            parameters are frozen and it is put into eval mode, for good. See the table of families
+            in the documentation.
+        prompt: the question, with named fields: a ``PromptTemplate``, a text such as
+            ``"Is there {text}? Answer Yes or No."``, or a name in ``NAMED_PROMPTS``.
+        answers: what counts for and against: each a text, a token id, ``SpellingVariants`` of a
+            word, or a
+            list of these, whose probabilities are added. A text is looked up behind the prompt,
+            where a word follows a colon with a space. Of a text of several tokens the probabilities
+            are multiplied (their logarithms added), which needs the whole output layer.
+        pixels: ``"float"``, ``"clamp"`` or ``"uint8"``; see ``vlmreward.processors.PIXEL_MODES``.
+        device: where the model runs; default: the GPU if there is one, or where a pair's model is.
+        dtype: of its parameters; default: the checkpoint's on a GPU, float32 on a CPU, or as a
+            pair's model has them.
+        checkpoint: keep only what goes into each of the model's layers, and compute its inside
+            again in the backward pass: a fraction of the memory, for one more forward pass.
+        model_kwargs: further arguments of the model's ``from_pretrained``, such as
+            ``quantization_config``, ``device_map``, ``attn_implementation`` or ``revision``. A
+            model that is quantised or spread over devices stays where it is loaded.
+        per_view: None puts all views of a query into one question; "mean" and "sum" ask about each
+            view by itself and take the mean or the sum of the log-odds. For models that were not
+            trained with several images, and for IDEFICS-1, whose question looks directly at the
+            last image alone.
+        validate: look at every image's values (range, NaN): one pass over the pixels, and one
+            synchronisation on a GPU. Shapes and dtypes are checked in any case.
+        name: what the reward is called where there are several; default: its prompt.
+
+    Attributes:
+        answers: the token ids that were taken, and how the tokenizer writes them. How much of the
+            probability lies on them depends on the images: see ``answer_mass``.
+        prompt: the template.
+
+    Raises:
+        OSError: the model cannot be loaded, or its weights are not those of its configuration.
+        TypeError: the model's image processor is not supported, or an argument is of another type.
+        ValueError: a malformed prompt or the name of none, answers that cannot be looked up behind
+            it or do not exclude each other, a device that is not there, or options of the model for
+            a ``FrozenVLM``, which has its own.
+
+    Example:
+        ``reward = YesNoReward("Qwen/Qwen2.5-VL-7B-Instruct")``, then
+        ``reward(images, text="a cat").sum().backward()``.
+    """
+
+    answers: Answers
+    backbone: FrozenVLM
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | tuple[Any, Any] | FrozenVLM | VLMReward,
+        *,
+        prompt: str | PromptTemplate = "yes-no",
+        answers: tuple[Answer, Answer] = ("Yes", "No"),
+        pixels: str = "float",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        checkpoint: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+        per_view: str | None = None,
+        validate: bool = True,
+        name: str | None = None,
+    ) -> None:
+        check_pair(answers)
+        super().__init__(
+            model,
+            prompt=prompt,
+            pixels=pixels,
+            device=device,
+            dtype=dtype,
+            checkpoint=checkpoint,
+            model_kwargs=model_kwargs,
+            per_view=per_view,
+            validate=validate,
+            name=name,
+        )
+        self.answers = resolve_answers(answers, self.backbone.lookup())
+
+    def forward(
+        self,
+        images: torch.Tensor | Sequence[Any],
+        text: str | Sequence[str] | None = None,
+        **fields: str | Sequence[str],
+    ) -> torch.Tensor:
+        """The reward of each query, Eq. 5: log P(Yes) - log P(No).
+
+        Args:
+            images: floating RGB in [0, 1], channels first. ``(B, 3, H, W)``: one image a query.
+                ``(B, V, 3, H, W)``: V views a query, all seen by one question. A list of
+                ``(3, H, W)`` of different sizes: one image a query; a list of lists of them (or of
+                ``(V, 3, H, W)``): several. Any device; never changed in place. Differentiable.
+            text: value of the prompt's ``{text}`` field, one for all or a list of B.
+            **fields: values of the prompt's other fields, likewise.
+
+        Returns:
+            ``(B,)`` on the images' device, float32 (float64 for a float64 model), differentiable to
+            the images. Above 0 means that "Yes" is the likelier answer. A query's reward does not
+            depend on the others in the batch.
+
+        Raises:
+            TypeError: images or texts of another type.
+            ValueError: images outside the contract (see ``vlmreward.images.validation``), a field
+                missing or
+                unknown, or a number of texts that is not B.
+        """
+        return super().forward(images, text, **fields)
+
+    def ask(
+        self,
+        prompt: str | PromptTemplate,
+        *,
+        answers: tuple[Answer, Answer] = ("Yes", "No"),
+        name: str | None = None,
+    ) -> YesNoReward:
+        """Another question to the same model; arguments as in the constructor.
+
+        Rewards of one model can be asked together, for little more than the price of one: see
+        ``CompositeReward``, and ``content + 0.5 * geometry``.
+        """
+        return YesNoReward(
+            self.backbone,
+            prompt=prompt,
+            answers=answers,
+            per_view=self.per_view,
+            validate=self.validate,
+            name=name,
+        )
+
+    @property
+    def sequences(self) -> tuple[Ids, ...]:
+        """The variants of both answers, as tokens, the positive ones first."""
+        return self.answers.sequences
+
+    def value(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores ``(..., S)`` of the answers -> reward ``(...)``; differentiable."""
+        return log_odds(scores, len(self.answers.positive))
+
+    def probability(
+        self,
+        images: torch.Tensor | Sequence[Any],
+        text: str | Sequence[str] | None = None,
+        **fields: str | Sequence[str],
+    ) -> torch.Tensor:
+        """P(Yes) among the two answers, Eq. 4 of VLM3D: the sigmoid of the reward.
+
+        Args:
+            images: as in ``forward``.
+            text: as in ``forward``.
+            **fields: as in ``forward``.
+
+        Returns:
+            ``(B,)`` in [0, 1]; differentiable, but flat where the model is sure: optimise the
+            reward instead.
+        """
+        return self(images, text, **fields).sigmoid()

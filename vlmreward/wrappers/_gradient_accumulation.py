@@ -1,0 +1,96 @@
+"""A sum over terms of which one graph lives at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from vlmreward.images.batch import ImageBatchSpec, working
+
+__all__ = ["Term", "accumulate_gradients"]
+
+Term = Callable[[Sequence[torch.Tensor]], torch.Tensor]
+"""The tensors of a batch of images -> values ``(B,)``."""
+
+
+def _value_and_gradients(
+    term: Term, tensors: Sequence[torch.Tensor], needed: Sequence[int]
+) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
+    """Values ``(B,)`` and the gradients of their sum; nothing of the graph survives."""
+    inputs = [tensor.detach() for tensor in tensors]
+    for i in needed:
+        inputs[i] = inputs[i].requires_grad_()
+    with torch.enable_grad():
+        values = term(inputs)
+    if not values.requires_grad:
+        raise RuntimeError(
+            "the reward returned values without a graph; expected values that are "
+            "differentiable to the images: is it under no_grad or on detached images?"
+        )
+    ones = torch.ones_like(values)
+    gradients = torch.autograd.grad(values, [inputs[i] for i in needed], ones, allow_unused=True)
+    return values.detach(), gradients
+
+
+class _GradientAccumulation(torch.autograd.Function):
+    """Sum of terms whose gradients are taken term by term, so that one graph lives at a time.
+
+    A query's value depends on its own images alone, so that the gradient of the sum over the
+    queries holds each query's gradient, to be multiplied later by what comes from behind.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, terms: Sequence[Term], layout: ImageBatchSpec, again: str, *tensors: torch.Tensor
+    ) -> torch.Tensor:
+        needed = [i for i, need in enumerate(ctx.needs_input_grad[3:]) if need]
+        total: torch.Tensor | None = None
+        sums = [torch.zeros_like(working(tensor)) for tensor in tensors]
+        for term in terms:
+            values, gradients = _value_and_gradients(term, tensors, needed)
+            for i, gradient in zip(needed, gradients):
+                if gradient is not None:
+                    sums[i] += gradient
+            total = values if total is None else total + values
+        ctx.layout, ctx.again = layout, again
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        ctx.save_for_backward(*sums)
+        assert total is not None
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # with create_graph, where silence would mean zeros
+            raise RuntimeError(ctx.again)
+        scaled = ctx.layout.scaled(ctx.saved_tensors, grad)
+        return (None, None, None, *(g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes)))
+
+
+def accumulate_gradients(
+    terms: Sequence[Term], layout: ImageBatchSpec, tensors: Sequence[torch.Tensor], again: str
+) -> torch.Tensor:
+    """Sum of the terms, of which one graph lives at a time.
+
+    Several terms' gradients are taken during the call, and can be used once; a single one has an
+    ordinary graph.
+
+    Args:
+        terms: each from the images' tensors to ``(B,)``; a query's value depends on its own images.
+        layout: of the tensors.
+        tensors: floating, of the images.
+        again: message of the error for derivatives of the gradient.
+
+    Returns:
+        ``(B,)``, differentiable to the tensors.
+
+    Raises:
+        RuntimeError: a term is not differentiable, or with ``again`` in a backward pass under
+            ``create_graph=True``.
+    """
+    if len(terms) == 1:
+        return terms[0](tensors)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _GradientAccumulation.apply(terms, layout, again, *tensors)
+    return torch.stack([term(tensors) for term in terms]).sum(dim=0)

@@ -1,0 +1,217 @@
+"""The mean reward over random transformations of the images."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlmreward.images.batch import ImageBatchSpec, flatten_images, repeated, working
+from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.utils.arguments import flag, reward_like, whole
+from vlmreward.wrappers._gradient_accumulation import accumulate_gradients
+from vlmreward.wrappers.augmentations import standard_augmentation
+
+__all__ = ["ExpectationOverTransformations"]
+
+
+_SEEDED = threading.RLock()
+"""torch's generators are those of all threads, and an augmentation keeps what it drew last."""
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's generators of the CPU and of this device at a seed; afterwards as they were.
+
+    One thread at a time.
+    """
+    cuda = device.type == "cuda"
+    with _SEEDED, torch.random.fork_rng(devices=[device] if cuda else []):
+        # torch.manual_seed would seed every GPU, also those that are not put back
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+class ExpectationOverTransformations(nn.Module):
+    """Expectation of a reward over random transformations of the images (EOT).
+
+    Implements Eq. 1 of Athalye et al. (2018), "Synthesizing Robust Adversarial Examples", with the
+    opposite aim: noise that fools a model seldom survives a small rotation, crop or blur, so that
+    its part in the gradient averages out, and what is left is what the model sees in all of them.
+
+    The value is the mean over ``samples`` transformations, the gradient exactly that of this
+    mean. Samples are worked through ``chunk`` at a time. As long as there are more of them than
+    that, the gradient is taken at once, during the call, and each graph is freed before the next
+    one: memory is that of ``chunk`` samples, time that of ``samples`` rewards and backward passes,
+    and the result can be differentiated once. With ``chunk=samples`` there is one ordinary graph.
+
+    Args:
+        reward: what to take the expectation of; see ``vlmreward.rewards.protocol.Reward``.
+        augmentation: ``(N, 3, H, W) -> (N, 3, H', W')``, differentiable, all of its randomness from
+            torch's global generators, every image of a batch transformed by itself: kornia's
+            augmentations, a ``Sequential`` of them, or any callable. None:
+            ``standard_augmentation()``. It is given float32 or float64.
+        samples: transformations a call; at least 1.
+        shared: one transformation for all views of a query, so that they stay consistent with
+            each other; otherwise one for each view. Queries always have their own.
+        chunk: samples a call of ``reward``; a larger one is faster where the device has room.
+        generator: on the CPU; gives one seed a sample. None: torch's global one. Two generators at
+            the same seed give the same samples; the augmentation's own draws leave the global
+            generators as they were.
+
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: ``samples`` or ``chunk`` below 1, or a generator that is not on the CPU.
+
+    Example:
+        ``ExpectationOverTransformations(reward, samples=4)(images, text="a cat").sum()``.
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        augmentation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        *,
+        samples: int = 4,
+        shared: bool = True,
+        chunk: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        reward_like(reward)
+        whole("samples", samples)
+        whole("chunk", chunk)
+        flag("shared", shared)
+        if augmentation is not None and not callable(augmentation):
+            raise TypeError(
+                f"augmentation is a {type(augmentation).__name__}; expected a callable of images "
+                "(N, 3, H, W), or None"
+            )
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(
+                f"generator is a {type(generator).__name__}; expected a torch.Generator, or None"
+            )
+        if generator is not None and generator.device.type != "cpu":
+            raise ValueError(
+                f"generator is on {generator.device}; expected one on the CPU: torch.Generator()"
+            )
+        self.reward = reward
+        self.augmentation = standard_augmentation() if augmentation is None else augmentation
+        self.samples = samples
+        self.shared = shared
+        self.chunk = chunk
+        self.generator = generator
+
+    def forward(
+        self,
+        images: torch.Tensor | Sequence[Any],
+        text: str | Sequence[str] | None = None,
+        **fields: str | Sequence[str],
+    ) -> torch.Tensor:
+        """Mean reward of each query over the transformations.
+
+        Args:
+            images: as the reward takes them, in [0, 1]: ``(B, 3, H, W)``, ``(B, V, 3, H, W)`` or
+                lists. Differentiable.
+            text: as the reward takes it.
+            **fields: as the reward takes them.
+
+        Returns:
+            ``(B,)``, differentiable to the images.
+
+        Raises:
+            ValueError: what the augmentation returns is not a batch of as many RGB images.
+            RuntimeError: the reward is not differentiable.
+        """
+        tensors, layout = flatten_images(images)
+        seeds = self._seeds()
+        terms = [
+            partial(self._term, layout, seeds[start : start + self.chunk], text, fields)
+            for start in range(0, self.samples, self.chunk)
+        ]
+        return accumulate_gradients(
+            terms,
+            layout,
+            tensors,
+            "Augmented has freed the graphs of its samples; expected create_graph=False: for "
+            "derivatives of the gradient pass chunk=samples",
+        )
+
+    def augment(self, images: torch.Tensor | Sequence[Any]) -> Any:
+        """The images under one random transformation, to look at: same layout, in [0, 1]."""
+        flatten_images(images)
+        return self._transformed(images, self._seeds()[0])
+
+    def _seeds(self) -> list[int]:
+        with _SEEDED:
+            return torch.randint(2**62, (self.samples,), generator=self.generator).tolist()
+
+    def _term(
+        self,
+        layout: ImageBatchSpec,
+        seeds: Sequence[int],
+        text: Any,
+        fields: dict[str, Any],
+        tensors: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """What these samples add to the mean, in one call of the reward."""
+        images = layout.together(tensors)
+        drawn = [self._transformed(images, seed) for seed in seeds]
+        times = len(seeds)
+        if isinstance(images, torch.Tensor):
+            batch: Any = torch.cat(drawn)
+        else:
+            batch = [query for sample in drawn for query in sample]
+        repeat = {name: repeated(value, times) for name, value in fields.items()}
+        values = ask(self.reward, batch, times * layout.batch, repeated(text, times), repeat)
+        return values.view(times, layout.batch).sum(dim=0) / self.samples
+
+    def _transformed(self, images: Any, seed: int) -> Any:
+        if isinstance(images, torch.Tensor):
+            if images.ndim == 4:
+                return self._apply_seeded(images, seed)
+            if not self.shared:
+                each = self._apply_seeded(images.flatten(0, 1), seed)
+                return each.unflatten(0, images.shape[:2])
+            # The draws for a batch depend on its shape alone, so the same seed gives each view
+            # of a query the same transformation
+            views = [self._apply_seeded(view, seed) for view in images.unbind(1)]
+            return torch.stack(views, dim=1)
+        generator = torch.Generator().manual_seed(seed)
+        out: list[Any] = []
+        for query in images:
+            if isinstance(query, torch.Tensor) and query.ndim == 3:
+                out.append(self._one_by_one([query], generator)[0])
+            elif isinstance(query, torch.Tensor):
+                out.append(torch.stack(self._one_by_one(list(query), generator)))
+            else:
+                out.append(self._one_by_one(query, generator))
+        return out
+
+    def _one_by_one(
+        self, views: Sequence[torch.Tensor], generator: torch.Generator
+    ) -> list[torch.Tensor]:
+        """Views of one query, maybe of different sizes."""
+        seeds = torch.randint(2**62, (len(views),), generator=generator).tolist()
+        if self.shared:
+            seeds = seeds[:1] * len(views)
+        return [self._apply_seeded(view[None], seed)[0] for view, seed in zip(views, seeds)]
+
+    def _apply_seeded(self, images: torch.Tensor, seed: int) -> torch.Tensor:
+        with _seeded(seed, images.device):
+            out = self.augmentation(working(images))
+        if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[:2] != images.shape[:2]:
+            received = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+            raise ValueError(
+                f"the augmentation returned {received} for {tuple(images.shape)}; expected "
+                f"({len(images)}, 3, H, W)"
+            )
+        return out.clamp(0, 1).to(images.dtype)

@@ -1,0 +1,93 @@
+"""Gradients without their finest grain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlmreward.images.batch import flatten_images
+from vlmreward.images.filters import smooth
+from vlmreward.rewards.protocol import Reward
+from vlmreward.utils.arguments import number, reward_like
+
+__all__ = ["GradientBlur", "blur_gradient"]
+
+
+class _SmoothGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        ctx.sigma = sigma
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return smooth(grad, ctx.sigma), None
+
+
+def blur_gradient(images: torch.Tensor | Sequence[Any], sigma: float) -> Any:
+    """The images as they are; their gradient is blurred on its way back.
+
+    Args:
+        images: ``(B, 3, H, W)``, ``(B, V, 3, H, W)`` or lists, as a reward takes them.
+        sigma: of the Gaussian, in pixels of these images; above 0.
+
+    Returns:
+        The same images, values and layout; backward, ``smooth`` is applied to the gradient.
+
+    Raises:
+        ValueError: ``sigma`` is not above 0.
+        TypeError, ValueError: images outside the contract.
+    """
+    number("sigma", sigma, above=0)
+    tensors, layout = flatten_images(images)
+    return layout.together([_SmoothGradient.apply(tensor, sigma) for tensor in tensors])
+
+
+class GradientBlur(nn.Module):
+    """A reward whose gradient at the pixels is blurred; its value is unchanged.
+
+    Noise that fools a model lives in single pixels, and so does much of its gradient. Blurred, the
+    gradient is that of the same reward for images that can only change smoothly: a step along it
+    still raises the reward (the blur is symmetric and positive), but not grain by grain.
+
+    Args:
+        reward: see ``vlmreward.rewards.protocol.Reward``.
+        sigma: of the Gaussian, in pixels of the images that are passed; above 0.
+
+    Raises:
+        ValueError: ``sigma`` is not above 0.
+
+    Example:
+        ``GradientBlur(reward, sigma=1.5)(images, text="a cat").sum().backward()``.
+    """
+
+    def __init__(self, reward: Reward, sigma: float = 1.5) -> None:
+        super().__init__()
+        reward_like(reward)
+        number("sigma", sigma, above=0)
+        self.reward = reward
+        self.sigma = sigma
+
+    def forward(
+        self,
+        images: torch.Tensor | Sequence[Any],
+        text: str | Sequence[str] | None = None,
+        **fields: str | Sequence[str],
+    ) -> torch.Tensor:
+        """The reward of each query.
+
+        Args:
+            images: as the reward takes them. Differentiable, with a blurred gradient.
+            text: as the reward takes it.
+            **fields: as the reward takes them.
+
+        Returns:
+            ``(B,)``.
+        """
+        images = blur_gradient(images, self.sigma)
+        return (
+            self.reward(images, **fields) if text is None else self.reward(images, text, **fields)
+        )

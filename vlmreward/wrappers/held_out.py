@@ -1,0 +1,205 @@
+"""A reward under observation of another one that is not optimised."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlmreward.images.batch import flatten_images
+from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.utils.arguments import number, reward_like, whole
+
+__all__ = ["HeldOutMonitor", "Observation", "RewardHackingWarning", "mann_kendall"]
+
+_STEPS = threading.Lock()
+"""For the steps and the history, which calls from several threads go into."""
+
+
+class RewardHackingWarning(UserWarning):
+    """The optimised reward rises while the held-out one falls."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Both rewards at one step, each the mean over the queries."""
+
+    step: int
+    reward: float
+    held_out: float
+
+
+def mann_kendall(values: Sequence[float]) -> float:
+    """Standard score of a monotone trend (Mann, 1945; Kendall, 1975), with correction for ties.
+
+    Args:
+        values: in the order of time.
+
+    Returns:
+        About standard normal if the values come in any order alike; positive if they rise. 0 for
+        fewer than two values, or equal ones.
+
+    Examples:
+        >>> round(mann_kendall([1, 2, 3, 4, 5, 6]), 3)
+        2.63
+    """
+    n = len(values)
+    rises = sum(
+        (values[j] > values[i]) - (values[j] < values[i]) for j in range(n) for i in range(j)
+    )
+    variance = n * (n - 1) * (2 * n + 5) / 18
+    variance -= sum(t * (t - 1) * (2 * t + 5) / 18 for t in Counter(values).values())
+    if rises == 0 or variance <= 0:
+        return 0.0
+    return (rises - math.copysign(1, rises)) / math.sqrt(variance)
+
+
+class HeldOutMonitor(nn.Module):
+    """A reward, with another one that looks on and is never optimised.
+
+    An optimised reward is no evidence of anything: a model can be fooled. A second one, of another
+    model or at least another question, that takes no part in the gradient shows when that happens.
+
+    Every ``every``-th step both rewards are noted. Once there are ``window`` notes, the last
+    ``window`` are tested for a monotone trend, each series by itself (``mann_kendall``), and a
+    ``RewardHackingWarning`` is given if the optimised reward rises and the held-out one falls,
+    both at
+    the one-sided level ``significance``. It is given once for each time that this happens: again
+    only after one of the two has turned round. The level is exact for independent noise; the
+    notes of one optimisation depend on each other, so take the warning as advice to look, not
+    as a test.
+
+    Steps are calls whose value carries gradients; under ``torch.no_grad()`` nothing is noted. The
+    step and the history are part of ``state_dict()``.
+
+    Args:
+        reward: the one that is optimised; see ``vlmreward.rewards.protocol.Reward``.
+        held_out: the one that looks on; given the same images, texts and fields, without
+            gradients, and with torch's random generators put back afterwards, so that watching
+            does not change a run.
+        every: steps between two looks.
+        window: observations that are judged.
+        significance: one-sided level of each of the two tests.
+
+    Attributes:
+        step: calls with gradients so far.
+        history: all observations, oldest first.
+        fooled: whether the last look was in an episode that has been warned of.
+
+    Raises:
+        ValueError: ``every`` below 1, ``significance`` outside (0, 0.5), or a window so short that
+            the level cannot be reached.
+
+    Example:
+        ``reward = HeldOutMonitor(reward, held_out=other, every=10)``.
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        held_out: Reward,
+        *,
+        every: int = 10,
+        window: int = 20,
+        significance: float = 0.01,
+    ) -> None:
+        super().__init__()
+        reward_like(reward)
+        reward_like(held_out, "held_out")
+        whole("every", every)
+        whole("window", window)
+        number("significance", significance, above=0, below=0.5)
+        self.threshold = NormalDist().inv_cdf(1 - significance)
+        if mann_kendall(range(window)) < self.threshold:
+            raise ValueError(
+                f"window is {window}; expected more: even a straight line of that many has no "
+                f"trend at the level {significance}"
+            )
+        self.reward = reward
+        self.held_out = held_out
+        self.every = every
+        self.window = window
+        self.step = 0
+        self.history: list[Observation] = []
+        self.fooled = False
+
+    def forward(
+        self,
+        images: torch.Tensor | Sequence[Any],
+        text: str | Sequence[str] | None = None,
+        **fields: str | Sequence[str],
+    ) -> torch.Tensor:
+        """The optimised reward, unchanged.
+
+        Args:
+            images: as both rewards take them. Differentiable.
+            text: as both rewards take it.
+            **fields: as both rewards take them.
+
+        Returns:
+            ``(B,)`` of ``reward``.
+        """
+        tensors, layout = flatten_images(images)
+        values = ask(self.reward, images, layout.batch, text, fields)
+        if not values.requires_grad:
+            return values
+        with _STEPS:
+            step = self.step
+            self.step += 1
+        if step % self.every == 0:
+            unseen = layout.together([tensor.detach() for tensor in tensors])
+            device = tensors[0].device
+            forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+            with torch.no_grad(), forked:
+                held_out = ask(self.held_out, unseen, layout.batch, text, fields)
+            with _STEPS:
+                self._note(Observation(step, float(values.detach().mean()), float(held_out.mean())))
+        return values
+
+    def trends(self) -> tuple[float, float]:
+        """Standard scores of the trends of reward and held-out reward in the last window."""
+        last = self.history[-self.window :]
+        return (
+            mann_kendall([seen.reward for seen in last]),
+            mann_kendall([seen.held_out for seen in last]),
+        )
+
+    def _note(self, seen: Observation) -> None:
+        self.history.append(seen)
+        if len(self.history) < self.window:
+            return
+        rising, falling = self.trends()
+        if rising > self.threshold and falling < -self.threshold:
+            if not self.fooled:
+                start = self.history[-self.window]
+                warnings.warn(
+                    f"step {seen.step}: in the last {self.window} looks the reward rose from "
+                    f"{start.reward:.3g} to {seen.reward:.3g} while the held-out one fell from "
+                    f"{start.held_out:.3g} to {seen.held_out:.3g}; expected both to rise: the "
+                    "model is probably being fooled, so stop, lower the reward's weight, or use "
+                    "ExpectationOverTransformations",
+                    RewardHackingWarning,
+                    stacklevel=5,  # past this class and nn.Module's two,
+                )
+            self.fooled = True
+        elif rising <= 0 or falling >= 0:
+            # Not as soon as a score is back under the threshold, or noise would warn anew
+            self.fooled = False
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Step, history and episode, for ``state_dict()``."""
+        history = [astuple(seen) for seen in self.history]
+        return {"step": self.step, "history": history, "fooled": self.fooled}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on where ``get_extra_state`` was taken."""
+        self.step, self.fooled = state["step"], state["fooled"]
+        self.history = [Observation(*seen) for seen in state["history"]]

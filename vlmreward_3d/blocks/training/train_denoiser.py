@@ -1,0 +1,230 @@
+"""Train the built-in denoiser: ``python -m vlmreward_3d.blocks.training.train_denoiser``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from vlmreward.models.vocabulary import KNOWN_WORDS
+from vlmreward_3d.blocks.training.tokenizer import train_tokenizer
+from vlmreward_3d.blocks.training.trainer import Trainer, command_line
+from vlmreward_3d.blocks.world.captions import caption, known_words
+from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+
+RESOLUTION = 32
+TEXT_LENGTH = 20
+SAMPLING_STEPS = 30
+SHOWN = (
+    "a red cube",
+    "a blue sphere",
+    "a green mug",
+    "a yellow snowman",
+    "a red cube on top of a blue sphere",
+    "a pink cone on top of a green cylinder",
+    "an orange mug next to a purple chair",
+    "a cyan car next to a yellow torus",
+)
+"""What the pictures of a training show."""
+COARSE = 0.5
+"""Share of the steps at half resolution, with four times the groups: texts are learnt there."""
+
+
+def build(seed: int = 0) -> PixelMultiView:
+    """A denoiser with random weights."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer()
+    tokenizer.init_kwargs[KNOWN_WORDS] = known_words(captions=True)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_LENGTH,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=RESOLUTION,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(32, 64, 128),
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=4,
+        cross_attention_dim=128,
+        norm_num_groups=16,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=16,
+        # the whole text joins the time embedding: attention alone learns colours very late
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+    )
+    # a fifth of the timesteps is so noisy that nothing of an image can be guessed: with less (as in
+    # the cosine schedule), few pixels still show where things are, and the text is not listened to
+    scheduler = DDPMScheduler(beta_schedule="linear", prediction_type="v_prediction")
+    return PixelMultiView(unet, scheduler, text, tokenizer)
+
+
+def images_of(rgba: Tensor, background: Tensor, size: int = RESOLUTION) -> Tensor:
+    """Views (N, 64, 64, 4) uint8 over backgrounds (N,) -> (N, 3, size, size) in [-1, 1]."""
+    rgba = rgba.permute(0, 3, 1, 2).float() / 255
+    image = rgba[:, :3] + (1 - rgba[:, 3:]) * background[:, None, None, None]
+    return F.avg_pool2d(image, image.shape[-1] // size) * 2 - 1
+
+
+class Batches:
+    """Random groups of four views of flawless scenes, with captions, over gray backgrounds."""
+
+    def __init__(self, data: BlocksData, seed: int) -> None:
+        self.data = data
+        self.rows = [i for i, s in enumerate(data.scenes) if s.flaw is None]
+        scenes = [data.scenes[i] for i in self.rows]
+        pair = np.array([s.relation is not None for s in scenes], float)
+        # what a cube looks like repeats four times in a turn, which is learnt last
+        cube = np.array([any(t.shape == "cube" for t in s.things) for s in scenes], float)
+        weight = 1 + 0.6 * pair + 1.5 * cube
+        self.weight = weight / weight.sum()
+        self.seed = seed
+
+    def draw(
+        self, step: int, groups: int, size: int = RESOLUTION
+    ) -> tuple[Tensor, list[str], Tensor]:
+        """Images (4 groups, 3, size, size), a caption per group ("" one time in ten), cameras."""
+        rng = np.random.default_rng([self.seed, step])
+        picked = rng.choice(len(self.rows), groups, p=self.weight)
+        images, texts, cameras = [], [], []
+        for i in (self.rows[int(p)] for p in picked):
+            ring = int(rng.integers(2)) * RING
+            gray = torch.full((RING,), float(rng.uniform(0.1, 1.0)))
+            images.append(images_of(self.data.rgba[i, ring : ring + RING], gray, size))
+            cameras.append(self.data.cameras[i, ring : ring + RING])
+            texts.append("" if rng.random() < 0.1 else caption(self.data.scenes[i], rng))
+        return torch.cat(images), texts, torch.cat(cameras)
+
+
+def loss_of(
+    model: PixelMultiView, batch: tuple[Tensor, list[str], Tensor], generator: torch.Generator
+) -> Tensor:
+    """Squared error of v, with timesteps shared by the views of a group.
+
+    Unlike the error of the noise, that of v keeps its weight at high noise, where the text alone
+    tells the colours.
+
+    Args:
+        model: to train.
+        batch: images, texts and cameras, see ``Batches.draw``.
+        generator: CPU source of noise and timesteps.
+    """
+    images, texts, cameras = batch
+    images, cameras = images.to(model.unet.device), cameras.to(model.unet.device)
+    groups = len(texts)
+    t = torch.randint(len(model.alphas_cumprod), (groups,), generator=generator)
+    t = t.repeat_interleave(model.n_views).to(images.device)
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    alpha = model.alphas_cumprod[t][:, None, None, None]
+    noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
+    text = model.encode_text(texts).repeat_interleave(model.n_views, 0)
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * images
+    return F.mse_loss(model(noisy, t, text, cameras).float(), velocity)
+
+
+@torch.no_grad()
+def sample(
+    model: PixelMultiView, texts: list[str], cameras: Tensor, *, scale: float, seed: int = 0
+) -> Tensor:
+    """Groups of views (len(texts) * 4, 3, 32, 32) in [0, 1] by guided DDIM."""
+    scheduler = DDIMScheduler.from_config(model.scheduler.config, prediction_type="epsilon")
+    scheduler.set_timesteps(SAMPLING_STEPS)
+    n = len(cameras)
+    x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(seed))
+    both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(model.n_views, 0)
+    for t in scheduler.timesteps:
+        times = torch.full((2 * n,), int(t))
+        eps = model.predict_noise(torch.cat([x, x]), times, both, torch.cat([cameras, cameras]))
+        guided = eps[n:] + scale * (eps[:n] - eps[n:])
+        x = scheduler.step(guided, int(t), x).prev_sample
+    return (x.clamp(-1, 1) + 1) / 2
+
+
+def picture(model: PixelMultiView, data: BlocksData, path: Path, seed: int = 0) -> None:
+    """A sheet of samples: one row of four views per prompt."""
+    import imageio.v3 as iio
+
+    texts = list(SHOWN)
+    cameras = torch.cat([data.cameras[i, :RING] for i in range(len(texts))])
+    out = sample(model, texts, cameras, scale=4.0, seed=seed)
+    sheet = out.reshape(len(texts), RING, 3, RESOLUTION, RESOLUTION).permute(0, 3, 1, 4, 2)
+    sheet = sheet.reshape(len(texts) * RESOLUTION, RING * RESOLUTION, 3)
+    sheet = sheet.repeat_interleave(3, 0).repeat_interleave(3, 1)
+    iio.imwrite(path, (sheet * 255).byte().numpy())
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
+    data = render_dataset(args.data, args.scenes, seed=1)
+    device = torch.device(args.device)
+    model = build(args.seed).to(device)
+    unet = model.unet
+    inner = (unet.down_blocks, unet.mid_block, unet.up_blocks, model.text_encoder.encoder)
+    matrices = [p for part in inner for p in part.parameters() if p.ndim >= 2]
+    trainer = Trainer(
+        model,
+        matrices,
+        out=args.out,
+        steps=args.steps,
+        lr=args.lr,
+        matrix_lr=args.matrix_lr,
+        warmup=100,
+    )
+    average = trainer.average
+    batches = Batches(data, args.seed)
+    steps = range(trainer.start, args.steps)
+    losses: list[float] = []
+    for step in tqdm(steps, initial=trainer.start, total=args.steps, desc="denoiser"):
+        coarse = step < COARSE * args.steps
+        size, count = (RESOLUTION // 2, 4 * args.batch) if coarse else (RESOLUTION, args.batch)
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            batch = batches.draw(step, count, size)
+            loss = loss_of(model, batch, generator)
+        trainer.update(loss, step)
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            trainer.log(step=step + 1, loss=float(np.mean(losses)))
+            losses.clear()
+        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
+            trainer.save(step + 1)
+            picture(average.cpu().eval(), data, args.out / f"samples-{step + 1:06d}.png")
+            average.save_pretrained(args.out / "model", torch.bfloat16)
+            average.to(device)
+
+
+def main() -> None:
+    """Command line."""
+    parser = command_line(
+        __doc__,
+        steps=9000,
+        batch="groups of four views a step",
+        batch_size=8,
+        lr=8e-4,
+        matrix_lr=4e-3,
+    )
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Train the built-in VLM: ``python -m vlmreward_3d.blocks.training.train_vlm``.
+
+First the vision tower learns which words are true where (no questions), then colours and shapes are
+asked, then their combinations and captions of single things, then everything, at last with more
+about what only a comparison of views tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections import defaultdict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from vlmreward_3d.blocks.training.trainer import Trainer, command_line
+from vlmreward_3d.blocks.training.vlm_model import PackedVLM, build_vlm
+from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.dataset import render_dataset
+from vlmreward_3d.blocks.world.questions import Batch, QuestionSampler
+
+STAGES = {"words": 0.25, "simple": 0.28, "attributes": 0.333, "all": 0.667, "flaws": 1.01}
+"""Curriculum: until which share of the steps each stage lasts."""
+
+
+def plan(step: int, steps: int) -> tuple[str, bool, int]:
+    """Stage, whether the long prompts are asked, and the number of views of a step."""
+    rng = np.random.default_rng([77, step])
+    share = step / steps
+    stage = next(s for s, until in STAGES.items() if share < until)
+    long = stage in ("all", "flaws") and bool(rng.random() < 0.4)
+    views = 4 if stage == "words" else int(rng.choice((4, 1, 2, 8), p=(0.7, 0.1, 0.1, 0.1)))
+    return stage, long, views
+
+
+def scenes_of(batch: int, views: int) -> int:
+    """Scenes of a step, so that steps cost about the same."""
+    return max(2, batch * 4 // (views + 2 if views != 4 else 4))
+
+
+def losses(
+    model: PackedVLM, batch: Batch, generator: torch.Generator, strength: float
+) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, bool]]]:
+    """Answer loss, auxiliary loss, and (kind, right?) of every answer."""
+    device = model.words.device
+    images = compose(batch.rgba, generator, strength=strength, fade=batch.fade).to(device)
+    tokens = model.look(images)
+    presence = model.presence_loss(tokens, batch.words.to(device))
+    if not any(batch.questions):
+        return presence.new_zeros(()), presence, []
+    packed = model.answer(tokens, batch.questions, images.shape[1])
+    logits = packed.logits
+    flat = [q for asked in batch.questions for q in asked]
+    target = torch.tensor([model.yes if q.yes else model.no for q in flat], device=device)
+    right = ((logits[:, model.yes] > logits[:, model.no]) == (target == model.yes)).tolist()
+    auxiliary = presence + model.probe_loss(packed, batch.facts)
+    return F.cross_entropy(logits, target), auxiliary, [(q.kind, r) for q, r in zip(flat, right)]
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
+    data = render_dataset(args.data, args.scenes, seed=1)
+    vlm, processor = build_vlm(args.seed)
+    model = PackedVLM(vlm, processor).to(args.device)
+    layers = [*vlm.model.visual.blocks, *vlm.model.language_model.layers]
+    matrices = [
+        p for m in (*layers, vlm.model.visual.merger) for p in m.parameters() if p.ndim == 2
+    ]
+    trainer = Trainer(
+        model,
+        matrices,
+        out=args.out,
+        steps=args.steps,
+        lr=args.lr,
+        matrix_lr=args.matrix_lr,
+        warmup=100,
+        betas=(0.9, 0.98),
+    )
+    if args.compile:
+        for layer in vlm.model.visual.blocks:
+            layer.compile()
+    examiner = QuestionSampler(data, args.seed)
+    tally: dict[str, list[bool]] = defaultdict(list)
+    sums: list[tuple[float, float]] = []
+    steps = range(trainer.start, args.steps)
+    for step in tqdm(steps, initial=trainer.start, total=args.steps, desc="vlm"):
+        stage, long, views = plan(step, args.steps)
+        batch = examiner.draw(
+            step, scenes_of(args.batch, views), stage=stage, long=long, views=views
+        )
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
+            answers, auxiliary, marks = losses(
+                model, batch, generator, min(1.0, 2 * step / args.steps)
+            )
+        trainer.update(answers + (0.5 if stage in ("all", "flaws") else 1.0) * auxiliary, step)
+        for kind, right in marks:
+            tally[kind].append(right)
+        sums.append((answers.item(), auxiliary.item()))
+        if (step + 1) % 50 == 0:
+            table = {k: [round(float(np.mean(v)), 3), len(v)] for k, v in sorted(tally.items())}
+            means = np.mean(sums, axis=0).tolist()
+            trainer.log(step=step + 1, answers=means[0], auxiliary=means[1], **table)
+            tally.clear()
+            sums.clear()
+        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
+            trainer.save(step + 1)
+            kept = copy.deepcopy(trainer.average.vlm).to(torch.bfloat16)
+            kept.config.vision_config._attn_implementation = "sdpa"
+            kept.save_pretrained(args.out / "model")
+            processor.save_pretrained(args.out / "model")
+
+
+def main() -> None:
+    """Command line."""
+    parser = command_line(
+        __doc__,
+        steps=7500,
+        batch="scenes a step, for 4 views",
+        batch_size=20,
+        lr=1e-3,
+        matrix_lr=4e-3,
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the vision tower")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Rendered sets of blocks scenes: made once, in shards, by several processes; resumable."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from vlmreward_3d.blocks.world.raycast import raycast
+from vlmreward_3d.blocks.world.scenes import FLAWS, Scene, sample_scene
+from vlmreward_3d.cameras import Cameras, sample_rings
+
+VIEW_SIZE = 64
+"""Height and width of the stored views, in pixels."""
+N_RINGS, RING = 2, 4
+"""Every scene is seen by two independent rings of four cameras 90 degrees apart."""
+CELL = 16
+"""Side, in pixels, of the cells for which coverage is stored: one image token of the VLM."""
+FOV_DEG, ELEVATION_DEG, CAMERA_SCALE = (30.0, 45.0), (5.0, 40.0), (0.8, 1.0)
+"""Ranges of the cameras of the blocks world."""
+SHARD = 250
+
+
+@dataclass(frozen=True)
+class BlocksData:
+    """A rendered set of N scenes.
+
+    Attributes:
+        scenes: the N scenes.
+        rgba: (N, 8, 64, 64, 4) uint8, premultiplied colour; views 0-3 and 4-7 are rings.
+        coverage: (N, 8, 4, 4, 5) uint8, 255 = fully covered; channels as in ``raycast.Views``.
+        cameras: (N, 8, 16) float32 camera conditions.
+    """
+
+    scenes: list[Scene]
+    rgba: Tensor
+    coverage: Tensor
+    cameras: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+
+def sample_cameras(generator: torch.Generator, n_rings: int = N_RINGS) -> Cameras:
+    """Random rings of four cameras of the blocks world."""
+    return sample_rings(
+        n_rings,
+        RING,
+        fov_deg=FOV_DEG,
+        elevation_deg=ELEVATION_DEG,
+        scale=CAMERA_SCALE,
+        generator=generator,
+    )
+
+
+def _draw(rng: np.random.Generator, flawed: float) -> Scene:
+    flaw = str(rng.choice(FLAWS)) if rng.random() < flawed else None
+    return sample_scene(rng, flaw=flaw)
+
+
+def _render_shard(job: tuple[Path, int, int, int, float]) -> None:
+    path, seed, index, count, flawed = job
+    torch.set_num_threads(1)
+    rng = np.random.default_rng([seed, index])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    scenes, rgba, coverage, conditions = [], [], [], []
+    for _ in range(count):
+        scene = _draw(rng, flawed)
+        cameras = sample_cameras(generator)
+        views = raycast(scene, cameras, VIEW_SIZE)
+        v, side = views.coverage.shape[0], VIEW_SIZE // CELL
+        cells = views.coverage.reshape(v, side, CELL, side, CELL, -1).mean((2, 4))
+        scenes.append(json.dumps(scene.to_dict()))
+        rgba.append((views.rgba * 255).round().to(torch.uint8))
+        coverage.append((cells * 255).round().to(torch.uint8))
+        conditions.append(cameras.condition().float())
+    tensors = {
+        "rgba": torch.stack(rgba),
+        "coverage": torch.stack(coverage),
+        "cameras": torch.stack(conditions),
+    }
+    draft = path.with_suffix(".tmp")
+    save_file(tensors, draft, metadata={"scenes": json.dumps(scenes)})
+    os.replace(draft, path)
+
+
+def render_dataset(
+    folder: Path, n_scenes: int, *, seed: int, flawed: float = 0.28, workers: int | None = None
+) -> BlocksData:
+    """Render ``n_scenes`` scenes into ``folder``, or go on where an earlier call stopped, and load.
+
+    Args:
+        folder: where the shards go; the same folder must keep the same seed and share of flaws.
+        n_scenes: number of scenes, rounded up to whole shards of 250.
+        seed: fixes every scene and camera; shards are independent of each other.
+        flawed: share of scenes with a geometric flaw, in [0, 1].
+        workers: processes; all cores by default.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = {"seed": seed, "flawed": flawed, "shard": SHARD, "size": VIEW_SIZE}
+    note = folder / "recipe.json"
+    if note.exists() and json.loads(note.read_text()) != recipe:
+        raise ValueError(
+            f"{folder} holds a set with {note.read_text()}, asked for {json.dumps(recipe)}; "
+            "choose another folder"
+        )
+    note.write_text(json.dumps(recipe))
+    n_shards = -(-n_scenes // SHARD)
+    paths = [folder / f"shard-{i:04d}.safetensors" for i in range(n_shards)]
+    jobs = [(p, seed, i, SHARD, flawed) for i, p in enumerate(paths) if not p.exists()]
+    if jobs:
+        workers = workers or os.cpu_count() or 1
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(min(workers, len(jobs))) as pool:
+            done = pool.imap_unordered(_render_shard, jobs)
+            for _ in tqdm(done, total=len(jobs), desc="render scenes", unit="shard"):
+                pass
+    return load_dataset(folder, n_shards)
+
+
+def load_dataset(folder: Path, n_shards: int | None = None) -> BlocksData:
+    """Load the shards of a folder that ``render_dataset`` has filled."""
+    scenes: list[Scene] = []
+    parts = []
+    for path in sorted(folder.glob("shard-*.safetensors"))[:n_shards]:
+        with safe_open(path, framework="pt") as file:
+            texts = json.loads(file.metadata()["scenes"])
+        scenes += [Scene.from_dict(json.loads(t)) for t in texts]
+        parts.append(load_file(path))
+    if not parts:
+        raise FileNotFoundError(f"no shards in {folder}; make them with render_dataset")
+    joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+    return BlocksData(scenes, joined["rgba"], joined["coverage"], joined["cameras"])

@@ -1,0 +1,71 @@
+"""What is true of a scene, word by word: what the word-truth loss of the built-in VLM teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene
+
+ROLES = {None: ("", ""), "on top of": ("top", "below"), "next to": ("next", "next")}
+"""Parts that the things of a scene play in its relation."""
+_OTHER_ROLE = {"top": "below", "below": "top", "next": "next"}
+"""Part of the thing named behind a relation word: x on *top* of y puts y *below*."""
+_FLAW_WORDS = {
+    "faces": "faces",
+    "floaters": "floating",
+    "holes": "broken",
+    "intersection": "intersecting",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is true of a scene.
+
+    Attributes:
+        words: presence words.
+        pairs: (colour, shape) of its things.
+        roles: (role, colour, shape) of its things; the role is "top", "below", "next" or "".
+    """
+
+    words: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+    roles: frozenset[tuple[str, str, str]]
+
+
+def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
+    """What is true of a scene shown with a flaw; None where views of two scenes are mixed."""
+    if flaw == "mixed":
+        return None
+    if flaw == "nothing":
+        return Facts(frozenset(), frozenset(), frozenset())
+    roles = frozenset((role, *t.words) for role, t in zip(ROLES[scene.relation], scene.things))
+    words = {w for role in roles for w in role if w}
+    if flaw in _FLAW_WORDS:
+        words.add(_FLAW_WORDS[flaw])
+    return Facts(frozenset(words), frozenset(t.words for t in scene.things), roles)
+
+
+def truths(words: Sequence[str | None], facts: Facts) -> Iterator[tuple[int, int, bool]]:
+    """What can be judged at each place of a text, read from left to right.
+
+    Args:
+        words: the presence word at each token, ``""`` for any other token, None between questions.
+        facts: what is true.
+
+    Yields:
+        Place, kind and truth. Kind 0: the word is true of the scene. Kind 1, at a shape behind a
+        colour: one thing is both. Kind 2, at the second such pair of a relation: that thing plays
+        its part in the relation named before.
+    """
+    before, role = "", ""
+    for place, word in enumerate(words):
+        if word:
+            yield place, 0, word in facts.words
+        if word in SHAPES and before in COLORS:
+            yield place, 1, (before, word) in facts.pairs
+            if role:
+                yield place, 2, (role, before, word) in facts.roles
+        role = "" if word is None else _OTHER_ROLE.get(word, role)
+        before = word or ""

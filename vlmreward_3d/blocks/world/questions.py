@@ -1,0 +1,177 @@
+"""Batches of views with several questions each, for training and for judging the built-in VLM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmreward_3d.blocks.world.captions import (
+    LONG_PROMPTS,
+    PRESENCE_WORDS,
+    Question,
+    attribute_question,
+    caption_question,
+    geometry_question,
+    relation_question,
+)
+from vlmreward_3d.blocks.world.dataset import RING, BlocksData
+from vlmreward_3d.blocks.world.ground_truth import ROLES, Facts, facts_of
+from vlmreward_3d.blocks.world.scenes import Scene
+
+_WORD = {w: i for i, w in enumerate(PRESENCE_WORDS)}
+_VISIBLE = 0.25
+"""Cells that a floater or a hole must cover, all views together, to count as seen."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Views of N scenes and what is asked about each.
+
+    Attributes:
+        rgba: (N, V, 64, 64, 4) uint8.
+        fade: (N,) opacity left of the objects; below 0.15 nothing is there to be seen.
+        questions: a list of questions per scene.
+        words: (N, V, 16, W) float, 1 where a cell shows something that the word is true of, 0 where
+            not, NaN where it is not clear.
+        facts: what is true of each scene as a whole, None where that is not clear.
+    """
+
+    rgba: Tensor
+    fade: Tensor
+    questions: list[list[Question]]
+    words: Tensor
+    facts: list[Facts | None]
+
+
+def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
+    """Which presence words are true in each cell: coverage (V, 4, 4, 5) uint8 -> (V, 16, W)."""
+    cover = coverage.flatten(1, 2).float() / 255
+    seen = torch.zeros(*cover.shape[:2], len(PRESENCE_WORDS))
+    crossing = "intersecting" if scene.flaw == "intersection" else ""
+    for i, (thing, role) in enumerate(zip(scene.things, ROLES[scene.relation])):
+        for word in filter(None, (*thing.words, role, crossing)):
+            seen[..., _WORD[word]] = torch.maximum(seen[..., _WORD[word]], cover[..., i])
+    seen[..., _WORD["faces"]] = 4 * cover[..., 2]
+    seen[..., _WORD["floating"]] = 4 * cover[..., 3]
+    seen[..., _WORD["broken"]] = 3 * cover[..., 4]
+    labels = (seen >= 0.2).float()
+    labels[(seen > 0.04) & (seen < 0.2)] = torch.nan
+    return labels
+
+
+def flaw_seen(scene: Scene, coverage: Tensor) -> bool:
+    """Whether the views give the flaw away."""
+    channel = {"floaters": 3, "holes": 4}.get(scene.flaw or "")
+    return channel is None or float(coverage[..., channel].float().sum()) / 255 > _VISIBLE
+
+
+class QuestionSampler:
+    """Draws batches from a rendered set.
+
+    Args:
+        data: the scenes.
+        seed: batches depend on it and on their number alone.
+    """
+
+    def __init__(self, data: BlocksData, seed: int) -> None:
+        self.data = data
+        self.seed = seed
+        self.clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
+        self.flawed = [i for i, s in enumerate(data.scenes) if s.flaw is not None]
+        self.two_faced = [i for i, s in enumerate(data.scenes) if s.flaw == "faces"]
+
+    def draw(
+        self, number: int, scenes: int, *, stage: str = "all", long: bool = False, views: int = 4
+    ) -> Batch:
+        """Batch ``number``.
+
+        Args:
+            number: fixes the batch.
+            scenes: N.
+            stage: ``"words"`` asks nothing, ``"simple"`` about colours and shapes, ``"attributes"``
+                about their combinations and captions of single things too, all of flawless scenes;
+                ``"all"`` everything, ``"flaws"`` too, with more second fronts and mixed views.
+            long: one of the paper's prompts and a few short questions, or short ones only.
+            views: 1, 2, 4 or 8; fewer than 4 are not asked about geometry.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        rgba: list[Tensor] = []
+        words: list[Tensor] = []
+        fade: list[float] = []
+        questions: list[list[Question]] = []
+        facts: list[Facts | None] = []
+        everything = stage in ("all", "flaws")
+        while len(rgba) < scenes:
+            flawed = (everything or stage == "words") and views >= 4 and rng.random() < 0.4
+            i = int(rng.choice(self.flawed if flawed else self.clean))
+            if flawed and stage == "flaws" and self.two_faced and rng.random() < 0.4:
+                i = int(rng.choice(self.two_faced))
+            scene = self.data.scenes[i]
+            first = 0 if views == 8 else int(rng.integers(2)) * RING
+            shown = first + np.sort(rng.permutation(8 if views == 8 else RING)[:views])
+            if views >= 4:
+                shown = np.roll(shown, int(rng.integers(views)))
+            mirrored = rng.random() < 0.5
+            shown = shown[::-1].copy() if mirrored else shown
+            pixels, cover = self._views(i, shown, mirrored)
+            if flawed and not flaw_seen(scene, cover):
+                continue
+            labels = word_labels(scene, cover)
+            flaw = scene.flaw
+            opacity = 1.0
+            mixed = 0.35 if stage == "flaws" else 0.15
+            if not flawed and views >= 4 and everything and rng.random() < mixed:
+                j = int(rng.choice(self.clean))
+                other = self.data.scenes[j]
+                if {t.words for t in other.things} == {t.words for t in scene.things}:
+                    continue
+                swap = rng.permutation(views)[: int(rng.integers(1, views // 2 + 1))]
+                pixels, labels = pixels.clone(), labels.clone()
+                pixels[swap], cover = self._views(j, shown[swap], mirrored)
+                labels[swap] = word_labels(other, cover)
+                flaw = "mixed"
+            elif everything and rng.random() < 0.05:
+                opacity, flaw = float(rng.uniform(0, 0.12)), "nothing"
+                labels = torch.zeros_like(labels)
+            rgba.append(pixels)
+            fade.append(opacity)
+            words.append(labels)
+            facts.append(facts_of(scene, flaw))
+            questions.append(self._ask(scene, flaw, rng, stage, long, views))
+        return Batch(torch.stack(rgba), torch.tensor(fade), questions, torch.stack(words), facts)
+
+    def _views(self, scene: int, shown: np.ndarray, mirrored: bool) -> tuple[Tensor, Tensor]:
+        """Pixels and coverage of views; mirrored ones, in reverse order, show a mirrored scene."""
+        pixels, cover = self.data.rgba[scene, shown], self.data.coverage[scene, shown]
+        return (pixels.flip(2), cover.flip(2)) if mirrored else (pixels, cover)
+
+    @staticmethod
+    def _ask(scene, flaw, rng, stage, long, views) -> list[Question]:
+        if stage == "words":
+            return []
+        if stage == "simple":
+            return [attribute_question(scene, rng, simple=True) for _ in range(6)]
+        content = flaw not in ("mixed", "nothing")
+        out: list[Question] = []
+        if long:
+            form = str(rng.choice(LONG_PROMPTS, p=(0.6, 0.2, 0.2)))
+            if flaw != "mixed" or form != "paper/A":
+                out.append(caption_question(scene, rng, form=form, sound=flaw is None))
+        if content or flaw == "nothing":
+            for _ in range(1 if long else 3):
+                out.append(attribute_question(scene, rng))
+            if stage == "attributes" and scene.relation:
+                return out + [attribute_question(scene, rng) for _ in range(2)]
+            for _ in range(1 if long else 2):
+                out.append(caption_question(scene, rng))
+            if scene.relation and stage in ("all", "flaws"):
+                out.append(relation_question(scene, rng))
+        if stage in ("all", "flaws") and views >= 4 and flaw != "nothing":
+            for _ in range(1 if long else (4 if stage == "flaws" else 2)):
+                out.append(geometry_question(flaw, rng))
+        if flaw == "nothing":
+            out = [Question(q.text, False, "nothing there") for q in out]
+        return out or [geometry_question(flaw, rng)]

@@ -1,0 +1,302 @@
+"""Scenes of the blocks world: what is in them, where it stands, and what is wrong with it.
+
+The world is z-up, the front of an object looks along +x, and everything fits into a ball of radius
+0.8 around the origin.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+
+COLORS: dict[str, tuple[float, float, float]] = {
+    "red": (0.86, 0.10, 0.10),
+    "orange": (0.96, 0.50, 0.06),
+    "yellow": (0.95, 0.86, 0.12),
+    "green": (0.12, 0.62, 0.18),
+    "cyan": (0.12, 0.78, 0.82),
+    "blue": (0.12, 0.22, 0.86),
+    "purple": (0.48, 0.14, 0.68),
+    "pink": (0.97, 0.55, 0.74),
+}
+PRIMITIVES = ("sphere", "cube", "cylinder", "cone", "torus")
+COMPOUNDS = ("mug", "chair", "car", "snowman")
+SHAPES = PRIMITIVES + COMPOUNDS
+RELATIONS = ("on top of", "next to")
+FLAWS = ("faces", "floaters", "holes", "intersection")
+
+BODY, FRONT, FLOATER = 0, 1, 2
+"""Roles of a primitive: plain surface, a feature that marks the front, a piece that floats."""
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One canonical solid under a rotation and a scale along its own axes.
+
+    ``kind`` is ``"sphere"``, ``"cube"``, ``"cylinder"``, ``"cone"`` (unit radius and height -1..1,
+    ``param`` is the radius at the top) or ``"torus"`` (ring radius 1 around z, ``param`` is the
+    tube radius, isotropic scale only).
+    """
+
+    kind: str
+    center: tuple[float, float, float]
+    scale: tuple[float, float, float]
+    color: tuple[float, float, float]
+    rotation: tuple[tuple[float, float, float], ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    param: float = 0.0
+    owner: int = 0
+    role: int = BODY
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object: a shape and a colour, ``yaw`` in radians, ``size`` its half extent."""
+
+    shape: str
+    color: str
+    size: float
+    yaw: float = 0.0
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Colour word and shape word."""
+        return self.color, self.shape
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two things, their relation (``things[0]`` *relation* ``things[1]``), and a flaw.
+
+    ``seed`` fixes what is random in the solids: colour jitter, floaters and holes.
+    """
+
+    things: tuple[SceneObject, ...]
+    relation: str | None = None
+    flaw: str | None = None
+    seed: int = 0
+    holes: tuple[tuple[float, float, float, float], ...] = field(default=())
+
+    def to_dict(self) -> dict:
+        """The scene as plain data; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Scene:
+        """Inverse of ``to_dict``."""
+        things = tuple(
+            SceneObject(**{**t, "position": tuple(t["position"])}) for t in data["things"]
+        )
+        holes = tuple(tuple(h) for h in data["holes"])
+        return cls(things, data["relation"], data["flaw"], data["seed"], holes)
+
+
+def _rot_z(angle: float) -> np.ndarray:
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _rot_y(angle: float) -> np.ndarray:
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+
+_ROT_X90 = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+_DARK = (0.10, 0.10, 0.12)
+_NOSE = (0.98, 0.45, 0.05)
+_LAMP = (1.0, 0.98, 0.75)
+
+
+def _shape_parts(shape: str, two_faced: bool) -> list[tuple]:
+    """Solids of a shape of half extent 1: (kind, centre, scale, rotation, param, tint, role).
+
+    ``tint`` is ``None`` for the thing's own colour. ``two_faced`` repeats the front at the back.
+    """
+    eye = np.eye(3)
+    sides = (1, -1) if two_faced else (1,)
+    parts: list[tuple] = []
+
+    def add(kind, center, scale, rotation=eye, param=0.0, tint=None, role=BODY):
+        parts.append((kind, center, scale, rotation, param, tint, role))
+
+    if shape == "sphere":
+        add("sphere", (0, 0, 0), (0.92,) * 3)
+    elif shape == "cube":
+        add("cube", (0, 0, 0), (0.74,) * 3)
+    elif shape == "cylinder":
+        add("cylinder", (0, 0, 0), (0.62, 0.62, 0.92))
+    elif shape == "cone":
+        add("cone", (0, 0, 0), (0.85, 0.85, 0.95), param=0.0)
+    elif shape == "torus":
+        add("torus", (0, 0, 0), (0.68,) * 3, param=0.42)
+    elif shape == "mug":
+        add("cylinder", (0, 0, 0), (0.60, 0.60, 0.78))
+        add("cylinder", (0, 0, 0.74), (0.48, 0.48, 0.06), tint=_DARK)
+        for s in sides:
+            add("torus", (0.62 * s, 0, 0), (0.36,) * 3, _ROT_X90, 0.28, None, FRONT)
+    elif shape == "chair":
+        add("cube", (0, 0, -0.10), (0.60, 0.60, 0.09))
+        for x in (-0.5, 0.5):
+            for y in (-0.5, 0.5):
+                add("cube", (x, y, -0.55), (0.09, 0.09, 0.40))
+        for s in sides:
+            add("cube", (-0.52 * s, 0, 0.42), (0.08, 0.60, 0.48), role=FRONT)
+    elif shape == "car":
+        add("cube", (0, 0, -0.10), (0.95, 0.46, 0.22))
+        add("cube", (0.0 if two_faced else -0.25, 0, 0.28), (0.48, 0.40, 0.20))
+        for x in (-0.58, 0.58):
+            for y in (-0.46, 0.46):
+                add("cylinder", (x, y, -0.32), (0.22, 0.22, 0.09), _ROT_X90, 0.0, _DARK)
+        for s in sides:
+            for y in (-0.27, 0.27):
+                lamp = ((0.94 * s, y, -0.05), (0.07, 0.14, 0.12))
+                add("sphere", *lamp, tint=_LAMP, role=FRONT)
+    elif shape == "snowman":
+        add("sphere", (0, 0, -0.45), (0.52,) * 3)
+        add("sphere", (0, 0, 0.18), (0.38,) * 3)
+        add("sphere", (0, 0, 0.66), (0.29,) * 3)
+        for s in sides:
+            turn = _rot_y(math.pi / 2 * s)
+            add("cone", (0.42 * s, 0, 0.64), (0.08, 0.08, 0.18), turn, 0.0, _NOSE, FRONT)
+            for y in (-0.12, 0.12):
+                add("sphere", (0.25 * s, y, 0.77), (0.06,) * 3, tint=_DARK, role=FRONT)
+            for z in (0.05, 0.28):
+                add("sphere", (0.37 * s, 0, z), (0.06,) * 3, tint=_DARK, role=FRONT)
+    else:
+        raise ValueError(f"unknown shape {shape!r}; expected one of {', '.join(SHAPES)}")
+    return parts
+
+
+_BOTTOM_TOP = {
+    "sphere": (-0.92, 0.92), "cube": (-0.74, 0.74), "cylinder": (-0.92, 0.92),
+    "cone": (-0.95, 0.95), "torus": (-0.29, 0.29), "mug": (-0.78, 0.80),
+    "chair": (-0.95, 0.90), "car": (-0.54, 0.48), "snowman": (-0.97, 0.95),
+}  # fmt: skip
+_HALF_WIDTH = {
+    "sphere": 0.92, "cube": 0.76, "cylinder": 0.62, "cone": 0.85, "torus": 0.97,
+    "mug": 0.62, "chair": 0.62, "car": 0.55, "snowman": 0.52,
+}  # fmt: skip
+
+
+def solids(scene: Scene) -> list[Primitive]:
+    """All primitives of a scene, in world space."""
+    rng = np.random.default_rng(scene.seed)
+    out: list[Primitive] = []
+    for owner, thing in enumerate(scene.things):
+        base = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 0.025, 3), 0.02, 0.98)
+        spin = _rot_z(thing.yaw)
+        two_faced = scene.flaw == "faces" and thing.shape in COMPOUNDS
+        for kind, center, scale, rotation, param, tint, role in _shape_parts(
+            thing.shape, two_faced
+        ):
+            world = np.array(thing.position) + thing.size * (spin @ np.array(center, float))
+            out.append(
+                Primitive(
+                    kind=kind,
+                    center=tuple(world.tolist()),
+                    scale=tuple((thing.size * np.array(scale, float)).tolist()),
+                    color=tuple(base.tolist()) if tint is None else tint,
+                    rotation=tuple(map(tuple, (spin @ rotation).tolist())),
+                    param=param,
+                    owner=owner,
+                    role=role,
+                )
+            )
+    if scene.flaw == "floaters":
+        for _ in range(int(rng.integers(2, 6))):
+            direction = rng.normal(size=3)
+            direction /= np.linalg.norm(direction)
+            name = scene.things[0].color if rng.random() < 0.5 else rng.choice(list(COLORS))
+            scale = rng.uniform(0.05, 0.13) * rng.uniform(0.7, 1.3, 3)
+            where = direction * rng.uniform(0.62, 0.85)
+            out.append(
+                Primitive(
+                    kind=str(rng.choice(["sphere", "cube"])),
+                    center=tuple(where.tolist()),
+                    scale=tuple(scale.tolist()),
+                    color=COLORS[str(name)],
+                    owner=2,
+                    role=FLOATER,
+                )
+            )
+    return out
+
+
+def place(
+    things: list[SceneObject],
+    relation: str | None,
+    rng: np.random.Generator,
+    *,
+    overlap: float = 0.0,
+) -> tuple[SceneObject, ...]:
+    """Put one or two things into their places; ``overlap`` in 0..1 pushes a pair together."""
+    if relation is None:
+        (thing,) = things
+        low, high = _BOTTOM_TOP[thing.shape]
+        return (replace(thing, position=(0.0, 0.0, -thing.size * (low + high) / 2)),)
+    first, second = things
+    if relation == "on top of":
+        low_1, high_1 = (b * first.size for b in _BOTTOM_TOP[first.shape])
+        low_2, high_2 = (b * second.size for b in _BOTTOM_TOP[second.shape])
+        lift = (high_2 - low_1) * (1 - overlap) - 0.02
+        middle = (low_2 + lift + high_1) / 2
+        slide = rng.uniform(-0.04, 0.04, 2)
+        return (
+            replace(first, position=(float(slide[0]), float(slide[1]), lift - middle)),
+            replace(second, position=(0.0, 0.0, -middle)),
+        )
+    if relation == "next to":
+        half_1 = _HALF_WIDTH[first.shape] * first.size
+        half_2 = _HALF_WIDTH[second.shape] * second.size
+        apart = (half_1 + half_2) * (1 - overlap) + (0.05 if overlap == 0 else 0.0)
+        y_1 = -(apart + half_2 - half_1) / 2
+        ground = -0.35
+        placed = []
+        for thing, y in ((first, y_1), (second, y_1 + apart)):
+            z = ground - _BOTTOM_TOP[thing.shape][0] * thing.size
+            placed.append(replace(thing, position=(0.0, float(y), float(z))))
+        return tuple(placed)
+    raise ValueError(f"unknown relation {relation!r}; expected one of {', '.join(RELATIONS)}")
+
+
+def sample_scene(
+    rng: np.random.Generator,
+    *,
+    pair: bool | None = None,
+    flaw: str | None = None,
+    relation: str | None = None,
+) -> Scene:
+    """Draw a scene. ``flaw="faces"`` forces a compound, ``"intersection"`` forces a pair."""
+    if flaw == "intersection":
+        pair = True
+    if pair is None:
+        pair = bool(rng.random() < 0.55)
+    names = [str(rng.choice(SHAPES)) for _ in range(1 + pair)]
+    if flaw == "faces" and not any(n in COMPOUNDS for n in names):
+        names[int(rng.integers(len(names)))] = str(rng.choice(COMPOUNDS))
+    colors = [str(rng.choice(list(COLORS))) for _ in names]
+    if pair:
+        while (names[0], colors[0]) == (names[1], colors[1]):
+            colors[1] = str(rng.choice(list(COLORS)))
+        relation = relation or str(rng.choice(RELATIONS))
+        base = 0.37 if relation == "on top of" else 0.36
+    else:
+        relation, base = None, 0.60
+    things = [
+        SceneObject(n, c, float(base * rng.uniform(0.9, 1.08)), float(rng.uniform(-0.2, 0.2)))
+        for n, c in zip(names, colors)
+    ]
+    overlap = float(rng.uniform(0.45, 0.75)) if flaw == "intersection" else 0.0
+    placed = place(things, relation, rng, overlap=overlap)
+    holes: list[tuple[float, float, float, float]] = []
+    if flaw == "holes":
+        for _ in range(int(rng.integers(4, 9))):
+            thing = placed[int(rng.integers(len(placed)))]
+            direction = rng.normal(size=3)
+            direction /= np.linalg.norm(direction)
+            where = np.array(thing.position) + direction * thing.size * rng.uniform(0.5, 0.9)
+            radius = float(thing.size * rng.uniform(0.28, 0.5))
+            holes.append((float(where[0]), float(where[1]), float(where[2]), radius))
+    return Scene(placed, relation, flaw, int(rng.integers(2**31)), tuple(holes))

@@ -1,0 +1,237 @@
+"""One page about a run that needs nothing but itself: no network, no other file."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.export.atomic_io import write_atomically
+from vlmreward_3d.export.mesh.marching_cubes import Surface
+from vlmreward_3d.export.report.svg import Points, curves
+from vlmreward_3d.vlm3d import StepReport
+
+__all__ = ["save_report"]
+
+_HERE = Path(__file__).parent
+_POLICY = (
+    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'"
+)
+_TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
+
+
+def save_report(
+    path: Path,
+    config: VLM3DConfig,
+    reports: Sequence[StepReport],
+    surface: Surface | None,
+    views: Path,
+    turntable: Path,
+    *,
+    seconds: float | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write a page with the run's outcome, its pictures, its model to turn, curves and settings.
+
+    Args:
+        path: The .html file.
+        config: The run's settings.
+        reports: Its log.
+        surface: The model; None where there is none: of splats, which are in splats.ply, or of a
+            field that is nowhere opaque.
+        views: The picture of the views, PNG.
+        turntable: MP4 or GIF.
+        seconds: What the steps took together; None where it is not known.
+        notes: What happened to the run that its owner should know, a sentence each.
+
+    Raises:
+        OSError: A picture cannot be read, or the page not be written.
+    """
+    style, script = ((_HERE / name).read_text() for name in ("style.css", "viewer.js"))
+    prompt = escape(config.prompt)
+    write_atomically(
+        path,
+        f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<title>{prompt}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+<h1>{prompt}</h1>
+<p>{escape(_ending(config, reports))}</p>
+{_facts(reports, seconds)}
+{_list(notes)}
+<h2>Model</h2>
+<div class="grid-2">
+{_model(surface, config.field)}
+{_turntable(turntable)}
+</div>
+<h2>Views</h2>
+<figure><div class="wide"><img src="{_data_uri(views)}" alt="Rendered views"></div>
+<figcaption>Colours above, world-space normals below.</figcaption></figure>
+<h2>Curves</h2>
+<div class="grid-2">
+{_curves(reports)}
+</div>
+<h2>Configuration</h2>
+<figure>{_table(config)}</figure>
+</main>
+<script>
+{script}</script>
+</body>
+</html>
+""",
+    )
+
+
+def _ending(config: VLM3DConfig, reports: Sequence[StepReport]) -> str:
+    done = len(reports)
+    how = "Finished" if done == config.steps else f"Ended before its {config.steps} steps"
+    teacher = "score distillation and a VLM's reward" if config.vlm else "score distillation alone"
+    return f"{how}: {done} steps of {teacher}."
+
+
+def _facts(reports: Sequence[StepReport], seconds: float | None) -> str:
+    asked = [r for r in reports if r.reward is not None and r.p_yes is not None]
+    facts = {"Steps": str(len(reports))}
+    if asked:
+        facts["Final reward (log-odds of Yes)"] = f"{asked[-1].reward:+.2f}"
+        facts["Final P(Yes)"] = f"{asked[-1].p_yes:.3f}"
+    if seconds is not None:
+        facts["Time of all steps"] = _duration(seconds)
+        if reports:
+            facts["Time per step"] = f"{seconds / len(reports):.2f} s"
+    pairs = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in facts.items()
+    )
+    return f'<dl class="facts">{pairs}</dl>'
+
+
+def _list(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    return f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _model(surface: Surface | None, field: str) -> str:
+    if surface is None and field == "splats":
+        return (
+            "<p>The model is made of Gaussian splats and has no mesh to turn here; viewers of "
+            "splats open <code>splats.ply</code>, beside this page.</p>"
+        )
+    if surface is None:
+        return "<p>The field is nowhere opaque, so that there is no mesh to turn.</p>"
+    import trimesh
+
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+    low, high = mesh.bounds
+    centred = surface.vertices - (low + high) / 2
+    centred /= np.linalg.norm(centred, axis=1).max()
+    data = {
+        "position": _y_up(centred).astype("<f4"),
+        "normal": np.round(127 * _y_up(mesh.vertex_normals)).astype(np.int8),
+        "color": np.round(255 * surface.rgb).astype(np.uint8),
+        "faces": surface.faces.astype("<u4"),
+    }
+    attributes = " ".join(f'data-{k}="{_base64(v.tobytes())}"' for k, v in data.items())
+    return (
+        f'<figure><canvas id="model" tabindex="0" aria-label="The model" {attributes}></canvas>'
+        "<figcaption>Drag to turn, scroll or pinch to zoom, double-click to reset.</figcaption>"
+        "</figure>"
+    )
+
+
+def _y_up(points: np.ndarray) -> np.ndarray:
+    return points[:, [0, 2, 1]] * (1, 1, -1)
+
+
+def _turntable(path: Path) -> str:
+    uri = _data_uri(path)
+    if path.suffix == ".mp4":
+        shown = f'<video src="{uri}" controls autoplay muted loop playsinline></video>'
+    else:
+        shown = f'<img class="shown" src="{uri}" alt="Turntable">'
+    return f"<figure>{shown}<figcaption>The radiance field, all around.</figcaption></figure>"
+
+
+def _curves(reports: Sequence[StepReport]) -> str:
+    def of(name: str) -> Points:
+        values = ((r.step, getattr(r, name)) for r in reports)
+        return [(step, value) for step, value in values if value is not None]
+
+    panels: list[tuple[str, dict[str, Points], dict]] = [
+        ("Reward", {"log-odds of Yes": of("reward")}, {}),
+        ("P(Yes)", {"P(Yes)": of("p_yes")}, {"limits": (0, 1)}),
+        ("Score-distillation loss", {"loss": of("sds_loss")}, {"log": True}),
+        (
+            "Gradient norms at the pixels",
+            {"score distillation": of("sds_norm"), "reward, unweighted": of("reward_norm")},
+            {"log": True},
+        ),
+        ("Weight of the reward", {"lambda": of("vlm_weight")}, {"log": True}),
+        (
+            "Opacity",
+            {
+                "mean opacity of the images": of("opacity"),
+                "haze": of("haze"),
+                "share of occupied cells": of("occupied"),
+            },
+            {"limits": (0, 1)},
+        ),
+    ]
+    return "\n".join(
+        f"<figure>{curves(series, **options)}<figcaption>{escape(title)}: {_legend(series)}"
+        "</figcaption></figure>"
+        for title, series, options in panels
+    )
+
+
+def _legend(series: dict[str, Points]) -> str:
+    names = (f'<span class="key-{i}">{escape(name)}</span>' for i, name in enumerate(series))
+    return " ".join(names)
+
+
+def _table(config: VLM3DConfig) -> str:
+    rows = []
+    for name, value in json.loads(config.to_json()).items():
+        rows.append(f"<tr><th>{escape(name)}</th><td>{escape(_setting(value))}</td></tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _setting(value) -> str:
+    """A value of the configuration's JSON as a reader wants it."""
+    if isinstance(value, str):
+        return value or "(empty)"
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    points = value["points"]
+    if len(points) == 1:
+        return f"{points[0][1]:g}"
+    return ", ".join(f"{level:g} at {progress:.0%}" for progress, level in points)
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:{_TYPES[path.suffix]};base64,{_base64(path.read_bytes())}"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,192 @@
+"""Pictures, a turntable and a mesh of a finished field; every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.export.atomic_io import replacing, write_atomically
+from vlmreward_3d.export.gaussian_ply import save_gaussians
+from vlmreward_3d.export.mesh.marching_cubes import NoSurfaceError, extract_surface
+from vlmreward_3d.export.mesh.writers import save_meshes
+from vlmreward_3d.export.report.page import save_report
+from vlmreward_3d.fields.factory import Field, update_occupancy
+from vlmreward_3d.fields.gaussians import GaussianField
+from vlmreward_3d.rendering.evaluation import evaluation_cameras, image_bytes, look
+from vlmreward_3d.rendering.occupancy import OccupancyGrid
+from vlmreward_3d.vlm3d import VLM3D, StepReport
+
+__all__ = ["export_all", "save_curves", "save_turntable", "save_views"]
+
+_PIXELS_PER_NODE = 8 / 3
+
+
+def save_views(
+    path: Path, field: Field, grid: OccupancyGrid, cameras: Cameras, size: int = 256
+) -> None:
+    """A PNG with a column per camera: colours above, world-space normals below."""
+    sheet = torch.cat(list(look(field, grid, cameras, size, normals=True)), dim=2)
+    write_atomically(path, iio.imwrite("<bytes>", image_bytes(sheet), extension=".png"))
+
+
+def save_turntable(
+    folder: Path,
+    field: Field,
+    grid: OccupancyGrid,
+    cameras: Cameras,
+    size: int = 256,
+    fps: int = 30,
+    *,
+    n_samples: int = 32,
+) -> Path:
+    """The cameras' pictures as `turntable.mp4`, or `turntable.gif` where there is no encoder.
+
+    A coarse field is rendered smaller and enlarged: more pixels than a few per node of the field
+    cost time and show nothing more.
+
+    Args:
+        folder: Where to.
+        field: What to look at.
+        grid: Its occupancy.
+        cameras: One for each frame.
+        size: Height and width in pixels.
+        fps: Frames per second.
+        n_samples: Samples per ray.
+
+    Returns:
+        The file.
+    """
+    side = size
+    if not isinstance(field, GaussianField):
+        side = min(size, math.ceil(_PIXELS_PER_NODE * field.resolution))
+    pictures = look(field, grid, cameras, side, n_samples=n_samples)
+    frames = [image_bytes(_enlarged(picture, size)) for picture in pictures]
+    try:
+        return _write_mp4(folder / "turntable.mp4", frames, fps)
+    except (ImportError, RuntimeError, OSError):
+        # imageio-ffmpeg is absent or has no binary for this machine
+        path = folder / "turntable.gif"
+        data = iio.imwrite(
+            "<bytes>", np.stack(frames), extension=".gif", duration=1000 / fps, loop=0
+        )
+        write_atomically(path, data)
+        return path
+
+
+def _enlarged(picture: Tensor, size: int) -> Tensor:
+    if picture.shape[-1] == size:
+        return picture
+    larger = F.interpolate(picture[None], size=(size, size), mode="bicubic", align_corners=False)
+    return larger[0].clamp(0, 1)
+
+
+def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> Path:
+    import imageio_ffmpeg
+
+    height, width, _ = frames[0].shape
+    with replacing(path) as temporary:
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary), (width, height), fps=fps, quality=8, macro_block_size=2
+        )
+        writer.send(None)
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame))
+        writer.close()
+    return path
+
+
+def save_curves(path: Path, reports: Sequence[StepReport], title: str) -> None:
+    """Score-distillation loss, reward and P(Yes) over the steps as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    asked = [r for r in reports if r.reward is not None]
+    panels: list[tuple[str, list]] = [
+        ("reward (log-odds of Yes)", [(r.step, r.reward) for r in asked]),
+        ("P(Yes)", [(r.step, r.p_yes) for r in asked]),
+        ("score-distillation loss", [(r.step, r.sds_loss) for r in reports]),
+    ]
+    axes = figure.subplots(len(panels), sharex=True)
+    for axis, (label, points) in zip(axes, panels):
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        if points:
+            axis.plot([at for at, _ in points], [value for _, value in points], linewidth=1)
+        else:
+            axis.text(0.5, 0.5, "the VLM was not asked", ha="center", transform=axis.transAxes)
+    axes[1].set_ylim(-0.02, 1.02)
+    if any(r.sds_loss > 0 for r in reports):
+        axes[2].set_yscale("log")
+    axes[2].set_xlabel("step")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def export_all(
+    folder: Path,
+    model: VLM3D,
+    reports: Sequence[StepReport],
+    *,
+    meshes: Sequence[str] = ("glb", "texture"),
+    seconds: float | None = None,
+    notes: Sequence[str] = (),
+) -> list[Path]:
+    """Write views.png, turntable.mp4 (or .gif), the meshes, reward.png and report.html.
+
+    Splats have no mesh: they are written as splats.ply instead. Where a field has no surface there
+    is none either, and the report says so.
+
+    Args:
+        folder: Where to.
+        model: The finished model; it is not changed.
+        reports: Its log.
+        meshes: Keys of `MESH_FILES`; of no meaning to splats.
+        seconds: What the steps took together; None where it is not known.
+        notes: What happened to the run that its owner should know, a sentence each.
+
+    Returns:
+        The files.
+    """
+    grid = copy.deepcopy(model.grid)
+    update_occupancy(grid, model.field)
+    views = evaluation_cameras(model.config, 8).to(model.device)
+    circle = evaluation_cameras(model.config, 120).to(model.device)
+    save_views(folder / "views.png", model.field, grid, views)
+    turntable = save_turntable(
+        folder, model.field, grid, circle, n_samples=model.config.samples_per_ray
+    )
+    surface, model_files, notes = None, [], [*notes]
+    if isinstance(model.field, GaussianField):
+        model_files = [folder / "splats.ply"]
+        save_gaussians(model_files[0], model.field)
+    else:
+        try:
+            surface = extract_surface(model.field, grid)
+            model_files = save_meshes(folder, surface, model.field, meshes)
+        except NoSurfaceError as error:
+            notes.append(f"no mesh: {error}")
+    save_curves(folder / "reward.png", reports, model.config.prompt)
+    report = folder / "report.html"
+    save_report(
+        report,
+        model.config,
+        reports,
+        surface,
+        folder / "views.png",
+        turntable,
+        seconds=seconds,
+        notes=notes,
+    )
+    return [folder / "views.png", turntable, *model_files, folder / "reward.png", report]

@@ -1,0 +1,211 @@
+"""Radiance fields in pure torch.
+
+A field is a module whose `bake()` gives a snapshot that can be asked many times within one step;
+what does not depend on the query points is computed once there, with its graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlmreward.utils.arguments import number
+from vlmreward_3d.fields.base import FieldSamples
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["BakedDenseGrid", "DenseGridField", "blob", "check_shape"]
+
+# grid_sample on a CPU is parallel over the batch dimension only. A fixed number of slices (rather
+# than the number of threads) keeps results independent of the machine's core count.
+_SLICES = 2
+
+
+class DenseGridField(nn.Module):
+    """Sum of dense volumes of growing resolution over the box [-bound, bound]^3.
+
+    Each level holds a density logit and three colour logits per node. Coarse levels give every
+    gradient a wide reach, fine ones give detail; because the levels are trilinear and nested they
+    are added into a single volume once per step, so a query costs one lookup.
+
+    The density is softplus(logit + blob), with the linear blob of Magic3D (Lin et al., 2023):
+    blob_density * (1 - |x| / blob_radius), zero-centred so that optimisation starts from a soft
+    ball. (DreamFusion's is a Gaussian bump.) Colours are sigmoids, gray at the start.
+
+    Args:
+        resolutions: Nodes per side of each level, ascending.
+        bound: Half the side of the box, world units. There is nothing outside.
+        blob_density: Height of the initial blob, in logits.
+        blob_radius: Distance from the origin at which the blob is zero, world units.
+        density_scale: Multiplies the density, so that unit steps of a logit make crisp surfaces.
+        generator: Source of the small initial noise in the colours; none means no noise.
+    """
+
+    def __init__(
+        self,
+        resolutions: Sequence[int] = (8, 16, 32, 64),
+        *,
+        bound: float = 1.0,
+        blob_density: float = 10.0,
+        blob_radius: float = 0.5,
+        density_scale: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        whole_numbers = isinstance(resolutions, Sequence) and all(
+            isinstance(side, int) and not isinstance(side, bool) for side in resolutions
+        )
+        ascending = whole_numbers and list(resolutions) == sorted(set(resolutions))
+        if not ascending or not resolutions or resolutions[0] < 2:
+            raise (ValueError if whole_numbers else TypeError)(
+                f"received resolutions {resolutions!r}; expected ascending integers >= 2; pass for "
+                "example (8, 16, 32, 64)"
+            )
+        check_shape(bound, blob_density, blob_radius, density_scale)
+        self.bound = bound
+        self.blob_density = blob_density
+        self.blob_radius = blob_radius
+        self.density_scale = density_scale
+        self.levels = nn.ParameterList(torch.zeros(1, 4, r, r, r) for r in resolutions)
+        if generator is not None:
+            with torch.no_grad():
+                self.levels[0][:, 1:].normal_(std=0.1, generator=generator)
+
+    @property
+    def resolution(self) -> int:
+        """Nodes per side of the finest level."""
+        return self.levels[-1].shape[-1]
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters, and what multiplies the learning rate for them."""
+        return [(list(self.levels), 1.0)]
+
+    def bake(self, *, normals: bool = False) -> BakedDenseGrid:
+        """Add the levels into one volume.
+
+        Args:
+            normals: Also prepare normals, from central differences between nodes.
+
+        Returns:
+            The snapshot; differentiable to the parameters.
+        """
+        finest = self.levels[-1]
+        resolution = finest.shape[-1]
+        total = finest
+        for level in self.levels[:-1]:
+            total = total + F.interpolate(
+                level, size=(resolution,) * 3, mode="trilinear", align_corners=True
+            )
+        logit = total[:, :1] + self._blob(resolution)
+        parts = [logit, total[:, 1:]]
+        if normals:
+            parts.append(_downhill(logit))
+        return BakedDenseGrid(torch.cat(parts, dim=1), self.bound, self.density_scale)
+
+    def _blob(self, resolution: int) -> Tensor:
+        finest = self.levels[-1]
+        axis = torch.linspace(
+            -self.bound, self.bound, resolution, dtype=finest.dtype, device=finest.device
+        )
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        return blob((x * x + y * y + z * z).sqrt(), self.blob_density, self.blob_radius)
+
+
+def check_shape(
+    bound: float, blob_density: float, blob_radius: float, density_scale: float
+) -> None:
+    """Refuse a box, a blob or a scale of densities that are none.
+
+    Raises:
+        TypeError, ValueError: A number is missing, not finite, or not positive where it has to be.
+    """
+    number("bound", bound, above=0)
+    number("blob_density", blob_density)
+    number("blob_radius", blob_radius, above=0)
+    number("density_scale", density_scale, above=0)
+
+
+def blob(radius: Tensor, density: float, zero: float) -> Tensor:
+    """The linear blob of Magic3D (Lin et al., 2023) in logits, at distances from the origin.
+
+    Args:
+        radius: Distances of any shape, world units.
+        density: Height at the origin.
+        zero: Distance at which it is zero.
+    """
+    return density * (1 - radius / zero)
+
+
+@dataclass(frozen=True)
+class BakedDenseGrid:
+    """A volume of logits that answers queries by trilinear interpolation.
+
+    Attributes:
+        logits: (1, 4 or 7, R, R, R), axes z, y, x: density, colour and, with 7, the direction of
+            falling density.
+        bound: Half the side of the box, world units.
+        density_scale: Multiplies the density.
+    """
+
+    logits: Tensor
+    bound: float
+    density_scale: float
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the field's device and dtype."""
+        return self.logits
+
+    def leaf(self) -> BakedDenseGrid:
+        """The same volume with a graph that begins here."""
+        return replace(self, logits=self.logits.detach().requires_grad_())
+
+    def carry(self, leaf: BakedDenseGrid) -> Tensor | None:
+        """A scalar whose gradient is, at the parameters, what has reached a leaf of this."""
+        if leaf.logits.grad is None:
+            return None
+        return (self.logits * leaf.logits.grad).sum()
+
+    def density(self, points: Tensor) -> Tensor:
+        """Density (P,) at points (P, 3); differentiable to the field, not to the points."""
+        return self._density(self._lookup(points, self.logits[:, :1])[:, 0])
+
+    def __call__(self, points: Tensor) -> FieldSamples:
+        """Density, colour and (if baked with them) normals at points (P, 3) in world units.
+
+        Differentiable to the field's parameters, not to the points.
+        """
+        values = self._lookup(points, self.logits)
+        normals = F.normalize(values[:, 4:], dim=-1) if values.shape[1] > 4 else None
+        return FieldSamples(self._density(values[:, 0]), values[:, 1:4].sigmoid(), normals)
+
+    def _density(self, logit: Tensor) -> Tensor:
+        return self.density_scale * F.softplus(logit)
+
+    def _lookup(self, points: Tensor, volume: Tensor) -> Tensor:
+        count = len(points)
+        if count == 0:
+            return volume.new_zeros(0, volume.shape[1])
+        grid = points.detach() / self.bound
+        grid = F.pad(grid, (0, 0, 0, -count % _SLICES)).view(_SLICES, 1, 1, -1, 3)
+        values = F.grid_sample(
+            volume.expand(_SLICES, -1, -1, -1, -1), grid, padding_mode="border", align_corners=True
+        )
+        values = values.reshape(_SLICES, volume.shape[1], -1).transpose(1, 2)
+        return values.reshape(-1, volume.shape[1])[:count]
+
+
+def _downhill(volume: Tensor) -> Tensor:
+    """Negative central differences (1, 3, R, R, R) of (1, 1, R, R, R), in the order x, y, z."""
+    padded = F.pad(volume, (1,) * 6, mode="replicate")
+    middle = slice(1, -1)
+    x = padded[..., middle, middle, :-2] - padded[..., middle, middle, 2:]
+    y = padded[..., middle, :-2, middle] - padded[..., middle, 2:, middle]
+    z = padded[..., :-2, middle, middle] - padded[..., 2:, middle, middle]
+    return torch.cat([x, y, z], dim=1)

@@ -1,0 +1,184 @@
+"""Parts of diffusers folders, complete or not at all: UNet, autoencoder, text encoder, the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import AutoTokenizer, CLIPTextModel
+
+from vlmreward.models.loading import (
+    check_files,
+    check_keys,
+    check_vocabulary,
+    loading,
+    quiet,
+    reason_of,
+)
+
+__all__ = ["KINDS", "check_fit", "load_part", "unet_config"]
+
+KINDS: dict[str, Any] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "tokenizer": AutoTokenizer,
+    "scheduler": DDPMScheduler,
+}
+"""Classes of the parts by their folders' names."""
+_EXPECTED = (
+    "expected a folder or hub id of diffusers with a UNet2DConditionModel, an AutoencoderKL and a "
+    "CLIPTextModel (Stable Diffusion 1.x or 2.x, or MVDream saved by save_pretrained here)"
+)
+_PORT = (
+    "for MVDream pass its authors' single file, sd-v2.1-base-4view.pt: ports of it bring classes "
+    "of their own"
+)
+
+
+def load_part(
+    model: str | Path, name: str, *, dtype: torch.dtype | None = None, **options: Any
+) -> Any:
+    """One part of a diffusers folder or hub id; weights are read from safetensors alone.
+
+    Args:
+        model: the folder or id.
+        name: of the part, a key of ``KINDS``.
+        dtype: of its weights, where it has some.
+        **options: of ``from_pretrained``, such as ``revision`` or ``local_files_only``.
+
+    Raises:
+        OSError: it is missing, damaged or cannot be reached, or its weights are not those of its
+            configuration.
+    """
+    kind = KINDS[name]
+    weighted = issubclass(kind, nn.Module)
+    if weighted:
+        options["use_safetensors"] = True
+        options["output_loading_info"] = True
+        options["dtype" if kind is CLIPTextModel else "torch_dtype"] = dtype
+    if kind is CLIPTextModel:
+        options["ignore_mismatched_sizes"] = True  # which are refused below, by their names
+    folder = Path(model, name)
+    try:
+        size = check_files(folder) if folder.is_dir() else None
+        with loading(size):
+            part = kind.from_pretrained(str(model), subfolder=name, **options)
+        if weighted:
+            part, info = part
+            check_keys(info, kind.__name__)
+        if name == "tokenizer":
+            check_vocabulary(part)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # damaged files make the libraries raise anything
+        raise _unloadable(f"the {name} of {str(model)!r}", error) from error
+    return part
+
+
+def _unloadable(what: str, error: Exception) -> OSError:
+    """An error of loading in one line: received, expected, remedy."""
+    if "; expected " in str(error):  # one of ours
+        return OSError(f"cannot load {what}: {error}")
+    # diffusers goes on to say how to load it all the same
+    reason = reason_of(error).split(". If you want")[0].removeprefix("Cannot load  because ")
+    return OSError(
+        f"cannot load {what} ({reason}); expected 'builtin/blocks', MVDream's "
+        "sd-v2.1-base-4view.pt, or a diffusers folder or hub id with unet, vae, text_encoder, "
+        "tokenizer and scheduler: check the name, or save or download it again; Stable Diffusion "
+        "2.x is no longer under its old name on the hub, so name a mirror"
+    )
+
+
+def unet_config(model: str | Path) -> Mapping[str, Any]:
+    """Configuration of the UNet of a diffusers folder or hub id, which is looked at first.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: the UNet, or another part that ``model_index.json`` names, is of a class of its
+            own or otherwise not supported, as in ports of MVDream.
+    """
+    folder = Path(model)
+    try:
+        for part in (folder, folder / "unet"):
+            if part.is_dir():
+                check_files(part)
+        with quiet():
+            config = UNet2DConditionModel.load_config(str(model), subfolder="unet")
+    except Exception as error:
+        raise _unloadable(f"the denoiser {str(model)!r}", error) from error
+    named = {"unet": config.get("_class_name", KINDS["unet"].__name__), **_classes(model)}
+    for name, found in named.items():
+        wanted = KINDS[name].__name__ if name in KINDS else "none"
+        if found != wanted:
+            remedy = _PORT if name == "unet" else "name another model"
+            raise ValueError(
+                f"the {name} of {str(model)!r} is a {found}, which is not supported; {_EXPECTED}: "
+                f"{remedy}"
+            )
+    cameras = config.get("projection_class_embeddings_input_dim")
+    if config.get("class_embed_type") == "projection" and cameras != 16:
+        raise ValueError(
+            f"the unet of {str(model)!r} takes class labels of {cameras} numbers; expected the 16 "
+            "of a camera, as of MVDream: name another model"
+        )
+    return config
+
+
+def _classes(model: str | Path) -> dict[str, str]:
+    """Classes of the parts that count, by their names, from ``model_index.json`` if there is one.
+
+    The tokenizer and the scheduler are made of their configurations in any case.
+    """
+    try:
+        with quiet():
+            index = DiffusionPipeline.load_config(str(model))
+    except Exception:  # saved part by part, or out of reach, which the parts will say
+        return {}
+    networks = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer", "prior")
+    found = {name: value for name, value in index.items() if name in networks}
+    return {
+        name: str(value[-1])
+        for name, value in found.items()
+        if isinstance(value, (list, tuple)) and value and value[-1] is not None
+    }
+
+
+def check_fit(unet: Any, text_encoder: Any, tokenizer: Any, vae: Any = None) -> None:
+    """Refuse parts of different models.
+
+    Raises:
+        ValueError: sizes that do not go together.
+    """
+    config = unet.config
+    channels = 3 if vae is None else vae.config.latent_channels
+    width = text_encoder.config.hidden_size
+    vocabulary = text_encoder.config.vocab_size
+    for wrong, received, expected in (
+        (
+            not isinstance(config.sample_size, int),
+            f"the UNet's sample_size is {config.sample_size}",
+            "the side of what it denoises, in its config.json",
+        ),
+        (
+            (config.in_channels, config.out_channels) != (channels, channels),
+            f"the UNet takes {config.in_channels} channels and gives {config.out_channels}",
+            f"{channels} and {channels}: name a model that is made for text alone",
+        ),
+        (
+            config.cross_attention_dim != width,
+            f"the UNet takes texts of width {config.cross_attention_dim}",
+            f"{width}, that of the text encoder: do not mix parts of different models",
+        ),
+        (
+            len(tokenizer) > vocabulary,
+            f"the tokenizer has {len(tokenizer)} tokens",
+            f"at most {vocabulary}, those of the text encoder: do not mix parts of models",
+        ),
+    ):
+        if wrong:
+            raise ValueError(f"{received}; expected {expected}")

@@ -1,0 +1,127 @@
+"""From a configuration's names to the models behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmreward import CompositeReward, YesNoReward
+from vlmreward.models.loading import checked_device
+from vlmreward_3d.config import PRECISIONS, VLM3DConfig
+from vlmreward_3d.guidance.base import Denoiser
+from vlmreward_3d.guidance.diffusion.mvdream import MVDream
+from vlmreward_3d.guidance.diffusion.parts import unet_config
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
+from vlmreward_3d.guidance.vlm import Reward
+
+__all__ = ["load_denoiser", "load_reward", "load_teachers"]
+
+_FILES = {".pt", ".pth", ".ckpt", ".safetensors"}
+
+
+def load_denoiser(
+    source: str,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str | None = None,
+    tokenizer: str | None = None,
+) -> Denoiser:
+    """The score-distillation teacher of a name.
+
+    Args:
+        source: "builtin/blocks"; MVDream's single file (by its suffix); or a folder or hub id of
+            diffusers, whose UNet tells which it is: with cameras and a VAE MVDream, with cameras
+            alone a `PixelMultiView`, without cameras Stable Diffusion.
+        device: where it runs.
+        precision: "float32"; "autocast": weights in float32, matrix products and convolutions in
+            float16 (bfloat16 on a CPU), as MVDream's own code computes; "bfloat16" or "float16":
+            weights too, in half the memory. Default: "autocast" on a GPU, "float32" elsewhere. A
+            `PixelMultiView` knows "float32" alone.
+        tokenizer: for a single file, which has none; see `MVDream.from_checkpoint`.
+
+    Raises:
+        OSError: it cannot be found or loaded.
+        TypeError: the name is no text.
+        KeyError, ValueError: it is something else, or there is no such device.
+    """
+    if not isinstance(source, str):
+        raise TypeError(
+            f"source is a {type(source).__name__}; expected the name of a denoiser: a text"
+        )
+    device = checked_device(device) or torch.device("cpu")
+    dtype, autocast = _dtypes(precision, device)
+    model: MVDream | StableDiffusion
+    if Path(source).suffix in _FILES:
+        options: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer else {}
+        model = MVDream.from_checkpoint(source, dtype=dtype, **options)
+    elif source.startswith("builtin/") or _has_cameras_alone(source):
+        if precision not in (None, "float32"):
+            raise ValueError(
+                f"received precision={precision!r} for {source!r}, a denoiser of pixels; expected "
+                "'float32': leave it out"
+            )
+        return PixelMultiView.from_pretrained(source).to(device)
+    else:
+        kind = MVDream if _takes_cameras(source) else StableDiffusion
+        model = kind.from_pretrained(source, dtype=dtype)
+    model.autocast = autocast
+    return model.to(device)
+
+
+def _dtypes(precision: str | None, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
+    """The dtype of the weights, and that of autocast, if any."""
+    if precision is None:
+        precision = "autocast" if device.type == "cuda" else "float32"
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"received precision={precision!r}; expected one of {', '.join(PRECISIONS)}; pass one "
+            "of them, or None"
+        )
+    if precision == "autocast":
+        return torch.float32, torch.get_autocast_dtype(device.type)
+    return getattr(torch, precision), None
+
+
+def _has_cameras_alone(source: str) -> bool:
+    folder = Path(source)
+    return (folder / "unet").is_dir() and not (folder / "vae").is_dir()
+
+
+def _takes_cameras(source: str) -> bool:
+    return unet_config(source).get("class_embed_type") == "projection"
+
+
+def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> Reward | None:
+    """The VLM's reward of a configuration; None where it has no VLM.
+
+    Several prompts are one `CompositeReward`, with one look at the views.
+
+    Raises:
+        OSError, TypeError, ValueError: as of `YesNoReward`.
+    """
+    if config.vlm is None:
+        return None
+    prompts = config.vlm_prompt
+    several = isinstance(prompts, tuple)
+    reward = YesNoReward(
+        config.vlm,
+        prompt=prompts[0] if isinstance(prompts, tuple) else prompts,
+        pixels=config.vlm_pixels,
+        device=device,
+    )
+    return CompositeReward(reward, list(prompts)) if several else reward
+
+
+def load_teachers(
+    config: VLM3DConfig,
+    *,
+    device: torch.device | str = "cpu",
+    vlm_device: torch.device | str | None = None,
+) -> tuple[Denoiser, Reward | None]:
+    """Both teachers of a configuration, on one device or each on its own."""
+    reward = load_reward(config, device=vlm_device or device)
+    denoiser = load_denoiser(config.denoiser, device=device, precision=config.denoiser_precision)
+    return denoiser, reward

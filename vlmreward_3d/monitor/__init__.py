@@ -1,1 +1,0 @@
-"""What looks at a run while it goes on: TensorBoard, the browser and the watchdog."""

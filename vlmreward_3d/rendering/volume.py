@@ -1,0 +1,266 @@
+"""Differentiable volume rendering by nerfacc's batched compositing. The only user of nerfacc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from nerfacc import accumulate_along_rays, render_weight_from_density
+from torch import Tensor
+
+from vlmreward.utils.arguments import whole
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.fields.base import FieldSamples
+from vlmreward_3d.rendering.occupancy import OccupancyGrid
+from vlmreward_3d.rendering.ray_sampling import RaySamples, sample_rays
+
+__all__ = ["Composite", "RenderedRays", "Rendering", "composite", "render", "render_rays"]
+
+Query = Callable[[Tensor], FieldSamples]
+Shader = Callable[[FieldSamples, Tensor, Tensor], Tensor]
+"""Colors (P, 3) from field samples, their places (P, 3) and the numbers (P,) of their views."""
+
+
+@dataclass(frozen=True)
+class Composite:
+    """Sums along L rays of S samples; differentiable to densities, colours and normals.
+
+    Attributes:
+        rgb: (L, 3) colour on black.
+        opacity: (L, 1) in [0, 1].
+        depth: (L, 1) opacity-weighted mean distance from the camera; 0 on empty rays.
+        normals: (L, 3) opacity-weighted mean normal, or None without normals.
+        weights: (L, S) what each sample contributes.
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normals: Tensor | None
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class RenderedRays:
+    """N rays, of which L met occupied space.
+
+    Attributes:
+        rgb: (N, 3) on the background.
+        opacity: (N, 1) in [0, 1].
+        depth: (N, 1) distance from the origin, world units; 0 where nothing is.
+        normals: (N, 3) world-space mean normals, length <= 1, or None without normals.
+        samples: The samples that were used, S on each of the L rays.
+        composite: The sums along the L rays, with their samples' weights.
+        field: What the field said at the samples, P = L * S.
+        directions: (L, 3) directions of the L rays.
+        visible: (L, S) bool, samples that are dense enough to be seen; see
+            `OccupancyGrid.faintest`.
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normals: Tensor | None
+    samples: RaySamples
+    composite: Composite
+    field: FieldSamples
+    directions: Tensor
+    visible: Tensor
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """N images, channels first; the attributes of `RenderedRays` in the shape of images.
+
+    Attributes:
+        rgb: (N, 3, H, W) in [0, 1] up to rounding, on the background.
+        opacity: (N, 1, H, W).
+        depth: (N, 1, H, W).
+        normals: (N, 3, H, W), or None.
+        rays: The same ray by ray, images one after the other, rows first.
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normals: Tensor | None
+    rays: RenderedRays
+
+
+def composite(
+    middles: Tensor,
+    lengths: Tensor,
+    density: Tensor,
+    rgb: Tensor,
+    normals: Tensor | None = None,
+) -> Composite:
+    """Emission-absorption quadrature along rays (NeRF, Eq. 3).
+
+    Args:
+        middles: (L, S) distances of the samples; not differentiable.
+        lengths: (L, S) or (L, 1) length each sample stands for; not differentiable.
+        density: (L, S) densities per world unit.
+        rgb: (L, S, 3) colours.
+        normals: (L, S, 3) unit normals, optional.
+
+    Returns:
+        The sums per ray, in the dtype of `density`.
+    """
+    starts, ends = middles - lengths / 2, middles + lengths / 2
+    weights, _, _ = render_weight_from_density(starts, ends, density)
+    opacity = accumulate_along_rays(weights)
+    share = weights / opacity.clamp_min(torch.finfo(weights.dtype).eps)
+    return Composite(
+        rgb=accumulate_along_rays(weights, rgb),
+        opacity=opacity,
+        depth=accumulate_along_rays(share, middles[..., None]),
+        normals=None if normals is None else accumulate_along_rays(share, normals),
+        weights=weights,
+    )
+
+
+def check_background(background: Tensor, count: int) -> None:
+    """Refuse colors that are neither one for all nor one for each.
+
+    Raises:
+        ValueError: They are (`count`, 3) or (3,) not.
+    """
+    if background.shape not in ((3,), (count, 3)):
+        raise ValueError(
+            f"received background of shape {tuple(background.shape)}; expected (3,) or ({count}, 3)"
+        )
+
+
+def render_rays(
+    query: Query,
+    grid: OccupancyGrid,
+    origins: Tensor,
+    directions: Tensor,
+    *,
+    n_samples: int,
+    background: Tensor,
+    n_bins: int = 64,
+    shader: Shader | None = None,
+    views: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> RenderedRays:
+    """Render a field along rays.
+
+    Args:
+        query: The field: points (P, 3) to `FieldSamples`, such as a baked field.
+        grid: Where there is something to see.
+        origins: (N, 3); not differentiable.
+        directions: (N, 3) unit vectors; not differentiable.
+        n_samples: Samples on each ray that meets occupied space.
+        background: (N, 3) or (3,) colours in [0, 1].
+        n_bins: Resolution of the empty-space test along the ray.
+        shader: Turns field samples, their positions (P, 3) and the numbers (P,) of their views into
+            colors (P, 3); the field's own colors without it.
+        views: (N,) integers, the number of each ray's view, for the shader; 0 if not given.
+        generator: CPU source of the samples' places; without it they are regular.
+
+    Returns:
+        What the rays see; differentiable to whatever `query` is, and to `background`.
+
+    Raises:
+        TypeError, ValueError: A number of samples or bins is no whole number >= 1, or `background`
+            of another shape.
+    """
+    whole("n_samples", n_samples)
+    whole("n_bins", n_bins)
+    check_background(background, len(origins))
+    samples = sample_rays(grid, origins, directions, n_samples, n_bins=n_bins, generator=generator)
+    seen = directions[samples.rays]
+    points = origins[samples.rays, None] + samples.middles[..., None] * seen[:, None]
+    points = points.reshape(-1, 3)
+    field = query(points)
+    layout = samples.middles.shape
+    density = field.density.view(layout)
+    colors = field.rgb
+    if shader is not None:
+        numbers = torch.zeros_like(samples.rays) if views is None else views[samples.rays]
+        colors = shader(field, points, numbers.repeat_interleave(n_samples))
+    result = composite(
+        samples.middles,
+        samples.lengths,
+        density,
+        colors.view(*layout, 3),
+        None if field.normals is None else field.normals.view(*layout, 3),
+    )
+
+    def everywhere(values: Tensor) -> Tensor:
+        empty = values.new_zeros(len(origins), values.shape[1])
+        return empty.index_copy(0, samples.rays, values)
+
+    opacity = everywhere(result.opacity)
+    return RenderedRays(
+        rgb=everywhere(result.rgb) + background * (1 - opacity),
+        opacity=opacity,
+        depth=everywhere(result.depth),
+        normals=None if result.normals is None else everywhere(result.normals),
+        samples=samples,
+        composite=result,
+        field=field,
+        directions=seen,
+        visible=density.detach() >= grid.faintest(),
+    )
+
+
+def render(
+    query: Query,
+    grid: OccupancyGrid,
+    cameras: Cameras,
+    height: int,
+    width: int,
+    *,
+    n_samples: int,
+    background: Tensor | None = None,
+    shader: Shader | None = None,
+    generator: torch.Generator | None = None,
+) -> Rendering:
+    """Render a field from N cameras; see `render_rays`.
+
+    Args:
+        query: The field.
+        grid: Where there is something to see.
+        cameras: N cameras.
+        height: Rows.
+        width: Columns.
+        n_samples: Samples on each ray that meets occupied space.
+        background: (N, 3) or (3,) colours in [0, 1]; white if not given.
+        shader: Turns field samples, their positions and the numbers of their cameras into colors.
+        generator: CPU source of the samples' places.
+
+    Returns:
+        The images.
+    """
+    origins, directions = (x.reshape(-1, 3) for x in cameras.rays(height, width))
+    if background is None:
+        background = origins.new_ones(3)
+    check_background(background, len(cameras))
+    if background.ndim == 2:
+        background = background.repeat_interleave(height * width, dim=0)
+    views = torch.arange(len(cameras), device=origins.device)
+    rays = render_rays(
+        query,
+        grid,
+        origins,
+        directions,
+        n_samples=n_samples,
+        background=background,
+        shader=shader,
+        views=views.repeat_interleave(height * width),
+        generator=generator,
+    )
+
+    def image(values: Tensor) -> Tensor:
+        return values.view(len(cameras), height, width, -1).permute(0, 3, 1, 2)
+
+    return Rendering(
+        rgb=image(rays.rgb),
+        opacity=image(rays.opacity),
+        depth=image(rays.depth),
+        normals=None if rays.normals is None else image(rays.normals),
+        rays=rays,
+    )

@@ -1,1 +1,0 @@
-"""A page about a run that needs nothing but itself."""

@@ -1,1 +1,0 @@
-"""3D Gaussian splats: the field, its projection, its pictures and its file."""

@@ -1,0 +1,81 @@
+"""What a run shows while it goes on: TensorBoard's curves and a picture."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import imageio.v3 as iio
+import torch
+
+from vlmreward_3d.export.atomic_io import write_atomically
+from vlmreward_3d.rendering.evaluation import evaluation_cameras, image_bytes, look
+from vlmreward_3d.vlm3d import VLM3D, StepReport
+
+__all__ = ["TensorBoardLogger"]
+
+_GROUPS = {
+    "sds_loss": "score distillation/loss",
+    "sds_norm": "score distillation/norm of the gradient at the pixels",
+    "reward": "VLM/log-odds of Yes",
+    "p_yes": "VLM/P(Yes)",
+    "vlm_weight": "VLM/lambda",
+    "reward_norm": "VLM/norm of the gradient at the pixels",
+    "opacity": "field/opacity",
+    "haze": "field/haze",
+    "occupied": "field/occupied",
+}
+
+
+class TensorBoardLogger:
+    """Curves in the folder's `tensorboard`, and the latest views as `preview.png`.
+
+    Steps are shown when `show` is called, after they were saved, so that a run that goes on from
+    its checkpoint shows none twice.
+
+    Args:
+        folder: Of the run.
+        first: The run goes on at this step; TensorBoard forgets what it knows from there on.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        self.folder = folder
+        self.waiting: list[StepReport] = []
+        self._open(first)
+
+    def _open(self, first: int) -> None:
+        # it takes a second to import
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=first)
+
+    def back_to(self, step: int) -> None:
+        """Forget this step and all after it."""
+        self.waiting.clear()
+        self.close()
+        self._open(step)
+
+    def report(self, report: StepReport) -> None:
+        """Take note of a step, to be shown later."""
+        self.waiting.append(report)
+
+    def show(self, model: VLM3D) -> None:
+        """Add the steps to the curves, and the asset from four sides, beside each other."""
+        for report in self.waiting:
+            for field, name in _GROUPS.items():
+                value = getattr(report, field)
+                if value is not None:
+                    self.writer.add_scalar(name, value, report.step)
+        self.waiting.clear()
+        side = min(256, 2 * model.config.resolution_at(model.step_index / model.config.steps))
+        cameras = evaluation_cameras(model.config, 4).to(model.device)
+        sheet = torch.cat(list(look(model.field, model.grid, cameras, side)), dim=2)
+        self.writer.add_image("views", sheet, model.step_index - 1)
+        self.writer.flush()
+        png = iio.imwrite("<bytes>", image_bytes(sheet), extension=".png")
+        write_atomically(self.folder / "preview.png", png)
+
+    def close(self) -> None:
+        """Write what is left, as far as there is room."""
+        with suppress(OSError):
+            self.writer.close()

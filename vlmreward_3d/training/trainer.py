@@ -1,0 +1,135 @@
+"""A run in a folder: the loop, its log, its checkpoints and how it goes on after an end.
+
+The folder holds `config.json`, `metrics.jsonl` (one line a step), `checkpoint.safetensors`
+(everything needed to go on exactly), `last-good.safetensors` (the latest of them at which nothing
+looked wrong, until the run is finished), `state.json` (for readers: how far the run is),
+`preview.png` and `tensorboard`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from vlmreward_3d.training.collapse_detector import CollapseDetector
+from vlmreward_3d.training.run_directory import RunDirectory
+from vlmreward_3d.training.tensorboard_logger import TensorBoardLogger
+from vlmreward_3d.vlm3d import VLM3D, DivergenceError, StepReport
+
+__all__ = ["TrainingInterrupted", "train"]
+
+
+class TrainingInterrupted(RuntimeError):
+    """The run was interrupted after its state was saved."""
+
+
+def train(
+    model: VLM3D,
+    folder: RunDirectory,
+    *,
+    checkpoint_every: int = 50,
+    progress: bool = True,
+    watch: Callable[[VLM3D, StepReport], None] | None = None,
+) -> None:
+    """Run the model to the end of its configuration, from wherever the folder's checkpoint is.
+
+    On a CPU a run that was ended at any moment, by SIGKILL too, and started again is
+    bit-identical to one that was not, given the same number of threads.
+
+    Args:
+        model: A model of the folder's configuration.
+        folder: Where it goes.
+        checkpoint_every: Steps between checkpoints.
+        progress: Show a progress bar on stderr.
+        watch: Called after each step with the model, which it must not change, and the numbers.
+
+    Raises:
+        Stopped: On SIGINT (Ctrl-C) or SIGTERM, after a checkpoint.
+        Diverged: The optimisation failed more often than `retries` of the configuration; the last
+            checkpoint is from before.
+        RunError: The disk is full or cannot be written any more; likewise.
+        InUse: Another process works in the folder.
+    """
+    with folder.held():
+        _train(model, folder, checkpoint_every, progress, watch)
+
+
+def _train(
+    model: VLM3D,
+    folder: RunDirectory,
+    checkpoint_every: int,
+    progress: bool,
+    watch: Callable[[VLM3D, StepReport], None] | None,
+) -> None:
+    watchdog = CollapseDetector(folder.config.patience)
+    folder.begin()
+    folder.restore(model, watchdog)
+    if not folder.checkpoint_file.exists():
+        folder.save(model, watchdog)
+    steps = folder.config.steps
+    with (
+        _stop_requests() as stop,
+        contextlib.closing(TensorBoardLogger(folder.path, model.step_index)) as board,
+        tqdm(total=steps, initial=model.step_index, disable=not progress, unit="step") as bar,
+    ):
+        while model.step_index < steps:
+            began = time.perf_counter()
+            try:
+                report = model.step()
+                failure = watchdog.look(report)
+            except DivergenceError as error:
+                failure = str(error)
+            folder.seconds += time.perf_counter() - began
+            if failure:
+                bar.write(folder.go_back(model, watchdog, failure), file=sys.stderr)
+                board.back_to(model.step_index)
+                bar.n = model.step_index
+                continue
+            folder.append(report)
+            board.report(report)
+            bar.update()
+            bar.set_postfix_str(_summary(report))
+            if watch is not None:
+                watch(model, report)
+            if stop or model.step_index % checkpoint_every == 0 or model.step_index == steps:
+                folder.save(model, watchdog)
+                with folder.writing():
+                    board.show(model)
+            if stop and model.step_index < steps:
+                raise TrainingInterrupted(
+                    f"stopped after step {model.step_index} of {steps}, state saved"
+                )
+
+
+def _summary(report: StepReport) -> str:
+    parts = [f"sds {report.sds_loss:.3g}"]
+    if report.reward is not None and report.p_yes is not None:
+        parts += [f"reward {report.reward:+.2f}", f"P(Yes) {report.p_yes:.2f}"]
+    return " ".join(parts)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that becomes non-empty on SIGINT or SIGTERM; the second signal acts as usual."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,127 @@
+"""A run seen in the browser while it goes on; the optional dependency is viser."""
+
+from __future__ import annotations
+
+import copy
+from types import TracebackType
+
+import numpy as np
+import torch
+
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.fields.factory import update_occupancy
+from vlmreward_3d.rendering.evaluation import look
+from vlmreward_3d.vlm3d import VLM3D, StepReport
+
+__all__ = ["LiveView", "camera_of"]
+
+
+class LiveView:
+    """A web page with the field from the reader's camera, and the run's numbers.
+
+    Everything is rendered in the training's own thread, between two steps, so that no parameter
+    changes under the renderer; the model is only read, and its random state not used. A run is the
+    same with and without a viewer, but for the time that pictures take.
+
+    Args:
+        port: Where the page is served; 0 takes a free port.
+        host: The address that is listened on; "0.0.0.0" lets other machines in.
+        every: Steps between pictures.
+        size: Height of the pictures in pixels.
+
+    Raises:
+        ImportError: viser is not installed.
+    """
+
+    def __init__(
+        self, port: int = 8080, *, host: str = "127.0.0.1", every: int = 5, size: int = 160
+    ) -> None:
+        try:
+            import viser
+        except ImportError:
+            raise ImportError(
+                "received a wish to watch without viser; expected it to be installed; "
+                "run `pip install 'vlmreward[view]'`"
+            ) from None
+        self.every = every
+        self.size = size
+        self.server = viser.ViserServer(host=host, port=port, verbose=False)
+        self.server.scene.set_up_direction("+z")
+        self.server.initial_camera.position = (1.8, 0.7, 0.8)
+        self._text = self.server.gui.add_markdown("waiting for the first step")
+
+    @property
+    def port(self) -> int:
+        """Where the page is served."""
+        return self.server.get_port()
+
+    def __call__(self, model: VLM3D, report: StepReport) -> None:
+        """Show the model after a step, if it is this step's turn."""
+        if report.step % self.every:
+            return
+        self._text.content = _numbers(model, report)
+        clients = self.server.get_clients().values()
+        if not clients:
+            return
+        grid = copy.deepcopy(model.grid)
+        update_occupancy(grid, model.field)
+        for client in clients:
+            eye = client.camera
+            cameras = camera_of(eye.wxyz, eye.position, eye.fov).to(model.device)
+            picture = next(look(model.field, grid, cameras, self.size, n_samples=32))
+            pixels = (picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            client.scene.set_background_image(
+                _widened(pixels, eye.aspect), format="jpeg", jpeg_quality=92
+            )
+
+    def __enter__(self) -> LiveView:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.server.stop()
+
+
+def camera_of(wxyz: np.ndarray, position: np.ndarray, fov: float) -> Cameras:
+    """One of our cameras, float32 on the CPU, from the browser's.
+
+    Args:
+        wxyz: (4,) unit quaternion, camera to world, in OpenCV's frame: right, down, forward.
+        position: (3,) in the world.
+        fov: Vertical field of view in radians.
+    """
+    w, x, y, z = (float(q) for q in wxyz)
+    right = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
+    down = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
+    forward = (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y))
+    c2w = torch.eye(4)
+    c2w[:3, 0] = torch.tensor(right)
+    c2w[:3, 1] = -torch.tensor(down)
+    c2w[:3, 2] = -torch.tensor(forward)
+    c2w[:3, 3] = torch.as_tensor(np.asarray(position), dtype=torch.float32)
+    return Cameras(c2w[None], torch.tensor([float(fov)]))
+
+
+def _widened(pixels: np.ndarray, aspect: float) -> np.ndarray:
+    """A square picture as wide as a window: cut, or with white at the sides."""
+    side = len(pixels)
+    width = max(1, round(side * aspect))
+    if width <= side:
+        left = (side - width) // 2
+        return pixels[:, left : left + width]
+    left = (width - side) // 2
+    return np.pad(pixels, ((0, 0), (left, width - side - left), (0, 0)), constant_values=255)
+
+
+def _numbers(model: VLM3D, report: StepReport) -> str:
+    lines = [
+        f"**step** {report.step + 1} of {model.config.steps}",
+        f"**score-distillation loss** {report.sds_loss:.3g}",
+    ]
+    if report.reward is not None and report.p_yes is not None:
+        lines += [f"**reward** {report.reward:+.2f}", f"**P(Yes)** {report.p_yes:.3f}"]
+    return "\n\n".join(lines)

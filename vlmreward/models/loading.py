@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import threading
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
+from vlmreward.utils.built_in import VLMS, built_in_folder, built_in_names
 from vlmreward.utils.notices import warn
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "warn_of_version",
 ]
 
-_BUILTIN = {"builtin/blocks": ("vlmreward_3d", "blocks/weights/vlm")}
 _SHARED_LOADING_KWARGS = ("cache_dir", "revision", "subfolder", "token", "trust_remote_code")
 """What a processor's ``from_pretrained`` has to be told too."""
 _OBJECTS = frozenset(
@@ -198,18 +197,7 @@ def resolve(source: str) -> str:
     Raises:
         FileNotFoundError: a built-in model whose weights are not installed.
     """
-    if source not in _BUILTIN:
-        return source
-    package, inside = _BUILTIN[source]
-    spec = importlib.util.find_spec(package)  # finds the folder without importing anything
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        if (path := Path(folder, inside)).joinpath("config.json").is_file():
-            return str(path)
-    raise FileNotFoundError(
-        f"the weights of {source!r} are not installed; expected {inside} inside {package}: "
-        "install from a full checkout, or pass a model id or folder"
-    )
+    return str(built_in_folder(source, VLMS) or source)
 
 
 def _local_files_only(path: str) -> bool:
@@ -458,9 +446,9 @@ def _unloadable(
             "config.json, or save or download the model again"
         )
     if source.startswith("builtin/"):
+        known = some(map(repr, built_in_names(VLMS))) or "an installed package that brings one"
         return OSError(
-            f"cannot load {source!r}: no such model is built in; expected "
-            f"{', '.join(map(repr, _BUILTIN))}: check the name"
+            f"cannot load {source!r}: no such model is built in; expected {known}: check the name"
         )
     return OSError(
         f"cannot load {source!r} ({reason_of(error)}); expected a local folder saved by "

@@ -355,11 +355,11 @@ def test_without_network_the_hub_is_asked_once(monkeypatch):
 
 
 def test_missing_built_in_weights_say_so(monkeypatch):
-    from vlmreward.models import loading
+    from vlmreward_3d.blocks import weights
 
-    monkeypatch.setitem(loading._BUILTIN, "builtin/test", ("vlmreward", "no/such/folder"))
-    with pytest.raises(OSError, match="not installed; expected no/such/folder"):
-        YesNoReward("builtin/test")
+    monkeypatch.setattr(weights, "VLM", weights.VLM / "no" / "such" / "folder")
+    with pytest.raises(OSError, match=r"not installed; expected a model in .*no/such/folder"):
+        YesNoReward("builtin/blocks")
 
 
 def test_a_processor_changed_behind_our_back_is_noticed(pair):

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from vlmreward.models.vocabulary import warn_of_unknown_words
+from vlmreward.utils.built_in import DENOISERS, built_in_folder
 from vlmreward_3d.guidance.diffusion.multiview_attention import merge_views
 from vlmreward_3d.guidance.diffusion.parameterization import check_prediction_type, to_epsilon
 from vlmreward_3d.guidance.diffusion.parts import check_fit, load_part, unet_config
 
 __all__ = ["PixelMultiView"]
 
-_BUILTIN = {"builtin/blocks": Path(__file__).parents[1] / "blocks" / "weights" / "denoiser"}
 _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
 
 
@@ -72,7 +72,7 @@ class PixelMultiView(nn.Module):
             OSError: a part is damaged, or its weights are not those of its configuration.
             ValueError: parts of classes that are not supported, or that do not fit each other.
         """
-        folder = _BUILTIN.get(str(path), Path(path))
+        folder = built_in_folder(str(path), DENOISERS) or Path(path)
         missing = [part for part in _PARTS if not (folder / part).is_dir()]
         if missing:
             raise FileNotFoundError(

@@ -16,10 +16,10 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from vlmreward import YesNoReward
+from vlmreward_3d.atomic_io import locked
 from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene, SceneObject, place
-from vlmreward_3d.export.atomic_io import locked
 
 BUILTIN = "builtin/blocks"
 

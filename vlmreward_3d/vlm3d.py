@@ -12,24 +12,13 @@ from torch import Tensor
 
 from vlmreward.models.loading import checked_device
 from vlmreward.utils.arguments import reward_like
-from vlmreward_3d.cameras import Cameras, sample_rings
+from vlmreward_3d.cameras import sample_rings
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.fields.base import FieldSamples
 from vlmreward_3d.fields.factory import build_field
-from vlmreward_3d.fields.gaussians import GaussianField
 from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
 from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.guidance.vlm import Reward, judge
-from vlmreward_3d.rendering.deferred import (
-    RegularizerWeights,
-    Views,
-    render_deferred,
-    render_with_graph,
-)
-from vlmreward_3d.rendering.gaussians.render import gaussian_views
-from vlmreward_3d.rendering.occupancy import OccupancyGrid
-from vlmreward_3d.rendering.shading import lambertian, light_direction, sample_lights, textureless
-from vlmreward_3d.rendering.volume import Shader
+from vlmreward_3d.rendering.base import RegularizerWeights, Views
 
 __all__ = ["VLM3D", "DivergenceError", "StepReport", "VLM3DConfig"]
 
@@ -76,7 +65,7 @@ class StepReport:
 
 
 class VLM3D:
-    """One asset being made: field, occupancy, optimiser and the random state, with its teachers.
+    """One asset being made: field, optimiser and the random state, with its teachers.
 
     Args:
         config: The run's settings.
@@ -123,13 +112,9 @@ class VLM3D:
         )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.field = build_field(config, self.generator).to(self.device)
-        self.grid = OccupancyGrid(
-            config.occupancy_resolution,
-            bound=config.bound,
-            threshold=config.occupancy_threshold,
-            decay=config.occupancy_decay,
-        ).to(self.device)
-        groups = [{"params": chosen, "scale": scale} for chosen, scale in self.field.groups()]
+        groups = [
+            {"params": chosen, "scale": scale} for chosen, scale in self.field.parameter_groups()
+        ]
         self.optimizer = torch.optim.AdamW(
             groups,
             lr=0.0,
@@ -155,12 +140,7 @@ class VLM3D:
             Diverged: A gradient is not finite or nothing is left to see; no parameter was changed.
         """
         config, progress = self.config, self.step_index / self.config.steps
-        shading = config.shading is not None and progress >= config.shading_from
-        field = self.field
-        if not isinstance(field, GaussianField):
-            baked = field.bake(normals=shading or config.orientation_weight(progress) > 0)
-            if self.step_index % config.occupancy_every == 0:
-                self.grid.update(baked.density, self.generator)
+        self.field.begin_step(self.step_index, self.generator)
         rings, side = config.rings_at(progress), config.resolution_at(progress)
         cameras = sample_rings(
             rings,
@@ -172,23 +152,16 @@ class VLM3D:
             generator=self.generator,
             device=self.device,
         )
-        if isinstance(field, GaussianField):
-            views = gaussian_views(field, cameras, side, background=self._background(rings))
-        else:
-            render: Callable[..., Views] = render_with_graph
-            if config.rays_per_chunk is not None:
-                render = partial(render_deferred, chunk=config.rays_per_chunk)
-            views = render(
-                baked,
-                self.grid,
-                cameras,
-                side,
-                n_samples=config.samples_per_ray,
-                shader=self._shader(cameras) if shading else None,
-                background=self._background(rings),
-                generator=self.generator,
-            )
-        if views.live == 0:
+        shader = self.field.sample_shader(cameras, config.views_per_ring, progress, self.generator)
+        views = self.field.render(
+            cameras,
+            side,
+            background=self._background(rings),
+            shader=shader,
+            normals=config.orientation_weight(progress) > 0,
+            generator=self.generator,
+        )
+        if views.n_active_rays == 0:
             raise DivergenceError(
                 f"step {self.step_index}: the field became empty, expected something to see; "
                 "lower sparsity_weight or learning_rate, or try another seed"
@@ -231,7 +204,7 @@ class VLM3D:
             reward_norm=verdict.gradient.norm().item() if verdict else None,
             opacity=views.opacity.mean().item(),
             haze=((views.opacity > _HAZE[0]) & (views.opacity < _HAZE[1])).float().mean().item(),
-            occupied=self.grid.occupied.float().mean().item(),
+            occupied=self.field.occupancy_fraction,
         )
         self.step_index += 1
         return report
@@ -273,41 +246,19 @@ class VLM3D:
             gradient = sds.gradient
             if verdict is not None:
                 gradient = gradient - weight * verdict.gradient
-            views.backward(gradient, penalties, False)
+            views.backward(gradient, penalties)
             return []
         parameters = list(self.field.parameters())
         held = self.held
         if verdict is not None:
-            views.backward(verdict.gradient, RegularizerWeights(), True)
+            views.backward(verdict.gradient, RegularizerWeights(), retain_graph=True)
             held = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             self.optimizer.zero_grad(set_to_none=True)
-        views.backward(sds.gradient, penalties, False)
+        views.backward(sds.gradient, penalties)
         for parameter, part in zip(parameters, held):
             others = torch.zeros_like(part) if parameter.grad is None else parameter.grad
             parameter.grad = others.sub(part, alpha=weight)
         return held
-
-    def _shader(self, cameras: Cameras) -> Shader | None:
-        """How the step's views are lit: each by a light of its own, all in the same way.
-
-        As in threestudio, the kind of shading and the strength of the light, from U(0, 1), are
-        drawn once a step, and a light for each view (`sample_lights`).
-        """
-        assert self.config.shading is not None
-        kind, strength = torch.rand(2, generator=self.generator).tolist()
-        lights = sample_lights(cameras.positions, self.config.views_per_ring, self.generator)
-        albedo, plain, _ = self.config.shading
-        if kind < albedo:
-            return None
-
-        def shade(field: FieldSamples, points: Tensor, views: Tensor) -> Tensor:
-            assert field.normals is not None
-            toward = light_direction(points, lights[views])
-            if kind < albedo + plain:
-                return textureless(field.normals, toward, strength)
-            return lambertian(field.rgb, field.normals, toward, strength)
-
-        return shade
 
     def _background(self, rings: int) -> Tensor:
         config = self.config
@@ -366,7 +317,6 @@ class VLM3D:
     def state(self) -> dict[str, Tensor]:
         """Everything a later step depends on, as flat tensors that share no memory with it."""
         state = {f"field.{k}": v for k, v in self.field.state_dict().items()}
-        state |= {f"grid.{k}": v for k, v in self.grid.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"adam.{index}.{k}": v for k, v in moments.items()}
         state |= {f"held.{index}": part for index, part in enumerate(self.held)}
@@ -379,7 +329,6 @@ class VLM3D:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue exactly where `state()` was taken, in a run of the same configuration."""
         self.field.load_state_dict(_under("field.", state))
-        self.grid.load_state_dict(_under("grid.", state))
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under("adam.", state).items():
             index, name = key.split(".")

@@ -50,10 +50,9 @@ from vlmreward import YesNoReward
 from vlmreward_3d import presets
 from vlmreward_3d.cameras import sample_rings
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.fields.factory import update_occupancy
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.vlm import judge
-from vlmreward_3d.rendering.deferred import RegularizerWeights, render_deferred
+from vlmreward_3d.rendering.base import RegularizerWeights
 from vlmreward_3d.training import profiling as plan
 from vlmreward_3d.vlm3d import VLM3D
 
@@ -166,24 +165,19 @@ def parts_of(model: VLM3D, phase: plan.Phase) -> dict[str, Callable[[], Any]]:
     latents = denoiser.to_latents(pixels)
     t = torch.full((phase.views,), 500, device=device)
     text = model.distil._texts(cameras, latents)
-    penalties = RegularizerWeights(
+    regularizers = RegularizerWeights(
         orientation=config.orientation_weight(phase.first / config.steps)
     )
 
     def render() -> None:
-        baked = model.field.bake(normals=penalties.orientation > 0)
-        views = render_deferred(
-            baked,
-            model.grid,
+        views = model.field.render(
             cameras,
             phase.side,
-            n_samples=config.samples_per_ray,
             background=torch.ones(phase.views, 3, device=device),
-            shader=None,
+            normals=regularizers.orientation > 0,
             generator=generator,
-            chunk=config.rays_per_chunk or 1 << 30,
         )
-        views.backward(torch.ones_like(views.rgb), penalties, False)
+        views.backward(torch.ones_like(views.rgb), regularizers)
 
     def autoencoder() -> None:
         x = pixels.clone().requires_grad_()
@@ -228,7 +222,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     vlm = YesNoReward(random_model(name, options.device, dtype), prompt="paper/selected")
     config = settings(options.size)
     model = VLM3D(config, denoiser(options.size, device, dtype), vlm, device=device)
-    update_occupancy(model.grid, model.field, model.generator)
+    model.field.update_occupancy(model.generator)
     rate = matrix_rate(device, dtype)
     rows, peak = [], None
     for phase in plan.phases(config):

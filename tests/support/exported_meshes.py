@@ -9,26 +9,27 @@ import numpy as np
 import torch
 import trimesh
 
-from vlmreward_3d.fields.dense_grid import DenseGridField
+from vlmreward_3d.fields.dense_grid import DenseGrid
+from vlmreward_3d.fields.volume import VolumeField
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 
 __all__ = ["read_glb", "read_mesh", "solid", "srgb_colors", "tower"]
 
 
-def solid(inside, color) -> tuple[DenseGridField, OccupancyGrid]:
+def solid(inside, color) -> VolumeField:
     """A field that is opaque where inside(x, y, z) > 0 and has logits color(x, y, z)."""
-    field = DenseGridField((64,), blob_density=0.0, density_scale=10.0)
+    volume = DenseGrid((64,), blob_density=0.0, density_scale=10.0)
     axis = torch.linspace(-1, 1, 64)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     with torch.no_grad():
-        field.levels[0][0, 0] = 200 * inside(x, y, z)
-        field.levels[0][0, 1:] = torch.stack(color(x, y, z))
-    grid = OccupancyGrid(32)
-    grid.update(field.bake().density)
-    return field, grid
+        volume.levels[0][0, 0] = 200 * inside(x, y, z)
+        volume.levels[0][0, 1:] = torch.stack(color(x, y, z))
+    field = VolumeField(volume, OccupancyGrid(32))
+    field.update_occupancy()
+    return field
 
 
-def tower() -> tuple[DenseGridField, OccupancyGrid]:
+def tower() -> VolumeField:
     """A hollow ball of radius 0.3, red in front (+x) and blue behind, 0.3 above the centre."""
 
     def inside(x, y, z):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras, look_at
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.export import run_artifacts as export
+from vlmreward_3d.export import geometry, run_artifacts
 from vlmreward_3d.presets import blocks
+from vlmreward_3d.rendering.evaluation import evaluation_cameras
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import VLM3D
 
@@ -103,21 +104,21 @@ def error_at_solids(**settings) -> float:
     model = VLM3D(config, OracleDenoiser())
     for _ in range(config.steps):
         model.step()
-    cameras = export.evaluation_cameras(config, 4)
-    seen = torch.stack(list(export.look(model.field, model.grid, cameras, 32)))
+    cameras = evaluation_cameras(config, 4)
+    seen = torch.stack(list(model.field.render_images(cameras, 32, n_samples=64)))
     truth = cast(cameras, 32, torch.ones(4, 3))
     return float((seen - truth).square().mean() / (1 - truth).square().mean())
 
 
 def shrink_exports(monkeypatch) -> None:
     """`export_all` at a size that takes a moment."""
-    for name, smaller in {
-        "save_views": {"size": 16},
-        "save_turntable": {"size": 16},
-        "extract_surface": {"resolution": 24},
-        "save_meshes": {"texture_resolution": 64},
-    }.items():
-        monkeypatch.setattr(export, name, functools.partial(getattr(export, name), **smaller))
+    for module, name, smaller in (
+        (run_artifacts, "save_views", {"size": 16}),
+        (run_artifacts, "save_turntable", {"size": 16}),
+        (geometry, "extract_surface", {"resolution": 24}),
+        (geometry, "save_meshes", {"texture_resolution": 64}),
+    ):
+        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), **smaller))
 
 
 def random_vlm(family: str = "qwen2_5_vl"):

@@ -9,7 +9,7 @@ import sys
 import torch
 from stub_models import RandomDenoiser, redness, tiny
 
-from vlmreward_3d.export.atomic_io import InUse
+from vlmreward_3d.atomic_io import InUse
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.run_directory import RunDirectory, RunError
 from vlmreward_3d.training.trainer import TrainingInterrupted, train

@@ -169,7 +169,7 @@ def test_the_initial_density_at_scale_is_that_of_the_sources(preset, kind):
     field = build_field(config, torch.Generator().manual_seed(0))
     axis = torch.linspace(-1, 1, 128)[::9]
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3)
-    density = field.bake().density(points)
+    density = field.representation.bake().density(points)
     # the hash field's network adds what tables within 1e-4 give, and lattices miss the tip
     assert_close(density, soft_ball(points), atol=2e-3, rtol=2e-3)
     assert 9 < density.max() < 10
@@ -203,7 +203,7 @@ def test_as_many_rays_are_visible_as_in_the_sources(density_scale):
     field = build_field(config)
     generator = torch.Generator().manual_seed(0)
     grid = OccupancyGrid(config.occupancy_resolution)
-    baked = field.bake()
+    baked = field.representation.bake()
     grid.update(baked.density, generator)
     cameras = sample_rings(
         2,
@@ -331,9 +331,9 @@ def test_presets_run_with_small_random_backbones(preset, sources):
     later = tuple((p, 24) for p, _ in config.resolution_later)
     config = dataclasses.replace(config, **SMALL, resolution_later=later)
     model = VLM3D(config, *load.load_teachers(config))
-    before = [level.detach().clone() for level in model.field.levels]
+    before = [level.detach().clone() for level in model.field.representation.levels]
     reports = [model.step() for _ in range(config.steps)]
-    assert all((a != b).any() for a, b in zip(before, model.field.levels))
+    assert all((a != b).any() for a, b in zip(before, model.field.representation.levels))
     asked = [report.reward is not None for report in reports]
     assert asked == [i / config.steps < config.vlm_until for i in range(config.steps)]
 
@@ -381,7 +381,7 @@ def test_shading_is_drawn_in_its_shares():
     config = tiny(shading=(0.25, 0.375, 0.375), orientation_weight=presets.Schedule.constant(1.0))
     model = VLM3D(config, RandomDenoiser(), redness)
     from vlmreward_3d.cameras import Cameras
-    from vlmreward_3d.fields.base import FieldSamples
+    from vlmreward_3d.rendering.base import FieldSamples
 
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(50, 3, generator=generator)
@@ -389,11 +389,11 @@ def test_shading_is_drawn_in_its_shares():
     field = FieldSamples(torch.ones(50), torch.rand(50, 3, generator=generator), normals)
     kinds = {"albedo": 0, "textureless": 0, "diffuse": 0}
     for _ in range(400):
-        shader = model._shader(Cameras.turntable(4))
-        if shader is None:
+        shader = model.field.sample_shader(Cameras.turntable(4), 4, 0.0, model.generator)
+        colors = shader(field, points, torch.arange(50) % 4)
+        if torch.equal(colors, field.rgb):
             kinds["albedo"] += 1
             continue
-        colors = shader(field, points, torch.arange(50) % 4)
         assert colors.min() >= 0
         assert colors.max() <= 1
         gray = (colors - colors[:, :1]).abs().max() == 0

@@ -9,18 +9,18 @@ import threading
 
 import pytest
 
-from vlmreward_3d.export.atomic_io import InUse, locked, require_free
+from vlmreward_3d.atomic_io import InUse, locked, require_free
 
 HOLD = (
     "import sys, pathlib, time\n"
-    "from vlmreward_3d.export.atomic_io import locked\n"
+    "from vlmreward_3d.atomic_io import locked\n"
     "with locked(pathlib.Path(sys.argv[1])):\n"
     "    print('held', flush=True)\n"
     "    sys.stdin.readline()\n"
 )
 RACE = (
     "import sys, pathlib\n"
-    "from vlmreward_3d.export.atomic_io import InUse, locked\n"
+    "from vlmreward_3d.atomic_io import InUse, locked\n"
     "folder = pathlib.Path(sys.argv[1])\n"
     "sys.stdin.readline()\n"
     "for _ in range(300):\n"

@@ -67,7 +67,7 @@ def rendered(model: VLM3D):
         model.step()
     model.distil = distil
     model.generator.set_state(state)
-    baked = model.field.bake()
+    baked = model.field.representation.bake()
     grid = OccupancyGrid(
         model.config.occupancy_resolution,
         threshold=model.config.occupancy_threshold,
@@ -218,18 +218,18 @@ def test_a_gradient_that_is_not_finite_stops_before_anything_moves(culprit):
         model.distil = lambda images, *rest: GuidanceOutput(
             torch.tensor(1.0), torch.full_like(images, torch.inf)
         )
-    before = copy.deepcopy(model.field.state_dict())
+    before = copy.deepcopy(dict(model.field.named_parameters()))
     with pytest.raises(DivergenceError, match=f"step 0: the gradient of {culprit} is not finite"):
         model.step()
-    for name, value in model.field.state_dict().items():
+    for name, value in model.field.named_parameters():
         assert torch.equal(value, before[name])
 
 
 def test_an_empty_field_is_named():
     model = VLM3D(tiny(), RandomDenoiser())
     with torch.no_grad():
-        model.field.levels[0][:, 0] = -50
-    model.grid.peak.zero_()
+        model.field.representation.levels[0][:, 0] = -50
+    model.field.occupancy.peak.zero_()
     with pytest.raises(DivergenceError, match="the field became empty"):
         model.step()
 
@@ -254,9 +254,9 @@ def test_the_learning_rate_follows_its_schedule():
     model = VLM3D(tiny(steps=4, learning_rate=rate), RandomDenoiser())
     moved = []
     for _ in range(4):
-        before = model.field.levels[0].detach().clone()
+        before = model.field.representation.levels[0].detach().clone()
         model.step()
-        moved.append((model.field.levels[0] - before).abs().max().item())
+        moved.append((model.field.representation.levels[0] - before).abs().max().item())
     # Adam's first steps are as long as the rate
     assert moved[0] == pytest.approx(0.05, rel=1e-3)
     assert moved[2:] == [0.0, 0.0]
@@ -269,9 +269,9 @@ def test_weight_decay_is_adamw_s():
     for config in (tiny(**settings), tiny(weight_decay=decay, **settings)):
         model = VLM3D(config, RandomDenoiser())
         with torch.no_grad():
-            model.field.levels[1].fill_(2.0)
+            model.field.representation.levels[1].fill_(2.0)
         model.step()
-        after.append(model.field.levels[1].detach())
+        after.append(model.field.representation.levels[1].detach())
     # the same gradient moves both, and decay takes its share before
     assert_close(after[0] - after[1], torch.full_like(after[0], rate * decay * 2.0))
 
@@ -323,6 +323,8 @@ def test_the_whole_loop_makes_the_solids_from_32_pixel_latents():
 def fidelity(model: VLM3D) -> float:
     """PSNR in dB from views between the training views' elevations."""
     cameras = evaluation_cameras(model.config, 4)
-    seen = render(model.field.bake(), model.grid, cameras, 40, 40, n_samples=64)
+    seen = render(
+        model.field.representation.bake(), model.field.occupancy, cameras, 40, 40, n_samples=64
+    )
     error = (seen.rgb - cast(cameras, 40, torch.ones(4, 3))).square().mean()
     return -10 * error.log10().item()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vlmreward_3d.export.atomic_io import write_atomically
+from vlmreward_3d.atomic_io import write_atomically
 from vlmreward_3d.fields.gaussians import GaussianField
 
 __all__ = ["save_gaussians"]

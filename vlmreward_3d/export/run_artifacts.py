@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,62 +11,45 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlmreward_3d.atomic_io import replacing, write_atomically
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.export.atomic_io import replacing, write_atomically
-from vlmreward_3d.export.gaussian_ply import save_gaussians
-from vlmreward_3d.export.mesh.marching_cubes import NoSurfaceError, extract_surface
-from vlmreward_3d.export.mesh.writers import save_meshes
+from vlmreward_3d.export.geometry import export_geometry
 from vlmreward_3d.export.report.page import save_report
-from vlmreward_3d.fields.factory import Field, update_occupancy
-from vlmreward_3d.fields.gaussians import GaussianField
-from vlmreward_3d.rendering.evaluation import evaluation_cameras, image_bytes, look
-from vlmreward_3d.rendering.occupancy import OccupancyGrid
+from vlmreward_3d.fields.base import Field
+from vlmreward_3d.rendering.evaluation import evaluation_cameras, image_bytes
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 __all__ = ["export_all", "save_curves", "save_turntable", "save_views"]
 
-_PIXELS_PER_NODE = 8 / 3
 
-
-def save_views(
-    path: Path, field: Field, grid: OccupancyGrid, cameras: Cameras, size: int = 256
-) -> None:
+def save_views(path: Path, field: Field, cameras: Cameras, size: int = 256) -> None:
     """A PNG with a column per camera: colours above, world-space normals below."""
-    sheet = torch.cat(list(look(field, grid, cameras, size, normals=True)), dim=2)
+    sheet = torch.cat(list(field.render_images(cameras, size, normals=True, n_samples=64)), dim=2)
     write_atomically(path, iio.imwrite("<bytes>", image_bytes(sheet), extension=".png"))
 
 
 def save_turntable(
     folder: Path,
     field: Field,
-    grid: OccupancyGrid,
     cameras: Cameras,
     size: int = 256,
     fps: int = 30,
-    *,
-    n_samples: int = 32,
 ) -> Path:
     """The cameras' pictures as `turntable.mp4`, or `turntable.gif` where there is no encoder.
 
-    A coarse field is rendered smaller and enlarged: more pixels than a few per node of the field
-    cost time and show nothing more.
+    A coarse field is rendered smaller and enlarged; see `Field.render_size`.
 
     Args:
         folder: Where to.
-        field: What to look at.
-        grid: Its occupancy.
+        field: The field to render.
         cameras: One for each frame.
         size: Height and width in pixels.
         fps: Frames per second.
-        n_samples: Samples per ray.
 
     Returns:
         The file.
     """
-    side = size
-    if not isinstance(field, GaussianField):
-        side = min(size, math.ceil(_PIXELS_PER_NODE * field.resolution))
-    pictures = look(field, grid, cameras, side, n_samples=n_samples)
+    pictures = field.render_images(cameras, field.render_size(size))
     frames = [image_bytes(_enlarged(picture, size)) for picture in pictures]
     try:
         return _write_mp4(folder / "turntable.mp4", frames, fps)
@@ -159,34 +140,22 @@ def export_all(
     Returns:
         The files.
     """
-    grid = copy.deepcopy(model.grid)
-    update_occupancy(grid, model.field)
+    field = model.field.for_evaluation()
     views = evaluation_cameras(model.config, 8).to(model.device)
     circle = evaluation_cameras(model.config, 120).to(model.device)
-    save_views(folder / "views.png", model.field, grid, views)
-    turntable = save_turntable(
-        folder, model.field, grid, circle, n_samples=model.config.samples_per_ray
-    )
-    surface, model_files, notes = None, [], [*notes]
-    if isinstance(model.field, GaussianField):
-        model_files = [folder / "splats.ply"]
-        save_gaussians(model_files[0], model.field)
-    else:
-        try:
-            surface = extract_surface(model.field, grid)
-            model_files = save_meshes(folder, surface, model.field, meshes)
-        except NoSurfaceError as error:
-            notes.append(f"no mesh: {error}")
+    save_views(folder / "views.png", field, views)
+    turntable = save_turntable(folder, field, circle)
+    geometry = export_geometry(field, folder, meshes)
     save_curves(folder / "reward.png", reports, model.config.prompt)
     report = folder / "report.html"
     save_report(
         report,
         model.config,
         reports,
-        surface,
+        geometry,
         folder / "views.png",
         turntable,
         seconds=seconds,
         notes=notes,
     )
-    return [folder / "views.png", turntable, *model_files, folder / "reward.png", report]
+    return [folder / "views.png", turntable, *geometry.files, folder / "reward.png", report]

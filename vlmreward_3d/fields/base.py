@@ -1,54 +1,144 @@
-"""Interfaces of radiance fields."""
+"""The interface of fields, and that of the representations behind ray-sampled fields."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.rendering.base import BakedField, Shader, Views
 
-__all__ = ["BakedField", "FieldSamples"]
+__all__ = ["Field", "VolumeRepresentation"]
 
 
-@dataclass(frozen=True)
-class FieldSamples:
-    """What a field says at P points.
+class Field(nn.Module, ABC):
+    """A radiance field that renders itself.
 
-    Attributes:
-        density: (P,) non-negative, per world unit.
-        rgb: (P, 3) in (0, 1).
-        normals: (P, 3) unit vectors towards falling density (zero where it is flat), or None if
-            they were not asked for.
+    The training loop, the viewer and the exporters use these methods only. Everything a later step
+    depends on is in `state_dict()`.
     """
 
-    density: Tensor
-    rgb: Tensor
-    normals: Tensor | None = None
+    @abstractmethod
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """All parameters in groups, each with the factor of its learning rate."""
 
+    @abstractmethod
+    def render(
+        self,
+        cameras: Cameras,
+        resolution: int,
+        *,
+        background: Tensor,
+        generator: torch.Generator,
+        shader: Shader | None = None,
+        normals: bool = False,
+    ) -> Views:
+        """Render the views of a training step.
 
-class BakedField(Protocol):
-    """A field at one moment, to be asked many times; all of it differentiable to the parameters."""
+        Args:
+            cameras: N cameras, on the field's device.
+            resolution: Height and width of the images in pixels.
+            background: (N, 3) colors in [0, 1].
+            generator: CPU source of the samples' positions.
+            shader: What `sample_shader` returned; None for the field's own colors.
+            normals: True if an orientation loss is to be taken in `Views.backward`.
+
+        Returns:
+            The views; `Views.backward` differentiates to the field's parameters.
+        """
+
+    @abstractmethod
+    def render_images(
+        self, cameras: Cameras, size: int, *, normals: bool = False, n_samples: int | None = None
+    ) -> Iterator[Tensor]:
+        """Render on white without gradients.
+
+        Args:
+            cameras: N cameras, on the field's device.
+            size: Height and width in pixels.
+            normals: If True, add the world-space normals, as colors, below the image.
+            n_samples: Samples on each ray, for fields sampled along rays; as many as in training
+                if not given.
+
+        Yields:
+            For each camera an image (3, size or 2 * size, size) in [0, 1].
+        """
+
+    def sample_shader(
+        self, cameras: Cameras, group_size: int, progress: float, generator: torch.Generator
+    ) -> Shader | None:
+        """Draw the shading of a training step; None for a field that is not shaded.
+
+        Args:
+            cameras: The step's cameras, group by group.
+            group_size: Views in a group.
+            progress: Share of the run that is done, in [0, 1].
+            generator: CPU source of the shading and the lights.
+        """
+        return None
+
+    def begin_step(self, step: int, generator: torch.Generator) -> None:
+        """Update what the field tracks beside its parameters, before the draws of a step.
+
+        Args:
+            step: Steps done before this one.
+            generator: CPU source of random numbers.
+        """
+        return None
+
+    def update_occupancy(self, generator: torch.Generator | None = None) -> None:
+        """Update the record of occupied space, if the field has one.
+
+        Args:
+            generator: CPU source of the points that are looked at; without it they are fixed.
+        """
+        return None
 
     @property
-    def like(self) -> Tensor:
-        """A tensor of the field's device and dtype."""
-        ...
+    def occupancy_fraction(self) -> float:
+        """Share of the field's box that is occupied; 1 for a field that does not record it."""
+        return 1.0
 
-    def density(self, points: Tensor) -> Tensor:
-        """Density (P,) at points (P, 3)."""
-        ...
+    def for_evaluation(self) -> Field:
+        """A field with the same parameters and an up-to-date occupancy; this one is unchanged."""
+        return self
 
-    def __call__(self, points: Tensor) -> FieldSamples:
-        """What the field says at points (P, 3)."""
-        ...
+    def render_size(self, size: int) -> int:
+        """Side in pixels at which to render an image that is shown at `size` pixels.
 
-    def leaf(self) -> Self:
-        """The same, for graphs that may end before the parameters."""
-        ...
+        It is smaller where more pixels would cost time and show no more detail.
+        """
+        return size
 
-    def carry(self, leaf: Self) -> Tensor | None:
-        """A scalar whose gradient is, at the parameters, what ended at a leaf of this; or None."""
-        ...
+
+class VolumeRepresentation(nn.Module, ABC):
+    """Density and color everywhere in a box [-bound, bound]^3.
+
+    Attributes:
+        bound: Half the side of the box, world units.
+    """
+
+    bound: float
+
+    @property
+    @abstractmethod
+    def resolution(self) -> int:
+        """Nodes per side of the finest level."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """All parameters in groups, each with the factor of its learning rate."""
+
+    @abstractmethod
+    def bake(self, *, normals: bool = False) -> BakedField:
+        """Precompute what does not depend on the query points.
+
+        Args:
+            normals: If True, queries return normals too.
+
+        Returns:
+            The baked field; differentiable to the parameters.
+        """

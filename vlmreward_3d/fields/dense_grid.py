@@ -1,33 +1,27 @@
-"""Radiance fields in pure torch.
-
-A field is a module whose `bake()` gives a snapshot that can be asked many times within one step;
-what does not depend on the query points is computed once there, with its graph.
-"""
+"""A radiance field in dense grids, in pure torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlmreward.utils.arguments import number
-from vlmreward_3d.fields.base import FieldSamples
+from vlmreward_3d.fields.base import VolumeRepresentation
+from vlmreward_3d.losses import total_variation
+from vlmreward_3d.rendering.base import FieldSamples
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["BakedDenseGrid", "DenseGridField", "blob", "check_shape"]
+__all__ = ["BakedDenseGrid", "DenseGrid", "blob", "check_shape"]
 
 # grid_sample on a CPU is parallel over the batch dimension only. A fixed number of slices (rather
 # than the number of threads) keeps results independent of the machine's core count.
 _SLICES = 2
 
 
-class DenseGridField(nn.Module):
+class DenseGrid(VolumeRepresentation):
     """Sum of dense volumes of growing resolution over the box [-bound, bound]^3.
 
     Each level holds a density logit and three colour logits per node. Coarse levels give every
@@ -82,8 +76,8 @@ class DenseGridField(nn.Module):
         """Nodes per side of the finest level."""
         return self.levels[-1].shape[-1]
 
-    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters, and what multiplies the learning rate for them."""
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """All levels, at the full learning rate."""
         return [(list(self.levels), 1.0)]
 
     def bake(self, *, normals: bool = False) -> BakedDenseGrid:
@@ -158,16 +152,16 @@ class BakedDenseGrid:
     density_scale: float
 
     @property
-    def like(self) -> Tensor:
-        """A tensor of the field's device and dtype."""
+    def reference_tensor(self) -> Tensor:
+        """A tensor with the field's device and dtype."""
         return self.logits
 
-    def leaf(self) -> BakedDenseGrid:
-        """The same volume with a graph that begins here."""
+    def detached_leaf(self) -> BakedDenseGrid:
+        """A copy whose graph begins at its own logits."""
         return replace(self, logits=self.logits.detach().requires_grad_())
 
-    def carry(self, leaf: BakedDenseGrid) -> Tensor | None:
-        """A scalar whose gradient is, at the parameters, what has reached a leaf of this."""
+    def pull_back(self, leaf: BakedDenseGrid) -> Tensor | None:
+        """A scalar whose gradient at the parameters is what `leaf` has accumulated."""
         if leaf.logits.grad is None:
             return None
         return (self.logits * leaf.logits.grad).sum()
@@ -184,6 +178,10 @@ class BakedDenseGrid:
         values = self._lookup(points, self.logits)
         normals = F.normalize(values[:, 4:], dim=-1) if values.shape[1] > 4 else None
         return FieldSamples(self._density(values[:, 0]), values[:, 1:4].sigmoid(), normals)
+
+    def total_variation(self) -> Tensor:
+        """Scalar, the total variation of the logits of density and colors."""
+        return total_variation(self.logits[:, :4])
 
     def _density(self, logit: Tensor) -> Tensor:
         return self.density_scale * F.softplus(logit)

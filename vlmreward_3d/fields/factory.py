@@ -1,56 +1,81 @@
-"""Which fields there are, and what differs between those that rays sample and those drawn."""
+"""The field that a configuration names."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.fields.dense_grid import DenseGridField
+from vlmreward_3d.fields.base import Field, VolumeRepresentation
+from vlmreward_3d.fields.dense_grid import DenseGrid
 from vlmreward_3d.fields.gaussians import GaussianField
-from vlmreward_3d.fields.hash_grid import HashGridField
+from vlmreward_3d.fields.hash_grid import HashGrid
+from vlmreward_3d.fields.volume import RaySampling, Shading, VolumeField
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 
-__all__ = ["Field", "VolumeField", "build_field", "update_occupancy"]
+if TYPE_CHECKING:
+    from vlmreward_3d.config import VLM3DConfig
 
-VolumeField: TypeAlias = DenseGridField | HashGridField
-"""Fields that have a density everywhere, and are sampled along rays."""
-
-Field: TypeAlias = VolumeField | GaussianField
+__all__ = ["build_field"]
 
 
 def build_field(config: VLM3DConfig, generator: torch.Generator | None = None) -> Field:
-    """The field of a configuration, as it is at the start.
+    """The field of a configuration at the start of a run, on the CPU.
 
     Args:
         config: The run's settings.
-        generator: Source of its initial values.
+        generator: Source of the initial values.
     """
-    if config.field == "splats":
-        return GaussianField(config.splat_count, radius=config.blob_radius, generator=generator)
-    shared: dict[str, Any] = {
-        "bound": config.bound,
-        "blob_density": config.blob_density,
-        "blob_radius": config.blob_radius,
-        "density_scale": config.density_scale,
-        "generator": generator,
-    }
-    if config.field == "hash":
-        coarsest, finest = config.hash_resolution
-        return HashGridField(config.hash_levels, coarsest, finest, config.hash_size, **shared)
-    return DenseGridField(config.field_resolutions, **shared)
+    return _BUILDERS[config.field](config, generator)
 
 
-def update_occupancy(
-    grid: OccupancyGrid, field: Field, generator: torch.Generator | None = None
-) -> None:
-    """Let a grid look at a field; for splats, which are drawn without one, it stays as it is.
+def _dense_grid(config: VLM3DConfig, generator: torch.Generator | None) -> Field:
+    return _volume_field(
+        config, DenseGrid(config.field_resolutions, **_volume_options(config), generator=generator)
+    )
 
-    Args:
-        grid: The occupancy; it is changed.
-        field: The field.
-        generator: See `OccupancyGrid.update`.
-    """
-    if not isinstance(field, GaussianField):
-        grid.update(field.bake().density, generator)
+
+def _hash_grid(config: VLM3DConfig, generator: torch.Generator | None) -> Field:
+    coarsest, finest = config.hash_resolution
+    return _volume_field(
+        config,
+        HashGrid(
+            config.hash_levels,
+            coarsest,
+            finest,
+            config.hash_size,
+            **_volume_options(config),
+            generator=generator,
+        ),
+    )
+
+
+def _gaussians(config: VLM3DConfig, generator: torch.Generator | None) -> Field:
+    return GaussianField(config.splat_count, radius=config.blob_radius, generator=generator)
+
+
+def _volume_options(config: VLM3DConfig) -> dict[str, Any]:
+    names = ("bound", "blob_density", "blob_radius", "density_scale")
+    return {name: getattr(config, name) for name in names}
+
+
+def _volume_field(config: VLM3DConfig, representation: VolumeRepresentation) -> VolumeField:
+    occupancy = OccupancyGrid(
+        config.occupancy_resolution,
+        bound=config.bound,
+        threshold=config.occupancy_threshold,
+        decay=config.occupancy_decay,
+    )
+    sampling = RaySampling(
+        samples_per_ray=config.samples_per_ray,
+        rays_per_chunk=config.rays_per_chunk,
+        occupancy_interval=config.occupancy_every,
+    )
+    shading = None
+    if config.shading is not None:
+        shading = Shading(probabilities=config.shading, start=config.shading_from)
+    return VolumeField(representation, occupancy, sampling=sampling, shading=shading)
+
+
+_BUILDERS = {"pyramid": _dense_grid, "hash": _hash_grid, "splats": _gaussians}
+"""Builders of fields by the name in a configuration."""

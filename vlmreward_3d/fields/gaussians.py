@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlmreward.utils.arguments import number, whole
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.fields.base import Field
+from vlmreward_3d.rendering.base import Shader, Views
+from vlmreward_3d.rendering.gaussians.primitives import MOST_OPAQUE, Gaussians
+from vlmreward_3d.rendering.gaussians.render import render_gaussian_images, render_gaussian_views
 
-__all__ = ["MOST_OPAQUE", "GaussianField", "Gaussians", "rotations"]
-
-MOST_OPAQUE = 0.99
-"""Upper limit of alpha (Kerbl et al., 2023, Appendix C): gradients must reach what lies behind."""
+__all__ = ["GaussianField"]
 
 _NEIGHBOURS = 3
 _OPACITY = 0.1
@@ -22,28 +24,8 @@ _SHAPE_RATE = 0.2
 _ROWS = 1024
 
 
-@dataclass(frozen=True)
-class Gaussians:
-    """N soft ellipsoids; differentiable to the parameters of the field they are from.
-
-    Attributes:
-        means: (N, 3) centres, world units.
-        scales: (N, 3) standard deviations along their own axes, world units, positive.
-        quaternions: (N, 4) rotations w, x, y, z of these axes into the world, unit length.
-        opacity: (N,) in (0, 1), at the centre; those of a `GaussianField` do not exceed
-            `MOST_OPAQUE`.
-        rgb: (N, 3) in (0, 1).
-    """
-
-    means: Tensor
-    scales: Tensor
-    quaternions: Tensor
-    opacity: Tensor
-    rgb: Tensor
-
-
-class GaussianField(nn.Module):
-    """Gaussians that are drawn instead of sampled along rays.
+class GaussianField(Field):
+    """Gaussians that are rasterized instead of sampled along rays.
 
     As in Kerbl et al. (2023), scales are optimised as logarithms and opacities as logits; colours
     are logits too, the same from every side (spherical harmonics of degree 0). Opacities are
@@ -88,8 +70,8 @@ class GaussianField(nn.Module):
         self.opacity_logits = nn.Parameter(torch.full((count,), _OPACITY / MOST_OPAQUE).logit())
         self.color_logits = nn.Parameter(0.1 * torch.randn(count, 3, generator=generator))
 
-    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters, and what multiplies the learning rate for them.
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """All parameters in groups, each with the factor of its learning rate.
 
         Opacities and colours learn at the full rate, as logits do in the other fields; scales and
         rotations at a fifth and centres at a 25th of it, in the proportions of Kerbl et al.
@@ -100,6 +82,37 @@ class GaussianField(nn.Module):
             ([self.opacity_logits, self.color_logits], 1.0),
         ]
 
+    def render(
+        self,
+        cameras: Cameras,
+        resolution: int,
+        *,
+        background: Tensor,
+        generator: torch.Generator,
+        shader: Shader | None = None,
+        normals: bool = False,
+    ) -> Views:
+        """Render the views of a step and keep their graph; nothing is drawn at random.
+
+        Of the regularizers, entropy and sparsity apply. See `Field.render`.
+
+        Raises:
+            ValueError: A shader or normals are asked for, which Gaussians do not have in training.
+        """
+        if shader is not None or normals:
+            raise ValueError(
+                "received a shader or normals for Gaussians; expected neither, for they have no "
+                "surface to shade or orient; turn shading and the orientation loss off"
+            )
+        return render_gaussian_views(self.gaussians(), cameras, resolution, background=background)
+
+    @torch.no_grad()
+    def render_images(
+        self, cameras: Cameras, size: int, *, normals: bool = False, n_samples: int | None = None
+    ) -> Iterator[Tensor]:
+        """See `Field.render_images`; `n_samples` has no effect."""
+        yield from render_gaussian_images(self.gaussians(), cameras, size, normals=normals)
+
     def gaussians(self) -> Gaussians:
         """The Gaussians as they are now; differentiable to the parameters."""
         return Gaussians(
@@ -109,17 +122,6 @@ class GaussianField(nn.Module):
             opacity=MOST_OPAQUE * self.opacity_logits.sigmoid(),
             rgb=self.color_logits.sigmoid(),
         )
-
-
-def rotations(quaternions: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) of unit quaternions (..., 4) w, x, y, z; differentiable."""
-    w, x, y, z = quaternions.unbind(-1)
-    rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
-        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
-        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dim=-1),
-    ]
-    return torch.stack(rows, dim=-2)
 
 
 def _spacing(points: Tensor) -> Tensor:

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlmreward.utils.arguments import whole
-from vlmreward_3d.fields.base import FieldSamples
+from vlmreward_3d.fields.base import VolumeRepresentation
 from vlmreward_3d.fields.dense_grid import blob, check_shape
+from vlmreward_3d.rendering.base import FieldSamples
 
-__all__ = ["BakedHashGrid", "HashGridField"]
+__all__ = ["BakedHashGrid", "HashGrid"]
 
 _PRIMES = (1, 2_654_435_761, 805_459_861)
 _NETWORK_RATE = 0.1
 
 
-class HashGridField(nn.Module):
+class HashGrid(VolumeRepresentation):
     """Features in grids of growing resolution over the box [-bound, bound]^3, and a small network.
 
     A level whose nodes are more than its table has rows shares rows among them, by the spatial hash
@@ -28,7 +29,7 @@ class HashGridField(nn.Module):
     go through one hidden layer to a density logit and three colour logits. Memory grows with the
     tables and not with the finest resolution, for detail that a dense grid has no room for.
 
-    The density is softplus(logit + blob) with Magic3D's linear blob, as in `DenseGridField`.
+    The density is softplus(logit + blob) with Magic3D's linear blob, as in `DenseGrid`.
 
     Args:
         levels: Number of grids.
@@ -97,8 +98,8 @@ class HashGridField(nn.Module):
         """Nodes per side of the finest level."""
         return self.resolutions[-1]
 
-    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters, and what multiplies the learning rate for them: a tenth for the network."""
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The tables at the full learning rate, the network at a tenth of it."""
         return [(list(self.tables), 1.0), (list(self.network.parameters()), _NETWORK_RATE)]
 
     def bake(self, *, normals: bool = False) -> BakedHashGrid:
@@ -219,12 +220,12 @@ class BakedHashGrid:
         normals: Whether it answers with normals.
     """
 
-    field: HashGridField
+    field: HashGrid
     normals: bool
 
     @property
-    def like(self) -> Tensor:
-        """A tensor of the field's device and dtype."""
+    def reference_tensor(self) -> Tensor:
+        """A tensor with the field's device and dtype."""
         return self.field.tables[0]
 
     def density(self, points: Tensor) -> Tensor:
@@ -251,10 +252,20 @@ class BakedHashGrid:
         density = self.field.density_scale * F.softplus(logits[:, 0])
         return density, logits[:, 1:].sigmoid(), slope
 
-    def leaf(self) -> BakedHashGrid:
-        """Itself: queries begin at the parameters."""
+    def detached_leaf(self) -> BakedHashGrid:
+        """This object: queries reach the parameters themselves."""
         return self
 
-    def carry(self, leaf: BakedHashGrid) -> Tensor | None:
-        """Nothing: what reached the leaf has reached the parameters."""
+    def pull_back(self, leaf: BakedHashGrid) -> Tensor | None:
+        """None: the gradient of queries has already reached the parameters."""
         return None
+
+    def total_variation(self) -> Tensor:
+        """Refused: tables have no neighbors in space.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "received a total variation weight for a hash grid; expected 0; use a dense grid"
+        )

@@ -1,4 +1,4 @@
-"""Colors from albedo, normals and a light (DreamFusion, Sec. 3.1), as pure functions."""
+"""Colors from albedo, normals and a light (DreamFusion, Sec. 3.1), as functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["lambertian", "light_direction", "sample_lights", "textureless"]
+from vlmreward_3d.rendering.base import FieldSamples, Shader
+
+__all__ = ["lambertian", "light_direction", "sample_lights", "sample_shader", "textureless"]
 
 
 def lambertian(albedo: Tensor, normals: Tensor, light: Tensor, diffuse: float = 1.0) -> Tensor:
@@ -60,3 +62,38 @@ def sample_lights(
         x.repeat_interleave(group_size, dim=0).to(positions) for x in (noise, distance)
     )
     return distance * F.normalize(positions + noise, dim=-1)
+
+
+def sample_shader(
+    positions: Tensor,
+    probabilities: tuple[float, float, float],
+    group_size: int,
+    generator: torch.Generator | None = None,
+) -> Shader:
+    """One kind of shading for all views of a step, and a light for each view.
+
+    As in threestudio, the kind and the strength of the light, from U(0, 1), are drawn once a step.
+
+    Args:
+        positions: (N, 3) camera positions, world units, group by group.
+        probabilities: Of albedo, textureless and diffuse shading; they add up to 1.
+        group_size: Views in a group; N is a multiple of it.
+        generator: CPU source of the kind, the strength and the lights.
+
+    Returns:
+        A function of field samples with normals; differentiable to their colors and normals.
+    """
+    kind, strength = torch.rand(2, generator=generator).tolist()
+    lights = sample_lights(positions, group_size, generator)
+    albedo, plain, _ = probabilities
+
+    def shade(field: FieldSamples, points: Tensor, views: Tensor) -> Tensor:
+        if kind < albedo:
+            return field.rgb
+        assert field.normals is not None  # a field that is shaded is baked with them
+        toward = light_direction(points, lights[views])
+        if kind < albedo + plain:
+            return textureless(field.normals, toward, strength)
+        return lambertian(field.rgb, field.normals, toward, strength)
+
+    return shade

@@ -11,15 +11,13 @@ from torch import Tensor
 
 from vlmreward.utils.arguments import whole
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.fields.base import FieldSamples
+from vlmreward_3d.rendering.base import FieldSamples, Shader
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.ray_sampling import RaySamples, sample_rays
 
 __all__ = ["Composite", "RenderedRays", "Rendering", "composite", "render", "render_rays"]
 
 Query = Callable[[Tensor], FieldSamples]
-Shader = Callable[[FieldSamples, Tensor, Tensor], Tensor]
-"""Colors (P, 3) from field samples, their places (P, 3) and the numbers (P,) of their views."""
 
 
 @dataclass(frozen=True)

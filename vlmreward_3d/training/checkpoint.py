@@ -10,11 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vlmreward_3d.export.atomic_io import write_atomically
+from vlmreward_3d.atomic_io import write_atomically
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
-_FORMAT = "vlm3d-2"
+_FORMAT = "vlm3d-3"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.fields.factory import update_occupancy
 from vlmreward_3d.guidance.base import Denoiser
 from vlmreward_3d.guidance.vlm import Reward
 from vlmreward_3d.vlm3d import VLM3D
@@ -95,7 +94,7 @@ def measure(
     for phase in phases(config):
         model = VLM3D(config, denoiser, reward, device=device, concurrent=concurrent)
         model.step_index = phase.first
-        update_occupancy(model.grid, model.field, model.generator)
+        model.field.update_occupancy(model.generator)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         cycle = config.vlm_every if phase.vlm else 1
@@ -168,7 +167,7 @@ def measure_chunks(
         chunked = dataclasses.replace(config, rays_per_chunk=size, view_prompts=False)
         model = VLM3D(chunked, NullDenoiser(config.views_per_ring), device=device)
         model.step_index = largest.first
-        update_occupancy(model.grid, model.field, model.generator)
+        model.field.update_occupancy(model.generator)
         try:
             model.step()
             before = _allocated(device)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vlmreward_3d.atomic_io import locked, replacing, require_free, write_atomically
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.export.atomic_io import locked, replacing, require_free, write_atomically
 from vlmreward_3d.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.training.collapse_detector import CollapseDetector
 from vlmreward_3d.vlm3d import VLM3D, DivergenceError, StepReport

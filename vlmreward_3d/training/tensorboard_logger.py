@@ -8,8 +8,8 @@ from pathlib import Path
 import imageio.v3 as iio
 import torch
 
-from vlmreward_3d.export.atomic_io import write_atomically
-from vlmreward_3d.rendering.evaluation import evaluation_cameras, image_bytes, look
+from vlmreward_3d.atomic_io import write_atomically
+from vlmreward_3d.rendering.evaluation import evaluation_cameras, image_bytes
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 __all__ = ["TensorBoardLogger"]
@@ -69,7 +69,7 @@ class TensorBoardLogger:
         self.waiting.clear()
         side = min(256, 2 * model.config.resolution_at(model.step_index / model.config.steps))
         cameras = evaluation_cameras(model.config, 4).to(model.device)
-        sheet = torch.cat(list(look(model.field, model.grid, cameras, side)), dim=2)
+        sheet = torch.cat(list(model.field.render_images(cameras, side, n_samples=64)), dim=2)
         self.writer.add_image("views", sheet, model.step_index - 1)
         self.writer.flush()
         png = iio.imwrite("<bytes>", image_bytes(sheet), extension=".png")

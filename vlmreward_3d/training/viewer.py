@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from types import TracebackType
 
 import numpy as np
 import torch
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.fields.factory import update_occupancy
-from vlmreward_3d.rendering.evaluation import look
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 __all__ = ["LiveView", "camera_of"]
@@ -63,12 +60,11 @@ class LiveView:
         clients = self.server.get_clients().values()
         if not clients:
             return
-        grid = copy.deepcopy(model.grid)
-        update_occupancy(grid, model.field)
+        field = model.field.for_evaluation()
         for client in clients:
             eye = client.camera
             cameras = camera_of(eye.wxyz, eye.position, eye.fov).to(model.device)
-            picture = next(look(model.field, grid, cameras, self.size, n_samples=32))
+            picture = next(field.render_images(cameras, self.size, n_samples=32))
             pixels = (picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             client.scene.set_background_image(
                 _widened(pixels, eye.aspect), format="jpeg", jpeg_quality=92

@@ -24,8 +24,8 @@ def soft_colors():
 
 @pytest.fixture(scope="module")
 def ball():
-    field, grid = soft_colors()
-    surface = extract_surface(field, grid, resolution=48)
+    field = soft_colors()
+    surface = extract_surface(field, resolution=48)
     colors = partial(colors_at, field)
     return field, surface, bake_texture(surface, colors, resolution=512)
 
@@ -126,8 +126,8 @@ def test_a_texel_belongs_to_the_triangle_around_its_centre():
 
 
 def save_everything(path):
-    field, grid = tower()
-    surface = extract_surface(field, grid, resolution=48)
+    field = tower()
+    surface = extract_surface(field, resolution=48)
     return save_meshes(path, surface, field, tuple(MESH_FILES), texture_resolution=512)
 
 
@@ -141,8 +141,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["obj", "ply", "glb"])
 def test_the_same_surface_with_its_colours_is_in_every_format(folder, kind):
-    field, grid = tower()
-    surface: Surface = extract_surface(field, grid, resolution=48)
+    field = tower()
+    surface: Surface = extract_surface(field, resolution=48)
     mesh = trimesh.load(folder / MESH_FILES[kind], force="mesh", process=False)
     assert mesh.faces.shape == surface.faces.shape
     assert np.array_equal(mesh.faces, surface.faces)
@@ -166,8 +166,8 @@ def test_no_file_is_taken_for_polished_metal(folder, name):
 
 
 def test_the_textured_file_has_a_rough_material_with_the_colours(folder):
-    field, grid = tower()
-    surface = extract_surface(field, grid, resolution=48)
+    field = tower()
+    surface = extract_surface(field, resolution=48)
     mesh = trimesh.load(folder / "mesh_textured.glb", force="mesh", process=False)
     assert len(mesh.faces) == len(surface.faces)
     material = mesh.visual.material

@@ -13,6 +13,7 @@ from exported_meshes import tower
 from stub_models import tiny
 
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.export.geometry import Geometry
 from vlmreward_3d.export.mesh.marching_cubes import extract_surface
 from vlmreward_3d.export.report.page import save_report
 from vlmreward_3d.export.report.svg import curves
@@ -29,13 +30,14 @@ def log(steps: int = 12) -> list[StepReport]:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """A surface, a picture of views, a turntable."""
+    """A geometry, a picture of views, a turntable."""
     folder = tmp_path_factory.mktemp("parts")
-    field, grid = tower()
+    field = tower()
     cameras = Cameras.turntable(6)
-    save_views(folder / "views.png", field, grid, cameras[:4], 64)
-    turntable = save_turntable(folder, field, grid, cameras, 64)
-    return extract_surface(field, grid, resolution=48), folder / "views.png", turntable
+    save_views(folder / "views.png", field, cameras[:4], 64)
+    turntable = save_turntable(folder, field, cameras, 64)
+    geometry = Geometry(surface=extract_surface(field, resolution=48))
+    return geometry, folder / "views.png", turntable
 
 
 def write(path, parts, reports=None, seconds=24.0, **changes) -> str:
@@ -114,10 +116,10 @@ def test_without_a_vlm_and_without_times_the_page_says_less(tmp_path, parts):
 
 
 def test_a_gif_is_a_picture(tmp_path, parts):
-    surface, views, _ = parts
+    geometry, views, _ = parts
     gif = tmp_path / "turntable.gif"
     iio.imwrite(gif, np.zeros((2, 8, 8, 3), dtype=np.uint8))
-    tags = read(write(tmp_path / "r.html", (surface, views, gif))).tags
+    tags = read(write(tmp_path / "r.html", (geometry, views, gif))).tags
     assert "video" not in [tag for tag, _ in tags]
     assert any(a.get("src", "").startswith("data:image/gif") for _, a in tags)
 

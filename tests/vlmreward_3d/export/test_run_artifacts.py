@@ -16,12 +16,12 @@ from vlmreward_3d.export.mesh.marching_cubes import extract_surface
 from vlmreward_3d.export.mesh.writers import MESH_FILES, save_glb, save_meshes
 from vlmreward_3d.export.run_artifacts import export_all, save_curves, save_turntable, save_views
 from vlmreward_3d.guidance.view_prompts import VIEWS, view_index
-from vlmreward_3d.rendering.evaluation import look
+from vlmreward_3d.rendering.evaluation import render_volume_images
 from vlmreward_3d.vlm3d import VLM3D, StepReport
 
 
 def test_the_mesh_is_closed_coloured_y_up_and_of_the_right_size(tmp_path):
-    save_glb(tmp_path / "mesh.glb", extract_surface(*tower()))
+    save_glb(tmp_path / "mesh.glb", extract_surface(tower()))
     mesh = read_mesh(tmp_path / "mesh.glb")
     assert mesh.is_watertight
     assert mesh.is_winding_consistent
@@ -48,8 +48,8 @@ def test_the_front_faces_z_as_in_gltf(azimuth, expected, tmp_path):
         x0, y0, z0 = place.tolist()
         return 0.25 - ((x - x0) ** 2 + (y - y0) ** 2 + (z - z0) ** 2).sqrt()
 
-    field, grid = solid(inside, lambda x, y, z: (0 * x, 0 * y, 0 * z))
-    surface = extract_surface(field, grid, resolution=48)
+    field = solid(inside, lambda x, y, z: (0 * x, 0 * y, 0 * z))
+    surface = extract_surface(field, resolution=48)
     for path in save_meshes(tmp_path, surface, field, tuple(MESH_FILES), texture_resolution=64):
         mesh = read_mesh(path)
         mesh.merge_vertices(merge_tex=True, merge_norm=True)
@@ -64,12 +64,12 @@ def test_azimuth_0_is_what_prompts_call_the_front():
 def test_a_field_without_a_surface_is_refused():
     nothing = solid(lambda x, y, z: 0 * x - 1, lambda x, y, z: (0 * x, 0 * x, 0 * x))
     with pytest.raises(ValueError, match="without a surface"):
-        extract_surface(*nothing)
+        extract_surface(nothing)
 
 
 def test_views_show_colours_above_and_normals_below(tmp_path):
     cameras = orbit(torch.tensor([0.0, 180.0]), 0.0, 3.0, 40.0)
-    save_views(tmp_path / "views.png", *tower(), cameras, 64)
+    save_views(tmp_path / "views.png", tower(), cameras, 64)
     image = iio.imread(tmp_path / "views.png").astype(float) / 255
     assert image.shape == (128, 128, 3)
     # the ball's centre is 0.3 above the image's, which is 64 px over 2 * 3 * tan 20
@@ -83,16 +83,16 @@ def test_views_show_colours_above_and_normals_below(tmp_path):
 
 
 def test_chunks_change_nothing():
-    field, grid = tower()
-    cameras = orbit(20.0, 10.0, 3.0, 40.0)
-    whole = next(look(field, grid, cameras, 24))
-    parts = next(look(field, grid, cameras, 24, chunk=50))
+    field = tower()
+    scene = field.representation.bake(), field.occupancy, orbit(20.0, 10.0, 3.0, 40.0), 24
+    whole = next(render_volume_images(*scene))
+    parts = next(render_volume_images(*scene, chunk=50))
     torch.testing.assert_close(whole, parts)
 
 
 def test_the_turntable_plays(tmp_path):
     cameras = orbit(torch.arange(5) * 72.0, 0.0, 3.0, 40.0)
-    path = save_turntable(tmp_path, *tower(), cameras, size=48)
+    path = save_turntable(tmp_path, tower(), cameras, size=48)
     assert path.name == "turntable.mp4"
     frames = iio.imread(path)
     assert frames.shape == (5, 48, 48, 3)
@@ -103,10 +103,12 @@ def test_the_turntable_plays(tmp_path):
 
 def test_a_coarse_field_is_enlarged_to_the_size_that_was_asked_for(tmp_path):
     """The tower has 64 nodes a side, and 171 pixels show all of them."""
-    path = save_turntable(tmp_path, *tower(), orbit(0.0, 0.0, 3.0, 40.0), size=256)
+    path = save_turntable(tmp_path, tower(), orbit(0.0, 0.0, 3.0, 40.0), size=256)
     shown = iio.imread(path)[0].astype(float)
     assert shown.shape == (256, 256, 3)
-    fine = next(look(*tower(), orbit(0.0, 0.0, 3.0, 40.0), 256)).permute(1, 2, 0).numpy() * 255
+    fine = (
+        next(tower().render_images(orbit(0.0, 0.0, 3.0, 40.0), 256)).permute(1, 2, 0).numpy() * 255
+    )
     assert np.abs(shown - fine).mean() < 2
 
 
@@ -116,7 +118,7 @@ def test_without_an_encoder_the_turntable_is_a_gif(tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "_write_mp4", missing)
     cameras = orbit(torch.arange(4) * 90.0, 0.0, 3.0, 40.0)
-    path = save_turntable(tmp_path, *tower(), cameras, size=32)
+    path = save_turntable(tmp_path, tower(), cameras, size=32)
     assert [p.name for p in tmp_path.iterdir()] == ["turntable.gif"]
     assert iio.imread(path).shape == (4, 32, 32, 3)
 
@@ -138,11 +140,11 @@ def test_a_field_without_a_surface_has_its_pictures_and_a_report(tmp_path, monke
     model = VLM3D(tiny(), RandomDenoiser(), redness)
     report = model.step()
     with torch.no_grad():
-        model.field.levels[0][:, :1] -= 100
+        model.field.representation.levels[0][:, :1] -= 100
     files = export_all(tmp_path, model, [report], notes=["step 3: back"])
     assert not any("mesh" in file.name for file in files)
     page = (tmp_path / "report.html").read_text()
-    assert "nowhere opaque, so that there is no mesh to turn" in page
+    assert "The field has no surface, so that there is no mesh to turn" in page
     assert "<li>step 3: back</li><li>no mesh: received a field without a surface" in page
     assert "<canvas" not in page
 

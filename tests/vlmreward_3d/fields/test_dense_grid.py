@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlmreward_3d.fields.dense_grid import BakedDenseGrid, DenseGridField
+from vlmreward_3d.fields.dense_grid import BakedDenseGrid, DenseGrid
 
 
 def points(n: int, dtype=torch.float64) -> torch.Tensor:
@@ -14,7 +14,7 @@ def points(n: int, dtype=torch.float64) -> torch.Tensor:
 
 
 def test_starts_as_a_gray_ball():
-    field = DenseGridField((4, 33), blob_density=10.0, blob_radius=0.5, density_scale=3.0)
+    field = DenseGrid((4, 33), blob_density=10.0, blob_radius=0.5, density_scale=3.0)
     samples = field.bake()(torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0, 0, -1.0]]))
     expected = 3 * torch.nn.functional.softplus(torch.tensor([10.0, 0.0, -10.0]))
     assert_close(samples.density, expected)
@@ -23,7 +23,7 @@ def test_starts_as_a_gray_ball():
 
 
 def test_levels_add_up_to_a_linear_function_and_axes_are_x_y_z():
-    field = DenseGridField((2, 3, 9), blob_density=0.0).double()
+    field = DenseGrid((2, 3, 9), blob_density=0.0).double()
     with torch.no_grad():
         for level, share in zip(field.levels, (0.5, 0.3, 0.2)):
             axis = torch.linspace(-1, 1, level.shape[-1], dtype=torch.float64)
@@ -44,7 +44,7 @@ def test_levels_add_up_to_a_linear_function_and_axes_are_x_y_z():
 
 
 def test_normals_of_a_ball_point_outwards():
-    samples = DenseGridField((32,)).bake(normals=True)(points(200, torch.float32))
+    samples = DenseGrid((32,)).bake(normals=True)(points(200, torch.float32))
     radial = torch.nn.functional.normalize(points(200, torch.float32), dim=-1)
     assert (samples.normals * radial).sum(-1).median() > 0.99
 
@@ -54,7 +54,7 @@ def test_gradients_reach_every_level():
     levels = [torch.randn(1, 4, r, r, r, dtype=torch.float64, generator=generator) for r in (2, 3)]
 
     def outputs(*levels):
-        field = DenseGridField((2, 3), density_scale=2.0)
+        field = DenseGrid((2, 3), density_scale=2.0)
         del field.levels
         field.levels = levels
         samples = field.bake(normals=True)(points(7))
@@ -64,7 +64,7 @@ def test_gradients_reach_every_level():
 
 
 def test_no_points_are_fine_and_counts_need_not_divide():
-    baked = DenseGridField((4,)).bake(normals=True)
+    baked = DenseGrid((4,)).bake(normals=True)
     empty = baked(torch.zeros(0, 3))
     assert empty.density.shape == (0,)
     assert empty.normals.shape == (0, 3)
@@ -89,4 +89,4 @@ def test_the_number_of_threads_changes_nothing():
 @pytest.mark.parametrize("resolutions", [(), (1, 4), (8, 4), (4, 4)])
 def test_bad_resolutions_are_named(resolutions):
     with pytest.raises(ValueError, match="expected ascending integers"):
-        DenseGridField(resolutions)
+        DenseGrid(resolutions)

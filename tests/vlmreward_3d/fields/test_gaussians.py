@@ -15,13 +15,13 @@ from vlmreward_3d import presets
 from vlmreward_3d.cameras import Cameras, orbit, sample_rings
 from vlmreward_3d.export.gaussian_ply import save_gaussians
 from vlmreward_3d.export.run_artifacts import export_all
-from vlmreward_3d.fields.gaussians import GaussianField, Gaussians, rotations
-from vlmreward_3d.rendering.deferred import RegularizerWeights
-from vlmreward_3d.rendering.evaluation import look
+from vlmreward_3d.fields.gaussians import GaussianField
+from vlmreward_3d.rendering.base import RegularizerWeights
 from vlmreward_3d.rendering.gaussians import rasterize_gsplat as splat_cuda
+from vlmreward_3d.rendering.gaussians.primitives import Gaussians, rotations
 from vlmreward_3d.rendering.gaussians.projection import intrinsics, project
 from vlmreward_3d.rendering.gaussians.rasterize_torch import draw
-from vlmreward_3d.rendering.gaussians.render import gaussian_views, render_gaussians
+from vlmreward_3d.rendering.gaussians.render import render_gaussian_views, render_gaussians
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.tensorboard_logger import TensorBoardLogger
 from vlmreward_3d.vlm3d import VLM3D, DivergenceError
@@ -211,14 +211,14 @@ def test_views_backward_is_that_of_pixels_and_penalties():
     cameras, side = ring(2), 12
     background = torch.rand(2, 3, generator=torch.Generator().manual_seed(1)).double()
     at = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(2)).double()
-    views = gaussian_views(field, cameras, side, background=background)
+    views = render_gaussian_views(field.gaussians(), cameras, side, background=background)
     assert not views.rgb.requires_grad
     assert not views.opacity.requires_grad
-    assert views.live == (views.opacity > 0).sum() < 2 * side * side
-    views.backward(at, RegularizerWeights(), True)
+    assert views.n_active_rays == (views.opacity > 0).sum() < 2 * side * side
+    views.backward(at, RegularizerWeights(), retain_graph=True)
     first = [p.grad.clone() for p in field.parameters()]
     field.zero_grad()
-    views.backward(at, RegularizerWeights(entropy=2.0, sparsity=3.0), False)
+    views.backward(at, RegularizerWeights(entropy=2.0, sparsity=3.0))
     found = [p.grad for p in field.parameters()]
 
     seen = render_gaussians(field.gaussians(), cameras, side, side, background=background)
@@ -306,7 +306,7 @@ def test_starts_as_a_gray_ball_without_gaps():
     assert_close(one.rgb, torch.full((500, 3), 0.5), atol=0.15, rtol=0)
     again = GaussianField(500, radius=0.4, generator=torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(field.parameters(), again.parameters()))
-    everything = [p for group, _ in field.groups() for p in group]
+    everything = [p for group, _ in field.parameter_groups() for p in group]
     assert {id(p) for p in everything} == {id(p) for p in field.parameters()}
 
 
@@ -478,7 +478,7 @@ def test_exports_and_previews(tmp_path, monkeypatch):
 
 def test_a_picture_on_white_above_normals():
     model = VLM3D(tiny(**SPLATS), RandomDenoiser())
-    picture = next(look(model.field, model.grid, front(4.0).to(torch.float32), 24, normals=True))
+    picture = next(model.field.render_images(front(4.0).to(torch.float32), 24, normals=True))
     assert picture.shape == (3, 48, 24)
     assert (picture[:, ::47, ::23] == 1).all()
     for half in picture.split(24, dim=1):

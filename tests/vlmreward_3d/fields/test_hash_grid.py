@@ -10,15 +10,15 @@ from stub_models import RandomDenoiser, error_at_solids, redness, tiny
 from torch.testing import assert_close
 
 from vlmreward_3d.fields import hash_grid as hash_field
-from vlmreward_3d.fields.hash_grid import HashGridField
+from vlmreward_3d.fields.hash_grid import HashGrid
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import VLM3D
 
 
-def small(**changes) -> HashGridField:
+def small(**changes) -> HashGrid:
     """Three levels, of which the last two do not fit their tables."""
     options = {"levels": 3, "coarsest": 4, "finest": 16, "size": 64, "width": 8} | changes
-    field = HashGridField(**options, generator=torch.Generator().manual_seed(0))
+    field = HashGrid(**options, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for table in field.tables:
             table.normal_(generator=torch.Generator().manual_seed(1))
@@ -30,7 +30,7 @@ def points(n: int) -> torch.Tensor:
     return torch.rand(n, 3, generator=generator, dtype=torch.float64) * 2 - 1
 
 
-def slow_features(field: HashGridField, point: torch.Tensor) -> torch.Tensor:
+def slow_features(field: HashGrid, point: torch.Tensor) -> torch.Tensor:
     """Instant-NGP, Section 3, for one point, with Python's own integers."""
     parts = []
     for table, resolution in zip(field.tables, field.resolutions):
@@ -88,9 +88,7 @@ class Ask(torch.nn.Module):
 
 
 def test_starts_as_a_gray_ball():
-    field = HashGridField(
-        4, 4, 32, 2**10, density_scale=3.0, generator=torch.Generator().manual_seed(0)
-    )
+    field = HashGrid(4, 4, 32, 2**10, density_scale=3.0, generator=torch.Generator().manual_seed(0))
     samples = field.bake(normals=True)(torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0, 0, -1.0]]))
     expected = 3 * torch.nn.functional.softplus(torch.tensor([10.0, 0.0, -10.0]))
     assert_close(samples.density, expected, rtol=1e-2, atol=1e-3)
@@ -150,7 +148,7 @@ def test_slopes_come_with_the_same_features():
 )
 def test_shapes_that_cannot_be_are_refused(bad):
     with pytest.raises(ValueError, match="expected 2 levels or more"):
-        HashGridField(**{"levels": 4, "coarsest": 4, "finest": 32, "size": 1024} | bad)
+        HashGrid(**{"levels": 4, "coarsest": 4, "finest": 32, "size": 1024} | bad)
 
 
 HASH = {"field": "hash", "hash_levels": 4, "hash_resolution": (4, 32), "hash_size": 2**12}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from vlmreward_3d import presets, vlm3d
-from vlmreward_3d.fields.factory import update_occupancy
+from vlmreward_3d.fields import volume
 from vlmreward_3d.rendering.ray_sampling import sample_rays
 
 SMALL = {
@@ -87,14 +87,14 @@ def spied(monkeypatch, model):
     """Lists that will hold the call of the renderer and of the denoiser, with random states."""
     rendered, asked = [], []
     for name in ("render_with_graph", "render_deferred"):
-        real = getattr(vlm3d, name)
+        real = getattr(volume, name)
 
         def render(baked, grid, cameras, side, *, real=real, **named):
             state = named["generator"].get_state()
             rendered.append((copy.deepcopy(grid), cameras, side, named["background"], state))
             return real(baked, grid, cameras, side, **named)
 
-        monkeypatch.setattr(vlm3d, name, render)
+        monkeypatch.setattr(volume, name, render)
     distil = model.distil
 
     def ask(pixels, cameras, level, generator):
@@ -118,7 +118,7 @@ def look(field, call, n_samples):
     samples = sample_rays(grid, origins, directions, n_samples, generator=generator_at(state))
     toward = directions[samples.rays, None]
     points = origins[samples.rays, None] + samples.middles[..., None] * toward
-    values = field.bake(normals=True)(points.reshape(-1, 3))
+    values = field.representation.bake(normals=True)(points.reshape(-1, 3))
     density = values.density.view(samples.middles.shape)
     colors, normals = (x.view(*density.shape, 3) for x in (values.rgb, values.normals))
 
@@ -184,9 +184,9 @@ def test_a_step_is_the_gradient_of_the_authors_loss(rule, chunk, double, monkeyp
     )
     denoiser = Linear()
     model = vlm3d.VLM3D(config, denoiser, taste)
-    for level in model.field.levels:
+    for level in model.field.representation.levels:
         level.data.normal_(std=0.7, generator=model.generator)
-    update_occupancy(model.grid, model.field, model.generator)
+    model.field.update_occupancy(model.generator)
     field = copy.deepcopy(model.field)
     rendered, asked = spied(monkeypatch, model)
     model.step_index = STEP

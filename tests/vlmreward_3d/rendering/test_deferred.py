@@ -5,8 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from vlmreward_3d.cameras import sample_rings
-from vlmreward_3d.fields.dense_grid import DenseGridField
-from vlmreward_3d.rendering.deferred import RegularizerWeights, render_deferred, render_with_graph
+from vlmreward_3d.fields.dense_grid import DenseGrid
+from vlmreward_3d.rendering.base import RegularizerWeights
+from vlmreward_3d.rendering.deferred import render_deferred, render_with_graph
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.shading import lambertian, light_direction
 
@@ -15,7 +16,7 @@ PENALTIES = RegularizerWeights(orientation=3.0, entropy=0.5, sparsity=0.7, varia
 
 def scene(dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
-    field = DenseGridField((4, 8), density_scale=5.0, generator=generator).to(dtype)
+    field = DenseGrid((4, 8), density_scale=5.0, generator=generator).to(dtype)
     with torch.no_grad():
         for level in field.levels:
             level.add_(0.3 * torch.randn(level.shape, generator=generator).to(dtype))
@@ -49,7 +50,7 @@ def gradients(method, chunk, penalties=PENALTIES, shader=lit, side=12):
         **options,
     )
     at_pixels = torch.randn(views.rgb.shape, generator=generator, dtype=torch.float64)
-    views.backward(at_pixels, penalties, False)
+    views.backward(at_pixels, penalties)
     return views, [level.grad for level in field.levels], generator.get_state()
 
 
@@ -58,7 +59,7 @@ def test_deferred_equals_plain(chunk):
     plain, expected, state = gradients(render_with_graph, None)
     views, found, after = gradients(render_deferred, chunk)
     assert torch.equal(state, after)  # the same random numbers were used
-    assert 0 < views.live == plain.live < 8 * 144
+    assert 0 < views.n_active_rays == plain.n_active_rays < 8 * 144
     assert_close(views.rgb, plain.rgb, atol=1e-12, rtol=0)
     assert_close(views.opacity, plain.opacity, atol=1e-12, rtol=0)
     for ours, theirs in zip(found, expected):
@@ -116,7 +117,7 @@ def kept_bytes(side, chunk):
             generator=torch.Generator().manual_seed(1),
             **options,
         )
-        views.backward(torch.ones_like(views.rgb), RegularizerWeights(entropy=1.0), False)
+        views.backward(torch.ones_like(views.rgb), RegularizerWeights(entropy=1.0))
     return kept.most
 
 
@@ -139,6 +140,6 @@ def test_a_view_of_nothing():
         generator=torch.Generator().manual_seed(0),
         chunk=20,
     )
-    assert views.live == 0
-    views.backward(torch.ones_like(views.rgb), RegularizerWeights(), False)
+    assert views.n_active_rays == 0
+    views.backward(torch.ones_like(views.rgb), RegularizerWeights())
     assert all(level.grad is None or not level.grad.any() for level in field.levels)

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from vlmreward_3d.cameras import Cameras, orbit
-from vlmreward_3d.fields.base import FieldSamples
+from vlmreward_3d.rendering.base import FieldSamples
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.volume import composite, render, render_rays
 

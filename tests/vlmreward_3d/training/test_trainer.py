@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from stub_models import RandomDenoiser, redness, tiny
 from training_worker import CHECKPOINT_EVERY, CONFIG
 
-from vlmreward_3d.export.atomic_io import InUse
+from vlmreward_3d.atomic_io import InUse
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.training.collapse_detector import CollapseDetector
@@ -428,7 +428,7 @@ def test_foreign_and_torn_checkpoints_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not read as safetensors"):
         load_checkpoint(path)
     save_file({"x": torch.ones(1)}, path, {"format": "pt"})
-    with pytest.raises(ValueError, match="of format 'pt'; expected 'vlm3d-2'"):
+    with pytest.raises(ValueError, match="of format 'pt'; expected 'vlm3d-3'"):
         load_checkpoint(path)
 
 

@@ -9,7 +9,6 @@ import torch
 from stub_models import RandomDenoiser, redness, tiny
 
 from vlmreward_3d.cameras import orbit
-from vlmreward_3d.rendering.evaluation import look
 from vlmreward_3d.training.run_directory import RunDirectory
 from vlmreward_3d.training.trainer import train
 from vlmreward_3d.training.viewer import LiveView, _widened, camera_of
@@ -71,8 +70,8 @@ def test_the_browsers_camera_is_ours():
     torch.testing.assert_close(camera.c2w, expected.c2w)
     torch.testing.assert_close(camera.fov, expected.fov)
     model = VLM3D(tiny(), RandomDenoiser(), redness)
-    model.grid.update(model.field.bake().density)
-    pictures = [next(look(model.field, model.grid, c, 12)) for c in (camera, expected)]
+    model.field.update_occupancy()
+    pictures = [next(model.field.render_images(c, 12, n_samples=64)) for c in (camera, expected)]
     torch.testing.assert_close(pictures[0], pictures[1])
 
 

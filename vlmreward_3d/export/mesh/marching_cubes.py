@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlmreward_3d.cameras import Cameras, orbit
-from vlmreward_3d.fields.factory import VolumeField
-from vlmreward_3d.rendering.occupancy import OccupancyGrid
+from vlmreward_3d.fields.volume import VolumeField
 from vlmreward_3d.rendering.volume import Rendering, render
 
 __all__ = ["NoSurfaceError", "Surface", "carve", "colors_at", "extract_surface"]
@@ -42,7 +41,6 @@ class Surface:
 @torch.no_grad()
 def carve(
     field: VolumeField,
-    grid: OccupancyGrid,
     *,
     resolution: int = 96,
     views_per_ring: int = 8,
@@ -55,8 +53,7 @@ def carve(
     itself, which score distillation leaves there as it likes.
 
     Args:
-        field: What to mesh.
-        grid: Its occupancy.
+        field: The field to mesh, with an up-to-date occupancy.
         resolution: Points per side.
         views_per_ring: Cameras on each of the rings of different elevation.
         size: Their height and width in pixels.
@@ -65,8 +62,8 @@ def carve(
         (R, R, R), axes x, y, z: 1 in free space, -1 in the solid, linear over three spacings on
         either side of the surface.
     """
-    baked = field.bake()
-    bound, device = field.bound, baked.like.device
+    baked = field.representation.bake()
+    bound, device = field.representation.bound, baked.reference_tensor.device
     fov = 30.0
     distance = math.sqrt(3) * bound / math.sin(math.radians(fov) / 2)
     rings = [_ring(views_per_ring, elevation, distance, fov) for elevation in _ELEVATIONS]
@@ -75,7 +72,7 @@ def carve(
     reach = 3 * 2 * bound / (resolution - 1)
     free = torch.full((len(points),), -1.0, device=device)
     views = [(ring[i : i + 1].to(device)) for ring in rings for i in range(len(ring))]
-    seen = [render(baked, grid, view, size, size, n_samples=96) for view in views]
+    seen = [render(baked, field.occupancy, view, size, size, n_samples=96) for view in views]
     solid = min(0.5, 0.5 * max(float(x.opacity.max()) for x in seen))
     for view, image in zip(views, seen):
         depth = torch.where(image.opacity > solid, _front(image), 2 * distance)
@@ -107,12 +104,11 @@ def _ring(n: int, elevation: float, distance: float, fov: float) -> Cameras:
 
 
 @torch.no_grad()
-def extract_surface(field: VolumeField, grid: OccupancyGrid, *, resolution: int = 96) -> Surface:
+def extract_surface(field: VolumeField, *, resolution: int = 96) -> Surface:
     """The field's closed surface by marching cubes through what `carve` leaves.
 
     Args:
-        field: What to mesh.
-        grid: Its occupancy.
+        field: The field to mesh, with an up-to-date occupancy.
         resolution: Points per side of the lattice.
 
     Returns:
@@ -124,7 +120,7 @@ def extract_surface(field: VolumeField, grid: OccupancyGrid, *, resolution: int 
     from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
 
-    free = carve(field, grid, resolution=resolution).cpu().numpy()
+    free = carve(field, resolution=resolution).cpu().numpy()
     if free.min() >= 0:
         raise NoSurfaceError(
             "received a field without a surface; expected an opaque one; train longer"
@@ -132,14 +128,15 @@ def extract_surface(field: VolumeField, grid: OccupancyGrid, *, resolution: int 
     free = gaussian_filter(np.pad(free, 1, constant_values=1.0), 0.7, mode="nearest")
     # never exactly at the level, where marching cubes would make triangles without area
     free[np.abs(free) < 1e-4] = 1e-4
-    spacing = 2 * field.bound / (resolution - 1)
+    bound = field.representation.bound
+    spacing = 2 * bound / (resolution - 1)
     vertices, faces, _, _ = marching_cubes(free, 0.0, gradient_direction="descent")
-    vertices = (vertices - 1) * spacing - field.bound
+    vertices = (vertices - 1) * spacing - bound
     return Surface(vertices, faces, colors_at(field, vertices))
 
 
 @torch.no_grad()
 def colors_at(field: VolumeField, points: np.ndarray) -> np.ndarray:
     """The field's colours (P, 3), sRGB in (0, 1), at points (P, 3) in world units."""
-    baked = field.bake()
-    return baked(torch.from_numpy(points).to(baked.like)).rgb.cpu().numpy()
+    baked = field.representation.bake()
+    return baked(torch.from_numpy(points).to(baked.reference_tensor)).rgb.cpu().numpy()

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from vlmreward_3d.export.atomic_io import write_atomically
+from vlmreward_3d.atomic_io import write_atomically
 from vlmreward_3d.export.mesh.marching_cubes import Surface, colors_at
 from vlmreward_3d.export.mesh.texture import Textured, bake_texture
-from vlmreward_3d.fields.factory import VolumeField
+from vlmreward_3d.fields.volume import VolumeField
 
 __all__ = [
     "MESH_FILES",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vlmreward_3d.atomic_io import write_atomically
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.export.atomic_io import write_atomically
-from vlmreward_3d.export.mesh.marching_cubes import Surface
+from vlmreward_3d.export.geometry import Geometry
 from vlmreward_3d.export.report.svg import Points, curves
 from vlmreward_3d.vlm3d import StepReport
 
@@ -30,7 +30,7 @@ def save_report(
     path: Path,
     config: VLM3DConfig,
     reports: Sequence[StepReport],
-    surface: Surface | None,
+    geometry: Geometry,
     views: Path,
     turntable: Path,
     *,
@@ -43,8 +43,7 @@ def save_report(
         path: The .html file.
         config: The run's settings.
         reports: Its log.
-        surface: The model; None where there is none: of splats, which are in splats.ply, or of a
-            field that is nowhere opaque.
+        geometry: The exported model; its notes are listed after `notes`.
         views: The picture of the views, PNG.
         turntable: MP4 or GIF.
         seconds: What the steps took together; None where it is not known.
@@ -72,10 +71,10 @@ def save_report(
 <h1>{prompt}</h1>
 <p>{escape(_ending(config, reports))}</p>
 {_facts(reports, seconds)}
-{_list(notes)}
+{_list([*notes, *geometry.notes])}
 <h2>Model</h2>
 <div class="grid-2">
-{_model(surface, config.field)}
+{_model(geometry)}
 {_turntable(turntable)}
 </div>
 <h2>Views</h2>
@@ -132,14 +131,16 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _model(surface: Surface | None, field: str) -> str:
-    if surface is None and field == "splats":
+def _model(geometry: Geometry) -> str:
+    surface = geometry.surface
+    if surface is None and geometry.files:
+        names = ", ".join(f"<code>{escape(file.name)}</code>" for file in geometry.files)
         return (
-            "<p>The model is made of Gaussian splats and has no mesh to turn here; viewers of "
-            "splats open <code>splats.ply</code>, beside this page.</p>"
+            "<p>The model has no mesh to turn here; viewers of its format open "
+            f"{names}, beside this page.</p>"
         )
     if surface is None:
-        return "<p>The field is nowhere opaque, so that there is no mesh to turn.</p>"
+        return "<p>The field has no surface, so that there is no mesh to turn.</p>"
     import trimesh
 
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.fields.gaussians import Gaussians, rotations
+from vlmreward_3d.rendering.gaussians.primitives import Gaussians, rotations
 
 __all__ = ["CUTOFF", "NEAR", "Projection", "intrinsics", "project", "world_to_camera"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.fields.gaussians import Gaussians
+from vlmreward_3d.rendering.gaussians.primitives import Gaussians
 from vlmreward_3d.rendering.gaussians.projection import NEAR, intrinsics, world_to_camera
 
 __all__ = ["available", "draw_on_cuda", "pinholes"]

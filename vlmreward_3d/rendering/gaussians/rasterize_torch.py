@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vlmreward_3d.fields.gaussians import MOST_OPAQUE
+from vlmreward_3d.rendering.gaussians.primitives import MOST_OPAQUE
 from vlmreward_3d.rendering.gaussians.projection import CUTOFF, Projection
 
 __all__ = ["draw"]

@@ -1,7 +1,8 @@
-"""Pictures of splats, and a step's views of them."""
+"""Images of Gaussians, and the views of a training step."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,19 +10,25 @@ from torch import Tensor
 
 from vlmreward.utils.arguments import whole
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.fields.gaussians import GaussianField, Gaussians, rotations
 from vlmreward_3d.losses import opacity_entropy, sparsity_loss
-from vlmreward_3d.rendering.deferred import RegularizerWeights, Views
+from vlmreward_3d.rendering.base import RegularizerWeights, Views
+from vlmreward_3d.rendering.evaluation import normals_as_colors
 from vlmreward_3d.rendering.gaussians import rasterize_gsplat as cuda
+from vlmreward_3d.rendering.gaussians.primitives import Gaussians, rotations
 from vlmreward_3d.rendering.gaussians.projection import project
 from vlmreward_3d.rendering.gaussians.rasterize_torch import draw
 from vlmreward_3d.rendering.volume import check_background
 
-__all__ = ["SplatPicture", "gaussian_views", "render_gaussians"]
+__all__ = [
+    "GaussianRendering",
+    "render_gaussian_images",
+    "render_gaussian_views",
+    "render_gaussians",
+]
 
 
 @dataclass(frozen=True)
-class SplatPicture:
+class GaussianRendering:
     """V images, channels first; differentiable to the Gaussians.
 
     Attributes:
@@ -43,7 +50,7 @@ def render_gaussians(
     *,
     background: Tensor | None = None,
     normals: bool = False,
-) -> SplatPicture:
+) -> GaussianRendering:
     """Draw Gaussians: with gsplat on a CUDA device where it is installed, in torch elsewhere.
 
     Args:
@@ -73,7 +80,7 @@ def render_gaussians(
     check_background(background, views)
     behind = background.expand(views, 3)[..., None, None]
     mean = sums[:, 3:] / opacity.clamp_min(torch.finfo(opacity.dtype).eps) if normals else None
-    return SplatPicture(sums[:, :3] + behind * (1 - opacity), opacity, mean)
+    return GaussianRendering(sums[:, :3] + behind * (1 - opacity), opacity, mean)
 
 
 def _facing(gaussians: Gaussians, cameras: Cameras) -> Tensor:
@@ -86,26 +93,57 @@ def _facing(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     return torch.where(away, -axis, axis.expand_as(toward))
 
 
-def gaussian_views(
-    field: GaussianField, cameras: Cameras, side: int, *, background: Tensor
+def render_gaussian_views(
+    gaussians: Gaussians, cameras: Cameras, resolution: int, *, background: Tensor
 ) -> Views:
-    """A step's views, with their graph kept; of the penalties, entropy and sparsity count.
+    """Views of a training step, with their graph kept.
+
+    Of the regularizers, entropy and sparsity apply.
 
     Args:
-        field: The splats.
+        gaussians: N of them.
         cameras: V cameras.
-        side: Of the images, in pixels.
-        background: (V, 3) colours in [0, 1].
+        resolution: Height and width of the images in pixels.
+        background: (V, 3) colors in [0, 1].
+
+    Returns:
+        The views; `backward` differentiates to the Gaussians.
     """
-    seen = render_gaussians(field.gaussians(), cameras, side, side, background=background)
+    seen = render_gaussians(gaussians, cameras, resolution, resolution, background=background)
 
-    def backward(gradient: Tensor, penalties: RegularizerWeights, again: bool) -> None:
+    def backward(
+        gradient: Tensor, regularizers: RegularizerWeights, *, retain_graph: bool = False
+    ) -> None:
         loss = (seen.rgb * gradient).sum()
-        if penalties.entropy > 0:
-            loss = loss + penalties.entropy * opacity_entropy(seen.opacity)
-        if penalties.sparsity > 0:
-            loss = loss + penalties.sparsity * sparsity_loss(seen.opacity)
-        loss.backward(retain_graph=again)
+        if regularizers.entropy > 0:
+            loss = loss + regularizers.entropy * opacity_entropy(seen.opacity)
+        if regularizers.sparsity > 0:
+            loss = loss + regularizers.sparsity * sparsity_loss(seen.opacity)
+        loss.backward(retain_graph=retain_graph)
 
-    live = int((seen.opacity.detach() > 0).sum())
-    return Views(seen.rgb.detach(), seen.opacity.detach(), live, backward)
+    n_active_rays = int((seen.opacity.detach() > 0).sum())
+    return Views(seen.rgb.detach(), seen.opacity.detach(), n_active_rays, backward)
+
+
+@torch.no_grad()
+def render_gaussian_images(
+    gaussians: Gaussians, cameras: Cameras, size: int, *, normals: bool = False
+) -> Iterator[Tensor]:
+    """Render Gaussians on white without gradients, one camera at a time.
+
+    Args:
+        gaussians: N of them.
+        cameras: V cameras, on the Gaussians' device.
+        size: Height and width in pixels.
+        normals: If True, add the world-space normals, as colors, below the image.
+
+    Yields:
+        For each camera an image (3, size or 2 * size, size) in [0, 1].
+    """
+    for index in range(len(cameras)):
+        view = cameras[index : index + 1]
+        seen = render_gaussians(gaussians, view, size, size, normals=normals)
+        rows = [seen.rgb[0].clamp(0, 1)]
+        if seen.normals is not None:
+            rows.append(normals_as_colors(seen.normals, seen.opacity)[0])
+        yield torch.cat(rows, dim=1)

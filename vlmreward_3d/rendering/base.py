@@ -1,0 +1,117 @@
+"""The interfaces between fields, renderers and guidances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BakedField", "FieldSamples", "RegularizerWeights", "Shader", "Views"]
+
+
+@dataclass(frozen=True)
+class FieldSamples:
+    """Values of a field at P points.
+
+    Attributes:
+        density: (P,) non-negative, per world unit.
+        rgb: (P, 3) in (0, 1).
+        normals: (P, 3) unit vectors towards falling density (zero where it is flat), or None if
+            they were not asked for.
+    """
+
+    density: Tensor
+    rgb: Tensor
+    normals: Tensor | None = None
+
+
+class BakedField(Protocol):
+    """A field with everything precomputed that does not depend on the query points.
+
+    A renderer queries it many times in one step. Every result is differentiable to the field's
+    parameters.
+    """
+
+    @property
+    def reference_tensor(self) -> Tensor:
+        """A tensor with the field's device and dtype."""
+        ...
+
+    def density(self, points: Tensor) -> Tensor:
+        """Density (P,) at points (P, 3)."""
+        ...
+
+    def __call__(self, points: Tensor) -> FieldSamples:
+        """Density, colors and, if baked with them, normals at points (P, 3)."""
+        ...
+
+    def detached_leaf(self) -> Self:
+        """A copy whose graph may begin here and not at the parameters."""
+        ...
+
+    def pull_back(self, leaf: Self) -> Tensor | None:
+        """A scalar whose gradient at the parameters is what `leaf` has accumulated.
+
+        None if queries of `leaf` reach the parameters themselves.
+        """
+        ...
+
+    def total_variation(self) -> Tensor:
+        """Scalar, the total variation of density and colors.
+
+        Raises:
+            NotImplementedError: The field has no volume whose variation could be taken.
+        """
+        ...
+
+
+Shader: TypeAlias = Callable[[FieldSamples, Tensor, Tensor], Tensor]
+"""Colors (P, 3) from field samples, their positions (P, 3) and the index (P,) of their views."""
+
+
+@dataclass(frozen=True)
+class RegularizerWeights:
+    """Weights of the regularizers; a regularizer of weight 0 is not computed."""
+
+    orientation: float = 0.0
+    entropy: float = 0.0
+    sparsity: float = 0.0
+    variation: float = 0.0
+
+
+class Backward(Protocol):
+    """Back-propagation from the pixels of `Views` to the parameters of a field."""
+
+    def __call__(
+        self, gradient: Tensor, regularizers: RegularizerWeights, *, retain_graph: bool = False
+    ) -> None:
+        """Add the gradient of pixels and regularizers to the field's parameters.
+
+        Args:
+            gradient: (N, 3, H, W) gradient at the images' colors.
+            regularizers: Weights of the regularizers.
+            retain_graph: True if `backward` will be called again for these views.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Views:
+    """Rendered views without their graph.
+
+    Attributes:
+        rgb: (N, 3, H, W) in [0, 1] up to rounding, detached.
+        opacity: (N, 1, H, W) in [0, 1], detached.
+        n_active_rays: Number of rays that met something.
+        backward: Carries a gradient at `rgb` back to the field; see `Backward`.
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    n_active_rays: int
+    backward: Backward

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vlmreward_3d.blocks.world.raycast import raycast
-from vlmreward_3d.blocks.world.scenes import SHAPES, Scene, SceneObject, place, solids
+from vlmreward_3d.blocks.world.scenes import SHAPES, Scene, SceneObject, place
+from vlmreward_3d.blocks.world.solids import solids
 from vlmreward_3d.cameras import orbit
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmreward_3d.blocks.world.scenes import FLOATER, FRONT, Primitive, Scene, solids
+from vlmreward_3d.blocks.world.scenes import Scene
+from vlmreward_3d.blocks.world.solids import FLOATER, FRONT, Primitive, solids
 from vlmreward_3d.cameras import Cameras
 
 LIGHT = (0.38, 0.27, 0.88)

@@ -1,1 +1,7 @@
-"""The built-in world: coloured primitives and small objects, and the models trained on it."""
+"""The built-in world: colored primitives and small objects, and the models trained on it."""
+
+__all__ = [
+    "training",
+    "weights",
+    "world",
+]

@@ -1,1 +1,39 @@
-"""Guidance."""
+"""Guidance: models that look at rendered views and return gradients at them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
+    from vlmreward_3d.guidance.loading import load_denoiser, load_reward
+    from vlmreward_3d.guidance.sds import ScoreDistillation
+
+__all__ = [
+    "Denoiser",
+    "GuidanceOutput",
+    "ScoreDistillation",
+    "load_denoiser",
+    "load_reward",
+]
+
+_MODULES = {
+    "Denoiser": "base",
+    "GuidanceOutput": "base",
+    "ScoreDistillation": "sds",
+    "load_denoiser": "loading",
+    "load_reward": "loading",
+}
+"""The module of each name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that nothing loads diffusers before it is needed."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,35 @@
-"""World."""
+"""The built-in world: scenes, captions, questions and a ray caster that renders them."""
+
+from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.captions import caption, known_words
+from vlmreward_3d.blocks.world.dataset import (
+    BlocksData,
+    load_dataset,
+    render_dataset,
+    sample_cameras,
+)
+from vlmreward_3d.blocks.world.ground_truth import facts_of
+from vlmreward_3d.blocks.world.questions import QuestionSampler
+from vlmreward_3d.blocks.world.raycast import raycast
+from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene, SceneObject, sample_scene
+from vlmreward_3d.blocks.world.solids import Primitive, solids
+
+__all__ = [
+    "COLORS",
+    "SHAPES",
+    "BlocksData",
+    "Primitive",
+    "QuestionSampler",
+    "Scene",
+    "SceneObject",
+    "caption",
+    "compose",
+    "facts_of",
+    "known_words",
+    "load_dataset",
+    "raycast",
+    "render_dataset",
+    "sample_cameras",
+    "sample_scene",
+    "solids",
+]

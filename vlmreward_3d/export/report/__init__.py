@@ -1,1 +1,7 @@
-"""Report."""
+"""The report page of a run."""
+
+from vlmreward_3d.export.report.page import save_report
+
+__all__ = [
+    "save_report",
+]

@@ -1,6 +1,13 @@
-"""Diffusion models that act as score-distillation teachers."""
+"""Denoisers for score distillation."""
 
-from vlmreward.models.loading import quiet
+from vlmreward_3d.guidance.diffusion.latent import LatentDiffusion
+from vlmreward_3d.guidance.diffusion.mvdream import MVDream
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 
-with quiet():  # here, before any other module: what diffusers imports complains
-    from diffusers import UNet2DConditionModel as _  # noqa: F401
+__all__ = [
+    "LatentDiffusion",
+    "MVDream",
+    "PixelMultiView",
+    "StableDiffusion",
+]

@@ -1,4 +1,4 @@
-"""Pixels by gradient ascent on the reward, with and without robust.Augmented, side by side:
+"""Pixels by gradient ascent on the reward, with and without wrappers.Augmented, side by side:
 
     python examples/optimize_image.py "a red car"
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torchvision.utils import save_image
 from tqdm import tqdm
 
-from vlmreward import robust
+from vlmreward import wrappers
 from vlmreward.images.io import load_image
 
 TEXTS = ("a red car", "a green chair", "a blue mug", "a yellow cone")
@@ -38,10 +38,15 @@ PARAMETRIZATIONS = ("multi-resolution", "pixels")
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = common.command_line("Optimise pixels for a VLM's reward.", "optimize_image")
     parser.add_argument(
-        "texts", nargs="*", metavar="TEXT", help=f"what to make, each; default: {TEXTS}"
+        "texts",
+        type=common.text,
+        nargs="*",
+        metavar="TEXT",
+        help=f"what to make, each; default: {TEXTS}",
     )
     parser.add_argument(
         "--start",
+        type=common.text,
         default="a purple cube",
         help='image file to begin with, a text of the built-in world, or "noise"; '
         "default: %(default)s",
@@ -69,10 +74,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=2.0,
         help="of the transformations; default: %(default)s",
     )
-    parser.add_argument("--judge-model", metavar="MODEL", help="another VLM, which only looks on")
+    parser.add_argument(
+        "--judge-model", type=common.text, metavar="MODEL", help="another VLM, which only looks on"
+    )
     options = parser.parse_args(arguments)
     if options.model != common.BUILTIN and options.judge_model is None:
-        parser.error(f"for {options.model} name a judge that is not optimised, with --judge-model")
+        parser.error(
+            f"received --model {options.model} without a judge; expected another VLM that is not "
+            "optimised: name it with --judge-model"
+        )
     options.texts = options.texts or list(TEXTS)
     return options
 
@@ -159,9 +169,9 @@ def optimise(
 
 def arms(reward: Callable[..., Tensor], *, samples: int, strength: float, seed: int = 0) -> dict:
     """The two rewards that are compared, by name."""
-    augmented = robust.ExpectationOverTransformations(
+    augmented = wrappers.ExpectationOverTransformations(
         reward,
-        robust.standard_augmentation(strength),
+        wrappers.standard_augmentation(strength),
         samples=samples,
         chunk=samples,
         generator=torch.Generator().manual_seed(seed),
@@ -184,6 +194,9 @@ def starting_picture(options: argparse.Namespace) -> Tensor:
 
 
 def work(options: argparse.Namespace) -> list[Path]:
+    if not options.judge_model:  # the built-in one knows its own world alone
+        for text in options.texts:
+            common.color_and_shape(text)
     start = torch.stack([starting_picture(options)] * len(options.texts)).to(options.device)
     reward = common.load_reward(options.model, options.device)
     if options.judge_model:
@@ -193,7 +206,7 @@ def work(options: argparse.Namespace) -> list[Path]:
     rows, curves, log = {"before": start}, {"optimised reward": {}, "judge": {}}, []
     compared = arms(reward, samples=options.samples, strength=options.strength, seed=options.seed)
     for name, optimised in compared.items():
-        watched = robust.HeldOutMonitor(optimised, held_out=judge, every=10, window=8)
+        watched = wrappers.HeldOutMonitor(optimised, held_out=judge, every=10, window=8)
         bar = tqdm(total=options.steps, desc=name, unit="step")
 
         def report(step: int, rewards: Tensor, bar: tqdm = bar) -> None:
@@ -202,7 +215,7 @@ def work(options: argparse.Namespace) -> list[Path]:
 
         with bar, warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, bar=bar: bar.write(f"warning: {message}")
-            warnings.simplefilter("always", robust.RewardHackingWarning)
+            warnings.simplefilter("always", wrappers.RewardHackingWarning)
             rows[name] = optimise(
                 watched,
                 start,
@@ -235,7 +248,7 @@ def table(
     """What the reward says, what it says of transformed pictures, and what the judge says."""
     lines = ["| picture | text | reward | transformed | judge |", "|---|---|---|---|---|"]
     for name, images in rows.items():
-        unseen = robust.ExpectationOverTransformations(
+        unseen = wrappers.ExpectationOverTransformations(
             reward, samples=8, generator=torch.Generator().manual_seed(99)
         )
         columns = [f(images, text=texts).tolist() for f in (reward, unseen, judge)]

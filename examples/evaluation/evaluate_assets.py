@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples" / "text_to_3d.py"
+EXAMPLE = HERE.parent / "text_to_3d.py"
 ARMS = {"with the reward": [], "without (--no-vlm)": ["--no-vlm"]}
 
 

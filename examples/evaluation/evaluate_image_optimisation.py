@@ -1,4 +1,4 @@
-"""Whether pictures that were optimised under robust.Augmented mean more to others:
+"""Whether pictures that were optimised under wrappers.Augmented mean more to others:
 
     python examples/evaluation/evaluate_image_optimisation.py --judge JUDGE/judge.safetensors --out
     DIR
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from vlmreward import YesNoReward
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import optimize_image
 from judges import DenoiserJudge
 

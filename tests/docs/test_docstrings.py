@@ -31,7 +31,7 @@ def names(offline):
     import torch
 
     import vlmreward
-    from vlmreward import YesNoReward, doctor, explain, robust
+    from vlmreward import YesNoReward, doctor, explain, wrappers
     from vlmreward.integrations import diffusion_trainers as adapters
     from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 
@@ -39,7 +39,7 @@ def names(offline):
     first, second = YesNoReward(model, device="cpu"), YesNoReward("google/gemma-3-4b-it")
     return {
         **{name: getattr(vlmreward, name) for name in vlmreward.__all__},
-        **{name: getattr(robust, name) for name in robust.__all__},
+        **{name: getattr(wrappers, name) for name in wrappers.__all__},
         "attribute": explain.attribute,
         "doctor": doctor,
         "trainer_reward": adapters.trainer_reward,

@@ -13,7 +13,7 @@ PROMPTS = [f"thing number {i}" for i in range(8)]
 
 
 def quickly(prompts, out, **options):
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "support")
     return generate_many.make_all(prompts, out, [], module="quick_asset", workers=2, **options)
 
 

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import math
-import sys
-from pathlib import Path
 
 import torch
 from solids import cast
@@ -123,9 +121,6 @@ def shrink_exports(monkeypatch) -> None:
 
 def random_vlm(family: str = "qwen2_5_vl"):
     """A (model, processor) pair of a small random VLM, made by the core's test helpers."""
-    core = str(Path(__file__).parents[1] / "core")
-    if core not in sys.path:
-        sys.path.append(core)
     import tiny_models
 
     return tiny_models.build(family)

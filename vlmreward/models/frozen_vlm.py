@@ -37,6 +37,7 @@ from vlmreward.models.loading import (
 from vlmreward.models.sequence_scoring import AnswerBatch, build_answer_batch
 from vlmreward.models.token_layout import EncodedPrompt, Size, TokenBatch
 from vlmreward.models.vocabulary import warn_of_unknown_words
+from vlmreward.utils.lasting import lasting
 
 __all__ = ["FrozenVLM"]
 
@@ -266,6 +267,10 @@ class FrozenVLM(nn.Module):
     def _row(self, text: str, sizes: tuple[Size, ...]) -> EncodedPrompt:
         return self._rows.recall((text, sizes), lambda: self._ask(text, sizes))
 
+    def _kept_layout(self, asked: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        # masks of shared sequences have the model's dtype; attention misreads those of another one
+        return self._layouts.recall((asked, self.device, self.vlm.dtype), make)
+
     def layout(self, texts: Sequence[str], sizes: Sequence[Sequence[Size]]) -> TokenBatch:
         """Token layout of a batch of queries; only what was never asked before costs time.
 
@@ -279,12 +284,11 @@ class FrozenVLM(nn.Module):
         queries = tuple((text, tuple(size)) for text, size in zip(texts, sizes, strict=True))
 
         def make() -> TokenBatch:
-            # The layout outlives the call, which may run under inference_mode
-            with torch.inference_mode(False), torch.no_grad():
+            with lasting():
                 rows = [self._row(*query) for query in queries]
                 return self.family.assemble(rows, [len(s) for _, s in queries], self.device)
 
-        return self._layouts.recall((queries, self.device), make)
+        return self._kept_layout((queries,), make)
 
     def packed_layout(
         self, texts: Sequence[Sequence[str]], sizes: Sequence[Sequence[Size]]
@@ -302,12 +306,12 @@ class FrozenVLM(nn.Module):
         queries = tuple((tuple(t), tuple(size)) for t, size in zip(texts, sizes, strict=True))
 
         def make() -> TokenBatch | None:
-            with torch.inference_mode(False), torch.no_grad():
+            with lasting():
                 rows = [[self._row(text, size) for text in several] for several, size in queries]
                 counts = [len(size) for _, size in queries]
                 return self.family.collate_packed(rows, counts, self.device)
 
-        return self._layouts.recall((queries, self.device), make)
+        return self._kept_layout((queries,), make)
 
     def answer_logits(
         self,
@@ -407,12 +411,12 @@ class FrozenVLM(nn.Module):
         answers = tuple(map(tuple, answers))
 
         def make() -> AnswerBatch:
-            with torch.inference_mode(False), torch.no_grad():
+            with lasting():
                 rows = [self._row(*query) for query in queries]
                 counts = [len(size) for _, size in queries]
                 return build_answer_batch(self.family, rows, answers, counts, self.device)
 
-        asked = self._layouts.recall((queries, answers, self.device), make)
+        asked = self._kept_layout((queries, answers), make)
         logits = self.answer_logits(images, asked.layout, None, repeat=asked.repeat)
         return asked.log_probabilities(logits)
 

@@ -15,6 +15,7 @@ from vlmreward.images.validation import check_images, flatten_views
 from vlmreward.processors.affine_autograd import AffineMap, Map, apply_in_chunks
 from vlmreward.processors.resize import REFERENCES, resize, resize_into, resize_uint8
 from vlmreward.utils.arguments import number
+from vlmreward.utils.lasting import lasting
 
 __all__ = [
     "GRADIENTS",
@@ -95,8 +96,7 @@ def _of_channels(hf: Any, name: str, **bounds: float) -> tuple[float, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    # Out of inference_mode, because what is made there can never take part in autograd
-    with torch.inference_mode(False):
+    with lasting():
         return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 

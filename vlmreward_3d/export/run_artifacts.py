@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlmreward.utils.progress import progress_bar
 from vlmreward_3d.atomic_io import replacing, write_atomically
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.export.geometry import export_geometry
@@ -22,9 +23,25 @@ from vlmreward_3d.vlm3d import VLM3D, StepReport
 __all__ = ["export_all", "save_curves", "save_turntable", "save_views"]
 
 
-def save_views(path: Path, field: Field, cameras: Cameras, size: int = 256) -> None:
-    """A PNG with a column per camera: colours above, world-space normals below."""
-    sheet = torch.cat(list(field.render_images(cameras, size, normals=True, n_samples=64)), dim=2)
+def save_views(
+    path: Path,
+    field: Field,
+    cameras: Cameras,
+    size: int = 256,
+    *,
+    told: Callable[[], object] = lambda: None,
+) -> None:
+    """A PNG with a column per camera: colours above, world-space normals below.
+
+    Args:
+        path: The PNG file.
+        field: The field to render.
+        cameras: One for each column.
+        size: Height and width of a picture in pixels.
+        told: Called after each picture.
+    """
+    pictures = field.render_images(cameras, size, normals=True, n_samples=64)
+    sheet = torch.cat(list(_counted(pictures, told)), dim=2)
     write_atomically(path, iio.imwrite("<bytes>", image_bytes(sheet), extension=".png"))
 
 
@@ -34,6 +51,8 @@ def save_turntable(
     cameras: Cameras,
     size: int = 256,
     fps: int = 30,
+    *,
+    told: Callable[[], object] = lambda: None,
 ) -> Path:
     """The cameras' pictures as `turntable.mp4`, or `turntable.gif` where there is no encoder.
 
@@ -45,11 +64,12 @@ def save_turntable(
         cameras: One for each frame.
         size: Height and width in pixels.
         fps: Frames per second.
+        told: Called after each picture.
 
     Returns:
         The file.
     """
-    pictures = field.render_images(cameras, field.render_size(size))
+    pictures = _counted(field.render_images(cameras, field.render_size(size)), told)
     frames = [image_bytes(_enlarged(picture, size)) for picture in pictures]
     try:
         return _write_mp4(folder / "turntable.mp4", frames, fps)
@@ -61,6 +81,12 @@ def save_turntable(
         )
         write_atomically(path, data)
         return path
+
+
+def _counted(pictures: Iterator[Tensor], told: Callable[[], object]) -> Iterator[Tensor]:
+    for picture in pictures:
+        yield picture
+        told()
 
 
 def _enlarged(picture: Tensor, size: int) -> Tensor:
@@ -106,7 +132,8 @@ def save_curves(path: Path, reports: Sequence[StepReport], title: str) -> None:
         if points:
             axis.plot([at for at, _ in points], [value for _, value in points], linewidth=1)
         else:
-            axis.text(0.5, 0.5, "the VLM was not asked", ha="center", transform=axis.transAxes)
+            why = "the VLM was not asked" if reports else "the log has no steps"
+            axis.text(0.5, 0.5, why, ha="center", transform=axis.transAxes)
     axes[1].set_ylim(-0.02, 1.02)
     if any(r.sds_loss > 0 for r in reports):
         axes[2].set_yscale("log")
@@ -123,6 +150,7 @@ def export_all(
     meshes: Sequence[str] = ("glb", "texture"),
     seconds: float | None = None,
     notes: Sequence[str] = (),
+    progress: bool = False,
 ) -> list[Path]:
     """Write views.png, turntable.mp4 (or .gif), the meshes, reward.png and report.html.
 
@@ -136,6 +164,7 @@ def export_all(
         meshes: Keys of `MESH_FILES`; of no meaning to splats.
         seconds: What the steps took together; None where it is not known.
         notes: What happened to the run that its owner should know, a sentence each.
+        progress: Show a progress bar on stderr, lines where it is no terminal.
 
     Returns:
         The files.
@@ -143,19 +172,29 @@ def export_all(
     field = model.field.for_evaluation()
     views = evaluation_cameras(model.config, 8).to(model.device)
     circle = evaluation_cameras(model.config, 120).to(model.device)
-    save_views(folder / "views.png", field, views)
-    turntable = save_turntable(folder, field, circle)
-    geometry = export_geometry(field, folder, meshes)
-    save_curves(folder / "reward.png", reports, model.config.prompt)
-    report = folder / "report.html"
-    save_report(
-        report,
-        model.config,
-        reports,
-        geometry,
-        folder / "views.png",
-        turntable,
-        seconds=seconds,
-        notes=notes,
-    )
+    total = len(views) + len(circle) + 3
+    with progress_bar(total=total, desc="exporting", unit="part", disable=not progress) as bar:
+        bar.set_postfix_str("views")
+        save_views(folder / "views.png", field, views, told=bar.update)
+        bar.set_postfix_str("turntable")
+        turntable = save_turntable(folder, field, circle, told=bar.update)
+        bar.set_postfix_str("model")
+        geometry = export_geometry(field, folder, meshes)
+        bar.update()
+        bar.set_postfix_str("report")
+        save_curves(folder / "reward.png", reports, model.config.prompt)
+        bar.update()
+        report = folder / "report.html"
+        save_report(
+            report,
+            model.config,
+            reports,
+            geometry,
+            folder / "views.png",
+            turntable,
+            done=model.step_index,
+            seconds=seconds,
+            notes=notes,
+        )
+        bar.update(total - bar.n)
     return [folder / "views.png", turntable, *geometry.files, folder / "reward.png", report]

@@ -16,25 +16,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
+from vlmreward.utils.progress import progress_bar
 from vlmreward_3d.training.collapse_detector import CollapseDetector
 from vlmreward_3d.training.run_directory import RunDirectory
 from vlmreward_3d.training.tensorboard_logger import TensorBoardLogger
 from vlmreward_3d.vlm3d import VLM3D, DivergenceError, StepReport
 
-__all__ = ["TrainingInterrupted", "train"]
+__all__ = ["TrainingInterrupted", "checkpoint_interval", "train"]
 
 
 class TrainingInterrupted(RuntimeError):
     """The run was interrupted after its state was saved."""
 
 
+def checkpoint_interval(steps: int) -> int:
+    """Steps between checkpoints, if nothing else is asked for: 50, and of short runs a fifth.
+
+    Steps and not seconds: which checkpoint a failing run goes back to must not depend on the
+    machine's speed.
+    """
+    return min(50, max(1, steps // 5))
+
+
 def train(
     model: VLM3D,
     folder: RunDirectory,
     *,
-    checkpoint_every: int = 50,
+    checkpoint_every: int | None = None,
     progress: bool = True,
     watch: Callable[[VLM3D, StepReport], None] | None = None,
 ) -> None:
@@ -46,8 +54,8 @@ def train(
     Args:
         model: A model of the folder's configuration.
         folder: Where it goes.
-        checkpoint_every: Steps between checkpoints.
-        progress: Show a progress bar on stderr.
+        checkpoint_every: Steps between checkpoints; None: see `checkpoint_interval`.
+        progress: Show a progress bar on stderr, lines where it is no terminal.
         watch: Called after each step with the model, which it must not change, and the numbers.
 
     Raises:
@@ -58,7 +66,8 @@ def train(
         InUse: Another process works in the folder.
     """
     with folder.held():
-        _train(model, folder, checkpoint_every, progress, watch)
+        every = checkpoint_every or checkpoint_interval(folder.config.steps)
+        _train(model, folder, every, progress, watch)
 
 
 def _train(
@@ -70,15 +79,19 @@ def _train(
 ) -> None:
     watchdog = CollapseDetector(folder.config.patience)
     folder.begin()
-    folder.restore(model, watchdog)
+    known = folder.restore(model, watchdog)
     if not folder.checkpoint_file.exists():
         folder.save(model, watchdog)
     steps = folder.config.steps
     with (
         _stop_requests() as stop,
         contextlib.closing(TensorBoardLogger(folder.path, model.step_index)) as board,
-        tqdm(total=steps, initial=model.step_index, disable=not progress, unit="step") as bar,
+        progress_bar(
+            total=steps, initial=model.step_index, disable=not progress, unit="step"
+        ) as bar,
     ):
+        for note in folder.notes[len(known) :]:
+            bar.write(note, file=sys.stderr)
         while model.step_index < steps:
             began = time.perf_counter()
             try:

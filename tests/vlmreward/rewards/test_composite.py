@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference_rewards import Linear, noise, pattern
 
-from vlmreward import CompositeReward, YesNoReward, robust
+from vlmreward import CompositeReward, YesNoReward, wrappers
 from vlmreward.rewards.composite import REDUCTIONS
 
 
@@ -70,7 +70,7 @@ def test_rewards_of_other_kinds_and_models(reward, images):
     second = YesNoReward(tiny_models.build("paligemma"), prompt="Is it {text}?")
     linear = Linear(pattern(3, 30, 40).float())
     mixed = CompositeReward(
-        {"vlm": reward, "other": second, "linear": linear, "aug": robust.GradientBlur(reward)},
+        {"vlm": reward, "other": second, "linear": linear, "aug": wrappers.GradientBlur(reward)},
         combine="sum",
         weights={"vlm": 1, "other": 2, "linear": 3, "aug": 4},
     )

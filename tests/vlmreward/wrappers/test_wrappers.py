@@ -18,9 +18,9 @@ from vlmreward.wrappers import (
     HeldOutMonitor,
     PromptEnsemble,
     RewardHackingWarning,
+    blur_gradient,
     standard_augmentation,
 )
-from vlmreward.wrappers import gradient_blur as blur_gradient
 from vlmreward.wrappers.held_out import mann_kendall
 
 close = torch.testing.assert_close

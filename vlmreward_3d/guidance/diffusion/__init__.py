@@ -1,5 +1,12 @@
 """Denoisers for score distillation."""
 
+from vlmreward.models.loading import quiet
+
+with quiet():  # here, before any other module: what diffusers imports complains
+    from diffusers import UNet2DConditionModel as _  # noqa: F401
+
+# isort: split
+
 from vlmreward_3d.guidance.diffusion.latent import LatentDiffusion
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView

@@ -46,7 +46,7 @@ class Shading:
     """Random shading in training.
 
     Attributes:
-        probabilities: Of albedo, textureless and diffuse shading.
+        probabilities: Probabilities of albedo, textureless and diffuse shading.
         start: Progress in [0, 1] before which the field's own colors are rendered.
     """
 
@@ -100,7 +100,7 @@ class VolumeField(Field):
         shader: Shader | None = None,
         normals: bool = False,
     ) -> Views:
-        """See `Field.render`."""
+        """Render the views of a step, all rays at once or in chunks. See `Field.render`."""
         render: Callable[..., Views] = render_with_graph
         if self.sampling.rays_per_chunk is not None:
             render = partial(render_deferred, chunk=self.sampling.rays_per_chunk)
@@ -119,7 +119,7 @@ class VolumeField(Field):
     def render_images(
         self, cameras: Cameras, size: int, *, normals: bool = False, n_samples: int | None = None
     ) -> Iterator[Tensor]:
-        """See `Field.render_images`."""
+        """Render on white without gradients. See `Field.render_images`."""
         yield from render_volume_images(
             self.representation.bake(normals=normals),
             self.occupancy,

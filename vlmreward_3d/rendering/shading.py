@@ -76,7 +76,7 @@ def sample_shader(
 
     Args:
         positions: (N, 3) camera positions, world units, group by group.
-        probabilities: Of albedo, textureless and diffuse shading; they add up to 1.
+        probabilities: Probabilities of albedo, textureless and diffuse shading; their sum is 1.
         group_size: Views in a group; N is a multiple of it.
         generator: CPU source of the kind, the strength and the lights.
 

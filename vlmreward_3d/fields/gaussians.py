@@ -110,7 +110,7 @@ class GaussianField(Field):
     def render_images(
         self, cameras: Cameras, size: int, *, normals: bool = False, n_samples: int | None = None
     ) -> Iterator[Tensor]:
-        """Render on white without gradients; `n_samples` has no effect. See `Field.render_images`."""
+        """Render on white without gradients; `n_samples` has no effect."""
         yield from render_gaussian_images(self.gaussians(), cameras, size, normals=normals)
 
     def gaussians(self) -> Gaussians:

@@ -219,8 +219,8 @@ def work(options):
     folder = RunDirectory(options.out, config, resume=options.resume, overwrite=options.overwrite)
     with folder.held():
         with watching(options.view) as watch:
-            denoiser, reward = load_teachers(config, options)
-            model = VLM3D(config, denoiser, reward, **placing(options))
+            guidances = load_guidances(config, options)
+            model = VLM3D(config, guidances, device=options.device)
             train(model, folder, checkpoint_every=options.checkpoint_every, watch=watch)
         files = export_all(
             folder.path,
@@ -239,13 +239,13 @@ def planned(options, config) -> str:
     """What the run takes, as a table."""
     from vlmreward_3d.training import profiling as plan
 
-    teachers = load_teachers(config, options)
+    guidances = load_guidances(config, options)
     said = ""
     if config.rays_per_chunk is not None and not options.rays_per_chunk:
         best = plan.best_chunk(plan.measure_chunks(config, device=options.device))
         config = dataclasses.replace(config, rays_per_chunk=best.rays)
         said = f"with --rays-per-chunk {best.rays}:\n"
-    return said + plan.table(plan.measure(config, *teachers, **placing(options)))
+    return said + plan.table(plan.measure(config, guidances, device=options.device))
 
 
 @contextlib.contextmanager
@@ -261,16 +261,12 @@ def watching(port):
         yield view
 
 
-def load_teachers(config, options):
-    from vlmreward_3d.guidance import loading as load
+def load_guidances(config, options):
+    from vlmreward_3d.guidance import loading
 
     both = config.denoiser if config.vlm is None else f"{config.vlm} and {config.denoiser}"
     print(f"loading {both if config.vlm != config.denoiser else config.vlm} ...", file=sys.stderr)
-    return load.load_teachers(config, device=options.device, vlm_device=options.vlm_device)
-
-
-def placing(options):
-    return {"device": options.device, "concurrent": options.vlm_device is not None}
+    return loading.load_guidances(config, device=options.device, vlm_device=options.vlm_device)
 
 
 def changes(options, config):

@@ -24,7 +24,7 @@ __all__ = [
 
 _MODULES = {
     "Cameras": "cameras",
-    "DivergenceError": "vlm3d",
+    "DivergenceError": "errors",
     "Schedule": "schedule",
     "StepReport": "vlm3d",
     "VLM3D": "vlm3d",

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from vlmreward_3d.cameras import ELEVATIONS
 from vlmreward_3d.schedule import Schedule
 
-__all__ = ["PRECISIONS", "VLM3DConfig"]
+__all__ = ["PRECISIONS", "VLM3DConfig", "WeightingConfig"]
 
 PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
 """How denoisers of latents compute; see `vlmreward_3d.guidance.loading.load_denoiser`."""
@@ -20,7 +20,7 @@ PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
 Holds: TypeAlias = Callable[[Any], bool]
 """Whether a value will do."""
 
-_OFF = Schedule.constant(0)
+_OFF, _ONE = Schedule.constant(0), Schedule.constant(1)
 _BACKGROUNDS = ("color", "gray", "white")
 _FIELDS = ("pyramid", "hash", "splats")
 _PIXELS = ("float", "clamp", "uint8")
@@ -160,7 +160,7 @@ _EXPECTED: tuple[tuple[tuple[str, ...], Holds, str], ...] = (
     (("elevations",), lambda x: x in ELEVATIONS, f"one of {ELEVATIONS}"),
     (("background",), lambda x: x in _BACKGROUNDS, f"one of {_BACKGROUNDS}"),
     (("field",), lambda x: x in _FIELDS, '"pyramid", "hash" or "splats"'),
-    (("distillation",), lambda x: x in ("x0", "sds"), '"x0" or "sds"'),
+    (("distillation",), _is_text, "the name of a distillation rule"),
     (("bound", "blob_radius", "density_scale"), _is_positive, "a finite number > 0"),
     (("blob_density",), _is_number, "a finite number"),
     (("weight_decay",), lambda x: _is_share(x) and x < 1, "a number in [0, 1)"),
@@ -196,6 +196,58 @@ _EXPECTED: tuple[tuple[tuple[str, ...], Holds, str], ...] = (
     ),
 )
 """Settings, whether a value will do, and what is expected of it, in words."""
+
+
+_EXPECTED_OF_WEIGHTING: tuple[tuple[tuple[str, ...], Holds, str], ...] = (
+    (("weight",), _is_schedule, "a Schedule of numbers >= 0"),
+    (("interval",), _is_whole, "a whole number >= 1"),
+    (("stop_at",), _is_share, "a number in [0, 1]"),
+    (("n_views",), _or_none(_is_whole), "None or a whole number >= 1"),
+    (("max_grad_ratio", "grad_ratio"), _or_none(_is_positive), "None or a finite number > 0"),
+    (("cache_gradient",), lambda x: isinstance(x, bool), "True or False"),
+)
+
+
+def _require(holds: bool, name: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"received {name}={value!r}; expected {expected}; change {name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightingConfig:
+    """When a guidance is evaluated, on which views, and how much it weighs.
+
+    Attributes:
+        weight: Factor of the gradient at the pixels.
+        interval: Evaluate at every so many steps.
+        stop_at: Progress from which on the guidance is not evaluated any more.
+        n_views: Number of views that it is shown, drawn anew at each evaluation; None for all.
+        cache_gradient: Keep the gradient that the last evaluation gave the field's parameters, and
+            follow it at the steps in between too.
+        max_grad_ratio: A number b keeps the weighted gradient within b times the norm of the first
+            guidance's gradient at the pixels (norms averaged over the last steps).
+        grad_ratio: A number b chooses the weight at every step so that the weighted gradient has b
+            times that norm, in place of `weight`.
+
+    Raises:
+        ValueError: A setting is of another kind, or both ratios are set.
+    """
+
+    weight: Schedule = _ONE
+    interval: int = 1
+    stop_at: float = 1.0
+    n_views: int | None = None
+    cache_gradient: bool = False
+    max_grad_ratio: float | None = None
+    grad_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        for names, holds, expected in _EXPECTED_OF_WEIGHTING:
+            for name in names:
+                value = getattr(self, name)
+                _require(holds(value), name, value, expected)
+        one = self.max_grad_ratio is None or self.grad_ratio is None
+        _require(one, "grad_ratio", self.grad_ratio, "None beside a max_grad_ratio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +319,8 @@ class VLM3DConfig:
             back to where all was well, to try again with other random numbers and half the
             learning rate.
 
-        distillation: "x0" (reconstruction, MVDream) or "sds" (DreamFusion).
+        distillation: Rule of score distillation, a key of `vlmreward_3d.guidance.rules.RULES`:
+            "x0" (reconstruction, MVDream) or "sds" (DreamFusion).
         guidance_scale: Classifier-free guidance.
         guidance_rescale: Share of the conditional spread given back ("x0" only).
         t_min: Lower end of the noise level, as a share of the denoiser's timesteps.
@@ -395,10 +448,20 @@ class VLM3DConfig:
         )
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
-        if not holds:
-            raise ValueError(
-                f"received {name}={getattr(self, name)!r}; expected {expected}; change {name}"
-            )
+        _require(holds, name, getattr(self, name), expected)
+
+    @property
+    def vlm_weighting(self) -> WeightingConfig:
+        """How the VLM's reward takes part beside score distillation."""
+        return WeightingConfig(
+            weight=self.vlm_weight,
+            interval=self.vlm_every,
+            stop_at=self.vlm_until,
+            n_views=self.vlm_views,
+            cache_gradient=self.vlm_reuse,
+            max_grad_ratio=self.vlm_limit,
+            grad_ratio=self.vlm_balance,
+        )
 
     def rings_at(self, progress: float) -> int:
         """Groups of views at a progress in [0, 1]."""

@@ -52,7 +52,8 @@ from vlmreward_3d import presets
 from vlmreward_3d.cameras import sample_rings
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
-from vlmreward_3d.guidance.vlm import judge
+from vlmreward_3d.guidance.loading import build_guidances
+from vlmreward_3d.guidance.vlm import VLMGuidance
 from vlmreward_3d.rendering.base import RegularizerWeights
 from vlmreward_3d.training import profiling as plan
 from vlmreward_3d.vlm3d import VLM3D
@@ -153,7 +154,8 @@ def settings(size: str) -> VLM3DConfig:
 def parts_of(model: VLM3D, phase: plan.Phase) -> dict[str, Callable[[], Any]]:
     """The parts of a step of a phase, each to be run by itself on the same views."""
     config, device = model.config, model.device
-    denoiser, generator = model.distil.denoiser, model.generator
+    guidances = {term.name: term.guidance for term in model.guidances.terms}
+    denoiser, generator = guidances["sds"].denoiser, model.generator
     rings = phase.views // config.views_per_ring
     cameras = sample_rings(
         rings,
@@ -167,7 +169,7 @@ def parts_of(model: VLM3D, phase: plan.Phase) -> dict[str, Callable[[], Any]]:
     pixels = torch.rand(phase.views, 3, phase.side, phase.side, device=device)
     latents = denoiser.to_latents(pixels)
     t = torch.full((phase.views,), 500, device=device)
-    text = model.distil._texts(cameras, latents)
+    text = guidances["sds"].text_embeddings(cameras, latents)
     regularizers = RegularizerWeights(
         orientation=config.orientation_weight(phase.first / config.steps)
     )
@@ -198,8 +200,8 @@ def parts_of(model: VLM3D, phase: plan.Phase) -> dict[str, Callable[[], Any]]:
         "UNet": unet,
         "optimiser": model.optimizer.step,
     }
-    if model.reward is not None and phase.vlm:
-        found["VLM"] = lambda: judge(model.reward, pixels, config.prompt, config.vlm_resolution)
+    if "vlm" in guidances and phase.vlm:
+        found["VLM"] = lambda: guidances["vlm"](pixels)
     return found
 
 
@@ -224,7 +226,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     name = "7b" if options.size == "full" else "small"
     vlm = YesNoReward(random_model(name, options.device, dtype), prompt="paper/selected")
     config = settings(options.size)
-    model = VLM3D(config, denoiser(options.size, device, dtype), vlm, device=device)
+    guidances = build_guidances(config, denoiser(options.size, device, dtype), vlm)
+    model = VLM3D(config, guidances, device=device)
     model.field.update_occupancy(model.generator)
     rate = matrix_rate(device, dtype)
     rows, peak = [], None
@@ -317,7 +320,8 @@ def vlm_operations(
         pair = random_model(name, "cpu", torch.bfloat16, (text, vision * group))
         # validation looks at the answers when a question is first asked, and never again
         reward = YesNoReward(pair, prompt="paper/selected", validate=False)
-        return operations(lambda: judge(reward, pixels, prompt, resolution))
+        guidance = VLMGuidance(reward, prompt, resolution=resolution)
+        return operations(lambda: guidance(pixels))
 
     least = shallow(1, 1)
     a_layer = shallow(2, 1) - least

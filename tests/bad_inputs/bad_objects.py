@@ -254,9 +254,10 @@ class Workshop:
         """A checkpoint of a tiny run after two steps."""
         from vlmreward_3d.training.collapse_detector import CollapseDetector
         from vlmreward_3d.training.run_directory import RunDirectory
-        from vlmreward_3d.vlm3d import VLM3D
 
-        model = VLM3D(stub_models.tiny(), stub_models.RandomDenoiser(), stub_models.redness)
+        model = stub_models.build_vlm3d(
+            stub_models.tiny(), stub_models.RandomDenoiser(), stub_models.redness
+        )
         folder = RunDirectory(self.fresh(), model.config)
         folder.begin()
         for _ in range(2):
@@ -267,18 +268,18 @@ class Workshop:
     def restored(self, **files: bytes | str) -> Any:
         """Go on with a run from a sound checkpoint and these files, up to its end."""
         from vlmreward_3d.training.trainer import train
-        from vlmreward_3d.vlm3d import VLM3D
 
         folder = self.resumed(checkpoint=self.checkpoint, **files)
-        model = VLM3D(stub_models.tiny(), stub_models.RandomDenoiser(), stub_models.redness)
+        model = stub_models.build_vlm3d(
+            stub_models.tiny(), stub_models.RandomDenoiser(), stub_models.redness
+        )
         train(model, folder, progress=False)
         return folder.metrics()
 
     def trained(self, **changes: Any) -> Any:
         """A tiny run with changed settings, up to its first step."""
-        from vlmreward_3d.vlm3d import VLM3D
 
-        model = VLM3D(
+        model = stub_models.build_vlm3d(
             stub_models.tiny(**changes), stub_models.RandomDenoiser(), stub_models.redness
         )
         return model.step()
@@ -311,7 +312,7 @@ def names(folder: Path) -> dict[str, Any]:
     from vlmreward_3d.guidance.diffusion.multiview_attention import merge_views
     from vlmreward_3d.guidance.diffusion.mvdream import MVDream
     from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
-    from vlmreward_3d.guidance.loading import load_denoiser, load_reward, load_teachers
+    from vlmreward_3d.guidance.loading import load_denoiser, load_guidances, load_reward
     from vlmreward_3d.guidance.sds import ScoreDistillation
     from vlmreward_3d.rendering.evaluation import evaluation_cameras
     from vlmreward_3d.rendering.gaussians.render import render_gaussians
@@ -375,14 +376,15 @@ def names(folder: Path) -> dict[str, Any]:
         **{"ScoreDistillation": ScoreDistillation, "stub": stub_models.RandomDenoiser, "ldm": ldm},
         **{"MVDream": MVDream, "PixelMultiView": PixelMultiView, "merge_views": merge_views},
         **{"load_denoiser": load_denoiser, "load_reward": load_reward},
-        **{"load_teachers": load_teachers, "load_checkpoint": load_checkpoint},
+        **{"load_guidances": load_guidances, "load_checkpoint": load_checkpoint},
         **{"save_meshes": save_meshes, "save_gaussians": save_gaussians, "render": render},
         **{
             "render_gaussians": render_gaussians,
             "LiveView": LiveView,
             "CollapseDetector": CollapseDetector,
         },
-        **{"RunDirectory": RunDirectory, "VLM3D": VLM3D, "evaluation_cameras": evaluation_cameras},
+        **{"RunDirectory": RunDirectory, "VLM3D": VLM3D, "build_vlm3d": stub_models.build_vlm3d},
+        **{"evaluation_cameras": evaluation_cameras},
         # examples
         **{"BlocksSampler": BlocksSampler, "PipelineSampler": PipelineSampler},
     }

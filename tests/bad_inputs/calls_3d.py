@@ -120,7 +120,7 @@ _SETTINGS = [
     _setting("patience", "1.5"),
     _setting("retries", "-1"),
     _setting("retries", "1.5"),
-    _setting("distillation", "'vsd'"),
+    _setting("distillation", "3"),
     _setting("guidance_scale", "nan"),
     _setting("guidance_scale", "-1"),
     _setting("guidance_scale", "'50'"),
@@ -307,8 +307,8 @@ ROWS = [
     ),
     # --- teachers
     (
-        "distillation: method",
-        "ScoreDistillation(stub(), 'a cat', method='vsd', guidance_scale=1.0)",
+        "distillation: rule",
+        "ScoreDistillation(stub(), 'a cat', rule='vsd', guidance_scale=1.0)",
         ValueError,
         r"'vsd'; expected",
     ),
@@ -327,34 +327,37 @@ ROWS = [
     (
         "distillation: three views",
         "ScoreDistillation(stub(), 'a cat', guidance_scale=1.0)"
-        "(torch.rand(3, 3, 8, 8), ring[:3], (0.1, 0.9), torch.Generator())",
+        "(torch.rand(3, 3, 8, 8), ring[:3], 0.0, torch.Generator())",
         ValueError,
         r"3 images.*expected.*multiple of 4",
     ),
     (
         "distillation: cameras",
         "ScoreDistillation(stub(), 'a cat', guidance_scale=1.0)"
-        "(torch.rand(4, 3, 8, 8), ring[:3], (0.1, 0.9), torch.Generator())",
+        "(torch.rand(4, 3, 8, 8), ring[:3], 0.0, torch.Generator())",
         ValueError,
         r"3 cameras.*expected one camera an",
     ),
     (
         "distillation: level",
-        "ScoreDistillation(stub(), 'a cat', guidance_scale=1.0)"
-        "(torch.rand(4, 3, 8, 8), ring, (0.9, 0.1), torch.Generator())",
+        "ScoreDistillation(stub(), 'a cat', guidance_scale=1.0, t_min=Schedule.constant(0.9), "
+        "t_max=Schedule.constant(0.1))(torch.rand(4, 3, 8, 8), ring, 0.0, torch.Generator())",
         ValueError,
         r"0\.9.*0\.1.*expected",
     ),
     (
         "VLM3D: views",
-        "VLM3D(tiny(views_per_ring=3), stub()).step()",
+        "build_vlm3d(tiny(views_per_ring=3), stub()).step()",
         ValueError,
         r"3.*expected.*4",
     ),
-    ("VLM3D: device", "VLM3D(tiny(), stub(), device='gpu')", ValueError, r"'gpu'.*expected"),
-    ("VLM3D: no denoiser", "VLM3D(tiny(), None)", TypeError, r"NoneType; expected"),
-    ("VLM3D: no reward", "VLM3D(tiny(), stub(), 3)", TypeError, r"reward.*int; expected"),
-    ("VLM3D: config", "VLM3D({'steps': 3}, stub())", TypeError, r"dict; expected a VLM3DConfig"),
+    ("VLM3D: device", "build_vlm3d(tiny(), stub(), device='gpu')", ValueError, r"'gpu'.*expected"),
+    ("VLM3D: no denoiser", "build_vlm3d(tiny(), None)", TypeError, r"NoneType; expected"),
+    ("VLM3D: no reward", "build_vlm3d(tiny(), stub(), 3)", TypeError, r"reward.*int; expected"),
+    ("VLM3D: config", "VLM3D({'steps': 3}, [])", TypeError, r"dict; expected a VLM3DConfig"),
+    ("VLM3D: a denoiser", "VLM3D(tiny(), stub())", TypeError, r"RandomDenoiser; expected a seq"),
+    ("VLM3D: no guidance", "VLM3D(tiny(), [])", ValueError, r"\[\]; expected at least one"),
+    ("VLM3D: a number", "VLM3D(tiny(), [3])", TypeError, r"int among the guidances; expected"),
     # --- denoisers
     ("denoiser: no folder", "load_denoiser('./nowhere')", OSError, r"nowhere.*expected"),
     ("denoiser: no id", "load_denoiser('no/such-model')", OSError, r"no/such-model.*expected"),

@@ -15,6 +15,7 @@ import torch
 from stub_models import RandomDenoiser, redness, shrink_exports, tiny
 
 from vlmreward_3d import presets
+from vlmreward_3d.guidance.loading import build_guidances
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.run_directory import RunDirectory
 from vlmreward_3d.vlm3d import VLM3D
@@ -46,12 +47,12 @@ def script(monkeypatch):
     def blocks(prompt, *, steps=3, seed=0, with_vlm=True):
         return tiny(prompt=prompt, steps=steps, seed=seed, vlm="stub" if with_vlm else None)
 
-    def teachers(config, options):
-        return RandomDenoiser(), redness if config.vlm else None
+    def guidances(config, options):
+        return build_guidances(config, RandomDenoiser(), redness if config.vlm else None)
 
     shrink_exports(monkeypatch)
     monkeypatch.setattr(presets, "blocks", blocks)
-    monkeypatch.setattr(module, "load_teachers", teachers)
+    monkeypatch.setattr(module, "load_guidances", guidances)
     return module
 
 
@@ -62,7 +63,7 @@ def no_teachers(script, monkeypatch):
     def forbidden(*_):
         raise AssertionError("a model was loaded before the mistake was noticed")
 
-    monkeypatch.setattr(script, "load_teachers", forbidden)
+    monkeypatch.setattr(script, "load_guidances", forbidden)
     return script
 
 
@@ -86,7 +87,7 @@ def test_a_run_writes_its_files_into_a_folder_named_after_the_prompt(
 def test_no_vlm_leaves_the_reward_out(script, tmp_path):
     assert script.main(["a red cube", "--steps", "2", "--no-vlm", "--out", str(tmp_path)]) == 0
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
-    assert line["reward"] is None
+    assert not any(name.startswith("vlm/") for name in line)
     assert json.loads((tmp_path / "config.json").read_text())["vlm"] is None
 
 
@@ -101,8 +102,8 @@ def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     assert [config[name] for name in names] == [3, True, 0.5, None, 512, None]
     assert config["vlm_resolution"] == 96
     reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    assert [r["reward"] is not None for r in reports] == [True, False, False, True, False]
-    assert all(r["vlm_weight"] > 0 for r in reports)
+    assert ["vlm/reward" in r for r in reports] == [True, False, False, True, False]
+    assert all(r["vlm/weight"] > 0 for r in reports)
 
 
 def test_a_hash_field_is_trained_and_exported(script, tmp_path, monkeypatch):
@@ -327,7 +328,7 @@ def test_ctrl_c_before_anything_is_saved_says_nothing_of_going_on(
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, "load_teachers", interrupted)
+    monkeypatch.setattr(script, "load_guidances", interrupted)
     words = ["a red cube", "--steps", "5", "--out", str(tmp_path)]
     assert script.main(words) == 130
     assert capsys.readouterr().err == "stopped\n"
@@ -352,12 +353,12 @@ sys.path[:0] = [sys.argv[1]]
 spec = importlib.util.spec_from_file_location("text_to_3d", sys.argv[2])
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
-def shrunk(config, options, load=script.load_teachers):
+def shrunk(config, options, load=script.load_guidances):
     import stub_models
     stub_models.shrink_exports(type("Patch", (), {"setattr": staticmethod(setattr)}))
     return load(config, options)
 
-script.load_teachers = shrunk
+script.load_guidances = shrunk
 sys.exit(script.main(sys.argv[3:]))
 """
 
@@ -408,7 +409,9 @@ def test_the_number_of_threads_is_set(script, tmp_path):
 def test_loading_both_teachers_writes_nothing():
     """Not even of what diffusers imports, or of bars."""
     code = (
-        "from vlmreward_3d import load, presets\nload.load_teachers(presets.blocks('a red cube'))\n"
+        "from vlmreward_3d import presets\n"
+        "from vlmreward_3d.guidance.loading import load_guidances\n"
+        "load_guidances(presets.blocks('a red cube'))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, timeout=300, check=True

@@ -11,6 +11,7 @@ from torch import Tensor
 from vlmreward_3d.cameras import Cameras, look_at
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.export import geometry, run_artifacts
+from vlmreward_3d.guidance.loading import build_guidances
 from vlmreward_3d.presets import blocks
 from vlmreward_3d.rendering.evaluation import evaluation_cameras
 from vlmreward_3d.schedule import Schedule
@@ -87,6 +88,19 @@ def tiny(**changes) -> VLM3DConfig:
     return dataclasses.replace(blocks("a red cube"), **small | changes)
 
 
+def between(low: float, high: float) -> dict[str, Schedule]:
+    """The range of timesteps of a `ScoreDistillation`, the same throughout."""
+    return {"t_min": Schedule.constant(low), "t_max": Schedule.constant(high)}
+
+
+def build_vlm3d(
+    config: VLM3DConfig, denoiser, reward=None, *, device="cpu", concurrent=False
+) -> VLM3D:
+    """A model that score distillation and, with a reward, a VLM guide."""
+    guidances = build_guidances(config, denoiser, reward, concurrent=concurrent)
+    return VLM3D(config, guidances, device=device)
+
+
 def error_at_solids(**settings) -> float:
     """Squared error of a field that an oracle has taught, relative to that of white pictures."""
     lens = OracleDenoiser.fov_deg, OracleDenoiser.scale
@@ -99,7 +113,7 @@ def error_at_solids(**settings) -> float:
         vlm=None,
         **settings,
     )
-    model = VLM3D(config, OracleDenoiser())
+    model = build_vlm3d(config, OracleDenoiser())
     for _ in range(config.steps):
         model.step()
     cameras = evaluation_cameras(config, 4)

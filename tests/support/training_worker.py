@@ -7,13 +7,12 @@ import resource
 import sys
 
 import torch
-from stub_models import RandomDenoiser, redness, tiny
+from stub_models import RandomDenoiser, build_vlm3d, redness, tiny
 
 from vlmreward_3d.atomic_io import InUse
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.run_directory import RunDirectory, RunError
 from vlmreward_3d.training.trainer import TrainingInterrupted, train
-from vlmreward_3d.vlm3d import VLM3D
 
 CONFIG = tiny(steps=120, orientation_weight=Schedule.ramp(0.0, 0.1), vlm_every=2)
 CHECKPOINT_EVERY = 7
@@ -33,7 +32,7 @@ def main(out: str, *words: str) -> int:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         return redness(images, text)
 
-    model = VLM3D(CONFIG, RandomDenoiser(), reward)
+    model = build_vlm3d(CONFIG, RandomDenoiser(), reward)
     try:
         train(model, folder, checkpoint_every=CHECKPOINT_EVERY, progress=False)
     except TrainingInterrupted as error:

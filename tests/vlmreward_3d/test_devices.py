@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 from fake_device import DEVICE, Elsewhere, back, elsewhere
-from stub_models import RandomDenoiser, Schedule, redness, shrink_exports, tiny
+from stub_models import RandomDenoiser, Schedule, build_vlm3d, redness, shrink_exports, tiny
 from torch.testing import assert_close
 
 from vlmreward_3d import presets
@@ -67,10 +67,10 @@ def test_operands_on_two_devices_are_refused(monkeypatch):
 @pytest.mark.parametrize("chunk", [None, 300])
 def test_steps_are_the_same_elsewhere(chunk, monkeypatch):
     config = tiny(rays_per_chunk=chunk, **EVERYTHING)
-    expected = VLM3D(config, Placed("cpu"), redness)
+    expected = build_vlm3d(config, Placed("cpu"), redness)
     reports = [expected.step() for _ in range(5)]
     with elsewhere(monkeypatch):
-        model = VLM3D(config, Placed(DEVICE), redness, device=DEVICE)
+        model = build_vlm3d(config, Placed(DEVICE), redness, device=DEVICE)
         assert [model.step() for _ in range(5)] == reports
         for ours, theirs in zip(model.field.parameters(), expected.field.parameters()):
             assert torch.equal(back(ours), theirs)
@@ -78,11 +78,11 @@ def test_steps_are_the_same_elsewhere(chunk, monkeypatch):
 
 def test_splats_are_the_same_elsewhere(monkeypatch, tmp_path):
     config = tiny(**SPLATS)
-    expected = VLM3D(config, Placed("cpu"), redness)
+    expected = build_vlm3d(config, Placed("cpu"), redness)
     reports = [expected.step() for _ in range(4)]
     shrink_exports(monkeypatch)
     with elsewhere(monkeypatch):
-        model = VLM3D(config, Placed(DEVICE), redness, device=DEVICE)
+        model = build_vlm3d(config, Placed(DEVICE), redness, device=DEVICE)
         assert [model.step() for _ in range(4)] == reports
         for ours, theirs in zip(model.field.parameters(), expected.field.parameters()):
             assert torch.equal(back(ours), theirs)
@@ -94,13 +94,13 @@ def test_a_run_with_the_built_in_models_elsewhere(monkeypatch, tmp_path):
     """All parts: teachers, checkpoint, exports. Attention takes another path there."""
     config = presets.blocks("a red cube", steps=4)
     config = dataclasses.replace(config, resolution=32, samples_per_ray=8)
-    teachers = load.load_teachers(config)
-    here = VLM3D(config, *copy.deepcopy(teachers))
+    guidances = load.load_guidances(config)
+    here = VLM3D(config, copy.deepcopy(guidances))
     expected = [here.step() for _ in range(3)]
     shrink_exports(monkeypatch)
     with elsewhere(monkeypatch):
-        denoiser, reward = teachers
-        model = VLM3D(config, denoiser.to(DEVICE), reward.to(DEVICE), device=DEVICE)
+        denoiser, reward = guidances[0].guidance.denoiser, guidances[1].guidance.reward
+        model = build_vlm3d(config, denoiser.to(DEVICE), reward.to(DEVICE), device=DEVICE)
         reports = [model.step() for _ in range(2)]
         file = tmp_path / "checkpoint.safetensors"
         save_checkpoint(file, Checkpoint(2, config.to_json(), model.state()))
@@ -118,8 +118,8 @@ def test_a_run_with_the_built_in_models_elsewhere(monkeypatch, tmp_path):
 @pytest.mark.parametrize("chunk", [None, 300])
 def test_steps_are_the_same_on_a_gpu(chunk):
     config = tiny(rays_per_chunk=chunk, **EVERYTHING)
-    here = VLM3D(config, Placed("cpu"), redness)
-    there = VLM3D(config, Placed("cuda"), redness, device="cuda")
+    here = build_vlm3d(config, Placed("cpu"), redness)
+    there = build_vlm3d(config, Placed("cuda"), redness, device="cuda")
     for _ in range(3):
         expected, report = here.step(), there.step()
         for name, value in dataclasses.asdict(expected).items():
@@ -137,8 +137,8 @@ def test_splats_are_the_same_on_a_gpu(route, monkeypatch):
     elif not splat_cuda.available(torch.device("cuda")):
         pytest.skip("needs gsplat with its kernels")
     config = tiny(**SPLATS)
-    here = VLM3D(config, Placed("cpu"), redness)
-    there = VLM3D(config, Placed("cuda"), redness, device="cuda")
+    here = build_vlm3d(config, Placed("cpu"), redness)
+    there = build_vlm3d(config, Placed("cuda"), redness, device="cuda")
     for _ in range(3):
         expected, report = here.step(), there.step()
         for name, value in dataclasses.asdict(expected).items():

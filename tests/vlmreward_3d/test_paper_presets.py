@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stub_models import RandomDenoiser, random_vlm, redness, tiny
+from stub_models import RandomDenoiser, build_vlm3d, random_vlm, redness, tiny
 from test_latent_diffusion import ldm
 from tiny_latent_models import build, checkpoint, randomised, stable, tokenizer
 from torch.testing import assert_close
@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from vlmreward import YesNoReward
 from vlmreward.rewards.prompts import NAMED_PROMPTS
 from vlmreward_3d import presets
-from vlmreward_3d.cameras import sample_rings
+from vlmreward_3d.cameras import Cameras, sample_rings
 from vlmreward_3d.fields.factory import build_field
 from vlmreward_3d.guidance import loading as load
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
@@ -32,6 +32,13 @@ SMALL = {
     "samples_per_ray": 6,
     "rays_per_chunk": 500,
 }
+
+
+def evaluated(model, images):
+    """The output of the model's second guidance."""
+    cameras = Cameras.turntable(len(images))
+    generator = model.generator
+    return model.guidances(images, cameras, step=0, progress=0.0, generator=generator).outputs[1]
 
 
 def at(config, step):
@@ -111,9 +118,9 @@ def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
     config = dataclasses.replace(
         getattr(presets, preset)("a red cube", with_vlm=True), **{**SMALL, "resolution": 20}
     )
-    model = VLM3D(config, RandomDenoiser(), reward)
+    model = build_vlm3d(config, RandomDenoiser(), reward)
     pixels = torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(0))
-    assert model._ask(pixels)().gradient.shape == pixels.shape
+    assert evaluated(model, pixels).gradient.shape == pixels.shape
     assert shapes == [(side, side)]
 
 
@@ -136,7 +143,7 @@ def test_steps_of_the_presets_have_one_timestep_and_low_elevations_in_half_of_th
     seen = []
     config = presets.release("a red cube", with_vlm=False)
     small = {**SMALL, "steps": 10_000, "resolution": 8, "rays_per_chunk": None}
-    model = VLM3D(dataclasses.replace(config, **small), Recorder())
+    model = build_vlm3d(dataclasses.replace(config, **small), Recorder())
     model.step_index = 2400  # with noise levels to choose from
     for _ in range(30):
         model.step()
@@ -297,8 +304,8 @@ def test_every_vlm_with_a_short_name_teaches(name, sources, script, tmp_path, mo
     config = presets.paper("a red cube")
     changes = script.changes(script.parse([*words, "--vlm", name]), config)
     config = dataclasses.replace(config, **changes, **SMALL, resolution_later=())
-    report = VLM3D(config, *load.load_teachers(config)).step()
-    assert report.reward_norm > 0
+    report = VLM3D(config, load.load_guidances(config)).step()
+    assert report.metrics["vlm/grad_norm"] > 0
 
 
 @pytest.fixture
@@ -330,11 +337,11 @@ def test_presets_run_with_small_random_backbones(preset, sources):
     )
     later = tuple((p, 24) for p, _ in config.resolution_later)
     config = dataclasses.replace(config, **SMALL, resolution_later=later)
-    model = VLM3D(config, *load.load_teachers(config))
+    model = VLM3D(config, load.load_guidances(config))
     before = [level.detach().clone() for level in model.field.representation.levels]
     reports = [model.step() for _ in range(config.steps)]
     assert all((a != b).any() for a, b in zip(before, model.field.representation.levels))
-    asked = [report.reward is not None for report in reports]
+    asked = ["vlm/reward" in report.metrics for report in reports]
     assert asked == [i / config.steps < config.vlm_until for i in range(config.steps)]
 
 
@@ -345,14 +352,15 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
     config = presets.paper("a red cube", with_vlm=not options.no_vlm)
     config = dataclasses.replace(config, **script.changes(options, config))
     config = dataclasses.replace(config, **{**SMALL, "steps": 2}, resolution_later=())
-    denoiser, reward = load.load_teachers(config)
-    assert (denoiser.autocast == torch.bfloat16) == ("autocast" in flags)
-    report = VLM3D(config, denoiser, reward).step()
-    assert (report.reward is None) == ("--no-vlm" in flags)
+    guidances = load.load_guidances(config)
+    assert (guidances[0].guidance.denoiser.autocast == torch.bfloat16) == ("autocast" in flags)
+    report = VLM3D(config, guidances).step()
+    assert ("vlm/reward" not in report.metrics) == ("--no-vlm" in flags)
     if "--separate-queries" in flags:
         single = YesNoReward(sources / "vlm", prompt="paper/content", pixels=config.vlm_pixels)
         views = torch.rand(1, 2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
         each = [single, single.ask("paper/geometry")]
+        reward = guidances[1].guidance.reward
         expected = (each[0](views, text="a cat") + each[1](views)) / 2
         assert_close(reward(views, text="a cat"), expected)
 
@@ -365,11 +373,11 @@ def test_the_single_view_alone_gets_the_reward_s_gradient():
         seen.append(images.shape[:2])
         return redness(images, text)
 
-    model = VLM3D(config, RandomDenoiser(), reward)
+    model = build_vlm3d(config, RandomDenoiser(), reward)
     pixels = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     chosen = set()
     for _ in range(12):
-        verdict = model._ask(pixels)()
+        verdict = evaluated(model, pixels)
         (index,) = verdict.gradient.abs().amax((1, 2, 3)).nonzero()[:, 0].tolist()
         assert_close(verdict.value, redness(pixels[None, [index]], config.prompt)[0])
         chosen.add(index)
@@ -379,8 +387,7 @@ def test_the_single_view_alone_gets_the_reward_s_gradient():
 
 def test_shading_is_drawn_in_its_shares():
     config = tiny(shading=(0.25, 0.375, 0.375), orientation_weight=presets.Schedule.constant(1.0))
-    model = VLM3D(config, RandomDenoiser(), redness)
-    from vlmreward_3d.cameras import Cameras
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     from vlmreward_3d.rendering.base import FieldSamples
 
     generator = torch.Generator().manual_seed(0)

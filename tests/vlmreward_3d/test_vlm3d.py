@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 from solids import cast
-from stub_models import OracleDenoiser, RandomDenoiser, redness, tiny
+from stub_models import OracleDenoiser, RandomDenoiser, build_vlm3d, redness, tiny
 from torch.testing import assert_close
 
 from vlmreward_3d.cameras import Cameras
@@ -28,22 +28,23 @@ def test_gradients_at_the_pixels_equal_one_big_loss():
     weight = 3.0
     changes = {"vlm_weight": Schedule.constant(weight), "vlm_limit": None}
     config = tiny(entropy_weight=Schedule.constant(0.2), **changes)
-    both = raw_gradients(VLM3D(config, RandomDenoiser(), redness))
+    both = raw_gradients(build_vlm3d(config, RandomDenoiser(), redness))
 
     # the monolithic route: sds as a fixed linear loss, the reward through the whole graph
-    model = VLM3D(config, RandomDenoiser())
+    model = build_vlm3d(config, RandomDenoiser())
     seen = {}
-    distil = model.distil
+    term = model.guidances.terms[0]
+    distillation = term.guidance
 
-    def spy(images, cameras, level, generator):
-        seen["verdict"] = distil(images, cameras, level, generator)
-        return seen["verdict"]
+    def spy(images, cameras, progress, generator):
+        seen["sds"] = distillation(images, cameras, progress, generator)
+        return seen["sds"]
 
-    model.distil = spy
+    term.guidance = spy
     model.step()
-    again = VLM3D(config, RandomDenoiser())
+    again = build_vlm3d(config, RandomDenoiser())
     views = rendered(again)
-    loss = (views.rgb * seen["verdict"].gradient).sum()
+    loss = (views.rgb * seen["sds"].gradient).sum()
     loss = loss - weight * redness(views.rgb[None], config.prompt).sum()
     p = views.opacity.clamp(1e-3, 1 - 1e-3)
     loss = loss + 0.2 * -(p * p.log() + (1 - p) * (1 - p).log()).mean()
@@ -57,15 +58,16 @@ def rendered(model: VLM3D):
     """What the model's first step renders, drawn from the same random state."""
     caught = []
 
-    def catch(images, cameras, level, generator):
+    def catch(images, cameras, progress, generator):
         caught.append(cameras)
         raise StopIteration
 
     state = model.generator.get_state()
-    distil, model.distil = model.distil, catch
+    term = model.guidances.terms[0]
+    distillation, term.guidance = term.guidance, catch
     with pytest.raises(StopIteration):
         model.step()
-    model.distil = distil
+    term.guidance = distillation
     model.generator.set_state(state)
     baked = model.field.representation.bake()
     grid = OccupancyGrid(
@@ -91,7 +93,9 @@ def rendered(model: VLM3D):
 def test_the_limit_caps_the_norm_of_the_rewards_part_at_the_pixels():
     def weight(hand, norms, **settings):
         config = tiny(vlm_weight=Schedule.constant(hand), **settings)
-        return VLM3D(config, RandomDenoiser(), redness)._weight(0.0, torch.tensor(norms))
+        reference, term = build_vlm3d(config, RandomDenoiser(), redness).guidances.terms
+        reference.norm, term.norm = torch.tensor(norms)
+        return term.weight(0.0, reference.norm)
 
     # lambda * 0.1 may be half of 8 at most
     assert weight(300.0, [8.0, 0.1], vlm_limit=0.5) * 0.1 == pytest.approx(4.0)
@@ -107,42 +111,44 @@ def test_balance_gives_the_reward_its_share_whatever_its_scale():
 
     for reward in (redness, loud):
         config = tiny(vlm_limit=None, vlm_balance=0.7)
-        report = VLM3D(config, RandomDenoiser(), reward).step()
-        assert report.vlm_weight * report.reward_norm == pytest.approx(0.7 * report.sds_norm)
-    model = VLM3D(config, RandomDenoiser(), lambda images, text: 0 * redness(images, text))
-    assert model.step().vlm_weight == 0
+        report = build_vlm3d(config, RandomDenoiser(), reward).step()
+        assert report.metrics["vlm/weight"] * report.metrics["vlm/grad_norm"] == pytest.approx(
+            0.7 * report.metrics["sds/grad_norm"]
+        )
+    model = build_vlm3d(config, RandomDenoiser(), lambda images, text: 0 * redness(images, text))
+    assert model.step().metrics["vlm/weight"] == 0
     with pytest.raises(ValueError, match=r"vlm_balance=0\.7; expected None beside a vlm_limit"):
         tiny(vlm_limit=1.0, vlm_balance=0.7)
 
 
 def test_a_held_gradient_is_followed_until_the_next_answer():
     config = tiny(vlm_every=3, vlm_reuse=True, occupancy_every=100)
-    model = VLM3D(config, RandomDenoiser(), redness)
-    asking = VLM3D(tiny(occupancy_every=100), RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
+    asking = build_vlm3d(tiny(occupancy_every=100), RandomDenoiser(), redness)
     for ours, expected in zip(raw_gradients(model), raw_gradients(asking)):
         assert_close(ours, expected, rtol=1e-4, atol=1e-7)
-    held = [h.clone() for h in model.held]
-    assert all(h.abs().sum() > 0 for h in held)
+    term = model.guidances.terms[1]
+    held = [part.clone() for part in term.cache]
+    assert all(part.abs().sum() > 0 for part in held)
     for _ in range(2):
-        alone = VLM3D(config, RandomDenoiser())
+        alone = build_vlm3d(config, RandomDenoiser())
         alone.load_state(model.state())
-        alone.held = []
         report = model.step()
         ours = [p.grad.clone() for p in model.field.parameters()]
-        assert report.reward is None
-        assert report.vlm_weight > 0
+        assert "vlm/reward" not in report.metrics
+        assert report.metrics["vlm/weight"] > 0
         for total, sds, part in zip(ours, raw_gradients(alone), held):
-            assert_close(total, sds - report.vlm_weight * part)
-    assert model.step().reward is not None
-    assert not torch.equal(model.held[0], held[0])
+            assert_close(total, sds + report.metrics["vlm/weight"] * part)
+    assert "vlm/reward" in model.step().metrics
+    assert not torch.equal(term.cache[0], held[0])
 
 
 def test_a_held_gradient_survives_a_checkpoint():
     config = tiny(vlm_every=4, vlm_reuse=True, vlm_until=0.7, rays_per_chunk=100)
-    whole = VLM3D(config, RandomDenoiser(), redness)
+    whole = build_vlm3d(config, RandomDenoiser(), redness)
     for _ in range(2):
         whole.step()
-    again = VLM3D(config, RandomDenoiser(), redness)
+    again = build_vlm3d(config, RandomDenoiser(), redness)
     again.load_state(whole.state())
     for _ in range(10):
         assert whole.step() == again.step()
@@ -163,8 +169,8 @@ def test_the_vlm_answers_while_the_denoiser_works():
         return redness(images, text)
 
     config = tiny(vlm_views=2)
-    together = VLM3D(config, Waiting(), reward, concurrent=True)
-    in_turn = VLM3D(config, RandomDenoiser(), redness)
+    together = build_vlm3d(config, Waiting(), reward, concurrent=True)
+    in_turn = build_vlm3d(config, RandomDenoiser(), redness)
     for _ in range(3):
         assert together.step() == in_turn.step()
     for ours, theirs in zip(together.field.parameters(), in_turn.field.parameters()):
@@ -176,16 +182,18 @@ def test_an_error_of_a_vlm_that_works_beside_is_not_lost():
         raise ZeroDivisionError("of the VLM")
 
     with pytest.raises(ZeroDivisionError, match="of the VLM"):
-        VLM3D(tiny(), RandomDenoiser(), reward, concurrent=True).step()
+        build_vlm3d(tiny(), RandomDenoiser(), reward, concurrent=True).step()
 
 
 def test_the_reward_climbs_when_it_teaches_and_the_report_says_so():
     config = tiny(steps=40, vlm_weight=Schedule.constant(1e6), vlm_limit=20.0, background="white")
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     reports = [model.step() for _ in range(40)]
-    assert reports[-1].reward > reports[0].reward + 0.3
+    assert reports[-1].metrics["vlm/reward"] > reports[0].metrics["vlm/reward"] + 0.3
     last = reports[-1]
-    assert last.p_yes == pytest.approx(torch.tensor(last.reward).sigmoid().item())
+    assert last.metrics["vlm/prob_yes"] == pytest.approx(
+        torch.tensor(last.metrics["vlm/reward"]).sigmoid().item()
+    )
     assert [r.step for r in reports] == list(range(40))
 
 
@@ -199,34 +207,44 @@ def test_the_vlm_is_asked_every_k_steps_and_never_without_one():
         assert images.max() <= 1
         return redness(images, text)
 
-    model = VLM3D(tiny(vlm_every=3), RandomDenoiser(), reward)
+    model = build_vlm3d(tiny(vlm_every=3), RandomDenoiser(), reward)
     reports = [model.step() for _ in range(7)]
-    assert [r.reward is not None for r in reports] == [True, False, False, True, False, False, True]
+    assert ["vlm/reward" in r.metrics for r in reports] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
     assert asked == ["a red cube"] * 3
-    alone = VLM3D(tiny(), RandomDenoiser()).step()
-    assert alone.reward is None
-    assert alone.vlm_weight == 0
+    alone = build_vlm3d(tiny(), RandomDenoiser()).step()
+    assert "vlm/reward" not in alone.metrics
+    assert "vlm/weight" not in alone.metrics
 
 
-@pytest.mark.parametrize("culprit", ["the reward", "score distillation"])
+@pytest.mark.parametrize("culprit", ["vlm", "sds"])
 def test_a_gradient_that_is_not_finite_stops_before_anything_moves(culprit):
     def broken(images, text):
-        return redness(images, text) * (torch.nan if culprit == "the reward" else 1.0)
+        return redness(images, text) * (torch.nan if culprit == "vlm" else 1.0)
 
-    model = VLM3D(tiny(), RandomDenoiser(), broken)
-    if culprit != "the reward":
-        model.distil = lambda images, *rest: GuidanceOutput(
+    model = build_vlm3d(tiny(), RandomDenoiser(), broken)
+    if culprit == "sds":
+        model.guidances.terms[0].guidance = lambda images, *rest: GuidanceOutput(
             torch.tensor(1.0), torch.full_like(images, torch.inf)
         )
     before = copy.deepcopy(dict(model.field.named_parameters()))
-    with pytest.raises(DivergenceError, match=f"step 0: the gradient of {culprit} is not finite"):
+    with pytest.raises(
+        DivergenceError, match=f"step 0: the gradient of the guidance '{culprit}' is not"
+    ):
         model.step()
     for name, value in model.field.named_parameters():
         assert torch.equal(value, before[name])
 
 
 def test_an_empty_field_is_named():
-    model = VLM3D(tiny(), RandomDenoiser())
+    model = build_vlm3d(tiny(), RandomDenoiser())
     with torch.no_grad():
         model.field.representation.levels[0][:, 0] = -50
     model.field.occupancy.peak.zero_()
@@ -236,10 +254,10 @@ def test_an_empty_field_is_named():
 
 def test_state_brings_another_model_to_the_same_future():
     config = tiny(orientation_weight=Schedule.constant(0.1))
-    one = VLM3D(config, RandomDenoiser(), redness)
+    one = build_vlm3d(config, RandomDenoiser(), redness)
     for _ in range(4):
         one.step()
-    two = VLM3D(config, RandomDenoiser(), redness)
+    two = build_vlm3d(config, RandomDenoiser(), redness)
     two.load_state(one.state())
     for _ in range(5):
         assert one.step() == two.step()
@@ -251,7 +269,7 @@ def test_state_brings_another_model_to_the_same_future():
 
 def test_the_learning_rate_follows_its_schedule():
     rate = Schedule(((0.0, 0.05), (0.5, 0.05), (0.5, 0.0)))
-    model = VLM3D(tiny(steps=4, learning_rate=rate), RandomDenoiser())
+    model = build_vlm3d(tiny(steps=4, learning_rate=rate), RandomDenoiser())
     moved = []
     for _ in range(4):
         before = model.field.representation.levels[0].detach().clone()
@@ -267,7 +285,7 @@ def test_weight_decay_is_adamw_s():
     settings = {"learning_rate": Schedule.constant(rate), "occupancy_every": 100}
     after = []
     for config in (tiny(**settings), tiny(weight_decay=decay, **settings)):
-        model = VLM3D(config, RandomDenoiser())
+        model = build_vlm3d(config, RandomDenoiser())
         with torch.no_grad():
             model.field.representation.levels[1].fill_(2.0)
         model.step()
@@ -277,9 +295,12 @@ def test_weight_decay_is_adamw_s():
 
 
 def test_seeds_differ():
-    first = VLM3D(tiny(seed=1), RandomDenoiser()).step()
-    assert first == VLM3D(tiny(seed=1), RandomDenoiser()).step()
-    assert first.sds_loss != VLM3D(tiny(seed=2), RandomDenoiser()).step().sds_loss
+    first = build_vlm3d(tiny(seed=1), RandomDenoiser()).step()
+    assert first == build_vlm3d(tiny(seed=1), RandomDenoiser()).step()
+    assert (
+        first.metrics["sds/loss"]
+        != build_vlm3d(tiny(seed=2), RandomDenoiser()).step().metrics["sds/loss"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,7 +331,7 @@ def test_the_whole_loop_makes_the_solids_from_32_pixel_latents():
         background="white",
         vlm=None,
     )
-    model = VLM3D(config, OracleDenoiser(20))
+    model = build_vlm3d(config, OracleDenoiser(20))
     psnr = [fidelity(model)]
     for _ in range(config.steps):
         model.step()

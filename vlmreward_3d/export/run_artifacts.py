@@ -16,6 +16,7 @@ from vlmreward_3d.atomic_io import replacing, write_atomically
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.export.geometry import export_geometry
 from vlmreward_3d.export.report.page import save_report
+from vlmreward_3d.export.report.panels import panels
 from vlmreward_3d.fields.base import Field
 from vlmreward_3d.rendering.evaluation import evaluation_cameras, image_bytes
 from vlmreward_3d.vlm3d import VLM3D, StepReport
@@ -112,32 +113,28 @@ def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> Path:
 
 
 def save_curves(path: Path, reports: Sequence[StepReport], title: str) -> None:
-    """Score-distillation loss, reward and P(Yes) over the steps as a PNG."""
+    """The guidances' losses and rewards over the steps as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 7), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    asked = [r for r in reports if r.reward is not None]
-    panels: list[tuple[str, list]] = [
-        ("reward (log-odds of Yes)", [(r.step, r.reward) for r in asked]),
-        ("P(Yes)", [(r.step, r.p_yes) for r in asked]),
-        ("score-distillation loss", [(r.step, r.sds_loss) for r in reports]),
-    ]
-    axes = figure.subplots(len(panels), sharex=True)
-    for axis, (label, points) in zip(axes, panels):
-        axis.set_ylabel(label)
+    shown = panels(reports, headline=True)
+    axes = figure.subplots(max(len(shown), 1), sharex=True, squeeze=False)[:, 0]
+    for axis, panel in zip(axes, shown):
+        axis.set_ylabel(panel.title)
         axis.grid(alpha=0.3)
-        if points:
-            axis.plot([at for at, _ in points], [value for _, value in points], linewidth=1)
-        else:
-            why = "the VLM was not asked" if reports else "the log has no steps"
-            axis.text(0.5, 0.5, why, ha="center", transform=axis.transAxes)
-    axes[1].set_ylim(-0.02, 1.02)
-    if any(r.sds_loss > 0 for r in reports):
-        axes[2].set_yscale("log")
-    axes[2].set_xlabel("step")
+        for name, points in panel.series.items():
+            axis.plot(*zip(*points), linewidth=1, label=name)
+        axis.legend()
+        if panel.limits is not None:
+            axis.set_ylim(panel.limits[0] - 0.02, panel.limits[1] + 0.02)
+        if panel.log and any(value > 0 for points in panel.series.values() for _, value in points):
+            axis.set_yscale("log")
+    if not shown:
+        axes[0].text(0.5, 0.5, "the log has no steps", ha="center", transform=axes[0].transAxes)
+    axes[-1].set_xlabel("step")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
 

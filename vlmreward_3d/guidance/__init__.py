@@ -6,23 +6,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
-    from vlmreward_3d.guidance.loading import load_denoiser, load_reward
+    from vlmreward_3d.guidance.base import Denoiser, Guidance, GuidanceOutput
+    from vlmreward_3d.guidance.loading import (
+        build_guidances,
+        load_denoiser,
+        load_guidances,
+        load_reward,
+    )
     from vlmreward_3d.guidance.sds import ScoreDistillation
+    from vlmreward_3d.guidance.vlm import VLMGuidance
+    from vlmreward_3d.guidance.weighting import GuidanceSum, WeightedGuidance
 
 __all__ = [
     "Denoiser",
+    "Guidance",
     "GuidanceOutput",
+    "GuidanceSum",
     "ScoreDistillation",
+    "VLMGuidance",
+    "WeightedGuidance",
+    "build_guidances",
     "load_denoiser",
+    "load_guidances",
     "load_reward",
 ]
 
 _MODULES = {
     "Denoiser": "base",
+    "Guidance": "base",
     "GuidanceOutput": "base",
+    "GuidanceSum": "weighting",
     "ScoreDistillation": "sds",
+    "VLMGuidance": "vlm",
+    "WeightedGuidance": "weighting",
+    "build_guidances": "loading",
     "load_denoiser": "loading",
+    "load_guidances": "loading",
     "load_reward": "loading",
 }
 """The module of each name."""

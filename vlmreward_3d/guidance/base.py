@@ -1,17 +1,20 @@
-"""Teachers: each looks at rendered pixels and answers with a value and its gradient there.
+"""Interfaces of guidances: each receives rendered images and returns a gradient at their pixels.
 
-A teacher never sees the field, so it can live on another device or in another precision, and its
-graph is gone before the next one runs.
+A guidance never sees the field, so it can run on another device or in another precision, and its
+graph is freed before the next guidance runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-__all__ = ["Denoiser", "GuidanceOutput"]
+from vlmreward_3d.cameras import Cameras
+
+__all__ = ["Denoiser", "Guidance", "GuidanceOutput"]
 
 
 class Denoiser(Protocol):
@@ -40,13 +43,43 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True)
 class GuidanceOutput:
-    """What a teacher says about a batch of images.
+    """The answer of a guidance to a batch of images.
 
     Attributes:
-        value: Scalar, detached.
-        gradient: Its derivative (or, for score distillation, what stands for it) at the images, in
-            their shape, detached.
+        value: Scalar, detached: a loss or a reward.
+        gradient: (N, 3, H, W), detached: the direction at the images that gradient descent
+            follows. For a loss it is the gradient of `value` (or, for score distillation, its
+            substitute), for a reward that of -`value`.
+        metrics: Numbers for the log, by name.
     """
 
     value: Tensor
     gradient: Tensor
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Guidance(Protocol):
+    """A loss or reward on rendered images that knows its own gradient.
+
+    Attributes:
+        name: Prefix of its metrics in the log, such as "sds" or "vlm".
+    """
+
+    @property
+    def name(self) -> str:
+        """Prefix of the metrics."""
+        ...
+
+    def __call__(
+        self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator
+    ) -> GuidanceOutput:
+        """Evaluate the images.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1]; no graph is kept to them.
+            cameras: The N cameras that rendered them.
+            progress: Share of the run that is done, in [0, 1].
+            generator: CPU source of random numbers.
+        """
+        ...

@@ -15,9 +15,11 @@ from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.diffusion.parts import unet_config
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
-from vlmreward_3d.guidance.vlm import Reward
+from vlmreward_3d.guidance.sds import ScoreDistillation
+from vlmreward_3d.guidance.vlm import Reward, VLMGuidance
+from vlmreward_3d.guidance.weighting import WeightedGuidance
 
-__all__ = ["load_denoiser", "load_reward", "load_teachers"]
+__all__ = ["build_guidances", "load_denoiser", "load_guidances", "load_reward"]
 
 _FILES = {".pt", ".pth", ".ckpt", ".safetensors"}
 
@@ -115,13 +117,61 @@ def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> R
     return CompositeReward(reward, list(prompts)) if several else reward
 
 
-def load_teachers(
+def build_guidances(
+    config: VLM3DConfig,
+    denoiser: Denoiser,
+    reward: Reward | None = None,
+    *,
+    concurrent: bool = False,
+) -> list[WeightedGuidance]:
+    """Score distillation and, with a reward, the VLM, weighted as a configuration says.
+
+    Args:
+        config: The run's settings.
+        denoiser: The model that score distillation asks.
+        reward: The VLM's reward; None for score distillation alone.
+        concurrent: Evaluate the reward while the denoiser works, for a VLM that has a device to
+            itself. The results are the same.
+
+    Raises:
+        TypeError, ValueError: A model or setting is of another kind.
+    """
+    distillation = ScoreDistillation(
+        denoiser,
+        config.prompt,
+        negative_prompt=config.negative_prompt,
+        rule=config.distillation,
+        guidance_scale=config.guidance_scale,
+        guidance_rescale=config.guidance_rescale,
+        t_min=config.t_min,
+        t_max=config.t_max,
+        view_prompts=config.view_prompts,
+        shared_timestep=config.shared_timestep,
+    )
+    guidances = [WeightedGuidance(distillation)]
+    if reward is not None:
+        vlm = VLMGuidance(reward, config.prompt, resolution=config.vlm_resolution)
+        guidances.append(WeightedGuidance(vlm, config.vlm_weighting, concurrent))
+    return guidances
+
+
+def load_guidances(
     config: VLM3DConfig,
     *,
     device: torch.device | str = "cpu",
     vlm_device: torch.device | str | None = None,
-) -> tuple[Denoiser, Reward | None]:
-    """Both teachers of a configuration, on one device or each on its own."""
+) -> list[WeightedGuidance]:
+    """Load the guidances of a configuration: score distillation and, if it has one, the VLM.
+
+    Args:
+        config: The run's settings.
+        device: Where the denoiser runs.
+        vlm_device: The VLM's own device, where it runs while the denoiser does; None for the
+            denoiser's.
+
+    Raises:
+        KeyError, OSError, TypeError, ValueError: as of `load_reward` and `load_denoiser`.
+    """
     reward = load_reward(config, device=vlm_device or device)
     denoiser = load_denoiser(config.denoiser, device=device, precision=config.denoiser_precision)
-    return denoiser, reward
+    return build_guidances(config, denoiser, reward, concurrent=vlm_device is not None)

@@ -1,4 +1,4 @@
-"""Gradients of score distillation, as pure functions of what a denoiser said.
+"""Pure functions that score distillation is made of.
 
 Everything here is in the denoiser's own space (latents, or pixels in [-1, 1]) with a
 variance-preserving process: z_t = sqrt(abar) z + sqrt(1 - abar) eps. Arguments of shape
@@ -12,26 +12,26 @@ from torch import Tensor
 __all__ = [
     "add_noise",
     "classifier_free_guidance",
+    "per_image",
     "predicted_original",
     "rescale_guidance",
-    "sds_gradient",
-    "x0_reconstruction_gradient",
 ]
 
 
-def _per_image(values: Tensor, like: Tensor) -> Tensor:
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """Values (N,), or a scalar for all, in a shape and dtype that multiply `like` (N, ...)."""
     return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """z_t = sqrt(abar) z + sqrt(1 - abar) eps, (N, C, H, W)."""
-    alpha_bar = _per_image(alpha_bar, latents)
+    alpha_bar = per_image(alpha_bar, latents)
     return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
 
 
 def predicted_original(noisy: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """The z that `add_noise` would have turned into `noisy` by `noise`, (N, C, H, W)."""
-    alpha_bar = _per_image(alpha_bar, noisy)
+    alpha_bar = per_image(alpha_bar, noisy)
     return noisy / alpha_bar.sqrt() - (1 / alpha_bar - 1).sqrt() * noise
 
 
@@ -65,31 +65,5 @@ def rescale_guidance(
     grouped = guided.reshape(-1, group_size * guided[0].numel())
     reference = conditional.reshape(grouped.shape)
     ratio = reference.std(dim=1) / grouped.std(dim=1)
-    ratio = _per_image(ratio.repeat_interleave(group_size), guided)
+    ratio = per_image(ratio.repeat_interleave(group_size), guided)
     return factor * ratio * guided + (1 - factor) * guided
-
-
-def sds_gradient(predicted_noise: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
-    """w(t) (eps_hat - eps) / N: the SDS gradient at the latents (DreamFusion, Eq. 3).
-
-    It is the gradient of 0.5 ||z - sg(z - w(t) (eps_hat - eps))||^2 / N to z: like that of the
-    reconstruction loss it is divided by the number of images, so that the weights of other losses
-    mean the same in both and for any number of views.
-
-    VLM3D writes it with the score, w(t) (s_phi + eps / sigma(t)); with s_phi = -eps_hat / sigma(t)
-    and the sign that descends, it is the same up to the 1 / sigma(t) that w(t) absorbs.
-
-    Args:
-        predicted_noise: (N, C, H, W) eps_hat, guided.
-        noise: (N, C, H, W) eps that was added.
-        weight: (N,) or scalar w(t).
-
-    Returns:
-        (N, C, H, W); the derivative of the denoiser is left out, as in the source.
-    """
-    return _per_image(weight, noise) * (predicted_noise - noise) / len(noise)
-
-
-def x0_reconstruction_gradient(latents: Tensor, original: Tensor) -> Tensor:
-    """Gradient (N, C, H, W) of 0.5 ||z - sg(x0)||^2 / N to z (MVDream's loss)."""
-    return (latents - original.detach()) / len(latents)

@@ -8,36 +8,42 @@ from torch import Tensor
 from vlmreward.utils.arguments import interval, number
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
-from vlmreward_3d.guidance.score_distillation import (
-    add_noise,
-    classifier_free_guidance,
-    predicted_original,
-    rescale_guidance,
-    sds_gradient,
-    x0_reconstruction_gradient,
-)
+from vlmreward_3d.guidance.rules import RULES, Prediction
+from vlmreward_3d.guidance.score_distillation import add_noise
 from vlmreward_3d.guidance.view_prompts import view_index
 from vlmreward_3d.guidance.view_prompts import view_prompts as prompts_of_views
+from vlmreward_3d.schedule import Schedule
 
 __all__ = ["ScoreDistillation"]
 
 
+_T_MIN, _T_MAX = Schedule.constant(0.02), Schedule.constant(0.98)
+
+
 class ScoreDistillation:
-    """Score distillation from a multi-view denoiser.
+    """Score distillation from a multi-view denoiser: a `Guidance` named "sds".
 
     Args:
         denoiser: The frozen model.
         prompt: What the images should show.
         negative_prompt: What the guidance leads away from.
-        method: "x0" is the gradient of 0.5 ||z - x0||^2 / N with the rescaled guided x0 of MVDream;
-            "sds" is (1 - abar) (eps_hat - eps) / N (DreamFusion). N is the number of images.
-        guidance_scale: Classifier-free guidance.
-        guidance_rescale: See `rescale_guidance`; only for "x0".
+        rule: A key of `vlmreward_3d.guidance.rules.RULES`: "x0" is the gradient of
+            0.5 ||z - x0||^2 / N with the rescaled guided x0 of MVDream; "sds" is
+            (1 - abar) (eps_hat - eps) / N (DreamFusion). N is the number of images.
+        guidance_scale: Scale of classifier-free guidance.
+        guidance_rescale: Factor of `rescale_guidance`; only "x0" uses it.
+        t_min: Lower end of the uniform timestep, as a share of the denoiser's timesteps.
+        t_max: Upper end.
         view_prompts: Say in the prompt which side a view shows
-            (`vlmreward_3d.guidance.view_prompts`), for
-            denoisers that do not look at the cameras.
-        shared_timestep: Draw one timestep for all images, in place of one for each group of views.
+            (`vlmreward_3d.guidance.view_prompts`), for denoisers without a camera input.
+        shared_timestep: Draw one timestep for all images instead of one for each group of views.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: There is no such rule, or a number is out of range.
     """
+
+    name = "sds"
 
     def __init__(
         self,
@@ -45,15 +51,18 @@ class ScoreDistillation:
         prompt: str,
         *,
         negative_prompt: str = "",
-        method: str = "x0",
+        rule: str = "x0",
         guidance_scale: float,
         guidance_rescale: float = 0.0,
+        t_min: Schedule = _T_MIN,
+        t_max: Schedule = _T_MAX,
         view_prompts: bool = False,
         shared_timestep: bool = False,
     ) -> None:
-        if method not in ("x0", "sds"):
+        if rule not in RULES:
             raise ValueError(
-                f'received method {method!r}; expected "x0" or "sds"; pass one of them'
+                f"received the distillation rule {rule!r}; expected one of {', '.join(RULES)}; "
+                "pass one of them"
             )
         if not hasattr(denoiser, "predict_noise"):
             raise TypeError(
@@ -66,9 +75,10 @@ class ScoreDistillation:
         number("guidance_scale", guidance_scale)
         number("guidance_rescale", guidance_rescale, least=0, most=1)
         self.denoiser = denoiser
-        self.method = method
+        self.rule = RULES[rule]
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
+        self.t_min, self.t_max = t_min, t_max
         self.view_prompts = view_prompts
         self.shared_timestep = shared_timestep
         prompts = prompts_of_views(prompt) if view_prompts else [prompt]
@@ -76,25 +86,20 @@ class ScoreDistillation:
             self.text = denoiser.encode_text([negative_prompt, *prompts]).detach()
 
     def __call__(
-        self,
-        images: Tensor,
-        cameras: Cameras,
-        level: tuple[float, float],
-        generator: torch.Generator,
+        self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator
     ) -> GuidanceOutput:
-        """One look at the images under fresh noise.
+        """Evaluate the images under fresh noise.
 
         Args:
             images: (G * n_views, 3, H, W) in [0, 1], group by group; no graph is kept to them.
-            cameras: The cameras that made them.
-            level: Range of the uniform timestep, as shares of the denoiser's timesteps; every group
-                has one timestep, or all of them the same.
+            cameras: The cameras that rendered them.
+            progress: Share of the run that is done; it selects the range of timesteps.
             generator: CPU source of timesteps and noise.
 
         Returns:
-            The loss 0.5 ||z - target||^2 / N at N images' latents z and the gradient at the images.
-            The target is x0, for "sds" z - (1 - abar) (eps_hat - eps): there the loss has no
-            meaning beyond its size.
+            The loss 0.5 ||z - target||^2 / N at the latents z of N images and its gradient at the
+            images. The target is z minus N times the rule's gradient: x0 for "x0"; for other
+            rules the loss has no meaning beyond its size. The metric is "loss".
         """
         n_views = self.denoiser.n_views
         if len(images) % n_views or len(images) != len(cameras):
@@ -102,7 +107,8 @@ class ScoreDistillation:
                 f"received {len(images)} images of {len(cameras)} cameras; expected one camera an "
                 f"image and a multiple of {n_views} images; render whole rings of {n_views} views"
             )
-        low, high = interval("level", level, least=0, most=1)
+        level = (self.t_min(progress), self.t_max(progress))
+        low, high = interval("(t_min, t_max)", level, least=0, most=1)
         alphas = self.denoiser.alphas_cumprod
         groups = len(images) // n_views
         share = torch.rand(1 if self.shared_timestep else groups, generator=generator)
@@ -121,7 +127,7 @@ class ScoreDistillation:
             value = 0.5 * len(latents) * gradient.square().sum()
         with torch.autocast(images.device.type, enabled=False):
             (at_images,) = torch.autograd.grad(graph, images, gradient)
-        return GuidanceOutput(value, at_images)
+        return GuidanceOutput(value, at_images, {"loss": value.item()})
 
     def _gradient(
         self, latents: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor, cameras: Cameras
@@ -131,22 +137,25 @@ class ScoreDistillation:
         prediction = self.denoiser.predict_noise(
             noisy.repeat(2, 1, 1, 1),
             t.repeat(2),
-            self._texts(cameras, latents),
+            self.text_embeddings(cameras, latents),
             condition.repeat(2, 1),
         )
         unconditional, conditional = prediction.to(latents).chunk(2)
-        guided = classifier_free_guidance(unconditional, conditional, self.guidance_scale)
-        if self.method == "sds":
-            return sds_gradient(guided, noise, 1 - alpha_bar)
-        original = rescale_guidance(
-            predicted_original(noisy, guided, alpha_bar),
-            predicted_original(noisy, conditional, alpha_bar),
-            self.guidance_rescale,
-            self.denoiser.n_views,
+        return self.rule(
+            Prediction(
+                latents=latents,
+                noise=noise,
+                noisy=noisy,
+                alpha_bar=alpha_bar,
+                unconditional=unconditional,
+                conditional=conditional,
+                guidance_scale=self.guidance_scale,
+                guidance_rescale=self.guidance_rescale,
+                group_size=self.denoiser.n_views,
+            )
         )
-        return x0_reconstruction_gradient(latents, original)
 
-    def _texts(self, cameras: Cameras, like: Tensor) -> Tensor:
+    def text_embeddings(self, cameras: Cameras, like: Tensor) -> Tensor:
         """(2 N, L, D): the negative prompt for each of N views, then what each is to show."""
         text = self.text.to(like)
         shown = torch.zeros(len(cameras), dtype=torch.long, device=text.device)

@@ -1,4 +1,4 @@
-"""The VLM's reward and its gradient at the views."""
+"""The reward of a VLM and its gradient at the views."""
 
 from __future__ import annotations
 
@@ -8,30 +8,65 @@ import torch
 from torch import Tensor
 
 from vlmreward.processors.resize import resize
+from vlmreward.utils.arguments import reward_like, whole
+from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.base import GuidanceOutput
 
-__all__ = ["Reward", "judge"]
+__all__ = ["Reward", "VLMGuidance"]
 
 Reward = Callable[..., Tensor]
 """reward(images (B, V, 3, H, W) in [0, 1], text=str) -> (B,) float32, differentiable."""
 
 
-def judge(reward: Reward, images: Tensor, text: str, side: int | None = None) -> GuidanceOutput:
-    """The VLM's log-odds of "Yes" for all images seen together (VLM3D, Eq. 5).
+class VLMGuidance:
+    """The VLM's log-odds of "Yes" for all images seen together (VLM3D, Eq. 5): "vlm".
 
     Args:
         reward: The reward.
-        images: (V, 3, H, W) in [0, 1], the views of one object; no graph is kept to them.
-        text: What they should show.
-        side: The reward is shown images of `side` x `side` pixels: bilinear, antialiased where
-            they shrink. None shows them as they are.
+        prompt: What the images should show.
+        resolution: The reward is shown images of `resolution` x `resolution` pixels: bilinear,
+            antialiased where they shrink. None shows them as they are rendered.
 
-    Returns:
-        The reward and its gradient (V, 3, H, W), through the resize.
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range.
     """
-    with torch.enable_grad():
-        images = images.detach().requires_grad_()
-        shown = images if side is None else resize(images, (side, side), "bilinear")
-        value = reward(shown[None], text=text).sum()
-        (gradient,) = torch.autograd.grad(value, images)
-    return GuidanceOutput(value.detach(), gradient)
+
+    name = "vlm"
+
+    def __init__(self, reward: Reward, prompt: str, *, resolution: int | None = None) -> None:
+        reward_like(reward)
+        if resolution is not None:
+            whole("resolution", resolution)
+        self.reward = reward
+        self.prompt = prompt
+        self.resolution = resolution
+
+    def __call__(
+        self,
+        images: Tensor,
+        cameras: Cameras | None = None,
+        progress: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> GuidanceOutput:
+        """Evaluate the reward.
+
+        Args:
+            images: (V, 3, H, W) in [0, 1], the views of one object; no graph is kept to them.
+            cameras: Not used.
+            progress: Not used.
+            generator: Not used.
+
+        Returns:
+            The reward and the gradient (V, 3, H, W) of -reward, through the resize. The metrics
+            are "reward" and "prob_yes", the probability of "Yes" (Eq. 4).
+        """
+        size = self.resolution
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            shown = images if size is None else resize(images, (size, size), "bilinear")
+            value = self.reward(shown[None], text=self.prompt).sum()
+            (gradient,) = torch.autograd.grad(value, images)
+        value = value.detach()
+        metrics = {"reward": value.item(), "prob_yes": value.sigmoid().item()}
+        # in one layout in memory, on which the rounding of norms depends
+        return GuidanceOutput(value, -gradient.contiguous(), metrics)

@@ -24,27 +24,27 @@ class _Sign:
     remedy: str
 
     def at(self, report: StepReport) -> bool:
-        value = getattr(report, self.measure)
+        value = report.metrics[self.measure]
         return value > self.limit if self.above else value < self.limit
 
 
 _SIGNS = (
     _Sign(
-        "opacity",
+        "field/opacity",
         False,
         1e-3,
         "the views show nothing (mean opacity {value:.4f})",
         "lower sparsity_weight or learning_rate",
     ),
     _Sign(
-        "haze",
+        "field/semi_transparent_fraction",
         True,
         0.95,
         "the views are filled with haze ({value:.0%} of their pixels are neither empty nor solid)",
         "raise entropy_weight or sparsity_weight, or lower guidance_scale or learning_rate",
     ),
     _Sign(
-        "opacity",
+        "field/opacity",
         True,
         0.98,
         "something solid fills the views (mean opacity {value:.2f})",
@@ -90,7 +90,7 @@ class CollapseDetector:
         ]
         for sign, count in zip(_SIGNS, self.counts):
             if count >= self.patience:
-                what = sign.what.format(value=getattr(report, sign.measure))
+                what = sign.what.format(value=report.metrics[sign.measure])
                 return f"step {report.step}: {what}, for {count} steps now; {sign.remedy}"
         return None
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.guidance.base import Denoiser
-from vlmreward_3d.guidance.vlm import Reward
+from vlmreward_3d.guidance.base import Guidance, GuidanceOutput
+from vlmreward_3d.guidance.weighting import WeightedGuidance
 from vlmreward_3d.vlm3d import VLM3D
 
 __all__ = ["Chunk", "Phase", "best_chunk", "measure", "measure_chunks", "phases", "table"]
@@ -66,11 +67,9 @@ def phases(config: VLM3DConfig) -> list[Phase]:
 
 def measure(
     config: VLM3DConfig,
-    denoiser: Denoiser,
-    reward: Reward | None,
+    guidances: Sequence[Guidance | WeightedGuidance],
     *,
     device: torch.device | str = "cpu",
-    concurrent: bool = False,
     repeats: int = 3,
 ) -> list[Phase]:
     """Run a few steps at the beginning of each phase, on a field as it is at the start.
@@ -80,10 +79,8 @@ def measure(
 
     Args:
         config: The run's settings.
-        denoiser: Its teacher.
-        reward: Its reward.
+        guidances: Its guidances.
         device: Where it is to run.
-        concurrent: See `VLM3D`.
         repeats: Measured steps for each step of a cycle of `vlm_every`; one more is run before.
 
     Returns:
@@ -92,7 +89,7 @@ def measure(
     device = torch.device(device)
     measured = []
     for phase in phases(config):
-        model = VLM3D(config, denoiser, reward, device=device, concurrent=concurrent)
+        model = VLM3D(config, guidances, device=device)
         model.step_index = phase.first
         model.field.update_occupancy(model.generator)
         if device.type == "cuda":
@@ -108,21 +105,15 @@ def measure(
     return measured
 
 
-class NullDenoiser:
-    """A denoiser that asks for nothing and costs nothing."""
+class _NoGuidance:
+    """A guidance without a gradient, to measure rendering alone."""
 
-    def __init__(self, n_views: int) -> None:
-        self.n_views = n_views
-        self.alphas_cumprod = torch.full((2,), 0.5)
+    name = "none"
 
-    def encode_text(self, texts: list[str]) -> Tensor:
-        return torch.zeros(len(texts), 1, 1)
-
-    def to_latents(self, images: Tensor) -> Tensor:
-        return images
-
-    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
-        return torch.zeros_like(noisy)
+    def __call__(
+        self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator
+    ) -> GuidanceOutput:
+        return GuidanceOutput(images.new_zeros(()), torch.zeros_like(images))
 
 
 @dataclass(frozen=True)
@@ -164,8 +155,8 @@ def measure_chunks(
     sizes = [smallest * 4**i for i in range(20) if smallest * 4**i < rays] + [rays]
     measured = []
     for size in sizes:
-        chunked = dataclasses.replace(config, rays_per_chunk=size, view_prompts=False)
-        model = VLM3D(chunked, NullDenoiser(config.views_per_ring), device=device)
+        chunked = dataclasses.replace(config, rays_per_chunk=size)
+        model = VLM3D(chunked, [_NoGuidance()], device=device)
         model.step_index = largest.first
         model.field.update_occupancy(model.generator)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -100,7 +99,7 @@ class RunDirectory:
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON object a step, the fields of `StepReport`."""
+        """One JSON object a step: "step" and its metrics by name."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -336,7 +335,7 @@ class RunDirectory:
 
     def append(self, report: StepReport) -> None:
         """Add a step to the log."""
-        line = json.dumps(dataclasses.asdict(report)) + "\n"
+        line = report.to_json() + "\n"
         with self.writing(), open(self.metrics_file, "a", encoding="utf-8") as log:
             log.write(line)
 
@@ -362,7 +361,7 @@ class RunDirectory:
         last = -1
         for number, line in enumerate(self._log_lines(), 1):
             try:
-                report = _report_of(line)
+                report = StepReport.from_json(line)
                 if report.step <= last:
                     raise ValueError(f"step {report.step} after step {last}")
             except (ValueError, TypeError, RecursionError) as error:
@@ -381,22 +380,6 @@ class RunDirectory:
         lines = data.decode("utf-8", errors="replace").splitlines(keepends=True)
         # without its end it may be half of a line, or of a number
         return lines[:-1] if lines and not lines[-1].endswith("\n") else lines
-
-
-def _report_of(line: str) -> StepReport:
-    """A line of the log.
-
-    Raises:
-        ValueError, TypeError: It is another.
-    """
-    report = StepReport(**json.loads(line))
-    for field in dataclasses.fields(report):
-        value = getattr(report, field.name)
-        optional = field.name in ("reward", "p_yes", "reward_norm")
-        kinds = int if field.name == "step" else (int, float)
-        if not (isinstance(value, kinds) or (value is None and optional)):
-            raise TypeError(f"{field.name} is {value!r}")
-    return report
 
 
 def _read_object(file: Path, expected: str) -> dict[str, Any]:

@@ -19,18 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorBoardLogger"]
 
-_GROUPS = {
-    "sds_loss": "score distillation/loss",
-    "sds_norm": "score distillation/norm of the gradient at the pixels",
-    "reward": "VLM/log-odds of Yes",
-    "p_yes": "VLM/P(Yes)",
-    "vlm_weight": "VLM/lambda",
-    "reward_norm": "VLM/norm of the gradient at the pixels",
-    "opacity": "field/opacity",
-    "haze": "field/haze",
-    "occupied": "field/occupied",
-}
-
 
 class TensorBoardLogger:
     """Curves in the folder's `tensorboard`, and the latest views as `preview.png`.
@@ -78,10 +66,8 @@ class TensorBoardLogger:
         """Add the steps to the curves, and the asset from four sides, beside each other."""
         if self.writer is not None:
             for report in self.waiting:
-                for field, name in _GROUPS.items():
-                    value = getattr(report, field)
-                    if value is not None:
-                        self.writer.add_scalar(name, value, report.step)
+                for name, value in report.metrics.items():
+                    self.writer.add_scalar(name, value, report.step)
         self.waiting.clear()
         side = min(256, 2 * model.config.resolution_at(model.step_index / model.config.steps))
         cameras = evaluation_cameras(model.config, 4).to(model.device)

@@ -122,10 +122,7 @@ def _train(
 
 
 def _summary(report: StepReport) -> str:
-    parts = [f"sds {report.sds_loss:.3g}"]
-    if report.reward is not None and report.p_yes is not None:
-        parts += [f"reward {report.reward:+.2f}", f"P(Yes) {report.p_yes:.2f}"]
-    return " ".join(parts)
+    return " ".join(f"{name} {value:.3g}" for name, value in report.headline.items())
 
 
 @contextmanager

@@ -193,10 +193,6 @@ def _widened(pixels: np.ndarray, aspect: float) -> np.ndarray:
 
 
 def _numbers(model: VLM3D, report: StepReport) -> str:
-    lines = [
-        f"**step** {report.step + 1} of {model.config.steps}",
-        f"**score-distillation loss** {report.sds_loss:.3g}",
-    ]
-    if report.reward is not None and report.p_yes is not None:
-        lines += [f"**reward** {report.reward:+.2f}", f"**P(Yes)** {report.p_yes:.3f}"]
+    lines = [f"**step** {report.step + 1} of {model.config.steps}"]
+    lines += [f"**{name}** {value:.3g}" for name, value in report.headline.items()]
     return "\n\n".join(lines)

@@ -23,9 +23,22 @@ from vlmreward_3d.vlm3d import StepReport
 NASTY = """<script>alert("x")</script> & a 'red' cube"""
 
 
+METRICS = {
+    "sds/loss": 2.0,
+    "sds/grad_norm": 1.0,
+    "sds/weight": 1.0,
+    "vlm/reward": -1.0,
+    "vlm/prob_yes": 0.27,
+    "vlm/grad_norm": 1.0,
+    "vlm/weight": 300.0,
+    "field/opacity": 0.3,
+    "field/semi_transparent_fraction": 0.1,
+    "field/occupancy_fraction": 0.2,
+}
+
+
 def log(steps: int = 12) -> list[StepReport]:
-    report = StepReport(0, 2.0, -1.0, 0.27, 300.0, 1.0, 1.0, 0.3, 0.1, 0.2)
-    return [dataclasses.replace(report, step=i, reward=i - 4.0) for i in range(steps)]
+    return [StepReport(i, METRICS | {"vlm/reward": i - 4.0}) for i in range(steps)]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +85,8 @@ def test_all_sections_are_there_with_their_figures(tmp_path, parts):
         assert heading in said
     facts = dict(itertools.pairwise(said))
     assert facts["Steps"] == "12"
-    assert facts["Final reward (log-odds of Yes)"] == "+7.00"
-    assert facts["Final P(Yes)"] == "0.270"
+    assert facts["Final vlm/reward"] == "7"
+    assert facts["Final vlm/prob_yes"] == "0.27"
     assert facts["Time of all steps"] == "0 min 24 s"
     assert facts["Time per step"] == "2.00 s"
     tags = [tag for tag, _ in page.tags]
@@ -108,10 +121,12 @@ def test_nothing_points_outside(tmp_path, parts):
 
 
 def test_without_a_vlm_and_without_times_the_page_says_less(tmp_path, parts):
-    bare = [dataclasses.replace(r, reward=None, p_yes=None, reward_norm=None) for r in log(5)]
+    bare = [
+        StepReport(r.step, {k: v for k, v in r.metrics.items() if "vlm" not in k}) for r in log(5)
+    ]
     said = read(write(tmp_path / "r.html", parts, bare, None, vlm=None, steps=5)).text
-    assert "Finished: 5 steps of score distillation alone." in said
-    assert "Final P(Yes)" not in said
+    assert "Finished: 5 steps, guided by sds." in said
+    assert "Final vlm/prob_yes" not in said
     assert "Time per step" not in said
 
 

@@ -1,6 +1,5 @@
 """Exported files, opened again by other programs' readers."""
 
-import dataclasses
 import math
 
 import imageio.v3 as iio
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from exported_meshes import read_mesh, solid, srgb_colors, tower
-from stub_models import RandomDenoiser, redness, shrink_exports, tiny
+from stub_models import RandomDenoiser, build_vlm3d, redness, shrink_exports, tiny
 
 from vlmreward_3d.cameras import orbit
 from vlmreward_3d.export import run_artifacts as export
@@ -17,7 +16,7 @@ from vlmreward_3d.export.mesh.writers import MESH_FILES, save_glb, save_meshes
 from vlmreward_3d.export.run_artifacts import export_all, save_curves, save_turntable, save_views
 from vlmreward_3d.guidance.view_prompts import VIEWS, view_index
 from vlmreward_3d.rendering.evaluation import render_volume_images
-from vlmreward_3d.vlm3d import VLM3D, StepReport
+from vlmreward_3d.vlm3d import StepReport
 
 
 def test_the_mesh_is_closed_coloured_y_up_and_of_the_right_size(tmp_path):
@@ -124,10 +123,11 @@ def test_without_an_encoder_the_turntable_is_a_gif(tmp_path, monkeypatch):
 
 
 def test_curves_are_drawn_with_and_without_a_reward(tmp_path):
-    report = StepReport(0, 2.0, -1.0, 0.27, 300.0, 1.0, 1.0, 0.3, 0.1, 0.2)
-    reports = [dataclasses.replace(report, step=i, reward=i - 1.0) for i in range(4)]
+    sds = {"sds/loss": 2.0, "sds/weight": 1.0, "field/opacity": 0.3}
+    vlm = {"vlm/prob_yes": 0.27, "vlm/grad_norm": 1.0}
+    reports = [StepReport(i, sds | vlm | {"vlm/reward": i - 1.0}) for i in range(4)]
     save_curves(tmp_path / "with.png", reports, "a red cube")
-    bare = [dataclasses.replace(r, reward=None, p_yes=None) for r in reports]
+    bare = [StepReport(i, sds) for i in range(4)]
     save_curves(tmp_path / "without.png", bare, "a red cube")
     save_curves(tmp_path / "none.png", [], "a red cube")
     pictures = [iio.imread(p) for p in sorted(tmp_path.glob("*.png"))]
@@ -137,7 +137,7 @@ def test_curves_are_drawn_with_and_without_a_reward(tmp_path):
 
 def test_a_field_without_a_surface_has_its_pictures_and_a_report(tmp_path, monkeypatch):
     shrink_exports(monkeypatch)
-    model = VLM3D(tiny(), RandomDenoiser(), redness)
+    model = build_vlm3d(tiny(), RandomDenoiser(), redness)
     report = model.step()
     with torch.no_grad():
         model.field.representation.levels[0][:, :1] -= 100
@@ -151,7 +151,7 @@ def test_a_field_without_a_surface_has_its_pictures_and_a_report(tmp_path, monke
 
 def test_everything_is_exported_and_the_model_left_alone(tmp_path, monkeypatch):
     shrink_exports(monkeypatch)
-    model = VLM3D(tiny(), RandomDenoiser(), redness)
+    model = build_vlm3d(tiny(), RandomDenoiser(), redness)
     report = model.step()
     before = model.state()
     files = export_all(tmp_path, model, [report])

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from stub_models import RandomDenoiser, redness, shrink_exports, tiny
+from stub_models import RandomDenoiser, build_vlm3d, redness, shrink_exports, tiny
 from torch import nn
 
 from vlmreward_3d.cameras import Cameras
@@ -12,7 +12,6 @@ from vlmreward_3d.export.geometry import Geometry, export_geometry
 from vlmreward_3d.export.run_artifacts import export_all
 from vlmreward_3d.fields import DenseGrid, Field, VolumeField, build_field, factory
 from vlmreward_3d.rendering import OccupancyGrid, RegularizerWeights, Views
-from vlmreward_3d.vlm3d import VLM3D
 
 FIELDS = {
     "pyramid": {"field": "pyramid"},
@@ -123,7 +122,7 @@ class Backdrop(Field):
 def test_a_field_of_ones_own_trains_resumes_and_is_exported(monkeypatch, tmp_path):
     shrink_exports(monkeypatch)
     monkeypatch.setitem(factory._BUILDERS, "pyramid", lambda config, generator: Backdrop())
-    model, other = (VLM3D(tiny(), RandomDenoiser(), redness) for _ in range(2))
+    model, other = (build_vlm3d(tiny(), RandomDenoiser(), redness) for _ in range(2))
     reports = [model.step() for _ in range(3)]
     assert model.field.color.detach().abs().min() > 0
     other.load_state(model.state())

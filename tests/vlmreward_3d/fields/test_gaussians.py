@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from stub_models import RandomDenoiser, error_at_solids, redness, shrink_exports, tiny
+from stub_models import RandomDenoiser, build_vlm3d, error_at_solids, redness, shrink_exports, tiny
 from torch.testing import assert_close
 
 from vlmreward_3d import presets
@@ -24,7 +24,7 @@ from vlmreward_3d.rendering.gaussians.rasterize_torch import draw
 from vlmreward_3d.rendering.gaussians.render import render_gaussian_views, render_gaussians
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.tensorboard_logger import TensorBoardLogger
-from vlmreward_3d.vlm3d import VLM3D, DivergenceError
+from vlmreward_3d.vlm3d import DivergenceError
 
 SPLATS = {"field": "splats", "splat_count": 60}
 BLACK = torch.zeros(3, dtype=torch.float64)
@@ -242,7 +242,7 @@ def test_nothing_to_see():
     assert torch.equal(seen.rgb, torch.ones(1, 3, 8, 8).double())
     assert not seen.opacity.any()
     assert not seen.normals.any()
-    model = VLM3D(tiny(**SPLATS), RandomDenoiser())
+    model = build_vlm3d(tiny(**SPLATS), RandomDenoiser())
     with torch.no_grad():
         model.field.opacity_logits.fill_(-20)
     with pytest.raises(DivergenceError, match="became empty"):
@@ -434,16 +434,16 @@ def test_the_file_is_read_back(tmp_path):
 @pytest.mark.parametrize("reuse", [False, True])
 def test_a_checkpoint_goes_on_exactly_and_centres_learn_slower(reuse):
     config = tiny(**SPLATS, vlm_every=2, vlm_reuse=reuse, sparsity_weight=Schedule.constant(0.1))
-    whole = VLM3D(config, RandomDenoiser(), redness)
+    whole = build_vlm3d(config, RandomDenoiser(), redness)
     before = [p.detach().clone() for p in whole.field.parameters()]
     whole.step()
     assert all(not torch.equal(a, b) for a, b in zip(before, whole.field.parameters()))
-    again = VLM3D(config, RandomDenoiser(), redness)
+    again = build_vlm3d(config, RandomDenoiser(), redness)
     again.load_state(whole.state())
     for _ in range(4):
         report = whole.step()
         assert report == again.step()
-        assert report.occupied == 1.0
+        assert report.metrics["field/occupancy_fraction"] == 1.0
     for ours, theirs in zip(whole.field.parameters(), again.field.parameters()):
         assert torch.equal(ours, theirs)
     rates = [group["lr"] for group in whole.optimizer.param_groups]
@@ -458,7 +458,7 @@ def test_they_learn_solids_from_an_oracle():
 
 def test_exports_and_previews(tmp_path, monkeypatch):
     shrink_exports(monkeypatch)
-    model = VLM3D(tiny(**SPLATS), RandomDenoiser(), redness)
+    model = build_vlm3d(tiny(**SPLATS), RandomDenoiser(), redness)
     reports = [model.step()]
     before = model.state()
     files = {path.name for path in export_all(tmp_path, model, reports)}
@@ -477,7 +477,7 @@ def test_exports_and_previews(tmp_path, monkeypatch):
 
 
 def test_a_picture_on_white_above_normals():
-    model = VLM3D(tiny(**SPLATS), RandomDenoiser())
+    model = build_vlm3d(tiny(**SPLATS), RandomDenoiser())
     picture = next(model.field.render_images(front(4.0).to(torch.float32), 24, normals=True))
     assert picture.shape == (3, 48, 24)
     assert (picture[:, ::47, ::23] == 1).all()

@@ -6,13 +6,12 @@ import math
 
 import pytest
 import torch
-from stub_models import RandomDenoiser, error_at_solids, redness, tiny
+from stub_models import RandomDenoiser, build_vlm3d, error_at_solids, redness, tiny
 from torch.testing import assert_close
 
 from vlmreward_3d.fields import hash_grid as hash_field
 from vlmreward_3d.fields.hash_grid import HashGrid
 from vlmreward_3d.schedule import Schedule
-from vlmreward_3d.vlm3d import VLM3D
 
 
 def small(**changes) -> HashGrid:
@@ -164,7 +163,7 @@ def test_deferred_steps_equal_plain_ones(reuse):
         vlm_reuse=reuse,
     )
     models = [
-        VLM3D(dataclasses.replace(config, rays_per_chunk=chunk), RandomDenoiser(), redness)
+        build_vlm3d(dataclasses.replace(config, rays_per_chunk=chunk), RandomDenoiser(), redness)
         for chunk in (None, 150)
     ]
     for model in models:
@@ -176,9 +175,9 @@ def test_deferred_steps_equal_plain_ones(reuse):
 
 
 def test_a_checkpoint_goes_on_exactly_and_the_network_learns_slower():
-    whole = VLM3D(tiny(**HASH), RandomDenoiser(), redness)
+    whole = build_vlm3d(tiny(**HASH), RandomDenoiser(), redness)
     whole.step()
-    again = VLM3D(tiny(**HASH), RandomDenoiser(), redness)
+    again = build_vlm3d(tiny(**HASH), RandomDenoiser(), redness)
     again.load_state(whole.state())
     for _ in range(4):
         assert whole.step() == again.step()

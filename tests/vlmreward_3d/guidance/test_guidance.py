@@ -3,12 +3,12 @@
 import pytest
 import torch
 from solids import cast
-from stub_models import OracleDenoiser, RandomDenoiser, redness
+from stub_models import OracleDenoiser, RandomDenoiser, between, redness
 from torch.testing import assert_close
 
 from vlmreward_3d.cameras import Cameras, sample_rings
 from vlmreward_3d.guidance.sds import ScoreDistillation
-from vlmreward_3d.guidance.vlm import judge
+from vlmreward_3d.guidance.vlm import VLMGuidance
 
 
 def scene() -> tuple[Cameras, torch.Tensor]:
@@ -24,9 +24,13 @@ def scene() -> tuple[Cameras, torch.Tensor]:
 def test_x0_pulls_towards_the_denoiser_s_picture_through_the_downsampling():
     cameras, images = scene()
     teacher = ScoreDistillation(
-        OracleDenoiser(32), "solids", guidance_scale=7.0, guidance_rescale=0.5
+        OracleDenoiser(32),
+        "solids",
+        guidance_scale=7.0,
+        guidance_rescale=0.5,
+        **between(0.02, 0.98),
     )
-    verdict = teacher(images, cameras, (0.02, 0.98), torch.Generator().manual_seed(1))
+    verdict = teacher(images, cameras, 0.0, torch.Generator().manual_seed(1))
     target = cast(cameras, 32, torch.ones(8, 3))
     difference = 2 * (torch.nn.functional.avg_pool2d(images, 2) - target)
     assert_close(verdict.value, 0.5 * difference.square().sum() / 8, rtol=1e-3, atol=0)
@@ -38,8 +42,10 @@ def test_x0_pulls_towards_the_denoiser_s_picture_through_the_downsampling():
 def test_sds_is_weighted_by_the_noise_level():
     cameras, images = scene()
     denoiser = OracleDenoiser(32)
-    teacher = ScoreDistillation(denoiser, "solids", method="sds", guidance_scale=7.0)
-    verdict = teacher(images, cameras, (0.5, 0.5), torch.Generator().manual_seed(1))
+    teacher = ScoreDistillation(
+        denoiser, "solids", rule="sds", guidance_scale=7.0, **between(0.5, 0.5)
+    )
+    verdict = teacher(images, cameras, 0.0, torch.Generator().manual_seed(1))
     abar = denoiser.alphas_cumprod[500].item()
     target = cast(cameras, 32, torch.ones(8, 3))
     difference = 2 * (torch.nn.functional.avg_pool2d(images, 2) - target)
@@ -67,16 +73,18 @@ class Constant(OracleDenoiser):
 
 
 @pytest.mark.parametrize("views", [1, 4, 8])
-@pytest.mark.parametrize("method", ["x0", "sds"])
-def test_loss_and_gradient_are_per_view_in_both_rules(method, views):
+@pytest.mark.parametrize("rule", ["x0", "sds"])
+def test_loss_and_gradient_are_per_view_in_both_rules(rule, views):
     cameras = Cameras.turntable(views)
     images = torch.rand(1, 3, 6, 6, dtype=torch.float64).expand(views, -1, -1, -1)
-    teacher = ScoreDistillation(Constant(), "a cube", method=method, guidance_scale=7.0)
-    verdict = teacher(images, cameras, (0.5, 0.5), torch.Generator().manual_seed(1))
+    teacher = ScoreDistillation(
+        Constant(), "a cube", rule=rule, guidance_scale=7.0, **between(0.5, 0.5)
+    )
+    verdict = teacher(images, cameras, 0.0, torch.Generator().manual_seed(1))
     abar = Constant().alphas_cumprod[500]
     # of one view: z - x0 = 2 rgb - 1 - color, for "sds" times sqrt(abar (1 - abar))
     pull = 2 * images[0] - 1 - Constant.color
-    if method == "sds":
+    if rule == "sds":
         pull = pull * (abar * (1 - abar)).sqrt()
     assert_close(verdict.value, 0.5 * pull.square().sum(), rtol=1e-10, atol=0)
     assert_close(verdict.gradient.norm(), 2 * pull.norm() / views**0.5, rtol=1e-10, atol=0)
@@ -98,8 +106,10 @@ class Recorder(RandomDenoiser):
 def test_both_halves_see_the_same_noise_time_and_camera_but_their_own_text():
     cameras, images = scene()
     denoiser = Recorder()
-    teacher = ScoreDistillation(denoiser, "a cube", negative_prompt="fog", guidance_scale=3.0)
-    teacher(images, cameras, (0.2, 0.9), torch.Generator().manual_seed(3))
+    teacher = ScoreDistillation(
+        denoiser, "a cube", negative_prompt="fog", guidance_scale=3.0, **between(0.2, 0.9)
+    )
+    teacher(images, cameras, 0.0, torch.Generator().manual_seed(3))
     noisy, t, text, condition = denoiser.asked
     assert denoiser.texts == ["fog", "a cube"]
     assert torch.equal(noisy[:8], noisy[8:])
@@ -115,10 +125,12 @@ def test_both_halves_see_the_same_noise_time_and_camera_but_their_own_text():
 def test_all_views_of_a_step_can_share_one_timestep():
     cameras, images = scene()
     denoiser = Recorder()
-    teacher = ScoreDistillation(denoiser, "a cube", guidance_scale=3.0, shared_timestep=True)
+    teacher = ScoreDistillation(
+        denoiser, "a cube", guidance_scale=3.0, shared_timestep=True, **between(0.2, 0.9)
+    )
     times = set()
     for seed in range(5):
-        teacher(images, cameras, (0.2, 0.9), torch.Generator().manual_seed(seed))
+        teacher(images, cameras, 0.0, torch.Generator().manual_seed(seed))
         (time,) = denoiser.asked[1].unique().tolist()
         times.add(time)
     assert len(times) > 1
@@ -126,10 +138,10 @@ def test_all_views_of_a_step_can_share_one_timestep():
 
 def test_the_generator_decides_the_noise():
     cameras, images = scene()
-    teacher = ScoreDistillation(RandomDenoiser(), "a cube", guidance_scale=3.0)
+    teacher = ScoreDistillation(RandomDenoiser(), "a cube", guidance_scale=3.0, **between(0.2, 0.9))
 
     def ask(seed):
-        return teacher(images, cameras, (0.2, 0.9), torch.Generator().manual_seed(seed)).gradient
+        return teacher(images, cameras, 0.0, torch.Generator().manual_seed(seed)).gradient
 
     assert torch.equal(ask(0), ask(0))
     assert not torch.equal(ask(0), ask(1))
@@ -137,19 +149,23 @@ def test_the_generator_decides_the_noise():
 
 def test_incomplete_rings_and_unknown_methods_are_refused():
     cameras, images = scene()
-    teacher = ScoreDistillation(RandomDenoiser(), "a cube", guidance_scale=3.0)
+    teacher = ScoreDistillation(RandomDenoiser(), "a cube", guidance_scale=3.0, **between(0.2, 0.9))
     with pytest.raises(ValueError, match=r"received 3 images of 3 cameras; expected .* 4 images"):
-        teacher(images[:3], cameras[:3], (0.2, 0.9), torch.Generator())
-    with pytest.raises(ValueError, match="received method 'x1'"):
-        ScoreDistillation(RandomDenoiser(), "a cube", method="x1", guidance_scale=3.0)
+        teacher(images[:3], cameras[:3], 0.0, torch.Generator())
+    with pytest.raises(
+        ValueError, match="received the distillation rule 'x1'; expected one of x0, sds"
+    ):
+        ScoreDistillation(RandomDenoiser(), "a cube", rule="x1", guidance_scale=3.0)
 
 
 def test_the_reward_s_gradient_is_autograd_s_and_no_graph_is_left():
     images = torch.rand(4, 3, 6, 6, requires_grad=True)
-    verdict = judge(redness, images * 1.0, "red")
+    verdict = VLMGuidance(redness, "red")(images * 1.0)
     expected = torch.tensor([4.0, -2.0, -2.0])[:, None, None] / (4 * 36)
-    assert_close(verdict.gradient, expected.expand(4, 3, 6, 6))
+    assert_close(verdict.gradient, -expected.expand(4, 3, 6, 6))
     assert_close(verdict.value, redness(images[None], "red")[0].detach())
+    probability = verdict.value.sigmoid().item()
+    assert verdict.metrics == {"reward": verdict.value.item(), "prob_yes": probability}
     assert not verdict.value.requires_grad
     assert images.grad is None
 
@@ -163,7 +179,7 @@ def test_the_reward_sees_views_of_its_own_size_and_answers_at_theirs(side):
     def reward(seen, text):
         return (seen * taste).sum((1, 2, 3, 4)) + (seen**2).sum((1, 2, 3, 4))
 
-    verdict = judge(reward, images, "", side)
+    verdict = VLMGuidance(reward, "", resolution=side)(images)
     leaf = images.clone().requires_grad_()
     # antialiased where it shrinks, which changes nothing where it enlarges
     shown = torch.nn.functional.interpolate(
@@ -172,7 +188,7 @@ def test_the_reward_sees_views_of_its_own_size_and_answers_at_theirs(side):
     expected = reward(shown[None], "")[0]
     (gradient,) = torch.autograd.grad(expected, leaf)
     assert_close(verdict.value, expected.detach(), rtol=1e-12, atol=0)
-    assert_close(verdict.gradient, gradient, rtol=1e-12, atol=1e-12)
+    assert_close(verdict.gradient, -gradient, rtol=1e-12, atol=1e-12)
 
 
 class Opinionated(RandomDenoiser):
@@ -188,8 +204,8 @@ class Opinionated(RandomDenoiser):
 
 def test_guidance_leads_from_the_negative_prompt_past_the_prompt():
     cameras, images = scene()
-    teacher = ScoreDistillation(Opinionated(8), "a", guidance_scale=3.0)
-    verdict = teacher(images[:4], cameras[:4], (0.5, 0.5), torch.Generator().manual_seed(0))
+    teacher = ScoreDistillation(Opinionated(8), "a", guidance_scale=3.0, **between(0.5, 0.5))
+    verdict = teacher(images[:4], cameras[:4], 0.0, torch.Generator().manual_seed(0))
     latents = torch.nn.functional.avg_pool2d(images[:4], 8) * 2 - 1
     # 0 + 3 * (0.3 - 0) = 0.9, and each of 64 pixels of a block has 2 / 64 of the latent
     expected = ((latents - 0.9) / 4 * 2 / 64).repeat_interleave(8, 2).repeat_interleave(8, 3)

@@ -4,6 +4,7 @@ import ldm_reference as ldm
 import pytest
 import torch
 from safetensors.torch import save_file
+from stub_models import between
 from tiny_latent_models import SMALL, build, checkpoint, randomised, stable, tokenizer
 from torch.testing import assert_close
 
@@ -136,8 +137,10 @@ def test_a_single_file_becomes_a_teacher_and_a_folder(file, tmp_path):
         generator=torch.Generator().manual_seed(0),
     )
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    teacher = ScoreDistillation(model, "a red cube", guidance_scale=50.0, guidance_rescale=0.5)
-    verdict = teacher(images, cameras, (0.02, 0.98), torch.Generator().manual_seed(2))
+    teacher = ScoreDistillation(
+        model, "a red cube", guidance_scale=50.0, guidance_rescale=0.5, **between(0.02, 0.98)
+    )
+    verdict = teacher(images, cameras, 0.0, torch.Generator().manual_seed(2))
     assert verdict.gradient.isfinite().all()
     assert (verdict.gradient.abs().amax((1, 2, 3)) > 0).all()
     model.save_pretrained(tmp_path / "folder")
@@ -146,7 +149,8 @@ def test_a_single_file_becomes_a_teacher_and_a_folder(file, tmp_path):
         "a red cube",
         guidance_scale=50.0,
         guidance_rescale=0.5,
-    )(images, cameras, (0.02, 0.98), torch.Generator().manual_seed(2))
+        **between(0.02, 0.98),
+    )(images, cameras, 0.0, torch.Generator().manual_seed(2))
     assert_close(again.gradient, verdict.gradient)
 
 
@@ -185,9 +189,9 @@ def test_sds_of_stable_diffusion_in_closed_form(kind):
     images = images.double()
     scale, generator = 7.5, torch.Generator().manual_seed(5)
     teacher = ScoreDistillation(
-        model, "a cat", negative_prompt="fog", method="sds", guidance_scale=scale
+        model, "a cat", negative_prompt="fog", rule="sds", guidance_scale=scale, **between(0.3, 0.9)
     )
-    verdict = teacher(images, cameras.to(torch.float64), (0.3, 0.9), generator)
+    verdict = teacher(images, cameras.to(torch.float64), 0.0, generator)
 
     again = torch.Generator().manual_seed(5)
     t = (1000 * (0.3 + (0.9 - 0.3) * torch.rand(3, generator=again))).long()
@@ -219,9 +223,9 @@ def test_half_precision_inside_and_float_outside():
     model = stable().bfloat16()
     model.alphas_cumprod = model.scheduler.alphas_cumprod
     cameras, images = views()
-    teacher = ScoreDistillation(model, "a cat", guidance_scale=7.5)
+    teacher = ScoreDistillation(model, "a cat", guidance_scale=7.5, **between(0.3, 0.9))
     with torch.autocast("cpu", torch.float16):
-        verdict = teacher(images, cameras, (0.3, 0.9), torch.Generator().manual_seed(5))
+        verdict = teacher(images, cameras, 0.0, torch.Generator().manual_seed(5))
     assert verdict.gradient.dtype == torch.float32
     assert verdict.gradient.isfinite().all()
 
@@ -348,8 +352,10 @@ def test_every_view_is_told_its_side():
         return predict(noisy, t, text, cameras)
 
     model.predict_noise = recorded
-    teacher = ScoreDistillation(model, "a cat", guidance_scale=7.5, view_prompts=True)
-    teacher(images, cameras, (0.3, 0.9), torch.Generator().manual_seed(5))
+    teacher = ScoreDistillation(
+        model, "a cat", guidance_scale=7.5, view_prompts=True, **between(0.3, 0.9)
+    )
+    teacher(images, cameras, 0.0, torch.Generator().manual_seed(5))
     expected = model.encode_text(["", "", "", *view_prompts("a cat")[:3]])
     assert_close(asked["text"], expected)
     assert view_prompts("a cat")[0] == "a cat, front view"

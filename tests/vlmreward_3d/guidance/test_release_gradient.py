@@ -12,6 +12,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from stub_models import build_vlm3d
 from torch.testing import assert_close
 
 from vlmreward_3d import presets, vlm3d
@@ -95,13 +96,15 @@ def spied(monkeypatch, model):
             return real(baked, grid, cameras, side, **named)
 
         monkeypatch.setattr(volume, name, render)
-    distil = model.distil
+    term = model.guidances.terms[0]
+    distillation = term.guidance
 
-    def ask(pixels, cameras, level, generator):
+    def ask(pixels, cameras, progress, generator):
+        level = distillation.t_min(progress), distillation.t_max(progress)
         asked.append((level, generator.get_state()))
-        return distil(pixels, cameras, level, generator)
+        return distillation(pixels, cameras, progress, generator)
 
-    model.distil = ask
+    term.guidance = ask
     return rendered, asked
 
 
@@ -183,7 +186,7 @@ def test_a_step_is_the_gradient_of_the_authors_loss(rule, chunk, double, monkeyp
         presets.release(PROMPT), **SMALL, distillation=rule, rays_per_chunk=chunk
     )
     denoiser = Linear()
-    model = vlm3d.VLM3D(config, denoiser, taste)
+    model = build_vlm3d(config, denoiser, taste)
     for level in model.field.representation.levels:
         level.data.normal_(std=0.7, generator=model.generator)
     model.field.update_occupancy(model.generator)
@@ -204,9 +207,9 @@ def test_a_step_is_the_gradient_of_the_authors_loss(rule, chunk, double, monkeyp
     shown = F.interpolate(images, (256, 256), mode="bilinear", align_corners=False).clamp(0, 1)
     reward = taste(shown[None], PROMPT)[0]
     parts = (loss, -lam * reward, orient * orientation)
-    assert report.sds_loss == pytest.approx(loss.item(), rel=1e-10)
-    assert report.reward == pytest.approx(reward.item(), rel=1e-10)
-    assert report.vlm_weight == pytest.approx(lam, rel=1e-12)
+    assert report.metrics["sds/loss"] == pytest.approx(loss.item(), rel=1e-10)
+    assert report.metrics["vlm/reward"] == pytest.approx(reward.item(), rel=1e-10)
+    assert report.metrics["vlm/weight"] == pytest.approx(lam, rel=1e-12)
 
     # none of the three is lost in the others' rounding
     parameters = list(field.parameters())

@@ -3,13 +3,13 @@
 import torch
 from torch.testing import assert_close
 
+from vlmreward_3d.guidance.rules.sds import sds_gradient
+from vlmreward_3d.guidance.rules.x0 import x0_reconstruction_gradient
 from vlmreward_3d.guidance.score_distillation import (
     add_noise,
     classifier_free_guidance,
     predicted_original,
     rescale_guidance,
-    sds_gradient,
-    x0_reconstruction_gradient,
 )
 
 KIND = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(0)}

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from stub_models import RandomDenoiser, random_vlm, tiny
+from stub_models import RandomDenoiser, build_vlm3d, random_vlm, tiny
 from torch.testing import assert_close
 
 from vlmreward import YesNoReward
-from vlmreward_3d.guidance.vlm import judge
-from vlmreward_3d.vlm3d import VLM3D
+from vlmreward_3d.guidance.vlm import VLMGuidance
 
 
 @pytest.fixture(scope="module")
@@ -17,28 +16,28 @@ def reward() -> YesNoReward:
 
 def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    verdict = judge(reward, images, "a red cube")
+    verdict = VLMGuidance(reward, "a red cube")(images)
     assert_close(verdict.value, reward(images[None], text="a red cube")[0].detach())
     norms = verdict.gradient.flatten(1).norm(dim=1)
     assert (norms > 0).all()
     step = 0.01 / verdict.gradient.norm() * verdict.gradient
-    ahead = judge(reward, (images + step).clamp(0, 1), "a red cube").value
+    ahead = VLMGuidance(reward, "a red cube")((images - step).clamp(0, 1)).value
     assert ahead > verdict.value
 
 
 def test_small_views_are_judged_as_if_they_were_enlarged_before(reward):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 64, 64, generator=generator)
-    model = VLM3D(tiny(vlm_resolution=256), RandomDenoiser(), reward)
-    verdict = model._ask(images)()
+    model = build_vlm3d(tiny(vlm_resolution=256), RandomDenoiser(), reward)
+    verdict = model.guidances.terms[1].guidance(images)
     leaf = images.clone().requires_grad_()
     large = torch.nn.functional.interpolate(leaf, (256, 256), mode="bilinear")
-    as_large = judge(reward, large, model.config.prompt)
+    as_large = VLMGuidance(reward, model.config.prompt)(large)
     (expected,) = torch.autograd.grad(large, leaf, as_large.gradient)
     assert_close(verdict.value, as_large.value)
     assert_close(verdict.gradient, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
     # a VLM that is shown 64 pixels sees another picture
-    as_rendered = judge(reward, images, model.config.prompt)
+    as_rendered = VLMGuidance(reward, model.config.prompt)(images)
     assert abs(as_rendered.value - verdict.value) > 1e-3
     cosine = torch.cosine_similarity(as_rendered.gradient.flatten(), expected.flatten(), dim=0)
     assert cosine < 0.9
@@ -48,9 +47,9 @@ def test_a_run_with_it_can_be_repeated_exactly(reward):
     config = tiny(resolution=32)
 
     def run():
-        model = VLM3D(config, RandomDenoiser(), reward)
+        model = build_vlm3d(config, RandomDenoiser(), reward)
         return [model.step() for _ in range(3)]
 
     reports = run()
     assert reports == run()
-    assert all(r.reward_norm > 0 for r in reports)
+    assert all(r.metrics["vlm/grad_norm"] > 0 for r in reports)

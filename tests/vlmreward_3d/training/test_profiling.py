@@ -4,11 +4,11 @@ import dataclasses
 import time
 
 import pytest
-from stub_models import RandomDenoiser, redness, tiny
+from stub_models import RandomDenoiser, build_vlm3d, redness, tiny
 
 from vlmreward_3d import presets
+from vlmreward_3d.guidance.loading import build_guidances
 from vlmreward_3d.training import profiling as plan
-from vlmreward_3d.vlm3d import VLM3D
 
 
 def spans(config):
@@ -51,14 +51,15 @@ class Slow(RandomDenoiser):
 
 def test_time_follows_the_number_of_views_and_nothing_is_changed():
     config = tiny(steps=40, rings_later=((0.5, 3),), vlm_every=2)
-    first, second = plan.measure(config, Slow(), redness)
+    first, second = plan.measure(config, build_guidances(config, Slow(), redness))
     asleep = 0.004 * 8, 0.004 * 24  # each view with and without its text
     assert first.seconds > asleep[0]
     assert second.seconds > asleep[1]
     assert second.seconds > 1.5 * first.seconds
     assert first.peak is None
-    before, after = (VLM3D(config, RandomDenoiser(), redness) for _ in range(2))
-    plan.measure(dataclasses.replace(config, steps=4), RandomDenoiser(), redness)
+    before, after = (build_vlm3d(config, RandomDenoiser(), redness) for _ in range(2))
+    guidances = build_guidances(config, RandomDenoiser(), redness)
+    plan.measure(dataclasses.replace(config, steps=4), guidances)
     assert before.step() == after.step()
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 import torch
+import training_worker
 from safetensors.torch import save_file
-from stub_models import RandomDenoiser, redness, shrink_exports, tiny
+from stub_models import RandomDenoiser, build_vlm3d, redness, shrink_exports, tiny
 from training_worker import CHECKPOINT_EVERY, CONFIG
 
 from vlmreward_3d.atomic_io import InUse
@@ -28,9 +29,9 @@ from vlmreward_3d.training.checkpoint import Checkpoint, load_checkpoint, save_c
 from vlmreward_3d.training.collapse_detector import CollapseDetector
 from vlmreward_3d.training.run_directory import RunDirectory, RunError
 from vlmreward_3d.training.trainer import checkpoint_interval, train
-from vlmreward_3d.vlm3d import VLM3D, DivergenceError
+from vlmreward_3d.vlm3d import DivergenceError, StepReport
 
-WORKER = Path(__file__).parents[2] / "support" / "training_worker.py"
+WORKER = Path(training_worker.__file__)
 
 
 def start(out: Path, *words: str) -> subprocess.Popen:
@@ -132,9 +133,13 @@ def test_a_run_that_goes_on_is_not_resumed_and_one_that_was_killed_is(tmp_path):
 def test_what_came_between_the_look_and_the_lock_is_noticed(tmp_path):
     config = tiny(steps=2)
     late = RunDirectory(tmp_path, config)
-    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    train(
+        build_vlm3d(config, RandomDenoiser(), redness),
+        RunDirectory(tmp_path, config),
+        progress=False,
+    )
     with pytest.raises(RunError, match="already holds a run"):
-        train(VLM3D(config, RandomDenoiser(), redness), late, progress=False)
+        train(build_vlm3d(config, RandomDenoiser(), redness), late, progress=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -155,13 +160,13 @@ def test_a_kill_between_log_and_checkpoint_repeats_the_steps_in_between(tmp_path
     config = tiny(steps=9)
 
     def run(out, resume=False):
-        model = VLM3D(config, RandomDenoiser(), redness)
+        model = build_vlm3d(config, RandomDenoiser(), redness)
         train(model, RunDirectory(out, config, resume=resume), checkpoint_every=4, progress=False)
         return (out / "metrics.jsonl").read_text()
 
     whole = run(tmp_path / "whole")
     partial = tmp_path / "partial"
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     model.step()
     model.step()
     folder = RunDirectory(partial, config)
@@ -176,14 +181,18 @@ def test_a_kill_between_log_and_checkpoint_repeats_the_steps_in_between(tmp_path
 def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
     config = tiny(steps=3)
     RunDirectory(tmp_path, config).begin()
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     train(model, RunDirectory(tmp_path, config, resume=True), progress=False)
     assert lines(tmp_path) == 3
 
 
 def test_another_configuration_is_refused_by_field_and_nothing_is_touched(tmp_path):
     config = tiny(steps=2)
-    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    train(
+        build_vlm3d(config, RandomDenoiser(), redness),
+        RunDirectory(tmp_path, config),
+        progress=False,
+    )
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     other = dataclasses.replace(config, seed=3, prompt="a blue ball")
     with pytest.raises(RunError) as raised:
@@ -201,13 +210,17 @@ def test_another_configuration_is_refused_by_field_and_nothing_is_touched(tmp_pa
 
 def test_overwriting_forgets_the_former_run_only_when_the_new_one_begins(tmp_path):
     config = tiny(steps=2)
-    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    train(
+        build_vlm3d(config, RandomDenoiser(), redness),
+        RunDirectory(tmp_path, config),
+        progress=False,
+    )
     (tmp_path / "mesh.glb").write_bytes(b"old")
     (tmp_path / "notes.txt").write_text("mine")
     other = dataclasses.replace(config, seed=3)
     folder = RunDirectory(tmp_path, other, overwrite=True)
     assert (tmp_path / "mesh.glb").exists()
-    train(VLM3D(other, RandomDenoiser(), redness), folder, progress=False)
+    train(build_vlm3d(other, RandomDenoiser(), redness), folder, progress=False)
     assert not (tmp_path / "mesh.glb").exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
@@ -219,14 +232,14 @@ def test_the_time_of_all_starts_adds_up(tmp_path, monkeypatch):
     ticking = types.SimpleNamespace(perf_counter=lambda: float(next(clock)))
     monkeypatch.setattr("vlmreward_3d.training.trainer.time", ticking)
     config = tiny(steps=4)
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     folder = RunDirectory(tmp_path, config)
     folder.begin()
     model.step()
     folder.seconds = 7.0
     folder.save(model, CollapseDetector(50))
     again = RunDirectory(tmp_path, config, resume=True)
-    train(VLM3D(config, RandomDenoiser(), redness), again, progress=False)
+    train(build_vlm3d(config, RandomDenoiser(), redness), again, progress=False)
     assert again.seconds == 7 + 3
 
 
@@ -248,7 +261,7 @@ class Fragile:
 
     def __init__(self, tries: int, at: int = 6, **settings) -> None:
         self.config = tiny(steps=20, **settings)
-        self.model = VLM3D(self.config, RandomDenoiser(), self.reward)
+        self.model = build_vlm3d(self.config, RandomDenoiser(), self.reward)
         self.tries, self.at = tries, at
         self.killed_at: int | None = None
 
@@ -268,7 +281,7 @@ def test_a_failing_run_goes_back_and_takes_another_way(tmp_path, capsys):
     run = Fragile(tries=2)
     run.run(tmp_path)
     said = capsys.readouterr().err
-    assert said.count("step 6: the gradient of the reward is not finite") == 2
+    assert said.count("step 6: the gradient of the guidance 'vlm' is not finite") == 2
     assert "back to step 4 with other random numbers and half the learning rate" in said
     assert "(retry 1 of 3)" in said
     assert run.model.retries == 2
@@ -279,7 +292,7 @@ def test_a_failing_run_goes_back_and_takes_another_way(tmp_path, capsys):
     assert steps == list(range(20))
     notes = json.loads((tmp_path / "state.json").read_text())["notes"]
     assert notes == said.splitlines()
-    smooth = VLM3D(run.config, RandomDenoiser(), redness)
+    smooth = build_vlm3d(run.config, RandomDenoiser(), redness)
     train(smooth, RunDirectory(tmp_path / "smooth", run.config), progress=False)
     pairs = zip((tmp_path / "metrics.jsonl").open(), (tmp_path / "smooth/metrics.jsonl").open())
     assert [a == b for a, b in pairs] == [True] * 4 + [False] * 16
@@ -300,11 +313,15 @@ def test_a_kill_after_going_back_changes_nothing(tmp_path):
 
 def test_a_kill_while_the_good_checkpoint_is_noted_is_no_hindrance(tmp_path):
     config = tiny(steps=3)
-    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    train(
+        build_vlm3d(config, RandomDenoiser(), redness),
+        RunDirectory(tmp_path, config),
+        progress=False,
+    )
     whole = (tmp_path / "checkpoint.safetensors").read_bytes()
     os.link(tmp_path / "checkpoint.safetensors", tmp_path / ".last-good.partial.safetensors")
     again = RunDirectory(tmp_path, config, resume=True)
-    train(VLM3D(config, RandomDenoiser(), redness), again, progress=False)
+    train(build_vlm3d(config, RandomDenoiser(), redness), again, progress=False)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == whole
     assert (tmp_path / "last-good.safetensors").read_bytes() == whole
     assert not list(tmp_path.glob(".*partial*"))
@@ -334,7 +351,7 @@ STILL = {"blob_radius": 1e6, "learning_rate": Schedule.constant(0), "background"
 )
 def test_collapses_are_told_apart(logit, words, tmp_path):
     config = tiny(steps=80, retries=1, blob_density=logit, samples_per_ray=16, **STILL)
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     ending = rf"step 49: .*{words}.* for 50 steps now; .*after 1 retries"
     with pytest.raises(DivergenceError, match=ending):
         train(model, RunDirectory(tmp_path, config), checkpoint_every=10, progress=False)
@@ -343,13 +360,14 @@ def test_collapses_are_told_apart(logit, words, tmp_path):
 def test_a_collapse_goes_back_to_where_all_was_well_though_later_steps_were_saved(tmp_path):
     """The checkpoints of the steps that led there are no place to start from."""
     config = tiny(steps=100)
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     healthy = model.step
 
     def step():
         report = healthy()
         ill = model.retries == 0 and report.step >= 25
-        return dataclasses.replace(report, haze=0.99 if ill else 0.2)
+        share = {"field/semi_transparent_fraction": 0.99 if ill else 0.2}
+        return StepReport(report.step, report.metrics | share)
 
     model.step = step
     train(model, RunDirectory(tmp_path, config), checkpoint_every=10, progress=False)
@@ -361,15 +379,20 @@ def test_a_collapse_goes_back_to_where_all_was_well_though_later_steps_were_save
 
 def test_without_patience_a_cloud_may_stay_a_cloud(tmp_path):
     config = tiny(steps=60, patience=None, blob_density=-3.5, samples_per_ray=16, **STILL)
-    train(VLM3D(config, RandomDenoiser(), redness), RunDirectory(tmp_path, config), progress=False)
+    train(
+        build_vlm3d(config, RandomDenoiser(), redness),
+        RunDirectory(tmp_path, config),
+        progress=False,
+    )
     assert lines(tmp_path) == 60
-    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["haze"] > 0.95
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["field/semi_transparent_fraction"] > 0.95
 
 
 def test_a_few_bad_views_are_nothing():
     dog = CollapseDetector(patience=3)
-    well = VLM3D(tiny(), RandomDenoiser(), redness).step()
-    bad = dataclasses.replace(well, opacity=0.0)
+    well = build_vlm3d(tiny(), RandomDenoiser(), redness).step()
+    bad = StepReport(well.step, well.metrics | {"field/opacity": 0.0})
     assert dog.look(well) is None
     assert dog.calm
     assert [dog.look(x) for x in (bad, bad, well, bad, bad)] == [None] * 5
@@ -384,13 +407,9 @@ def test_curves_and_previews_are_there_while_the_run_goes_on(tmp_path):
     run.run(tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
     log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    for name, field in (
-        ("score distillation/loss", "sds_loss"),
-        ("VLM/log-odds of Yes", "reward"),
-        ("field/opacity", "opacity"),
-    ):
+    for name in ("sds/loss", "vlm/reward", "field/opacity"):
         points = [(e.step, e.value) for e in events.Scalars(name)]
-        expected = [(x["step"], pytest.approx(x[field])) for x in log if x[field] is not None]
+        expected = [(x["step"], pytest.approx(x[name])) for x in log if name in x]
         assert points == expected
     assert [e.step for e in events.Images("views")] == [3, 7, 11, 15, 19]
     assert iio.imread(tmp_path / "preview.png").shape == (32, 4 * 32, 3)
@@ -461,14 +480,16 @@ def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("done")
     config = tiny(steps=6)
     folder = RunDirectory(out, config)
-    train(VLM3D(config, RandomDenoiser(), redness), folder, checkpoint_every=3, progress=False)
+    train(
+        build_vlm3d(config, RandomDenoiser(), redness), folder, checkpoint_every=3, progress=False
+    )
     return out
 
 
 def resumed(out: Path, steps: int = 6) -> RunDirectory:
     config = tiny(steps=6)
     folder = RunDirectory(out, config, resume=True)
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     train(model, folder, progress=False)
     assert model.step_index == steps
     return folder
@@ -553,7 +574,7 @@ def test_the_report_of_a_run_without_its_log_tells_of_all_its_steps(done, tmp_pa
     (out / "metrics.jsonl").unlink()
     config = tiny(steps=6)
     folder = RunDirectory(out, config, resume=True)
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     train(model, folder, progress=False)
     export_all(out, model, folder.metrics(), meshes=(), notes=folder.notes)
     page = (out / "report.html").read_text(encoding="utf-8")

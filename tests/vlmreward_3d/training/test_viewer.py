@@ -8,7 +8,7 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
-from stub_models import RandomDenoiser, redness, tiny
+from stub_models import RandomDenoiser, build_vlm3d, redness, tiny
 
 from vlmreward_3d.cameras import orbit
 from vlmreward_3d.training.run_directory import RunDirectory
@@ -37,7 +37,7 @@ FRONT = Client((3.0, 0.0, 0.0), (0.5, -0.5, -0.5, 0.5))
 
 def run(folder, watch=None, **changes) -> tuple[VLM3D, str]:
     config = tiny(steps=6, **changes)
-    model = VLM3D(config, RandomDenoiser(), redness)
+    model = build_vlm3d(config, RandomDenoiser(), redness)
     train(model, RunDirectory(folder, config), progress=False, watch=watch)
     return model, (folder / "metrics.jsonl").read_text()
 
@@ -71,7 +71,7 @@ def test_the_browsers_camera_is_ours():
     expected = orbit(0.0, 0.0, 3.0, float(np.degrees(FRONT.fov)))
     torch.testing.assert_close(camera.c2w, expected.c2w)
     torch.testing.assert_close(camera.fov, expected.fov)
-    model = VLM3D(tiny(), RandomDenoiser(), redness)
+    model = build_vlm3d(tiny(), RandomDenoiser(), redness)
     model.field.update_occupancy()
     pictures = [next(model.field.render_images(c, 12, n_samples=64)) for c in (camera, expected)]
     torch.testing.assert_close(pictures[0], pictures[1])

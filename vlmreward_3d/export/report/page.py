@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import numpy as np
 from vlmreward_3d.atomic_io import write_atomically
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.export.geometry import Geometry
-from vlmreward_3d.export.report.svg import Points, curves
+from vlmreward_3d.export.report.panels import panels
+from vlmreward_3d.export.report.svg import curves
 from vlmreward_3d.vlm3d import StepReport
 
 __all__ = ["save_report"]
@@ -74,7 +75,7 @@ def save_report(
 <body>
 <main>
 <h1>{prompt}</h1>
-<p>{escape(_ending(config, done))}</p>
+<p>{escape(_ending(config, reports, done))}</p>
 {_facts(reports, done, seconds)}
 {_list([*notes, *geometry.notes])}
 <h2>Model</h2>
@@ -100,18 +101,16 @@ def save_report(
     )
 
 
-def _ending(config: VLM3DConfig, done: int) -> str:
+def _ending(config: VLM3DConfig, reports: Sequence[StepReport], done: int) -> str:
     how = "Finished" if done == config.steps else f"Ended before its {config.steps} steps"
-    teacher = "score distillation and a VLM's reward" if config.vlm else "score distillation alone"
-    return f"{how}: {done} steps of {teacher}."
+    names = dict.fromkeys(name.partition("/")[0] for r in reports for name in r.headline)
+    return f"{how}: {done} steps, guided by {', '.join(names) or 'nothing'}."
 
 
 def _facts(reports: Sequence[StepReport], done: int, seconds: float | None) -> str:
-    asked = [r for r in reports if r.reward is not None and r.p_yes is not None]
     facts = {"Steps": str(done)}
-    if asked:
-        facts["Final reward (log-odds of Yes)"] = f"{asked[-1].reward:+.2f}"
-        facts["Final P(Yes)"] = f"{asked[-1].p_yes:.3f}"
+    final = {name: value for report in reports for name, value in report.headline.items()}
+    facts |= {f"Final {name}": f"{value:.3g}" for name, value in final.items()}
     if seconds is not None:
         facts["Time of all steps"] = _duration(seconds)
         if done:
@@ -179,38 +178,14 @@ def _turntable(path: Path) -> str:
 
 
 def _curves(reports: Sequence[StepReport]) -> str:
-    def of(name: str) -> Points:
-        values = ((r.step, getattr(r, name)) for r in reports)
-        return [(step, value) for step, value in values if value is not None]
-
-    panels: list[tuple[str, dict[str, Points], dict]] = [
-        ("Reward", {"log-odds of Yes": of("reward")}, {}),
-        ("P(Yes)", {"P(Yes)": of("p_yes")}, {"limits": (0, 1)}),
-        ("Score-distillation loss", {"loss": of("sds_loss")}, {"log": True}),
-        (
-            "Gradient norms at the pixels",
-            {"score distillation": of("sds_norm"), "reward, unweighted": of("reward_norm")},
-            {"log": True},
-        ),
-        ("Weight of the reward", {"lambda": of("vlm_weight")}, {"log": True}),
-        (
-            "Opacity",
-            {
-                "mean opacity of the images": of("opacity"),
-                "haze": of("haze"),
-                "share of occupied cells": of("occupied"),
-            },
-            {"limits": (0, 1)},
-        ),
-    ]
     return "\n".join(
-        f"<figure>{curves(series, **options)}<figcaption>{escape(title)}: {_legend(series)}"
-        "</figcaption></figure>"
-        for title, series, options in panels
+        f"<figure>{curves(panel.series, log=panel.log, limits=panel.limits)}"
+        f"<figcaption>{escape(panel.title)}: {_legend(panel.series)}</figcaption></figure>"
+        for panel in panels(reports)
     )
 
 
-def _legend(series: dict[str, Points]) -> str:
+def _legend(series: Iterable[str]) -> str:
     names = (f'<span class="key-{i}">{escape(name)}</span>' for i, name in enumerate(series))
     return " ".join(names)
 

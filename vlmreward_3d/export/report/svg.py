@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 __all__ = ["curves"]
@@ -16,7 +16,7 @@ _MOST_POINTS = 600
 
 
 def curves(
-    series: dict[str, Points],
+    series: Mapping[str, Points],
     *,
     log: bool = False,
     limits: tuple[float, float] | None = None,

@@ -1,0 +1,144 @@
+"""Print the metrics of short runs of every preset, exact to the bit, and a digest of the field.
+
+    python tests/support/preset_metrics.py > before.json
+    python tests/support/preset_metrics.py before.json
+
+The second form compares with a former output and exits with 1 if anything differs.
+
+A change of the structure of the code must not change a single number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import ldm_reference as ldm
+import torch
+from stub_models import RandomDenoiser, build_vlm3d, random_vlm, redness, tiny
+from tiny_latent_models import build, checkpoint, randomised, stable, tokenizer
+
+from vlmreward_3d import presets
+from vlmreward_3d.guidance import loading
+from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.vlm3d import VLM3D
+
+SMALL = {
+    "steps": 8,
+    "resolution": 16,
+    "field_resolutions": (4, 8),
+    "occupancy_resolution": 8,
+    "samples_per_ray": 6,
+    "rays_per_chunk": 500,
+}
+STUBS = {
+    "stub": {},
+    "stub interval": {"vlm_every": 3},
+    "stub cache": {"vlm_every": 3, "vlm_reuse": True, "vlm_until": 0.8},
+    "stub cache in chunks": {"vlm_every": 4, "vlm_reuse": True, "rays_per_chunk": 100},
+    "stub balance": {"vlm_limit": None, "vlm_balance": 0.7, "vlm_every": 2},
+    "stub views": {"rings": 2, "vlm_views": 2, "vlm_resolution": 24, "vlm_until": 0.6},
+    "stub single view": {"vlm_views": 1, "distillation": "sds", "background": "gray"},
+    "stub shading": {
+        "shading": (0.25, 0.375, 0.375),
+        "orientation_weight": Schedule.constant(0.1),
+        "variation_weight": Schedule.constant(0.1),
+        "entropy_weight": Schedule.constant(0.2),
+    },
+    "stub without VLM": {"vlm": None, "shared_timestep": True, "rings": 2},
+    "stub hash": {"field": "hash", "hash_levels": 3, "hash_resolution": (4, 16), "hash_size": 1024},
+    "stub Gaussians": {"field": "splats", "splat_count": 200, "vlm_every": 2, "vlm_reuse": True},
+}
+
+
+def sources(root: Path) -> Path:
+    """A folder with a small random MVDream, Stable Diffusion and VLM."""
+    torch.manual_seed(0)
+    sizes = {"channels": 32, "mult": (1, 2), "blocks": 1, "context": 24, "head_channels": 8}
+    whole = checkpoint(
+        randomised(ldm.MVDreamUNet(**sizes)),
+        randomised(ldm.Autoencoder((32, 32), blocks=1)),
+        randomised(ldm.OpenClipText(len(tokenizer()), 24, layers=2, heads=3, length=12)),
+    )
+    torch.save(whole, root / "small.pt")
+    build(root / "small.pt").save_pretrained(root / "mvdream")
+    stable().save_pretrained(root / "sd")
+    for part in random_vlm():
+        part.save_pretrained(root / "vlm")
+    return root
+
+
+def models(root: Path):
+    """Yield (name, model) of every run."""
+    for name, changes in STUBS.items():
+        config = tiny(steps=20, **changes)
+        reward = redness if config.vlm else None
+        yield name, build_vlm3d(config, RandomDenoiser(), reward)
+    config = tiny(steps=20, vlm_views=2)
+    yield "stub concurrent", build_vlm3d(config, RandomDenoiser(), redness, concurrent=True)
+    for preset in ("paper", "release", "mvdream", "dreamfusion"):
+        denoiser = root / ("sd" if preset == "dreamfusion" else "mvdream")
+        config = getattr(presets, preset)(
+            "a red cube", denoiser=str(denoiser), vlm=str(root / "vlm"), with_vlm=True
+        )
+        later = tuple((p, 24) for p, _ in config.resolution_later)
+        config = dataclasses.replace(config, **SMALL, resolution_later=later)
+        yield preset, load_model(config)
+    yield "blocks", load_model(presets.blocks("a red cube", steps=12))
+
+
+def load_model(config):
+    return VLM3D(config, loading.load_guidances(config))
+
+
+def numbers(report) -> dict[str, str]:
+    return {name: float(value).hex() for name, value in report.metrics.items()}
+
+
+def run(root: Path) -> dict[str, dict]:
+    """The metrics of each step and the digest of the field, of every run."""
+    results = {}
+    for name, model in models(root):
+        steps = [numbers(model.step()) for _ in range(model.config.steps)]
+        digest = hashlib.sha256()
+        for parameter in model.field.parameters():
+            digest.update(parameter.detach().numpy().tobytes())
+        results[name] = {"steps": steps, "field": digest.hexdigest()}
+        print(name, results[name]["field"][:16], file=sys.stderr)
+    return results
+
+
+def differences(ours: dict[str, dict], theirs: dict[str, dict]) -> list[str]:
+    """What differs from a former output; metrics that only one of them has do not."""
+    found = [f"{name}: only once" for name in ours.keys() ^ theirs.keys()]
+    for name in ours.keys() & theirs.keys():
+        if ours[name]["field"] != theirs[name]["field"]:
+            found.append(f"{name}: the field differs")
+        pairs = zip(ours[name]["steps"], theirs[name]["steps"], strict=True)
+        for step, (mine, others) in enumerate(pairs):
+            found += [
+                f"{name}, step {step}: {metric} {others[metric]} -> {mine[metric]}"
+                for metric in mine.keys() & others.keys()
+                if mine[metric] != others[metric]
+            ]
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        ours = run(sources(Path(folder)))
+    if not arguments:
+        print(json.dumps(ours, indent=1))
+        return 0
+    found = differences(ours, json.loads(Path(arguments[0]).read_text()))
+    print("\n".join(found) or "equal to the bit")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

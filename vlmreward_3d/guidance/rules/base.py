@@ -1,0 +1,49 @@
+"""Interface of distillation rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+from vlmreward_3d.guidance.score_distillation import classifier_free_guidance
+
+__all__ = ["Prediction", "Rule"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A denoiser's prediction for noisy latents, from which a rule computes a gradient.
+
+    Attributes:
+        latents: (N, C, H, W) z of the rendered images, without a graph.
+        noise: (N, C, H, W) eps that was added.
+        noisy: (N, C, H, W) z_t.
+        alpha_bar: (N,) abar of each image's timestep.
+        unconditional: (N, C, H, W) noise predicted for the negative prompt.
+        conditional: (N, C, H, W) noise predicted for the prompt.
+        guidance_scale: Scale of classifier-free guidance.
+        guidance_rescale: Factor of `rescale_guidance`.
+        group_size: Number of consecutive images that show one object to the denoiser.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    noisy: Tensor
+    alpha_bar: Tensor
+    unconditional: Tensor
+    conditional: Tensor
+    guidance_scale: float
+    guidance_rescale: float
+    group_size: int
+
+    @property
+    def guided(self) -> Tensor:
+        """(N, C, H, W) noise with classifier-free guidance."""
+        return classifier_free_guidance(self.unconditional, self.conditional, self.guidance_scale)
+
+
+Rule: TypeAlias = Callable[[Prediction], Tensor]
+"""A gradient (N, C, H, W) at the latents, divided by the number N of images."""

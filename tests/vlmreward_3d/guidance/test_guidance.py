@@ -153,7 +153,7 @@ def test_incomplete_rings_and_unknown_methods_are_refused():
     with pytest.raises(ValueError, match=r"received 3 images of 3 cameras; expected .* 4 images"):
         teacher(images[:3], cameras[:3], 0.0, torch.Generator())
     with pytest.raises(
-        ValueError, match="received the distillation rule 'x1'; expected one of x0, sds"
+        ValueError, match="received the distillation rule 'x1'; expected one of x0, sds, "
     ):
         ScoreDistillation(RandomDenoiser(), "a cube", rule="x1", guidance_scale=3.0)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlmreward_3d.guidance.base import Denoiser, Guidance, GuidanceOutput
+    from vlmreward_3d.guidance.image_reward import ImageRewardGuidance
     from vlmreward_3d.guidance.loading import (
         build_guidances,
         load_denoiser,
@@ -22,6 +23,7 @@ __all__ = [
     "Guidance",
     "GuidanceOutput",
     "GuidanceSum",
+    "ImageRewardGuidance",
     "ScoreDistillation",
     "VLMGuidance",
     "WeightedGuidance",
@@ -36,6 +38,7 @@ _MODULES = {
     "Guidance": "base",
     "GuidanceOutput": "base",
     "GuidanceSum": "weighting",
+    "ImageRewardGuidance": "image_reward",
     "ScoreDistillation": "sds",
     "VLMGuidance": "vlm",
     "WeightedGuidance": "weighting",

@@ -23,6 +23,7 @@ BEFORE = {
     "docs/robustness.md": IMAGES,
     "docs/explain.md": "images = 0.4 + 0.2 * torch.rand(1, 2, 3, 64, 64)",
     "docs/doctor.md": "",
+    "docs/text_to_3d.md": "reward = lambda images: images.mean((1, 2, 3))",
 }
 """Names that a reader has and the page does not make."""
 
@@ -47,6 +48,7 @@ AFTER = {
         assert why.heat.shape == (1, 2, 64, 64) and why.views.shape == (1, 2)
         {PICTURE}
     """,
+    "docs/text_to_3d.md": "assert model.step().metrics['clip/reward'] > 0",
     "docs/doctor.md": "assert finding.status == 'OK'",
 }
 """Conditions that hold when all blocks of a page have run."""

@@ -366,7 +366,8 @@ sys.exit(script.main(sys.argv[3:]))
 def test_a_good_run_says_what_it_does_and_where_its_files_are_and_nothing_else(tmp_path):
     """The real teachers, in a process of its own, where streams and locale know ASCII alone."""
     out = os.fsencode(tmp_path) + "/größe".encode() + b"\xff"
-    words = [str(Path(__file__).parent), str(SCRIPT), "a red cube", "--steps", "2", "--out", out]
+    support = Path(__file__).parents[1] / "support"
+    words = [str(support), str(SCRIPT), "a red cube", "--steps", "2", "--out", out]
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environment = os.environ | ascii_only | {"PYTHONIOENCODING": "ascii:strict"}
     environment["PYTHONPATH"] = str(SCRIPT.parents[1])

@@ -29,9 +29,15 @@ import dataclasses
 import datetime
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import starting  # isort: skip
+
+import vlmreward_3d.guidance.diffusion  # isort: skip (first: without what the next say on import)
 
 import diffusers
 import torch
@@ -91,12 +97,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, default=10, help="default: %(default)s")
     parser.add_argument("--count", action="store_true", help="count operations, time nothing")
     parser.add_argument("--out", type=path, metavar="DIR", help="for the table and the numbers")
-    options = parser.parse_args(arguments)
-    try:
-        process.usable_device(options.device)
-    except ValueError as error:
-        parser.error(str(error))
-    return options
+    return parser.parse_args(arguments)
 
 
 def denoiser(size: str, device: torch.device, dtype: torch.dtype) -> MVDream:
@@ -376,6 +377,12 @@ def count(size: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
+    starting.done()
+    try:
+        process.usable_device(options.device)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     if options.count:
         text = count(options.size)
         print(text)

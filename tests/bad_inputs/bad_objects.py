@@ -292,7 +292,7 @@ def names(folder: Path) -> dict[str, Any]:
 
     import vlmreward
     from vlmreward import explain, processors, wrappers
-    from vlmreward.doctor import checks as examine
+    from vlmreward.doctor.checks import examine
     from vlmreward.images import io as files
     from vlmreward.images.validation import check_images, flatten_views
     from vlmreward.integrations import diffusion_trainers as adapters
@@ -304,9 +304,9 @@ def names(folder: Path) -> dict[str, Any]:
     from vlmreward_3d.config import VLM3DConfig
     from vlmreward_3d.export.gaussian_ply import save_gaussians
     from vlmreward_3d.export.mesh.writers import save_meshes
-    from vlmreward_3d.fields.dense_grid import DenseGridField
+    from vlmreward_3d.fields.dense_grid import DenseGrid
     from vlmreward_3d.fields.gaussians import GaussianField
-    from vlmreward_3d.fields.hash_grid import HashGridField
+    from vlmreward_3d.fields.hash_grid import HashGrid
     from vlmreward_3d.guidance import score_distillation
     from vlmreward_3d.guidance.diffusion import ldm_conversion as ldm
     from vlmreward_3d.guidance.diffusion.multiview_attention import merge_views
@@ -366,9 +366,9 @@ def names(folder: Path) -> dict[str, Any]:
         # vlmreward_3d
         **{"changed": changed, "tiny": stub_models.tiny, "presets": presets, "Schedule": Schedule},
         **{"cameras": cameras, "Cameras": cameras.Cameras, "orbit": cameras.orbit},
-        **{"ring": cameras.Cameras.turntable(4), "DenseGridField": DenseGridField},
+        **{"ring": cameras.Cameras.turntable(4), "DenseGrid": DenseGrid},
         **{
-            "HashGridField": HashGridField,
+            "HashGrid": HashGrid,
             "GaussianField": GaussianField,
             "OccupancyGrid": OccupancyGrid,
         },

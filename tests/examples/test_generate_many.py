@@ -10,7 +10,8 @@ import generate_many
 import psutil
 import pytest
 from PIL import Image
-from vlmreward_3d.export.atomic_io import locked
+
+from vlmreward_3d.atomic_io import locked
 
 PROMPTS = [f"thing number {i}" for i in range(8)]
 

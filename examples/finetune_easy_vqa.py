@@ -41,7 +41,7 @@ from vlmreward_3d.blocks.training.trainer import Trainer
 PROMPT = "{text} Answer Yes or No."
 YES_NO = ("yes", "no")
 SHAPES = ("circle", "rectangle", "triangle")
-COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ def kind(question: str) -> str:
     if words[0] == "what":
         return "open"
     negated = "not" in words or "no" in words
-    return f"{'colour' if set(words) & set(COLOURS) else 'shape'}{', negated' if negated else ''}"
+    return f"{'color' if set(words) & set(COLORS) else 'shape'}{', negated' if negated else ''}"
 
 
 def wilson(right: int, asked: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson, 1927)."""
     z, share = 1.959964, right / asked
-    centre = share + z * z / (2 * asked)
+    center = share + z * z / (2 * asked)
     half = z * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
-    return (centre - half) / (1 + z * z / asked), (centre + half) / (1 + z * z / asked)
+    return (center - half) / (1 + z * z / asked), (center + half) / (1 + z * z / asked)
 
 
 def cross_entropy(

@@ -136,7 +136,7 @@ class MultiResolution(nn.Module):
         """Nothing to do: a sigmoid stays in [0, 1]."""
 
 
-def optimise(
+def optimize(
     reward: Callable[..., Tensor],
     start: Tensor,
     texts: list[str],
@@ -215,8 +215,8 @@ def work(options: argparse.Namespace) -> list[Path]:
         judge = DenoiserJudge(device=options.device)
     rows, curves, log = {"before": start}, {"optimised reward": {}, "judge": {}}, []
     compared = arms(reward, samples=options.samples, strength=options.strength, seed=options.seed)
-    for name, optimised in compared.items():
-        watched = wrappers.HeldOutMonitor(optimised, held_out=judge, every=10, window=8)
+    for name, optimized in compared.items():
+        watched = wrappers.HeldOutMonitor(optimized, held_out=judge, every=10, window=8)
         bar = progress_bar(total=options.steps, desc=name, unit="step")
 
         def report(step: int, rewards: Tensor, bar: tqdm = bar) -> None:
@@ -228,7 +228,7 @@ def work(options: argparse.Namespace) -> list[Path]:
                 f"warning: {message}", file=sys.stderr
             )
             warnings.simplefilter("always", wrappers.RewardHackingWarning)
-            rows[name] = optimise(
+            rows[name] = optimize(
                 watched,
                 start,
                 options.texts,

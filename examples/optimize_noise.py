@@ -71,8 +71,8 @@ def log_likelihood_of_norm(noise: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Optimised:
-    """What `optimise` found.
+class Optimized:
+    """What `optimize` found.
 
     Attributes:
         first: the images of the noise it began with, on the CPU.
@@ -85,7 +85,7 @@ class Optimised:
     history: list[dict[str, list[float]]]
 
 
-def optimise(
+def optimize(
     sample: Callable[[Tensor], Tensor],
     score: Callable[[Tensor], Tensor],
     noise: Tensor,
@@ -95,7 +95,7 @@ def optimise(
     momentum: float = 0.9,
     clip: float = 0.1,
     regularization: float = 0.01,
-) -> Optimised:
+) -> Optimized:
     """Gradient ascent on score + regularization * log-likelihood of the norm, as in ReNO.
 
     Nesterov's momentum; the gradient of each sample is clipped to the norm `clip`; what is kept is
@@ -124,13 +124,13 @@ def optimise(
         for gradient in noise.grad:
             gradient *= (clip / gradient.norm()).clamp(max=1)
         optimizer.step()
-    return Optimised(first, best, history)
+    return Optimized(first, best, history)
 
 
 def work(options: argparse.Namespace) -> list[Path]:
     sampler = load_sampler(options)
     reward = common.load_reward(options.model, options.device)
-    found = optimise(
+    found = optimize(
         partial(sampler, [options.prompt] * options.count),
         partial(reward, text=options.text),
         sampler.noise(options.count, torch.Generator().manual_seed(options.seed)),

@@ -69,9 +69,9 @@ def describe(reading: list[int]) -> str:
 def wilson(marks: Sequence[bool]) -> tuple[float, float]:
     """95 % interval of a share (Wilson, 1927); also where all are right, unlike a bootstrap."""
     n, p, z = len(marks), sum(marks) / len(marks), 1.96
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return centre - half, centre + half
+    return center - half, center + half
 
 
 def table(judge: Judge, out: Path, prompts: list[str]) -> str:

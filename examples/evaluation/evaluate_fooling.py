@@ -22,7 +22,7 @@ from vlmreward import YesNoReward
 from vlmreward.wrappers import ExpectationOverTransformations, GradientBlur, PromptEnsemble
 from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.raycast import raycast
-from vlmreward_3d.blocks.world.scenes import Scene, SceneObject, place
+from vlmreward_3d.blocks.world.scenes import Scene, SceneObject, arrange
 
 OTHER_WORDING = "Do the views show {text}?"
 WORDINGS = ["Does this image show {text}? Answer Yes or No.", "Is this {text}?"]
@@ -52,14 +52,14 @@ def pictures(count: int) -> tuple[Tensor, list[tuple[str, str]]]:
     for _ in range(count):
         colors, shapes = rng.permutation(COLOR_NAMES), rng.permutation(SHAPES)
         thing = SceneObject(str(shapes[0]), str(colors[0]), 0.5, float(rng.uniform(0, 6.28)))
-        scene = Scene(place([thing], None, rng))
+        scene = Scene(arrange([thing], None, rng))
         rgba = raycast(scene, sample_cameras(generator, 1), 64).rgba[0].float()
         images.append((rgba[..., :3] + 0.85 * (1 - rgba[..., 3:])).movedim(-1, 0))
         wanted.append((str(colors[1]), str(shapes[1])))
     return torch.stack(images).clamp(0, 1), wanted
 
 
-def optimise(reward: Callable[..., Tensor], images: Tensor, texts: list[str], steps: int) -> Tensor:
+def optimize(reward: Callable[..., Tensor], images: Tensor, texts: list[str], steps: int) -> Tensor:
     x = images.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.02)
     for _ in range(steps):
@@ -119,7 +119,7 @@ def main() -> None:
     print(row("before", images), flush=True)
     for name, reward in arms(vlm).items():
         if not options.arms or any(name.startswith(arm) for arm in options.arms):
-            print(row(name, optimise(reward, images, texts, options.steps)), flush=True)
+            print(row(name, optimize(reward, images, texts, options.steps)), flush=True)
 
 
 if __name__ == "__main__":

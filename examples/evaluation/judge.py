@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
-from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import BlocksData, render_dataset
 from vlmreward_3d.blocks.world.ground_truth import ROLES
 from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene
@@ -150,7 +150,7 @@ def accuracy(judge: Judge, data: BlocksData, views: int = 8) -> dict[str, float]
     generator = torch.Generator().manual_seed(0)
     for start in range(0, len(rows), 32):
         part = rows[start : start + 32]
-        found = judge.read(compose(data.rgba[part, :views], generator, strength=0))
+        found = judge.read(augment_and_composite(data.rgba[part, :views], generator, strength=0))
         for i, reading in zip(part, found):
             kind = "pairs" if data.scenes[i].relation else "singles"
             marks[kind].append(reading == target_of(data.scenes[i]))
@@ -195,10 +195,10 @@ def train(args: argparse.Namespace) -> None:
     data = render_dataset(args.data / "train", args.scenes, seed=args.seed, flawed=0.0)
     torch.manual_seed(args.seed)
     judge = Judge().to(args.device)
-    matrices = [p for m in (judge.trunk, judge.inside, judge.around) for p in m.parameters()]
+    params = [p for m in (judge.trunk, judge.inside, judge.around) for p in m.parameters()]
     trainer = Trainer(
         judge,
-        [p for p in matrices if p.ndim >= 2],
+        [p for p in params if p.ndim >= 2],
         out=args.out,
         steps=args.steps,
         lr=args.lr,
@@ -212,7 +212,7 @@ def train(args: argparse.Namespace) -> None:
         rows = rng.choice(len(data), args.batch, replace=False)
         first = int(rng.integers(2)) * 4
         generator = torch.Generator().manual_seed(step)
-        images = compose(data.rgba[rows, first : first + 4], generator, strength=0.5)
+        images = augment_and_composite(data.rgba[rows, first : first + 4], generator, strength=0.5)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
             logits = judge(images.to(args.device)).float()
         loss = loss_of(logits, labels[rows, first : first + 4].to(args.device))

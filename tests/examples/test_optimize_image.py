@@ -40,8 +40,8 @@ def test_each_image_climbs_by_itself(kind):
         return scale[: len(images)] * images[:, 0].mean((1, 2))
 
     how = {"steps": 5, "parametrization": kind}
-    both = optimize_image.optimise(reward, start(), ["a", "b"], **how)
-    alone = optimize_image.optimise(reward, start()[:1], ["a"], **how)
+    both = optimize_image.optimize(reward, start(), ["a", "b"], **how)
+    alone = optimize_image.optimize(reward, start()[:1], ["a"], **how)
     torch.testing.assert_close(both[:1], alone)
     assert (both[:, 0].mean((1, 2)) > start()[:, 0].mean((1, 2))).all()
     assert both.min() >= 0

@@ -27,7 +27,7 @@ def test_the_norm_is_likeliest_at_the_mode_of_the_chi_distribution():
 def test_the_regulariser_pulls_the_norm_back():
     """Without a reward, noise that is too long becomes shorter, and too short longer."""
     noise = torch.randn(2, 400) * torch.tensor([[1.3], [0.7]])
-    found = optimize_noise.optimise(
+    found = optimize_noise.optimize(
         lambda x: x, lambda x: 0 * x.sum(1), noise, steps=60, regularization=1.0
     )
     first, last = found.history[0]["norm"], found.history[-1]["norm"]
@@ -47,7 +47,7 @@ def test_the_best_of_each_sample_is_kept():
     def reward(x):
         return torch.tensor(next(score)) + 0 * x.sum(1)
 
-    found = optimize_noise.optimise(sample, reward, torch.randn(2, 50), steps=2)
+    found = optimize_noise.optimize(sample, reward, torch.randn(2, 50), steps=2)
     assert torch.equal(found.best[0], seen[1][0])
     assert torch.equal(found.best[1], seen[0][1])
     assert torch.equal(found.first, seen[0])

@@ -60,7 +60,7 @@ def draw(explanation: Explanation, path: Path, query: int, grain: float) -> Path
     # One scale for all views; a few pixels may stick out
     top = float(shown.abs().flatten().quantile(0.998)) or 1.0
     low = -top if explanation.signed else 0.0
-    colours = "RdBu_r" if explanation.signed else "YlOrRd"
+    colors = "RdBu_r" if explanation.signed else "YlOrRd"
     # The heat covers the view where there is some, so that one sees what lies under it
     opacity = (shown.abs() / top).clamp(0, 1).pow(0.6)
     captions = _captions(explanation, query, heat)
@@ -88,14 +88,14 @@ def draw(explanation: Explanation, path: Path, query: int, grain: float) -> Path
         below.imshow(
             shown[i].numpy(),
             alpha=opacity[i].numpy(),
-            cmap=colours,
+            cmap=colors,
             vmin=low,
             vmax=top,
             interpolation="nearest",
         )
         below.set_title(captions[i], fontsize=8)
     # Not of a heat map, whose opacity it would take over
-    key = ScalarMappable(Normalize(low, top), colours)
+    key = ScalarMappable(Normalize(low, top), colors)
     figure.colorbar(key, ax=axes, shrink=0.7, label=explanation.method.replace("-", " "))
     figure.suptitle(title, fontsize=10)
     figure.supxlabel(legend, fontsize=8)

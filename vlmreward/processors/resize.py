@@ -68,11 +68,11 @@ def _weights(n_in: int, n_out: int, filter: str) -> tuple[torch.Tensor, torch.Te
     scale = n_in / n_out
     stretch = max(scale, 1.0)  # when reducing, the filter widens: this is the antialiasing
     support = half_width * stretch
-    centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
-    first = (centre - support + 0.5).to(torch.int64).clamp(min=0)
-    last = (centre + support + 0.5).to(torch.int64).clamp(max=n_in)
+    center = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
+    first = (center - support + 0.5).to(torch.int64).clamp(min=0)
+    last = (center + support + 0.5).to(torch.int64).clamp(max=n_in)
     inputs = first + torch.arange(int((last - first).max()))
-    weights = kernel((inputs - centre + 0.5) * (1.0 / stretch))
+    weights = kernel((inputs - center + 0.5) * (1.0 / stretch))
     weights = torch.where(inputs < last, weights, 0.0)
     return weights / weights.sum(dim=1, keepdim=True), inputs.clamp(max=n_in - 1)
 

@@ -17,7 +17,7 @@ from vlmreward_3d.rendering.gaussians.render import render_gaussian_images, rend
 
 __all__ = ["GaussianField"]
 
-_NEIGHBOURS = 3
+_NEIGHBORS = 3
 _OPACITY = 0.1
 _MEANS_RATE = 0.04
 _SHAPE_RATE = 0.2
@@ -55,9 +55,9 @@ class GaussianField(Field):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if whole("count", count) <= _NEIGHBOURS:
+        if whole("count", count) <= _NEIGHBORS:
             raise ValueError(
-                f"count is {count}; expected at least {_NEIGHBOURS + 1} Gaussians; pass for "
+                f"count is {count}; expected at least {_NEIGHBORS + 1} Gaussians; pass for "
                 "example 2000"
             )
         number("radius", radius, above=0)
@@ -128,6 +128,6 @@ def _spacing(points: Tensor) -> Tensor:
     """Root of the mean squared distance (N,) from points (N, 3) to their nearest neighbours."""
     parts = []
     for part in points.split(_ROWS):  # all distances at once would be N^2 numbers
-        near = torch.cdist(part, points).topk(_NEIGHBOURS + 1, largest=False).values
+        near = torch.cdist(part, points).topk(_NEIGHBORS + 1, largest=False).values
         parts.append(near[:, 1:].square().mean(dim=-1).sqrt())  # the first is the point itself
     return torch.cat(parts)

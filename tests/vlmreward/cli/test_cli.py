@@ -38,8 +38,8 @@ def pictures(tmp_path):
     """Squares that the built-in model takes for cubes; and files that are none."""
     for name in ("red", "blue"):
         image = Image.new("RGB", (64, 64), (160, 160, 160))
-        colour = {"red": (200, 30, 30), "blue": (30, 30, 200)}[name]
-        ImageDraw.Draw(image).rectangle((18, 18, 46, 46), fill=colour)
+        color = {"red": (200, 30, 30), "blue": (30, 30, 200)}[name]
+        ImageDraw.Draw(image).rectangle((18, 18, 46, 46), fill=color)
         image.save(tmp_path / f"{name}.png")
     return tmp_path
 

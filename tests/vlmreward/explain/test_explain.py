@@ -212,8 +212,8 @@ def test_the_views_are_in_the_picture(tmp_path):
     whole = explain.attribute(Linear(weight), x, method="gradient-x-input")
     picture = torch.from_numpy(imread(whole.save(tmp_path / "a.png", grain=0))[..., :3])
 
-    def share(*colour):
-        return float(((picture - torch.tensor(colour)).abs() < 0.02).all(-1).float().mean())
+    def share(*color):
+        return float(((picture - torch.tensor(color)).abs() < 0.02).all(-1).float().mean())
 
     assert share(0.8, 0, 0) > 0.05
     assert share(0, 0, 0.6) > 0.05

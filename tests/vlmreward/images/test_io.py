@@ -108,7 +108,7 @@ def test_cmyk_and_animations(tmp_path):
     loaded = load_image(tmp_path / "x.tiff")
     same(loaded, torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 12, 16))
     assert loaded.conversions == ("CMYK to RGB",)
-    frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 12), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     loaded = load_image(tmp_path / "x.gif")
     same(loaded, torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 12, 16))

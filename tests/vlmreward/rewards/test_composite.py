@@ -29,9 +29,9 @@ def close(a, b):
 
 
 def test_arithmetic(reward, images):
-    other = reward.ask("Is it {colour}?", name="colour")
-    a, b = reward(images, text="a cat"), other(images, colour="red")
-    fields = {"text": "a cat", "colour": "red"}
+    other = reward.ask("Is it {colour}?", name="color")
+    a, b = reward(images, text="a cat"), other(images, color="red")
+    fields = {"text": "a cat", "color": "red"}
     close((reward + other)(images, **fields), a + b)
     close((reward + 0.5 * other)(images, **fields), a + 0.5 * b)
     close((reward - other / 4)(images, **fields), a - b / 4)
@@ -39,11 +39,11 @@ def test_arithmetic(reward, images):
     close(sum([reward, other, reward])(images, **fields), 2 * a + b)
     close((2 * (reward - 3 * other))(images, **fields), 2 * a - 6 * b)
     total = reward + 0.5 * other
-    assert list(total.members) == ["content", "colour"]
+    assert list(total.members) == ["content", "color"]
     assert total.weights == (1.0, 0.5)
     values = total.each(images, **fields)
-    assert list(values) == ["content", "colour"]
-    close(values["colour"], b)
+    assert list(values) == ["content", "color"]
+    close(values["color"], b)
 
 
 def test_what_is_not_a_reward_is_refused_by_arithmetic(reward):
@@ -189,11 +189,11 @@ def test_fields(reward, images):
     with pytest.raises(
         ValueError, match=r"no prompt has a field size; expected fields: text, colour"
     ):
-        both(images, text="a", colour="b", size="c")
+        both(images, text="a", color="b", size="c")
     with pytest.raises(ValueError, match="lacks a value for colour"):
         both(images, text="a")
     with pytest.raises(ValueError, match="text has 3 items for 2 queries"):
-        both(images, text=["a", "b", "c"], colour="b")
+        both(images, text=["a", "b", "c"], color="b")
 
 
 def test_device_and_dtype_belong_to_the_model(reward):

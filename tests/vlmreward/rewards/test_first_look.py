@@ -16,7 +16,7 @@ from vlmreward.models.loading import resolve
 from vlmreward.rewards.base import NotFiniteError
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-COLOURS = {"prompt": "Is there {text}?", "answers": ("red", "blue")}
+COLORS = {"prompt": "Is there {text}?", "answers": ("red", "blue")}
 
 
 @pytest.fixture
@@ -37,18 +37,18 @@ def test_likely_answers_are_not_spoken_of(reward):
 
 
 def test_unlikely_answers_are_named_once_for_a_prompt(reward):
-    colours = reward.ask(**COLOURS)
-    (warning,) = heard(colours, IMAGES, "a red cube")
+    colors = reward.ask(**COLORS)
+    (warning,) = heard(colors, IMAGES, "a red cube")
     said = str(warning.message)
-    mass = colours.answer_mass(IMAGES, "a red cube").min()
-    (top, *_), _ = colours.top_answers(IMAGES, "a red cube", k=1)
+    mass = colors.answer_mass(IMAGES, "a red cube").min()
+    (top, *_), _ = colors.top_answers(IMAGES, "a red cube", k=1)
     assert f"the answers 'red', 'blue' hold {mass:.1g} of the probability" in said
     assert f"rather say {top.text!r} ({top.probability:.0%})" in said
     assert "; expected at least 0.01: " in said
     assert "\n" not in said
     assert warning.filename == __file__
-    assert heard(colours, IMAGES, "a blue cone") == []
-    assert len(heard(reward.ask(**COLOURS), IMAGES, "a red cube")) == 1
+    assert heard(colors, IMAGES, "a blue cone") == []
+    assert len(heard(reward.ask(**COLORS), IMAGES, "a red cube")) == 1
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_unlikely_answers_are_named_once_for_a_prompt(reward):
     [
         lambda r: r.ask("Is there {text}?", answers=("Yes red", "No blue")),
         lambda r: RatingReward(r, prompt="Is there {text}?", scale={"red": 0, "blue": 1}),
-        lambda r: CompositeReward({"a": r.ask(**COLOURS), "b": r}),
-        lambda r: YesNoReward(r, per_view="mean", **COLOURS),
-        lambda r: YesNoReward((r.backbone.vlm, r.backbone.processor), checkpoint=True, **COLOURS),
+        lambda r: CompositeReward({"a": r.ask(**COLORS), "b": r}),
+        lambda r: YesNoReward(r, per_view="mean", **COLORS),
+        lambda r: YesNoReward((r.backbone.vlm, r.backbone.processor), checkpoint=True, **COLORS),
     ],
     ids=["several tokens", "scale", "checklist", "per view", "checkpointing"],
 )
@@ -69,7 +69,7 @@ def test_every_way_to_ask_is_looked_at(reward, make):
 
 
 def test_without_validation_nothing_is_looked_at(reward):
-    silent = YesNoReward(reward, validate=False, **COLOURS)
+    silent = YesNoReward(reward, validate=False, **COLORS)
     assert heard(silent, IMAGES, "a red cube") == []
     assert silent.first_look(["?"]) is None
 
@@ -91,11 +91,11 @@ def test_the_look_happens_once_and_changes_nothing(reward, monkeypatch):
 
 
 def test_threads_warn_once(reward):
-    colours = reward.ask(**COLOURS)
+    colors = reward.ask(**COLORS)
 
     def several():
         threads = [
-            threading.Thread(target=colours, args=(IMAGES, f"a {word} cube"))
+            threading.Thread(target=colors, args=(IMAGES, f"a {word} cube"))
             for word in ("red", "blue", "green", "pink")
         ]
         for thread in threads:

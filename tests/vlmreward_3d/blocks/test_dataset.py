@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from vlmreward_3d.blocks.world import dataset
-from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import PRESENCE_WORDS
 from vlmreward_3d.blocks.world.questions import QuestionSampler, word_labels
 from vlmreward_3d.blocks.world.scenes import COLORS
@@ -103,15 +103,17 @@ def test_damage_stays_in_range_and_clean_views_stay_clean(rendered):
     _, data = rendered
     g = torch.Generator().manual_seed(0)
     views = data.rgba[:6, :4]
-    damaged = compose(views, g)
+    damaged = augment_and_composite(views, g)
     assert damaged.min() >= 0
     assert damaged.max() <= 1
-    clean = compose(views, g, strength=0)
+    clean = augment_and_composite(views, g, strength=0)
     alpha = views[..., 3:].permute(0, 1, 4, 2, 3) == 255
     solid = views[..., :3].permute(0, 1, 4, 2, 3) / 255
     torch.testing.assert_close(clean[alpha.expand_as(clean)], solid[alpha.expand_as(clean)])
-    gone = compose(views, torch.Generator().manual_seed(1), strength=0, fade=torch.zeros(6))
-    other = compose(
+    gone = augment_and_composite(
+        views, torch.Generator().manual_seed(1), strength=0, fade=torch.zeros(6)
+    )
+    other = augment_and_composite(
         views.flip(0), torch.Generator().manual_seed(1), strength=0, fade=torch.zeros(6)
     )
     torch.testing.assert_close(gone, other)

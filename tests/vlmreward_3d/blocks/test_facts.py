@@ -1,4 +1,4 @@
-from vlmreward_3d.blocks.world.ground_truth import facts_of, truths
+from vlmreward_3d.blocks.world.ground_truth import facts_of, iter_labels
 from vlmreward_3d.blocks.world.scenes import Scene, SceneObject
 
 CUBE, BALL = SceneObject("cube", "red", 0.3), SceneObject("sphere", "blue", 0.3)
@@ -8,7 +8,7 @@ STACK = facts_of(Scene((CUBE, BALL), "on top of"), None)
 def said(text, facts):
     """{(word, kind): truth} of a text of presence words; "|" ends a question."""
     words = [None if w == "|" else w.strip("-") for w in text.split()]
-    return {(words[i], kind): true for i, kind, true in truths(words, facts)}
+    return {(words[i], kind): true for i, kind, true in iter_labels(words, facts)}
 
 
 def test_words_pairs_and_roles_of_a_stack():
@@ -20,9 +20,9 @@ def test_words_pairs_and_roles_of_a_stack():
     assert not swapped.pop(("cube", 2))
     assert all(swapped.values())
     assert said("blue sphere below red cube", STACK)[("cube", 2)]
-    colours = said("blue cube top red sphere", STACK)
-    assert not any(true for (_, kind), true in colours.items() if kind)
-    assert colours[("cube", 0)]
+    colors = said("blue cube top red sphere", STACK)
+    assert not any(true for (_, kind), true in colors.items() if kind)
+    assert colors[("cube", 0)]
 
 
 def test_a_relation_ends_with_its_question_and_other_tokens_part_words():

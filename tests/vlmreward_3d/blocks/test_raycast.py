@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vlmreward_3d.blocks.world.raycast import raycast
-from vlmreward_3d.blocks.world.scenes import SHAPES, Scene, SceneObject, place
+from vlmreward_3d.blocks.world.scenes import SHAPES, Scene, SceneObject, arrange
 from vlmreward_3d.blocks.world.solids import solids
 from vlmreward_3d.cameras import orbit
 
@@ -31,7 +31,7 @@ def inside(prim, points):
 def test_silhouette_and_owner_equal_marching(shape):
     rng = np.random.default_rng(5)
     things = [SceneObject(shape, "red", 0.35, yaw=0.7), SceneObject("cube", "blue", 0.3)]
-    scene = Scene(place(things, "on top of", rng), "on top of")
+    scene = Scene(arrange(things, "on top of", rng), "on top of")
     angle = torch.tensor([25.0, 115.0], dtype=torch.float64)
     cameras = orbit(angle, 0 * angle + 30, 0 * angle + 2.5, 0 * angle + 40)
     views = raycast(scene, cameras, 24, supersample=1)

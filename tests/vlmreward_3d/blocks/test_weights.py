@@ -9,7 +9,7 @@ import torch
 import vlmreward_3d
 from vlmreward import YesNoReward
 from vlmreward_3d.blocks.training.train_denoiser import images_of
-from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import attribute_question, caption, false_captions
 from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.raycast import raycast
@@ -52,7 +52,7 @@ def test_the_weights_are_small_enough_to_ship(reward):
 )
 def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kinds):
     drawn, rgba, _ = scenes
-    images = compose(rgba, torch.Generator().manual_seed(0), strength=0)
+    images = augment_and_composite(rgba, torch.Generator().manual_seed(0), strength=0)
     rng = np.random.default_rng(0)
     chosen = [i for i, s in enumerate(drawn) if (s.relation is not None) == pairs]
     false = [(i, text) for i in chosen for _, text in false_captions(drawn[i], rng)]
@@ -64,11 +64,11 @@ def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kind
     assert no.float().mean() >= 0.85
 
 
-@pytest.mark.parametrize(("kind", "least"), [("colour", 0.95), ("shape", 0.9)])
+@pytest.mark.parametrize(("kind", "least"), [("color", 0.95), ("shape", 0.9)])
 def test_the_vlm_knows_colours_and_shapes(scenes, kind, least):
     drawn, rgba, _ = scenes
     ask = YesNoReward("builtin/blocks", prompt="{text}", device="cpu")
-    images = compose(rgba, torch.Generator().manual_seed(0), strength=0)
+    images = augment_and_composite(rgba, torch.Generator().manual_seed(0), strength=0)
     rng = np.random.default_rng(1)
     questions = [attribute_question(s, rng, simple=True) for s in drawn for _ in range(4)]
     index = [i for i in range(len(drawn)) for _ in range(4)]
@@ -81,7 +81,9 @@ def test_the_vlm_knows_colours_and_shapes(scenes, kind, least):
 
 def test_gradient_ascent_on_the_reward_is_felt_by_the_reward(reward, scenes):
     _, rgba, _ = scenes
-    images = compose(rgba[:1], torch.Generator().manual_seed(0), strength=0).requires_grad_()
+    images = augment_and_composite(
+        rgba[:1], torch.Generator().manual_seed(0), strength=0
+    ).requires_grad_()
     before = reward(images, text="a red snowman")
     before.sum().backward()
     step = 0.02 * images.grad / images.grad.abs().amax()

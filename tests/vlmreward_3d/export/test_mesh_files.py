@@ -120,9 +120,9 @@ def test_a_texel_belongs_to_the_triangle_around_its_centre():
     first = {(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2)}
     # the centres on the hypotenuse are on neither side of it; (3.5, 3.5) is outside the second
     assert found == {(x, y, 0) for x, y in first}
-    centres = np.einsum("pk,pkc->pc", texels.weights, corners[texels.triangles])
+    centers = np.einsum("pk,pkc->pc", texels.weights, corners[texels.triangles])
     expected = np.stack([texels.columns, texels.rows], axis=1) + 0.5
-    torch.testing.assert_close(centres, expected)
+    torch.testing.assert_close(centers, expected)
 
 
 def save_everything(path):
@@ -175,9 +175,9 @@ def test_the_textured_file_has_a_rough_material_with_the_colours(folder):
     assert material.roughnessFactor == 1
     picture = material.baseColorTexture
     assert b'"image/png"' in (folder / "mesh_textured.glb").read_bytes()
-    centres = mesh.vertices[mesh.faces].mean(axis=1)
+    centers = mesh.vertices[mesh.faces].mean(axis=1)
     seen = sampled(np.asarray(picture.convert("RGB")), mesh.visual.uv[mesh.faces].mean(axis=1))
-    expected = 255 * colors_at(field, centres[:, [2, 0, 1]])
+    expected = 255 * colors_at(field, centers[:, [2, 0, 1]])
     assert np.abs(seen - expected).max() < 12  # red turns blue within a few texels
     # the cuts leave the shading alone; a scene, because trimesh's single mesh forgets its normals
     (cut,) = trimesh.load(folder / "mesh_textured.glb", process=False).geometry.values()

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlmreward import YesNoReward
-from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import (
     CAPTION_QUESTIONS,
     GEOMETRY_QUESTIONS,
@@ -101,7 +101,7 @@ def evaluate(
     Args:
         reward: with the prompt ``"{text}"``.
         data: held-out scenes.
-        strength: damage of the views, see ``augment.compose``.
+        strength: damage of the views, see ``augment.augment_and_composite``.
         limit: ask at most so many questions.
 
     Returns:
@@ -113,7 +113,9 @@ def evaluate(
     right: dict[str, list[tuple[bool, str, bool]]] = {}
     for start in tqdm(range(0, len(asked), 40), desc=f"questions, damage {strength:g}"):
         part = asked[start : start + 40]
-        images = compose(torch.stack([i.rgba for i in part]), generator, strength=strength)
+        images = augment_and_composite(
+            torch.stack([i.rgba for i in part]), generator, strength=strength
+        )
         margins = reward(images, text=[i.question.text for i in part])
         for item, margin in zip(part, margins.tolist()):
             mark = (item.question.yes, item.question.kind, (margin > 0) == item.question.yes)

@@ -180,10 +180,10 @@ def train(args: argparse.Namespace) -> None:
     model = build(args.seed).to(device)
     unet = model.unet
     inner = (unet.down_blocks, unet.mid_block, unet.up_blocks, model.text_encoder.encoder)
-    matrices = [p for part in inner for p in part.parameters() if p.ndim >= 2]
+    muon_params = [p for part in inner for p in part.parameters() if p.ndim >= 2]
     trainer = Trainer(
         model,
-        matrices,
+        muon_params,
         out=args.out,
         steps=args.steps,
         lr=args.lr,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.training.vlm_model import PackedVLM, build_vlm
-from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import render_dataset
 from vlmreward_3d.blocks.world.questions import Batch, QuestionSampler
 
@@ -46,7 +46,9 @@ def losses(
 ) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, bool]]]:
     """Answer loss, auxiliary loss, and (kind, right?) of every answer."""
     device = model.words.device
-    images = compose(batch.rgba, generator, strength=strength, fade=batch.fade).to(device)
+    images = augment_and_composite(batch.rgba, generator, strength=strength, fade=batch.fade).to(
+        device
+    )
     tokens = model.look(images)
     presence = model.presence_loss(tokens, batch.words.to(device))
     if not any(batch.questions):
@@ -66,12 +68,12 @@ def train(args: argparse.Namespace) -> None:
     vlm, processor = build_vlm(args.seed)
     model = PackedVLM(vlm, processor).to(args.device)
     layers = [*vlm.model.visual.blocks, *vlm.model.language_model.layers]
-    matrices = [
+    muon_params = [
         p for m in (*layers, vlm.model.visual.merger) for p in m.parameters() if p.ndim == 2
     ]
     trainer = Trainer(
         model,
-        matrices,
+        muon_params,
         out=args.out,
         steps=args.steps,
         lr=args.lr,

@@ -68,7 +68,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        matrices: Iterable[nn.Parameter],
+        muon_params: Iterable[nn.Parameter],
         *,
         out: Path,
         steps: int,
@@ -81,8 +81,8 @@ class Trainer:
         self.model, self.out, self.steps, self.warmup = model, out, steps, warmup
         self.average: Any = copy.deepcopy(model).requires_grad_(False)
         # Muon wants 2-D parameters: each is a view of its weight, (out, in * height * width)
-        self._matrices = [(p, nn.Parameter(p.detach().flatten(1))) for p in matrices]
-        inner = {p for p, _ in self._matrices}
+        self._muon_params = [(p, nn.Parameter(p.detach().flatten(1))) for p in muon_params]
+        inner = {p for p, _ in self._muon_params}
         others = [p for p in model.parameters() if p not in inner]
         groups = [
             {"params": [p for p in others if p.ndim >= 2], "weight_decay": _DECAY},
@@ -91,7 +91,7 @@ class Trainer:
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=lr, betas=betas),
             torch.optim.Muon(
-                [flat for _, flat in self._matrices],
+                [flat for _, flat in self._muon_params],
                 lr=matrix_lr,
                 weight_decay=_DECAY,
                 adjust_lr_fn="match_rms_adamw",
@@ -121,7 +121,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for weight, flat in self._matrices:
+        for weight, flat in self._muon_params:
             flat.grad = None if weight.grad is None else weight.grad.flatten(1)
         for optimizer in self.optimizers:
             optimizer.step()

@@ -22,7 +22,7 @@ from vlmreward.models.vocabulary import KNOWN_WORDS
 from vlmreward_3d.blocks.training.tokenizer import CHAT_TEMPLATE, train_tokenizer
 from vlmreward_3d.blocks.world.captions import PRESENCE_WORDS, Question, known_words
 from vlmreward_3d.blocks.world.dataset import VIEW_SIZE
-from vlmreward_3d.blocks.world.ground_truth import Facts, truths
+from vlmreward_3d.blocks.world.ground_truth import Facts, iter_labels
 
 PATCH, MERGE = 8, 2
 
@@ -43,7 +43,7 @@ def build_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
 
 
 @torch.no_grad()
-def attend_to_alike(language_model: nn.Module) -> None:
+def mimetic_attention_init(language_model: nn.Module) -> None:
     """Start half of the heads looking for tokens like the asking one, the others as usual.
 
     Queries and keys begin as the same orthonormal projections (mimetic initialisation, Trockman and
@@ -103,7 +103,7 @@ def build_vlm(seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_
     )
     config.eos_token_id = ids["<|im_end|>"]
     model = Qwen2_5_VLForConditionalGeneration(config)
-    attend_to_alike(model.model.language_model)
+    mimetic_attention_init(model.model.language_model)
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     return model, build_processor(tokenizer)
@@ -193,7 +193,7 @@ class PackedVLM(nn.Module):
     def probe_loss(self, packed: Packed, facts: list[Facts | None]) -> Tensor:
         """Word-truth loss: what the middle of the language model knows at a question's words.
 
-        Wherever ``facts.truths`` knows something, a linear probe says whether it is true. It
+        Wherever ``facts.iter_labels`` knows something, a linear probe says whether it is true. It
         teaches the steps of an answer, finding what a word means in the views and putting words
         together, long before whole answers do. Scenes without facts are left out.
         """
@@ -203,7 +203,7 @@ class PackedVLM(nn.Module):
         for row, (ids, fact) in enumerate(zip(packed.input_ids.tolist(), facts)):
             if fact is None:
                 continue
-            for spot, kind, true in truths([names.get(i, "") for i in ids], fact):
+            for spot, kind, true in iter_labels([names.get(i, "") for i in ids], fact):
                 rows.append(row)
                 spots.append(spot)
                 kinds.append(kind)

@@ -1,6 +1,6 @@
 """The built-in world: scenes, captions, questions and a ray caster that renders them."""
 
-from vlmreward_3d.blocks.world.augment import compose
+from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import caption, known_words
 from vlmreward_3d.blocks.world.dataset import (
     BlocksData,
@@ -22,8 +22,8 @@ __all__ = [
     "QuestionSampler",
     "Scene",
     "SceneObject",
+    "augment_and_composite",
     "caption",
-    "compose",
     "facts_of",
     "known_words",
     "load_dataset",

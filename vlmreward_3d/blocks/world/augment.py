@@ -32,7 +32,7 @@ def _sometimes(images: Tensor, changed: Tensor, share: float, g: torch.Generator
     return torch.where(chosen, changed, images)
 
 
-def compose(
+def augment_and_composite(
     rgba: Tensor, generator: torch.Generator, *, strength: float = 1.0, fade: Tensor | None = None
 ) -> Tensor:
     """Put views over random backgrounds and damage them at random.

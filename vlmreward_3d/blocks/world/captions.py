@@ -135,7 +135,7 @@ def attribute_question(scene: Scene, rng: np.random.Generator, *, simple: bool =
         absent = [c for c in COLORS if c not in present_colors]
         color = thing.color if yes else _pick(absent, rng)
         form = _pick(("Is there something {}?", "Is anything here {}?"), rng)
-        return Question(form.format(color), yes, "colour")
+        return Question(form.format(color), yes, "color")
     if roll < 0.65:
         absent = [s for s in SHAPES if s not in present_shapes]
         shape = thing.shape if yes else _pick(absent, rng)

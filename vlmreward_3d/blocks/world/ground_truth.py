@@ -47,7 +47,7 @@ def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
     return Facts(frozenset(words), frozenset(t.words for t in scene.things), roles)
 
 
-def truths(words: Sequence[str | None], facts: Facts) -> Iterator[tuple[int, int, bool]]:
+def iter_labels(words: Sequence[str | None], facts: Facts) -> Iterator[tuple[int, int, bool]]:
     """What can be judged at each place of a text, read from left to right.
 
     Args:

@@ -81,7 +81,7 @@ _HALF_WIDTH = {
 }  # fmt: skip
 
 
-def place(
+def arrange(
     things: list[SceneObject],
     relation: str | None,
     rng: np.random.Generator,
@@ -146,7 +146,7 @@ def sample_scene(
         for n, c in zip(names, colors)
     ]
     overlap = float(rng.uniform(0.45, 0.75)) if flaw == "intersection" else 0.0
-    placed = place(things, relation, rng, overlap=overlap)
+    placed = arrange(things, relation, rng, overlap=overlap)
     holes: list[tuple[float, float, float, float]] = []
     if flaw == "holes":
         for _ in range(int(rng.integers(4, 9))):

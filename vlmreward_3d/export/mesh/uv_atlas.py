@@ -61,11 +61,11 @@ def unwrap(
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-    neighbours = _neighbours(faces)
-    direction = _directions(normals, neighbours)
+    neighbors = _neighbors(faces)
+    direction = _directions(normals, neighbors)
     layer = np.zeros(len(faces), dtype=np.int64)
     while True:
-        charts = _connected(direction * (layer.max() + 1) + layer, neighbours)
+        charts = _connected(direction * (layer.max() + 1) + layer, neighbors)
         atlas = _pack(vertices, faces, direction, charts, resolution, padding)
         # a chart may pass over itself, like a spiral stair seen from above
         covered = _covered(atlas)
@@ -74,7 +74,7 @@ def unwrap(
         layer[covered] += 1
 
 
-def _neighbours(faces: np.ndarray) -> np.ndarray:
+def _neighbors(faces: np.ndarray) -> np.ndarray:
     """(N, 2) pairs of faces that share an edge."""
     edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     order = np.lexsort(edges.T)
@@ -82,7 +82,7 @@ def _neighbours(faces: np.ndarray) -> np.ndarray:
     return np.stack([order[:-1][same], order[1:][same]], axis=1) // 3
 
 
-def _directions(normals: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+def _directions(normals: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
     """(F,) in 0..5 (+x, +y, +z, -x, -y, -z): what most of a face and its neighbours look towards.
 
     Voting makes few large charts of many ragged ones.
@@ -93,7 +93,7 @@ def _directions(normals: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     direction = towards.argmax(axis=1)
     for _ in range(_PASSES):
         votes = towards.copy()
-        for one, other in (neighbours.T, neighbours.T[::-1]):
+        for one, other in (neighbors.T, neighbors.T[::-1]):
             np.add.at(votes, (one, direction[other]), 1.0)
         votes[steep] = -1.0
         votes[everyone, towards.argmax(axis=1)] += 1e-6
@@ -101,12 +101,12 @@ def _directions(normals: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     return direction
 
 
-def _connected(label: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+def _connected(label: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
     """(F,) numbers of the patches of neighbouring faces with the same label."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    one, other = neighbours[label[neighbours[:, 0]] == label[neighbours[:, 1]]].T
+    one, other = neighbors[label[neighbors[:, 0]] == label[neighbors[:, 1]]].T
     graph = coo_matrix((np.ones(len(one)), (one, other)), shape=(len(label),) * 2)
     return connected_components(graph, directed=False)[1]
 

@@ -48,10 +48,10 @@ def rasterize(corners: np.ndarray, width: int, height: int) -> Texels:
 
     a, b, c = corners.transpose(1, 0, 2)
     twice_area = _cross(b - a, c - a)
-    centre = np.stack([columns, rows], axis=1) + 0.5 - a[triangles]
+    center = np.stack([columns, rows], axis=1) + 0.5 - a[triangles]
     with np.errstate(divide="ignore", invalid="ignore"):
-        second = _cross(centre, (c - a)[triangles]) / twice_area[triangles]
-        third = _cross((b - a)[triangles], centre) / twice_area[triangles]
+        second = _cross(center, (c - a)[triangles]) / twice_area[triangles]
+        third = _cross((b - a)[triangles], center) / twice_area[triangles]
         weights = np.stack([1 - second - third, second, third], axis=1)
         inside = (weights > 0).all(axis=1)
     return Texels(columns[inside], rows[inside], triangles[inside], weights[inside])

@@ -148,10 +148,10 @@ def _model(geometry: Geometry) -> str:
 
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
     low, high = mesh.bounds
-    centred = surface.vertices - (low + high) / 2
-    centred /= np.linalg.norm(centred, axis=1).max()
+    centered = surface.vertices - (low + high) / 2
+    centered /= np.linalg.norm(centered, axis=1).max()
     data = {
-        "position": _y_up(centred).astype("<f4"),
+        "position": _y_up(centered).astype("<f4"),
         "normal": np.round(127 * _y_up(mesh.vertex_normals)).astype(np.int8),
         "color": np.round(255 * surface.rgb).astype(np.uint8),
         "faces": surface.faces.astype("<u4"),

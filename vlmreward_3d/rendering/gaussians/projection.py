@@ -68,15 +68,15 @@ def project(gaussians: Gaussians, cameras: Cameras, height: int, width: int) -> 
         Centres, covariances, depths and extents in all views.
     """
     turn, shift = world_to_camera(cameras)
-    centres = torch.einsum("vij,nj->vni", turn, gaussians.means) + shift[:, None]
-    x, y, z = centres.unbind(-1)
+    centers = torch.einsum("vij,nj->vni", turn, gaussians.means) + shift[:, None]
+    x, y, z = centers.unbind(-1)
     drawn = z > NEAR
     z = torch.where(drawn, z, 1.0)  # finite numbers, and gradients, where nothing is drawn
     focal = intrinsics(cameras, height)[:, None]
     slopes = torch.stack([x / z, y / z], dim=-1)
-    means = focal[..., None] * slopes + centres.new_tensor([width / 2, height / 2])
+    means = focal[..., None] * slopes + centers.new_tensor([width / 2, height / 2])
 
-    limit = centres.new_tensor([width / 2, height / 2]) * _MARGIN / focal[..., None]
+    limit = centers.new_tensor([width / 2, height / 2]) * _MARGIN / focal[..., None]
     u, v = torch.maximum(torch.minimum(slopes, limit), -limit).unbind(-1)
     scale, zero = focal / z, torch.zeros_like(z)
     jacobian = torch.stack(

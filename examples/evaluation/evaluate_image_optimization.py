@@ -1,6 +1,6 @@
 """Whether pictures that were optimised under wrappers.Augmented mean more to others:
 
-    python examples/evaluation/evaluate_image_optimisation.py --judge JUDGE/judge.safetensors --out
+    python examples/evaluation/evaluate_image_optimization.py --judge JUDGE/judge.safetensors --out
     DIR
 
 Runs the two arms of ``examples/optimize_image.py`` on pictures of one object that are to become
@@ -52,7 +52,7 @@ def main() -> None:
     found = {"before": start}
     for name, reward in optimize_image.arms(vlm, samples=4, strength=2.0).items():
         with tqdm(total=options.steps, desc=name, unit="step") as bar:
-            found[name] = optimize_image.optimise(
+            found[name] = optimize_image.optimize(
                 reward, start, texts, steps=options.steps, report=lambda *_, bar=bar: bar.update()
             )
 

@@ -27,7 +27,7 @@ from vlmreward.cli.arguments import text as text
 from vlmreward_3d.atomic_io import locked
 from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.raycast import raycast
-from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene, SceneObject, place
+from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene, SceneObject, arrange
 
 BUILTIN = "builtin/blocks"
 
@@ -132,7 +132,7 @@ def blocks_picture(text: str, *, seed: int = 0, size: int = 64) -> Tensor:
     rng = np.random.default_rng(seed)
     thing = SceneObject(shape, color, 0.6, float(rng.uniform(0, 6.28)))
     camera = sample_cameras(torch.Generator().manual_seed(seed), 1)[:1]
-    rgba = raycast(Scene(place([thing], None, rng)), camera, size).rgba[0]
+    rgba = raycast(Scene(arrange([thing], None, rng)), camera, size).rgba[0]
     return (rgba[..., :3] + 0.85 * (1 - rgba[..., 3:])).movedim(-1, 0).clamp(0, 1)
 
 

@@ -186,7 +186,7 @@ def arms(reward: Callable[..., Tensor], *, samples: int, strength: float, seed: 
         chunk=samples,
         generator=torch.Generator().manual_seed(seed),
     )
-    return {"reward alone": reward, "ExpectationOverTransformations": augmented}
+    return {"reward alone": reward, "augmented": augmented}
 
 
 def starting_picture(options: argparse.Namespace) -> Tensor:

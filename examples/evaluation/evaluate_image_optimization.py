@@ -1,7 +1,7 @@
-"""Whether pictures that were optimised under wrappers.Augmented mean more to others:
+"""Do pictures that were optimized under ExpectationOverTransformations mean more to others?
 
-    python examples/evaluation/evaluate_image_optimization.py --judge JUDGE/judge.safetensors --out
-    DIR
+    python examples/evaluation/evaluate_image_optimization.py --judge JUDGE/judge.safetensors \\
+        --out DIR
 
 Runs the two arms of ``examples/optimize_image.py`` on pictures of one object that are to become
 another one. Two judges that take no part look at the results: a convolutional network (judge.py)

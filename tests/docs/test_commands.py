@@ -100,7 +100,7 @@ IN_PROSE = [
 ]
 IN_DOCSTRINGS = [
     command
-    for folder in ("examples", "tests/evaluation")
+    for folder in ("examples", "examples/benchmarks", "examples/evaluation")
     for file in sorted((ROOT / folder).glob("*.py"))
     for command in commands_of(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
     if PROGRAM.fullmatch(command) and not command.endswith(":")
@@ -180,7 +180,7 @@ def test_every_command_is_run_or_listed_once():
 
 
 def test_every_block_is_of_a_language_that_is_run():
-    others = [str(b) for b in ALL if b.language not in ("python", "bash", "text")]
+    others = [str(b) for b in ALL if b.language not in ("python", "bash", "text", "mermaid")]
     assert len(others) == 1
     assert others[0].startswith("docs/threestudio.md:")  # a configuration; see test_threestudio*
 

@@ -42,7 +42,7 @@ class RatingReward(VLMReward):
             other, or values that are not finite.
 
     Example:
-        ``ScaleReward(model, prompt="How sharp is this image? Answer bad, fair or good.",
+        ``RatingReward(model, prompt="How sharp is this image? Answer bad, fair or good.",
         scale={"bad": 0, "fair": 1, "good": 2})``.
     """
 

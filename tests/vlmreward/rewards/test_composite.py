@@ -29,7 +29,7 @@ def close(a, b):
 
 
 def test_arithmetic(reward, images):
-    other = reward.ask("Is it {colour}?", name="color")
+    other = reward.ask("Is it {color}?", name="color")
     a, b = reward(images, text="a cat"), other(images, color="red")
     fields = {"text": "a cat", "color": "red"}
     close((reward + other)(images, **fields), a + b)
@@ -185,12 +185,12 @@ def test_bad_members(reward):
 
 
 def test_fields(reward, images):
-    both = CompositeReward(reward, ["Is it {text}?", "Is it {colour}?"])
+    both = CompositeReward(reward, ["Is it {text}?", "Is it {color}?"])
     with pytest.raises(
-        ValueError, match=r"no prompt has a field size; expected fields: text, colour"
+        ValueError, match=r"no prompt has a field size; expected fields: text, color"
     ):
         both(images, text="a", color="b", size="c")
-    with pytest.raises(ValueError, match="lacks a value for colour"):
+    with pytest.raises(ValueError, match="lacks a value for color"):
         both(images, text="a")
     with pytest.raises(ValueError, match="text has 3 items for 2 queries"):
         both(images, text=["a", "b", "c"], color="b")

@@ -77,7 +77,9 @@ def test_what_means_nothing_together(tmp_path, refused, capsys):
     assert "holds nothing to resume" in said
 
 
-@pytest.mark.parametrize("name", ["optimize_image", "generate_many", "benchmarks/benchmark_processors"])
+@pytest.mark.parametrize(
+    "name", ["optimize_image", "generate_many", "benchmarks/benchmark_processors"]
+)
 def test_ctrl_c_while_an_example_starts_is_one_line(name, tmp_path):
     """Nearly all of them import torch at their head, with what takes as long."""
     environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from vlmreward_3d.files import write_atomically
@@ -50,21 +50,46 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        ValueError: The file is not one of these.
+        OSError: The file cannot be read.
+        ValueError: It is not one of these.
     """
+    # what the library says of a missing file, a folder and a name of other bytes varies
+    data = path.read_bytes()
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError(
-                    f"received {path} of format {metadata.get('format')!r}; expected {_FORMAT!r}; "
-                    "it was written by another version or program"
-                )
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = _metadata(data)
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(
+                f"received {path} of format {metadata.get('format')!r}; expected {_FORMAT!r}; "
+                "it was written by another version or program"
+            )
+        state = load(data)
     except SafetensorError as error:
-        raise ValueError(
-            f"received {path}, which does not read as safetensors ({error}); expected a "
-            "checkpoint; start again in another folder"
-        ) from None
-    notes = tuple(json.loads(metadata["notes"]))
-    return Checkpoint(int(metadata["step"]), metadata["config"], state, notes)
+        raise _refusal(path, f"which does not read as safetensors ({error})") from None
+    try:
+        notes = json.loads(metadata["notes"])
+        if not isinstance(json.loads(metadata["config"]), dict):
+            raise TypeError("its config is no object")
+        if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+            raise TypeError("its notes are no texts")
+        return Checkpoint(int(metadata["step"]), metadata["config"], state, tuple(notes))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise _refusal(path, f"whose header is damaged ({what})") from None
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The texts in the header: 8 bytes with its length, then JSON."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header.get("__metadata__", {})
+        return {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise SafetensorError(f"no header: {error}") from None
+
+
+def _refusal(path: Path, what: str) -> ValueError:
+    good = path.with_name("last-good.safetensors")
+    remedy = "start again with --overwrite, or in another folder"
+    if good.exists() and good != path:
+        remedy = f"copy {good.name}, which is of the same step or an earlier one, over it"
+    return ValueError(f"received {path}, {what}; expected a checkpoint; {remedy}")

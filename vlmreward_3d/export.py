@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlmreward.progress import progress_bar
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.fields import Field, update_occupancy
@@ -116,10 +117,26 @@ def image_bytes(image: Tensor) -> np.ndarray:
 
 
 def save_views(
-    path: Path, field: Field, grid: OccupancyGrid, cameras: Cameras, size: int = 256
+    path: Path,
+    field: Field,
+    grid: OccupancyGrid,
+    cameras: Cameras,
+    size: int = 256,
+    *,
+    told: Callable[[], object] = lambda: None,
 ) -> None:
-    """A PNG with a column per camera: colours above, world-space normals below."""
-    sheet = torch.cat(list(look(field, grid, cameras, size, normals=True)), dim=2)
+    """A PNG with a column per camera: colours above, world-space normals below.
+
+    Args:
+        path: Where to.
+        field: What to look at.
+        grid: Its occupancy.
+        cameras: One for each column.
+        size: Height and width of a picture in pixels.
+        told: Called after each picture.
+    """
+    pictures = _counted(look(field, grid, cameras, size, normals=True), told)
+    sheet = torch.cat(list(pictures), dim=2)
     write_atomically(path, iio.imwrite("<bytes>", image_bytes(sheet), extension=".png"))
 
 
@@ -132,6 +149,7 @@ def save_turntable(
     fps: int = 30,
     *,
     n_samples: int = 32,
+    told: Callable[[], object] = lambda: None,
 ) -> Path:
     """The cameras' pictures as `turntable.mp4`, or `turntable.gif` where there is no encoder.
 
@@ -146,6 +164,7 @@ def save_turntable(
         size: Height and width in pixels.
         fps: Frames per second.
         n_samples: Samples per ray.
+        told: Called after each picture.
 
     Returns:
         The file.
@@ -153,7 +172,7 @@ def save_turntable(
     side = size
     if not isinstance(field, SplatField):
         side = min(size, math.ceil(_PIXELS_PER_NODE * field.resolution))
-    pictures = look(field, grid, cameras, side, n_samples=n_samples)
+    pictures = _counted(look(field, grid, cameras, side, n_samples=n_samples), told)
     frames = [image_bytes(_enlarged(picture, size)) for picture in pictures]
     try:
         return _write_mp4(folder / "turntable.mp4", frames, fps)
@@ -165,6 +184,12 @@ def save_turntable(
         )
         write_atomically(path, data)
         return path
+
+
+def _counted(pictures: Iterator[Tensor], told: Callable[[], object]) -> Iterator[Tensor]:
+    for picture in pictures:
+        yield picture
+        told()
 
 
 def _enlarged(picture: Tensor, size: int) -> Tensor:
@@ -210,7 +235,8 @@ def save_curves(path: Path, reports: Sequence[StepReport], title: str) -> None:
         if points:
             axis.plot([at for at, _ in points], [value for _, value in points], linewidth=1)
         else:
-            axis.text(0.5, 0.5, "the VLM was not asked", ha="center", transform=axis.transAxes)
+            why = "the VLM was not asked" if reports else "the log has no steps"
+            axis.text(0.5, 0.5, why, ha="center", transform=axis.transAxes)
     axes[1].set_ylim(-0.02, 1.02)
     if any(r.sds_loss > 0 for r in reports):
         axes[2].set_yscale("log")
@@ -227,6 +253,7 @@ def export_all(
     meshes: Sequence[str] = ("glb", "texture"),
     seconds: float | None = None,
     notes: Sequence[str] = (),
+    progress: bool = False,
 ) -> list[Path]:
     """Write views.png, turntable.mp4 (or .gif), the meshes, reward.png and report.html.
 
@@ -240,6 +267,7 @@ def export_all(
         meshes: Keys of `MESH_FILES`; of no meaning to splats.
         seconds: What the steps took together; None where it is not known.
         notes: What happened to the run that its owner should know, a sentence each.
+        progress: Show a progress bar on stderr, lines where it is no terminal.
 
     Returns:
         The files.
@@ -248,30 +276,43 @@ def export_all(
     update_occupancy(grid, model.field)
     views = evaluation_cameras(model.config, 8).to(model.device)
     circle = evaluation_cameras(model.config, 120).to(model.device)
-    save_views(folder / "views.png", model.field, grid, views)
-    turntable = save_turntable(
-        folder, model.field, grid, circle, n_samples=model.config.samples_per_ray
-    )
-    surface, model_files, notes = None, [], [*notes]
-    if isinstance(model.field, SplatField):
-        model_files = [folder / "splats.ply"]
-        save_splats(model_files[0], model.field)
-    else:
-        try:
-            surface = extract_surface(model.field, grid)
-            model_files = save_meshes(folder, surface, model.field, meshes)
-        except NoSurface as error:
-            notes.append(f"no mesh: {error}")
-    save_curves(folder / "reward.png", reports, model.config.prompt)
-    report = folder / "report.html"
-    save_report(
-        report,
-        model.config,
-        reports,
-        surface,
-        folder / "views.png",
-        turntable,
-        seconds=seconds,
-        notes=notes,
-    )
+    total = len(views) + len(circle) + 3 + len(meshes)
+    with progress_bar(total=total, desc="exporting", unit="part", disable=not progress) as bar:
+        bar.set_postfix_str("views")
+        save_views(folder / "views.png", model.field, grid, views, told=bar.update)
+        bar.set_postfix_str("turntable")
+        samples = model.config.samples_per_ray
+        turntable = save_turntable(
+            folder, model.field, grid, circle, n_samples=samples, told=bar.update
+        )
+        surface, model_files, notes = None, [], [*notes]
+        bar.set_postfix_str("model")
+        if isinstance(model.field, SplatField):
+            model_files = [folder / "splats.ply"]
+            save_splats(model_files[0], model.field)
+        else:
+            try:
+                surface = extract_surface(model.field, grid)
+                bar.update()
+                for kind in meshes:
+                    model_files += save_meshes(folder, surface, model.field, (kind,))
+                    bar.update()
+            except NoSurface as error:
+                notes.append(f"no mesh: {error}")
+        bar.set_postfix_str("report")
+        save_curves(folder / "reward.png", reports, model.config.prompt)
+        bar.update()
+        report = folder / "report.html"
+        save_report(
+            report,
+            model.config,
+            reports,
+            surface,
+            folder / "views.png",
+            turntable,
+            done=model.step_index,
+            seconds=seconds,
+            notes=notes,
+        )
+        bar.update(total - bar.n)
     return [folder / "views.png", turntable, *model_files, folder / "reward.png", report]

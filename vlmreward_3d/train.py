@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,9 +22,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
+from vlmreward.progress import progress_bar
 from vlmreward_3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.files import locked, replacing, require_free, write_atomically
@@ -31,7 +32,7 @@ from vlmreward_3d.monitor.board import Board
 from vlmreward_3d.monitor.watchdog import Watchdog
 from vlmreward_3d.vlm3d import VLM3D, Diverged, StepReport
 
-__all__ = ["RunError", "RunFolder", "Stopped", "train"]
+__all__ = ["RunError", "RunFolder", "Stopped", "checkpoint_interval", "train"]
 
 STATE = (
     "checkpoint.safetensors",
@@ -175,28 +176,41 @@ class RunFolder:
 
     def _require_same_run(self) -> None:
         if self.checkpoint_file.exists():
-            theirs = load_checkpoint(self.checkpoint_file).config
+            theirs = json.loads(load_checkpoint(self.checkpoint_file).config)
         elif self.config_file.exists():
-            theirs = self.config_file.read_text()
+            self._require_no_steps()
+            theirs = _read_object(self.config_file, "the settings of a run")
         else:
             raise RunError(
                 f"{self.path} holds nothing to resume; expected checkpoint.safetensors; check "
                 "--out, or leave out --resume to start"
             )
-        differences = self.config.differences(theirs)
+        differences = self.config.differences(json.dumps(theirs))
         if differences:
             raise RunError(
                 f"{self.path} holds a run of another configuration ({'; '.join(differences)}); "
                 "expected the same one; repeat the first command's options, or pass another --out"
             )
 
+    def _require_no_steps(self) -> None:
+        """Without a checkpoint a run starts over; one that has done steps has had a checkpoint."""
+        if not self.metrics_file.exists() or not self.metrics_file.stat().st_size:
+            return
+        remedy = "start again with --overwrite, or in another folder"
+        if self.good_file.exists():
+            remedy = f"copy {self.good_file.name} to that name to go on from there"
+        raise RunError(
+            f"{self.checkpoint_file} is missing, though metrics.jsonl tells of steps; expected the "
+            f"checkpoint of the run; {remedy}"
+        )
+
     def _describe(self) -> str:
         try:
-            state = json.loads(self.state_file.read_text())
-            prompt = json.loads(self.config_file.read_text())["prompt"]
+            state = _read_object(self.state_file, "the state of a run")
+            prompt = _read_object(self.config_file, "the settings of a run")["prompt"]
             how_far = "finished" if state["finished"] else f"step {state['step']}"
             return f"{prompt!r}, {how_far} of {state['steps']} steps"
-        except (OSError, ValueError, KeyError):
+        except (RunError, KeyError):
             return "unfinished"
 
     def save(self, model: VLM3D, watchdog: Watchdog) -> None:
@@ -205,7 +219,7 @@ class RunFolder:
         with self.writing():
             if self.metrics_file.exists():
                 # the log first: a checkpoint never knows of steps that the log does not
-                with open(self.metrics_file) as log:
+                with open(self.metrics_file, "rb") as log:
                     os.fsync(log.fileno())
             checkpoint = Checkpoint(model.step_index, self.config.to_json(), state, self.notes)
             save_checkpoint(self.checkpoint_file, checkpoint)
@@ -262,17 +276,31 @@ class RunFolder:
                 left_by_a_kill.unlink()
             write_atomically(self.config_file, self.config.to_json())
 
-    def restore(self, model: VLM3D, watchdog: Watchdog) -> None:
-        """Bring all to the checkpoint, if there is one, and the log to its step."""
+    def restore(self, model: VLM3D, watchdog: Watchdog) -> tuple[str, ...]:
+        """Bring all to the checkpoint, if there is one, and the log to its step.
+
+        Returns:
+            The checkpoint's notes; `notes` may have more.
+        """
         if self.checkpoint_file.exists():
             checkpoint = self._load(self.checkpoint_file, model, watchdog)
             self.saved, self.notes = checkpoint.step, checkpoint.notes
             if watchdog.calm:  # a kill may have come between the two
                 with self.writing():
                     self._keep_as_good()
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            self.seconds = float(json.loads(self.state_file.read_text())["seconds"])
-        self._cut_log(model.step_index)
+        with contextlib.suppress(RunError, ValueError, TypeError, KeyError):
+            seconds = float(_read_object(self.state_file, "the state of a run")["seconds"])
+            self.seconds = seconds if math.isfinite(seconds) else 0.0
+        known = self.notes
+        kept = self._cut_log(model.step_index)
+        if kept < model.step_index:
+            note = (
+                f"metrics.jsonl lacks {model.step_index - kept} steps that were done, as it was "
+                "deleted or cut: their numbers and curves are lost, the run itself is not"
+            )
+            if note not in known:
+                self.notes = (*known, note)
+        return known
 
     def go_back(self, model: VLM3D, watchdog: Watchdog, failure: str) -> str:
         """Return to the last good checkpoint, and take another way from there.
@@ -305,33 +333,118 @@ class RunFolder:
 
     def _load(self, file: Path, model: VLM3D, watchdog: Watchdog) -> Checkpoint:
         checkpoint = load_checkpoint(file)
-        model.load_state(checkpoint.state)
-        watchdog.load_state(checkpoint.state["watchdog"])
+        try:
+            model.load_state(checkpoint.state)
+            watchdog.load_state(checkpoint.state["watchdog"])
+        except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+            what = " ".join(str(error).split())[:200]
+            raise RunError(
+                f"received {file}, whose tensors do not fit this run ({what}); expected those of "
+                "its configuration; it was written by another version, or changed: start again "
+                "with --overwrite, or in another folder"
+            ) from error
         return checkpoint
 
     def append(self, report: StepReport) -> None:
         """Add a step to the log."""
-        with self.writing(), open(self.metrics_file, "a") as log:
-            log.write(json.dumps(dataclasses.asdict(report)) + "\n")
+        line = json.dumps(dataclasses.asdict(report)) + "\n"
+        with self.writing(), open(self.metrics_file, "a", encoding="utf-8") as log:
+            log.write(line)
 
-    def _cut_log(self, steps: int) -> None:
-        lines = []
-        if self.metrics_file.exists():
-            lines = self.metrics_file.read_text().splitlines(keepends=True)
+    def _cut_log(self, steps: int) -> int:
+        """Leave the lines of the first steps; returns their number."""
+        kept = [line for line, report in self._log() if report.step < steps]
         with self.writing():
-            write_atomically(self.metrics_file, "".join(lines[:steps]))
+            write_atomically(self.metrics_file, "".join(kept))
+        return len(kept)
 
     def metrics(self) -> list[StepReport]:
-        """The log so far."""
-        lines = self.metrics_file.read_text().splitlines()
-        return [StepReport(**json.loads(line)) for line in lines]
+        """The log so far.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        return [report for _, report in self._log()]
+
+    def _log(self) -> Iterator[tuple[str, StepReport]]:
+        """The log's lines, also as what they say, but for a last one that a kill cut off."""
+        if not self.metrics_file.exists():
+            return
+        last = -1
+        for number, line in enumerate(self._log_lines(), 1):
+            try:
+                report = _report_of(line)
+                if report.step <= last:
+                    raise ValueError(f"step {report.step} after step {last}")
+            except (ValueError, TypeError, RecursionError) as error:
+                if last + 1 >= self.saved:
+                    return  # what the checkpoint does not know of is done again
+                raise RunError(
+                    f"received {self.metrics_file}, whose line {number} is damaged ({error}); "
+                    "expected the numbers of a step; mend it, or move the file away: the run goes "
+                    "on without it"
+                ) from None
+            last = report.step
+            yield line, report
+
+    def _log_lines(self) -> list[str]:
+        data = self.metrics_file.read_bytes()
+        lines = data.decode("utf-8", errors="replace").splitlines(keepends=True)
+        # without its end it may be half of a line, or of a number
+        return lines[:-1] if lines and not lines[-1].endswith("\n") else lines
+
+
+def _report_of(line: str) -> StepReport:
+    """A line of the log.
+
+    Raises:
+        ValueError, TypeError: It is another.
+    """
+    report = StepReport(**json.loads(line))
+    for field in dataclasses.fields(report):
+        value = getattr(report, field.name)
+        optional = field.name in ("reward", "p_yes", "reward_norm")
+        kinds = int if field.name == "step" else (int, float)
+        if not (isinstance(value, kinds) or (value is None and optional)):
+            raise TypeError(f"{field.name} is {value!r}")
+    return report
+
+
+def _read_object(file: Path, expected: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        RunError: There is none.
+    """
+    try:
+        read = json.loads(file.read_bytes().decode("utf-8"))
+        if isinstance(read, dict):
+            return read
+        what = f"whose JSON is a {type(read).__name__}"
+    except OSError as error:
+        what = f"which cannot be read ({error.strerror})"
+    except (ValueError, RecursionError) as error:  # not UTF-8 or not JSON
+        what = f"which does not read as JSON ({error})"
+    raise RunError(
+        f"received {file}, {what}; expected {expected}, an object; mend it, start again with "
+        "--overwrite, or pass another --out"
+    )
+
+
+def checkpoint_interval(steps: int) -> int:
+    """Steps between checkpoints, if nothing else is asked for: 50, and of short runs a fifth.
+
+    Steps and not seconds: which checkpoint a failing run goes back to must not depend on the
+    machine's speed.
+    """
+    return min(50, max(1, steps // 5))
 
 
 def train(
     model: VLM3D,
     folder: RunFolder,
     *,
-    checkpoint_every: int = 50,
+    checkpoint_every: int | None = None,
     progress: bool = True,
     watch: Callable[[VLM3D, StepReport], None] | None = None,
 ) -> None:
@@ -343,8 +456,8 @@ def train(
     Args:
         model: A model of the folder's configuration.
         folder: Where it goes.
-        checkpoint_every: Steps between checkpoints.
-        progress: Show a progress bar on stderr.
+        checkpoint_every: Steps between checkpoints; None: see `checkpoint_interval`.
+        progress: Show a progress bar on stderr, lines where it is no terminal.
         watch: Called after each step with the model, which it must not change, and the numbers.
 
     Raises:
@@ -355,7 +468,8 @@ def train(
         InUse: Another process works in the folder.
     """
     with folder.held():
-        _train(model, folder, checkpoint_every, progress, watch)
+        every = checkpoint_every or checkpoint_interval(folder.config.steps)
+        _train(model, folder, every, progress, watch)
 
 
 def _train(
@@ -367,15 +481,19 @@ def _train(
 ) -> None:
     watchdog = Watchdog(folder.config.patience)
     folder.begin()
-    folder.restore(model, watchdog)
+    known = folder.restore(model, watchdog)
     if not folder.checkpoint_file.exists():
         folder.save(model, watchdog)
     steps = folder.config.steps
     with (
         _stop_requests() as stop,
         contextlib.closing(Board(folder.path, model.step_index)) as board,
-        tqdm(total=steps, initial=model.step_index, disable=not progress, unit="step") as bar,
+        progress_bar(
+            total=steps, initial=model.step_index, disable=not progress, unit="step"
+        ) as bar,
     ):
+        for note in folder.notes[len(known) :]:
+            bar.write(note, file=sys.stderr)
         while model.step_index < steps:
             began = time.perf_counter()
             try:

@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -205,7 +207,22 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, 
         (["a cube", "--steps", "0"], "received '0'; expected a whole number >= 1"),
         (["a cube", "--steps", "many"], "received 'many'; expected a whole number >= 1"),
         (["a cube", "--seed", "-1"], "received '-1'; expected a whole number >= 0"),
-        (["a cube", "--threads", "0"], "expected a whole number >= 1"),
+        (["a cube", "--threads", "0"], "expected a whole number from 1 to 1024"),
+        (["a cube", "--threads", "9" * 11], "expected a whole number from 1 to 1024"),
+        (["a cube", "--steps", "9" * 5000], "9...'; expected a whole number >= 1"),
+        (
+            ["a cube", "--view", "99999"],
+            "received '99999'; expected a whole number from 0 to 65535",
+        ),
+        (["a cube", "--out", ""], "--out: received ''; expected a path"),
+        (["a cube", "--vlm", ""], "--vlm: received ''; expected some words"),
+        (["a \udcff cube"], "which is not UTF-8; expected text"),
+        (["a cube", "--no-vlm", "--vlm", "x"], "received --vlm, which means nothing with --no-vlm"),
+        (["a cube", "--no-vlm", "--prompt-template", "A"], "received --prompt-template, which"),
+        (["a cube", "--no-vlm", "--vlm-device", "cpu"], "received --vlm-device, which means"),
+        (["a cube", "--preset", "mvdream", "--vlm", "x"], "means nothing with --preset mvdream"),
+        (["a cube", "--vlm-reuse"], "expected --vlm-every K with K > 1"),
+        (["a cube", "--field", "splats", "--mesh", "obj"], "received --mesh with --field splats"),
         (
             ["a cube", "--mesh", "glb,stl"],
             "received 'stl'; expected some of glb, texture, obj, ply",
@@ -244,6 +261,138 @@ def test_bad_folders_are_one_line_before_any_work(no_teachers, tmp_path, capsys)
     mismatch = complain(no_teachers, capsys, "--out", out, "--seed", 5, "--resume")
     assert "(seed: 0 -> 5)" in mismatch
     assert {p.name for p in out.iterdir()} == {"config.json"}
+
+
+@pytest.mark.parametrize("option", ["--device", "--vlm-device"])
+@pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:77", "xpu:3"])
+def test_devices_that_are_not_there_are_one_line_before_any_work(
+    option, name, no_teachers, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    line = complain(no_teachers, capsys, option, name, "--out", out)
+    assert line.startswith(f"error: received {option} {name!r}")
+    assert f"pass {option} cpu" in line
+    assert not out.exists()
+
+
+def test_presets_without_a_vlm_are_known(script):
+    config = {name: getattr(presets, name)("a cube") for name in script.PRESETS}
+    assert {n for n, c in config.items() if c.vlm is None} == {*script.WITHOUT_VLM}
+    every = {a.dest for a in vlm_options(script)}
+    assert every == {*script.ABOUT_THE_VLM} | {"no_vlm"}
+
+
+def vlm_options(script):
+    """Those whose help or name is about the VLM."""
+    seen = []
+
+    def keep(parser, *_):
+        seen.extend(parser._actions)
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script.argparse.ArgumentParser, "parse_args", keep)
+        with pytest.raises(SystemExit):
+            script.parse([])
+    names = ("vlm", "single_view", "template", "quer")
+    return [action for action in seen if any(name in action.dest for name in names)]
+
+
+@pytest.mark.timeout(60)
+def test_a_port_that_is_taken_is_one_line_before_any_work(no_teachers, tmp_path, capsys):
+    pytest.importorskip("viser")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        line = complain(no_teachers, capsys, "--view", port, "--out", tmp_path)
+    assert f"received port {port} of 127.0.0.1 for the view" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_come_as_often_as_is_asked(script, tmp_path, monkeypatch):
+    saved = []
+    save = RunFolder.save
+    monkeypatch.setattr(
+        RunFolder, "save", lambda s, m, w: (saved.append(m.step_index), save(s, m, w))
+    )
+    words = ["a red cube", "--steps", "5", "--checkpoint-every", "2", "--out", str(tmp_path)]
+    assert script.main(words) == 0
+    assert saved == [0, 2, 4, 5]
+
+
+def test_ctrl_c_before_anything_is_saved_says_nothing_of_going_on(
+    script, tmp_path, monkeypatch, capsys
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "load_teachers", interrupted)
+    words = ["a red cube", "--steps", "5", "--out", str(tmp_path)]
+    assert script.main(words) == 130
+    assert capsys.readouterr().err == "stopped\n"
+    monkeypatch.undo()
+
+
+def test_ctrl_c_while_it_starts_is_one_line(tmp_path):
+    command = [sys.executable, str(SCRIPT), "a cube", "--out", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, **pipes)
+    assert process.stderr.readline().startswith("loading ")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.strip()) == (130, "", "stopped")
+    assert not (tmp_path / "run").exists()
+
+
+WHOLE = """
+import importlib.util, sys
+sys.path[:0] = [sys.argv[1]]
+spec = importlib.util.spec_from_file_location("text_to_3d", sys.argv[2])
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+def shrunk(config, options, load=script.load_teachers):
+    import stubs
+    stubs.shrink_exports(type("Patch", (), {"setattr": staticmethod(setattr)}))
+    return load(config, options)
+
+script.load_teachers = shrunk
+sys.exit(script.main(sys.argv[3:]))
+"""
+
+
+def test_a_good_run_says_what_it_does_and_where_its_files_are_and_nothing_else(tmp_path):
+    """The real teachers, in a process of its own, where streams and locale know ASCII alone."""
+    out = os.fsencode(tmp_path) + "/größe".encode() + b"\xff"
+    words = [str(Path(__file__).parent), str(SCRIPT), "a red cube", "--steps", "2", "--out", out]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = os.environ | ascii_only | {"PYTHONIOENCODING": "ascii:strict"}
+    environment["PYTHONPATH"] = str(SCRIPT.parents[1])
+    command = [sys.executable, "-c", WHOLE, *words]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    folder = Path(os.fsdecode(out))
+    printed = done.stdout.decode("ascii").splitlines()
+    assert [Path(line).name for line in printed] == [
+        *("views.png", "turntable.mp4", "mesh.glb", "mesh_textured.glb", "reward.png"),
+        "report.html",
+    ]
+    assert all((folder / Path(line).name).stat().st_size for line in printed)
+    number = r"[\d.]+(s/step|step/s|part/s|s/part)"
+    expected = [
+        r"loading torch and models' libraries \.\.\.",
+        r"loading builtin/blocks \.\.\.",
+        r"warning: '.*gr\\udcc3.*/tensorboard' is no UTF-8 name: .* without TensorBoard's curves",
+        r"0% 0/2 \[00:00<\?, \?step/s\]",
+        rf"100% 2/2 \[.*{number}, sds \S+ reward \S+ P\(Yes\) \S+\]",
+        r"exporting:   0% 0/133 \[00:00<\?, \?part/s\]",
+        rf"exporting: 100% 133/133 \[.*{number}, report\]",
+    ]
+    said = [line.strip() for line in done.stderr.decode("ascii").splitlines()]
+    assert len(said) == len(expected), said
+    for line, pattern in zip(said, expected):
+        assert re.fullmatch(pattern, line), (line, pattern)
 
 
 def test_the_number_of_threads_is_set(script, tmp_path):

@@ -1,6 +1,8 @@
 """The live view: a real server, and a run that does not notice it."""
 
+import socket
 import sys
+import threading
 import urllib.request
 
 import numpy as np
@@ -10,7 +12,7 @@ from stubs import RandomDenoiser, redness, tiny
 
 from vlmreward_3d.cameras import orbit
 from vlmreward_3d.export import look
-from vlmreward_3d.monitor.view import LiveView, _widened, camera_of
+from vlmreward_3d.monitor.view import LiveView, _started, _widened, camera_of
 from vlmreward_3d.train import RunFolder, train
 from vlmreward_3d.vlm3d import VLM3D
 
@@ -100,3 +102,44 @@ def test_a_missing_viser_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(ImportError, match=r"pip install 'vlmreward\[view\]'"):
         LiveView(0)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_port_that_cannot_be_listened_on_is_refused_at_once(taken):
+    """viser itself goes on to the next port, or waits forever."""
+    pytest.importorskip("viser")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1] if taken else 99999
+        with pytest.raises(ValueError, match=f"received port {port} of 127.0.0.1.*pass another"):
+            LiveView(port)
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_does_not_start_is_not_waited_for():
+    def fail():
+        raise RuntimeError("no loop")
+
+    with pytest.raises(ValueError, match=r"cannot be served \(no loop\)"):
+        _started(fail)
+    with pytest.raises(ValueError, match=r"cannot be served \(no answer in 0.05 s\)"):
+        _started(lambda: threading.Event().wait(), seconds=0.05)
+
+
+def test_trouble_of_the_server_ends_the_view_and_not_the_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("viser")
+    asked = []
+
+    def clients():
+        asked.append(1)
+        raise RuntimeError("the loop is closed")
+
+    with LiveView(0, every=1, size=16) as view:
+        monkeypatch.setattr(view.server, "get_clients", clients)
+        with pytest.warns(UserWarning, match=r"the view has ended \(the loop is closed\)"):
+            run(tmp_path, view)
+    assert len(asked) == 1
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6
+    assert capsys.readouterr().out == ""  # the server does not announce its end

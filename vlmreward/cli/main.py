@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vlmreward.cli import doctor, explain, score
 from vlmreward.cli.common import BAD_USAGE, UsageError
-from vlmreward.cli.process import INTERRUPTED, out_of_memory, printable
+from vlmreward.cli.process import INTERRUPTED, out_of_memory, speaking
 
 __all__ = ["main"]
 
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+@speaking()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -52,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 for success, 2 for bad usage, 130 after Ctrl-C; 1 as each command says.
     """
-    printable()
     options = parser().parse_args(arguments)
     try:
         return options.run(options)

@@ -6,22 +6,43 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["INTERRUPTED", "loading", "out_of_memory", "printable", "usable_device"]
+__all__ = ["INTERRUPTED", "loading", "out_of_memory", "speaking", "usable_device"]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
 
-def printable() -> None:
-    """Let standard output and error print anything: what they cannot encode becomes escapes."""
+@contextmanager
+def speaking() -> Iterator[None]:
+    """Around a command: its streams print anything, and each warning is one line.
+
+    What standard output and error cannot encode becomes escapes. As a decorator of ``main`` too.
+    """
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+    def one_line(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        return f"warning: {' '.join(str(message).split())}\n"
+
+    formatted = warnings.formatwarning
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = formatted
 
 
 @contextmanager
@@ -37,20 +58,19 @@ def loading(what: str = "torch and models' libraries") -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    print(f"loading {what} ...", file=sys.stderr, flush=True)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def stop(number: int, frame: Any) -> None:
         os.write(2, b"\nstopped\n")
         os._exit(INTERRUPTED)
 
-    previous = signal.signal(signal.SIGINT, stop)
+    main = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, stop) if main else None
     try:
+        print(f"loading {what} ...", file=sys.stderr, flush=True)
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        if main:
+            signal.signal(signal.SIGINT, previous)
 
 
 def usable_device(name: str, option: str = "--device") -> str:

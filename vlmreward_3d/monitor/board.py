@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import imageio.v3 as iio
 import torch
@@ -11,6 +13,9 @@ import torch
 from vlmreward_3d.export import evaluation_cameras, image_bytes, look
 from vlmreward_3d.files import write_atomically
 from vlmreward_3d.vlm3d import VLM3D, StepReport
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["Board"]
 
@@ -44,10 +49,20 @@ class Board:
         self._open(first)
 
     def _open(self, first: int) -> None:
+        self.writer: SummaryWriter | None = None
+        where = str(self.folder / "tensorboard")
+        try:
+            where.encode()
+        except UnicodeEncodeError:  # TensorBoard takes no other names
+            warnings.warn(
+                f"{where!r} is no UTF-8 name: the run goes on without TensorBoard's curves",
+                stacklevel=2,
+            )
+            return
         # it takes a second to import
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=first)
+        self.writer = SummaryWriter(where, purge_step=first)
 
     def back_to(self, step: int) -> None:
         """Forget this step and all after it."""
@@ -61,21 +76,24 @@ class Board:
 
     def show(self, model: VLM3D) -> None:
         """Add the steps to the curves, and the asset from four sides, beside each other."""
-        for report in self.waiting:
-            for field, name in _GROUPS.items():
-                value = getattr(report, field)
-                if value is not None:
-                    self.writer.add_scalar(name, value, report.step)
+        if self.writer is not None:
+            for report in self.waiting:
+                for field, name in _GROUPS.items():
+                    value = getattr(report, field)
+                    if value is not None:
+                        self.writer.add_scalar(name, value, report.step)
         self.waiting.clear()
         side = min(256, 2 * model.config.resolution_at(model.step_index / model.config.steps))
         cameras = evaluation_cameras(model.config, 4).to(model.device)
         sheet = torch.cat(list(look(model.field, model.grid, cameras, side)), dim=2)
-        self.writer.add_image("views", sheet, model.step_index - 1)
-        self.writer.flush()
+        if self.writer is not None:
+            self.writer.add_image("views", sheet, model.step_index - 1)
+            self.writer.flush()
         png = iio.imwrite("<bytes>", image_bytes(sheet), extension=".png")
         write_atomically(self.folder / "preview.png", png)
 
     def close(self) -> None:
         """Write what is left, as far as there is room."""
         with suppress(OSError):
-            self.writer.close()
+            if self.writer is not None:
+                self.writer.close()

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import queue
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +40,7 @@ class LiveView:
 
     Raises:
         ImportError: viser is not installed.
+        ValueError: The page cannot be served there: the port is taken, or not for this user.
     """
 
     def __init__(
@@ -45,7 +55,10 @@ class LiveView:
             ) from None
         self.every = every
         self.size = size
-        self.server = viser.ViserServer(host=host, port=port, verbose=False)
+        self._failed = False
+        _require_free(host, port)
+        with _silent():
+            self.server = _started(lambda: viser.ViserServer(host=host, port=port, verbose=False))
         self.server.scene.set_up_direction("+z")
         self.server.initial_camera.position = (1.8, 0.7, 0.8)
         self._text = self.server.gui.add_markdown("waiting for the first step")
@@ -56,9 +69,19 @@ class LiveView:
         return self.server.get_port()
 
     def __call__(self, model: VLM3D, report: StepReport) -> None:
-        """Show the model after a step, if it is this step's turn."""
-        if report.step % self.every:
+        """Show the model after a step, if it is this step's turn.
+
+        Trouble of the server or a browser ends the view with a warning, and not the run.
+        """
+        if self._failed or report.step % self.every:
             return
+        try:
+            self._show(model, report)
+        except Exception as error:
+            self._failed = True
+            warnings.warn(f"the view has ended ({error}); the run goes on without it", stacklevel=2)
+
+    def _show(self, model: VLM3D, report: StepReport) -> None:
         self._text.content = _numbers(model, report)
         clients = self.server.get_clients().values()
         if not clients:
@@ -83,7 +106,60 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.server.stop()
+        with _silent(), contextlib.suppress(Exception):
+            self.server.stop()
+
+
+def _silent() -> contextlib.redirect_stdout[io.StringIO]:
+    """Standard output is for results; viser announces there that it starts and stops."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def _require_free(host: str, port: int) -> None:
+    """viser takes the next free port in place of one that is taken, and waits forever for others.
+
+    Raises:
+        ValueError: The port cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if sys.platform != "win32":  # as servers do; a closed connection does not count there
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"received port {port} of {host} for the view, which cannot be listened on ({reason}); "
+            "expected a free one; pass another, or 0 for any"
+        ) from None
+
+
+def _started(start: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What `start` returns; it is not waited for longer than this.
+
+    Raises:
+        ValueError: It has not returned, or failed.
+    """
+    started: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            started.put(start())
+        except Exception as error:
+            started.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result = started.get(timeout=seconds)
+    except queue.Empty:
+        result = TimeoutError(f"no answer in {seconds:g} s")
+    if isinstance(result, Exception):
+        raise ValueError(
+            f"received a wish to watch, but the page cannot be served ({result}); expected a "
+            "server that starts; pass another port, or leave --view out"
+        ) from result
+    return result
 
 
 def camera_of(wxyz: np.ndarray, position: np.ndarray, fov: float) -> Cameras:

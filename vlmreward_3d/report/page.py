@@ -34,6 +34,7 @@ def save_report(
     views: Path,
     turntable: Path,
     *,
+    done: int | None = None,
     seconds: float | None = None,
     notes: Sequence[str] = (),
 ) -> None:
@@ -47,14 +48,18 @@ def save_report(
             field that is nowhere opaque.
         views: The picture of the views, PNG.
         turntable: MP4 or GIF.
+        done: Number of steps that were done; None: those of the log.
         seconds: What the steps took together; None where it is not known.
         notes: What happened to the run that its owner should know, a sentence each.
 
     Raises:
         OSError: A picture cannot be read, or the page not be written.
     """
-    style, script = ((_HERE / name).read_text() for name in ("style.css", "viewer.js"))
+    style, script = (
+        (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "viewer.js")
+    )
     prompt = escape(config.prompt)
+    done = len(reports) if done is None else done
     write_atomically(
         path,
         f"""<!DOCTYPE html>
@@ -70,8 +75,8 @@ def save_report(
 <body>
 <main>
 <h1>{prompt}</h1>
-<p>{escape(_ending(config, reports))}</p>
-{_facts(reports, seconds)}
+<p>{escape(_ending(config, done))}</p>
+{_facts(reports, done, seconds)}
 {_list(notes)}
 <h2>Model</h2>
 <div class="grid-2">
@@ -96,23 +101,22 @@ def save_report(
     )
 
 
-def _ending(config: VLM3DConfig, reports: Sequence[StepReport]) -> str:
-    done = len(reports)
+def _ending(config: VLM3DConfig, done: int) -> str:
     how = "Finished" if done == config.steps else f"Ended before its {config.steps} steps"
     teacher = "score distillation and a VLM's reward" if config.vlm else "score distillation alone"
     return f"{how}: {done} steps of {teacher}."
 
 
-def _facts(reports: Sequence[StepReport], seconds: float | None) -> str:
+def _facts(reports: Sequence[StepReport], done: int, seconds: float | None) -> str:
     asked = [r for r in reports if r.reward is not None and r.p_yes is not None]
-    facts = {"Steps": str(len(reports))}
+    facts = {"Steps": str(done)}
     if asked:
         facts["Final reward (log-odds of Yes)"] = f"{asked[-1].reward:+.2f}"
         facts["Final P(Yes)"] = f"{asked[-1].p_yes:.3f}"
     if seconds is not None:
         facts["Time of all steps"] = _duration(seconds)
-        if reports:
-            facts["Time per step"] = f"{seconds / len(reports):.2f} s"
+        if done:
+            facts["Time per step"] = f"{seconds / done:.2f} s"
     pairs = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in facts.items()

@@ -20,7 +20,6 @@ class Family:
     tiny: dict[str, Any] = field(default_factory=dict)
     nested: bool = False
     lanczos: bool = False
-    call: dict[str, Any] = field(default_factory=dict)
 
     def hf(self, backend: str = "torchvision", **options: Any) -> Any:
         options = {**self.options, **options}
@@ -46,7 +45,8 @@ SQUARE = {"size": {"height": 5, "width": 6}}
 CROP = {"size": {"shortest_edge": 6}, "crop_size": {"height": 5, "width": 8}}
 TILES = {"size": {"longest_edge": 12}, "max_image_size": {"longest_edge": 4}}
 QWEN = {"patch_size": 2, "min_pixels": 16, "max_pixels": 144}
-IDEFICS3 = {"nested": True, "lanczos": True, "call": {"return_row_col_info": True}}
+IDEFICS3 = {"nested": True, "lanczos": True}
+TOLD = {"return_row_col_info": True}
 
 FAMILIES = [
     Family("Qwen2VLImageProcessor", "qwen2_vl", tiny=QWEN),
@@ -79,9 +79,9 @@ FAMILIES = [
         {"size": {"shortest_edge": 5, "longest_edge": 7}},
         nested=True,
     ),
-    Family("Idefics3ImageProcessor", "idefics3", SMALL_TILES, TILES, **IDEFICS3),
+    Family("Idefics3ImageProcessor", "idefics3", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
     Family("Idefics3ImageProcessor", "idefics3", {"do_image_splitting": False}, TILES, **IDEFICS3),
-    Family("SmolVLMImageProcessor", "smolvlm", SMALL_TILES, TILES, **IDEFICS3),
+    Family("SmolVLMImageProcessor", "smolvlm", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
 ]
 
 

@@ -56,8 +56,9 @@ def assert_layout(ours, expected):
 def test_float(family, sizes):
     assume(hf_is_right(family, sizes))
     hf, images = family.hf(), levels(sizes)
-    expected = theirs(hf, [i.double() for i in images], **family.call)
+    expected = theirs(hf, [i.double() for i in images])
     ours = processors.from_hf(hf)(unit(images))
+    assert ours.keys() == expected.keys()
     assert_layout(ours, expected)
     # HF resizes in the images' dtype and normalises in float32
     difference = (ours["pixel_values"] - expected["pixel_values"]).abs().max()
@@ -71,9 +72,9 @@ def test_float_in_single_precision(family, sizes):
     """Against HF in float64: its float32 filter weights alone are off by up to 7e-4 in places."""
     assume(hf_is_right(family, sizes))
     hf, images = family.hf(), levels(sizes)
-    exact = theirs(hf, [i.double() for i in images], **family.call)["pixel_values"]
+    exact = theirs(hf, [i.double() for i in images])["pixel_values"]
     ours = processors.from_hf(hf)(unit(images, torch.float32))
-    assert_layout(ours, theirs(hf, [i.float() for i in images], **family.call))
+    assert_layout(ours, theirs(hf, [i.float() for i in images]))
     assert ours["pixel_values"].dtype == torch.float32
     assert (ours["pixel_values"] - exact).abs().max() <= (2e-4 if family.lanczos else 1e-4)
 
@@ -86,7 +87,7 @@ def test_float_in_single_precision(family, sizes):
 @given(sizes)
 def test_uint8(family, backend, sizes):
     hf, images = family.hf(backend), levels(sizes)
-    expected = theirs(hf, images, **family.call)
+    expected = theirs(hf, images)
     ours = processors.from_hf(hf, pixels="uint8")(unit(images, torch.float32))
     assert_layout(ours, expected)
     difference = (ours["pixel_values"] - expected["pixel_values"]).abs()
@@ -113,7 +114,7 @@ def test_gradients_equal_autograd_through_hf(family, sizes):
     assume(hf_is_right(family, sizes))
     hf = family.hf()
     leaves = [i.double().requires_grad_() for i in levels(sizes)]
-    expected = theirs(hf, leaves, **family.call)["pixel_values"]
+    expected = theirs(hf, leaves)["pixel_values"]
     y = like(expected)
     expected = torch.autograd.grad(expected, leaves, y)
     ours = processors.from_hf(hf)([leaf / 255 for leaf in leaves])["pixel_values"]
@@ -162,6 +163,23 @@ def test_values_of_the_dtype_that_is_asked_for(family, asked):
     ours["pixel_values"].float().square().mean().backward()
     assert x.grad.dtype == torch.bfloat16
     assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family.nested], ids=str)
+def test_without_padding(family):
+    """No mask; images of different sizes or in different numbers make no batch, as with HF."""
+    hf = family.hf(do_pad=False)
+    images = levels([(50, 50), (50, 50)])
+    for backend in ("torchvision", "pil"):
+        expected = theirs(family.hf(backend, do_pad=False), images)
+        ours = processors.from_hf(hf, pixels="uint8", reference=backend)(unit(images))
+        assert ours.keys() == expected.keys()
+        assert "pixel_attention_mask" not in ours
+        assert_layout(ours, expected)
+        assert (ours["pixel_values"] - expected["pixel_values"]).abs().max() <= 1e-5
+    nested = [unit(levels([(50, 50)])), unit(levels([(50, 50), (50, 90)]))]
+    with pytest.raises(ValueError, match="has do_pad=False; expected one number and one size"):
+        processors.from_hf(hf)(nested)
 
 
 def test_refuses_a_dtype_that_is_not_floating():

@@ -15,6 +15,8 @@ __all__ = ["Idefics2Processor"]
 class Idefics2Processor(ImageProcessor):
     """Output: ``pixel_values`` ``(B, N, 3, H, W)`` and ``pixel_attention_mask`` ``(B, N, H, W)``.
 
+    The mask is there with ``do_pad`` only.
+
     Takes nested images; see ``ImageProcessor.__call__``.
     """
 
@@ -25,6 +27,7 @@ class Idefics2Processor(ImageProcessor):
         super().__init__(hf, pixels=pixels, reference=reference)
         self.size = hf.size
         self.split = bool(hf.do_image_splitting)
+        self.pad = bool(hf.do_pad)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after resizing, for an image of this size."""
@@ -56,5 +59,4 @@ class Idefics2Processor(ImageProcessor):
         """See ``ImageProcessor``."""
         samples = [[p for i in sample for p in self.pieces(i)] for sample in as_samples(images)]
         done = iter(self.by_size([p for sample in samples for p in sample], self._batch))
-        values, mask = padded([[next(done) for _ in sample] for sample in samples])
-        return {"pixel_values": values, "pixel_attention_mask": mask}
+        return padded([[next(done) for _ in sample] for sample in samples], self.pad)

@@ -16,9 +16,9 @@ _LONGEST = 4096  # pixels; HF enlarges no further
 
 
 class Idefics3Processor(ImageProcessor):
-    """Output: ``pixel_values`` ``(B, N, 3, tile, tile)``, ``pixel_attention_mask`` ``(B, N, tile,
-    tile)``, and ``rows`` and ``cols``: for every sample a list of the tiles of its images, 0 where
-    an image was not cut.
+    """Output: ``pixel_values`` ``(B, N, 3, tile, tile)``; with ``do_pad`` ``pixel_attention_mask``
+    ``(B, N, tile, tile)``; and with ``return_row_col_info`` ``rows`` and ``cols``: for every sample
+    a list of the tiles of its images, 0 where an image was not cut.
 
     Takes nested images; see ``ImageProcessor.__call__``.
     """
@@ -31,6 +31,8 @@ class Idefics3Processor(ImageProcessor):
         self.size = hf.size
         self.tile = int(hf.max_image_size["longest_edge"])
         self.split = bool(hf.do_image_splitting)
+        self.pad = bool(hf.do_pad)
+        self.tells_grids = bool(hf.return_row_col_info)
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Heights and widths of the resizes that follow each other, before the cut into tiles."""
@@ -90,11 +92,10 @@ class Idefics3Processor(ImageProcessor):
         """See ``ImageProcessor``."""
         samples = as_samples(images)
         done = iter(self.by_size([i for sample in samples for i in sample], self._batch))
-        values, mask = padded([[t for _ in sample for t in next(done)] for sample in samples])
-        grids = [[self.grid(*image.shape[-2:]) for image in sample] for sample in samples]
-        return {
-            "pixel_values": values,
-            "pixel_attention_mask": mask,
-            "rows": [[rows for rows, _ in sample] for sample in grids],
-            "cols": [[columns for _, columns in sample] for sample in grids],
-        }
+        out: dict[str, Any] = {}
+        out |= padded([[t for _ in sample for t in next(done)] for sample in samples], self.pad)
+        if self.tells_grids:
+            grids = [[self.grid(*image.shape[-2:]) for image in sample] for sample in samples]
+            out["rows"] = [[rows for rows, _ in sample] for sample in grids]
+            out["cols"] = [[columns for _, columns in sample] for sample in grids]
+        return out

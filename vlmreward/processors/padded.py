@@ -32,16 +32,24 @@ def never_all_zero(values: torch.Tensor) -> torch.Tensor:
     return values.add_(zero * 2.0**-20)
 
 
-def padded(samples: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(B, N, C, H, W)`` with zeros below, to the right and for missing images, and the mask.
+def padded(samples: list[list[torch.Tensor]], pad: bool = True) -> dict[str, torch.Tensor]:
+    """``pixel_values`` with zeros below, to the right and for missing images, and their mask.
 
     Args:
         samples: images ``(C, h, w)``; at least one in all.
+        pad: False for images that need no padding, and then no mask.
 
     Returns:
-        The values, differentiable to the images, and ``(B, N, H, W)`` int64 with 1 on images.
+        ``pixel_values`` ``(B, N, C, H, W)``, differentiable to the images, and with ``pad`` also
+        ``pixel_attention_mask`` ``(B, N, H, W)``, int64 with 1 on images.
+
+    Raises:
+        ValueError: without ``pad``, images of different sizes or in different numbers.
     """
     flat = [image for sample in samples for image in sample]
+    if not pad:
+        _check_alike(samples)
+        return {"pixel_values": torch.stack(flat).view(len(samples), -1, *flat[0].shape)}
     n = max(len(sample) for sample in samples)
     height, width = (max(image.shape[axis] for image in flat) for axis in (-2, -1))
     mask = torch.zeros(len(samples), n, height, width, dtype=torch.int64, device=flat[0].device)
@@ -57,4 +65,15 @@ def padded(samples: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tenso
         if missing := n - len(sample):
             rows += [flat[0].new_zeros(shape)] * missing
     values = torch.stack(rows) if len(rows) > 1 else rows[0]
-    return values.view(len(samples), n, *shape), mask
+    return {"pixel_values": values.view(len(samples), n, *shape), "pixel_attention_mask": mask}
+
+
+def _check_alike(samples: list[list[torch.Tensor]]) -> None:
+    counts = sorted({len(sample) for sample in samples})
+    sizes = sorted({tuple(image.shape[-2:]) for sample in samples for image in sample})
+    if len(counts) > 1 or len(sizes) > 1:
+        raise ValueError(
+            f"samples become {' or '.join(map(str, counts))} images of "
+            f"{' or '.join(f'{h}x{w}' for h, w in sizes)} pixels, and the image processor has "
+            "do_pad=False; expected one number and one size: set do_pad=True"
+        )

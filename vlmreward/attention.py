@@ -70,14 +70,27 @@ def _plan(cu_seqlens: Tensor) -> _Plan:
 class _Permuted(torch.autograd.Function):
     """Rows in another order; its backward pass is the inverse order and not a slow addition."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.order, ctx.inverse = order, inverse
+    def forward(rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         return rows[order]
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        _, order, inverse = inputs
+        ctx.save_for_backward(order, inverse)
+        ctx.save_for_forward(order, inverse)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        order, inverse = ctx.saved_tensors
+        return _Permuted.apply(tangent, order, inverse)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Permuted.apply(grad, ctx.inverse, ctx.order), None, None
+        order, inverse = ctx.saved_tensors
+        return _Permuted.apply(grad, inverse, order), None, None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:

@@ -26,6 +26,7 @@ from vlmreward.checkpointing import checkpoint_layers, layers_of
 from vlmreward.continued import Continued, lay_out
 from vlmreward.families import family_of
 from vlmreward.last_tokens import LastTokens
+from vlmreward.lasting import lasting
 from vlmreward.loading import checked_device, checked_dtype, load, quiet, reason_of, warn_of_version
 from vlmreward.patch_projection import use_matrix_products
 from vlmreward.rows import Layout, Row, Size
@@ -300,8 +301,7 @@ class Backbone(nn.Module):
         queries = tuple((text, tuple(size)) for text, size in zip(texts, sizes, strict=True))
 
         def make() -> Layout:
-            # The layout outlives the call, which may run under inference_mode
-            with torch.inference_mode(False), torch.no_grad():
+            with lasting():
                 rows = [self._row(*query) for query in queries]
                 return self.family.assemble(rows, [len(s) for _, s in queries], self.device)
 
@@ -323,7 +323,7 @@ class Backbone(nn.Module):
         queries = tuple((tuple(t), tuple(size)) for t, size in zip(texts, sizes, strict=True))
 
         def make() -> Layout | None:
-            with torch.inference_mode(False), torch.no_grad():
+            with lasting():
                 rows = [[self._row(text, size) for text in several] for several, size in queries]
                 counts = [len(size) for _, size in queries]
                 return self.family.assemble_together(rows, counts, self.device)
@@ -428,7 +428,7 @@ class Backbone(nn.Module):
         answers = tuple(map(tuple, answers))
 
         def make() -> Continued:
-            with torch.inference_mode(False), torch.no_grad():
+            with lasting():
                 rows = [self._row(*query) for query in queries]
                 counts = [len(size) for _, size in queries]
                 return lay_out(self.family, rows, answers, counts, self.device)

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from vlmreward.lasting import lasting
+
 __all__ = [
     "FILTERS",
     "REFERENCES",
@@ -169,8 +171,7 @@ def _operator(weights: torch.Tensor, dtype: torch.dtype, device: torch.device) -
 def _float_operator(
     n_in: int, n_out: int, filter: str, dtype: torch.dtype, device: torch.device
 ) -> _Operator:
-    # A tensor made under inference_mode can never take part in autograd again, and this one is kept
-    with torch.inference_mode(False):
+    with lasting():
         return _operator(weight_matrix(n_in, n_out, filter), dtype, device)
 
 
@@ -207,7 +208,7 @@ def _largest_sum(weights: torch.Tensor) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _fixed(n_in: int, n_out: int, filter: str, device: torch.device, reference: str) -> _Fixed:
-    with torch.inference_mode(False):
+    with lasting():
         weights, inputs = _weights(n_in, n_out, filter)
         bits = 22  # PIL's
         if reference == "torchvision":  # as many as let the largest weight fit into int16
@@ -378,10 +379,54 @@ def _transposed(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
 _resize.register_autograd(_transposed, setup_context=_keep)
 
 
+class _Derived(torch.autograd.Function):
+    """A resize with the derivatives of the float one, in both modes of differentiation.
+
+    An operator's own derivative serves compilers, and is neither seen by the transforms of
+    ``torch.func`` nor, which nobody would notice, by forward mode: its tangents would be zeros.
+    """
+
+    @staticmethod
+    def forward(
+        x: torch.Tensor,
+        size: tuple[int, int],
+        filter: str,
+        adjoint: bool,
+        reference: str | None,
+    ) -> torch.Tensor:
+        if reference is None:
+            return _resize(x, *size, filter, adjoint)
+        return _resize_uint8(x, *size, filter, reference)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        x, ctx.size, ctx.filter, ctx.adjoint, _ = inputs
+        ctx.before = (x.shape[-2], x.shape[-1])
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, *options: Any
+    ) -> tuple[torch.Tensor, int]:
+        return _Derived.apply(x.movedim(in_dims[0], 0), *options), 0
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, *_: Any) -> torch.Tensor:
+        return _unless_there(tangent, ctx.size, ctx.filter, ctx.adjoint)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        grad = _unless_there(grad, ctx.before, ctx.filter, not ctx.adjoint)
+        return grad, None, None, None, None
+
+
 def _unless_there(
     x: torch.Tensor, size: tuple[int, int], filter: str, adjoint: bool
 ) -> torch.Tensor:
-    return x if tuple(x.shape[-2:]) == tuple(size) else _resize(x, *size, filter, adjoint)
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    if torch.compiler.is_compiling():
+        return _resize(x, *size, filter, adjoint)
+    return _Derived.apply(x, size, filter, adjoint, None)
 
 
 def resize(
@@ -539,4 +584,6 @@ def resize_uint8(
     _check(x, size, filter)
     if reference not in REFERENCES:
         raise ValueError(f"reference is {reference!r}; expected one of {REFERENCES}")
-    return _resize_uint8(x, *size, filter, reference)
+    if torch.compiler.is_compiling():
+        return _resize_uint8(x, *size, filter, reference)
+    return _Derived.apply(x, size, filter, False, reference)

@@ -8,7 +8,8 @@ import pytest
 import vlmreward
 
 ROOT = Path(vlmreward.__file__).parent
-ORDER = ["arguments", "notices", "output", "progress", "resample", "pixels", "templates"]
+ORDER = ["arguments", "notices", "output", "progress", "lasting", "resample", "pixels"]
+ORDER += ["templates"]
 ORDER += ["vocabulary", "answers"]
 ORDER += ["attention", "checkpointing"]
 ORDER += ["last_tokens", "patch_projection", "processors", "rows", "packing", "families"]

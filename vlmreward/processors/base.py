@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from vlmreward.arguments import number
+from vlmreward.lasting import lasting
 from vlmreward.pixels import check_images, flatten_views
 from vlmreward.processors.chunks import AffineMap, Map, apply_in_chunks
 from vlmreward.resample import REFERENCES, resize, resize_into, resize_uint8
@@ -95,8 +96,7 @@ def _of_channels(hf: Any, name: str, **bounds: float) -> tuple[float, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    # Out of inference_mode, because what is made there can never take part in autograd
-    with torch.inference_mode(False):
+    with lasting():
         return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 

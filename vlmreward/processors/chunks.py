@@ -36,14 +36,32 @@ class AffineMap:
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, affine: AffineMap, chunks: int) -> torch.Tensor:
-        ctx.affine, ctx.chunks, ctx.shape = affine, chunks, tuple(x.shape[1:])
+    def forward(x: torch.Tensor, affine: AffineMap, chunks: int) -> torch.Tensor:
         if chunks == 1:
             return affine.forward(x)
         out = x.new_empty(len(x), *affine.shape)
         for part, rows in zip(x.tensor_split(chunks), out.tensor_split(chunks)):
             affine.forward(part, out=rows)
         return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        x, ctx.affine, ctx.chunks = inputs
+        ctx.shape = tuple(x.shape[1:])
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, affine: AffineMap, chunks: int
+    ) -> tuple[torch.Tensor, int]:
+        batches = x.movedim(in_dims[0], 0)
+        out = _Chunked.apply(batches.flatten(0, 1), affine, chunks * len(batches))
+        return out.unflatten(0, batches.shape[:2]), 0
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, *_: Any) -> torch.Tensor:
+        affine = ctx.affine
+        linear = AffineMap(affine.shape, affine.linear, affine.linear, affine.adjoint)
+        return _Chunked.apply(tangent, linear, ctx.chunks)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:

@@ -9,8 +9,7 @@ import vlmreward
 
 ROOT = Path(vlmreward.__file__).parent
 ORDER = ["arguments", "notices", "output", "progress", "lasting", "resample", "pixels"]
-ORDER += ["templates"]
-ORDER += ["vocabulary", "answers"]
+ORDER += ["templates", "vocabulary", "answers"]
 ORDER += ["attention", "checkpointing"]
 ORDER += ["last_tokens", "patch_projection", "processors", "rows", "packing", "families"]
 ORDER += [

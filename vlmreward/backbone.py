@@ -288,6 +288,10 @@ class Backbone(nn.Module):
     def _row(self, text: str, sizes: tuple[Size, ...]) -> Row:
         return self._rows.recall((text, sizes), lambda: self._ask(text, sizes))
 
+    def _kept_layout(self, asked: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        # masks of shared sequences have the model's dtype; attention misreads those of another one
+        return self._layouts.recall((asked, self.device, self.vlm.dtype), make)
+
     def layout(self, texts: Sequence[str], sizes: Sequence[Sequence[Size]]) -> Layout:
         """Token layout of a batch of queries; only what was never asked before costs time.
 
@@ -305,7 +309,7 @@ class Backbone(nn.Module):
                 rows = [self._row(*query) for query in queries]
                 return self.family.assemble(rows, [len(s) for _, s in queries], self.device)
 
-        return self._layouts.recall((queries, self.device), make)
+        return self._kept_layout((queries,), make)
 
     def layout_together(
         self, texts: Sequence[Sequence[str]], sizes: Sequence[Sequence[Size]]
@@ -328,7 +332,7 @@ class Backbone(nn.Module):
                 counts = [len(size) for _, size in queries]
                 return self.family.assemble_together(rows, counts, self.device)
 
-        return self._layouts.recall((queries, self.device), make)
+        return self._kept_layout((queries,), make)
 
     def answer_logits(
         self,
@@ -433,7 +437,7 @@ class Backbone(nn.Module):
                 counts = [len(size) for _, size in queries]
                 return lay_out(self.family, rows, answers, counts, self.device)
 
-        asked = self._layouts.recall((queries, answers, self.device), make)
+        asked = self._kept_layout((queries, answers), make)
         logits = self.answer_logits(images, asked.layout, None, repeat=asked.repeat)
         return asked.log_probabilities(logits)
 

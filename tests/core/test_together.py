@@ -103,6 +103,19 @@ def test_one_question_twice(family):
     torch.testing.assert_close(first, reward.ask(PROMPTS[2])(images), atol=2e-6, rtol=0)
 
 
+def test_a_model_that_is_moved_to_another_dtype_is_asked_anew():
+    """The masks of what is shared have the dtype of the model."""
+    reward = YesNoReward(tiny_models.build("llava"), prompt=PROMPTS[0])
+    several = reward.ask(PROMPTS[0], answers=("a cat", "Nothing"))
+    asked = Checklist([reward, reward.ask(PROMPTS[1]), several])
+    images = [views((40, 50))]
+    single = [[view.float() for view in query] for query in images]
+    before = asked.each(single, text="a cat")
+    asked.to(torch.float64)
+    for name, value in asked.each(images, text="a cat").items():
+        torch.testing.assert_close(value.float(), before[name], atol=1e-4, rtol=0)
+
+
 def test_a_sliding_window_is_not_crossed():
     model, processor = tiny_models.build("idefics2")
     reward = YesNoReward((copy.deepcopy(model), processor), prompt=PROMPTS[0])

@@ -21,7 +21,7 @@ from vlmreward.rows import Layout, Row, Size
 __all__ = ["Family", "family_of"]
 
 _LEFT_OUT = frozenset({"attention_mask", "labels"})
-"""What processors make too: a mask of ones, as a single query is not padded, and for training."""
+"""Further outputs of processors: a mask of ones, as one query has no padding, and for training."""
 
 
 def blank(size: Size) -> Image.Image:
@@ -61,7 +61,7 @@ class _Recorder:
 
 
 class Family:
-    """The common way: a chat template, image tokens in the text, causal attention.
+    """The common way: a chat template, and everything that the processor makes of it.
 
     Args:
         vlm: the model.
@@ -77,7 +77,7 @@ class Family:
     positioned = False
     """Whether rows come with positions, in several dimensions."""
     uneven = False
-    """Whether queries of different numbers of images fit into a batch under cross-attention."""
+    """True if queries of different numbers of images fit into a batch under cross-attention."""
     answer_type = 0
     """Token type of what the model has answered."""
 
@@ -87,7 +87,7 @@ class Family:
         self.accepted = frozenset(inspect.signature(vlm.forward).parameters)
 
     def chat(self, text: str, sizes: Sequence[Size], **options: Any) -> Any:
-        """What the chat template makes of a question about blank images of these sizes."""
+        """Apply the chat template to a question about blank images of these sizes."""
         if not getattr(self.processor, "chat_template", None):
             raise ValueError(
                 f"{type(self.processor).__name__} has no chat template; expected one: set "
@@ -104,7 +104,7 @@ class Family:
         return self.chat(text, [], tokenize=False)
 
     def asked(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
-        """What the model's own processor makes of one query with blank images."""
+        """Outputs of the model's own processor for one query with blank images."""
         # tokenised by the same call, which knows whether the template has written the first token
         options = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in self.accepted else {}
         return dict(
@@ -119,7 +119,7 @@ class Family:
         )
 
     def image_options(self) -> dict[str, Any]:
-        """What the model's own processor tells its image processor, beyond its configuration."""
+        """Keyword arguments that the model's own processor gives its image processor."""
         hf = self.processor.image_processor
         recorder = _Recorder(hf)
         self.processor.image_processor = recorder
@@ -251,7 +251,7 @@ class Family:
         return bool((row.tokens["input_ids"][length:] != image).all())
 
     def image_inputs(self, pixels: dict[str, Any], layout: Layout) -> dict[str, Any]:
-        """What the image processor made, as keyword arguments of the model.
+        """Select the image processor's outputs that the model takes.
 
         Raises:
             TypeError: something that the model takes is made by its own processor alone.

@@ -173,7 +173,7 @@ def test_with_a_compiled_layer():
 
 
 def test_new_texts_in_every_call():
-    """Which all threads ask the tokenizer about, and rewards made meanwhile too."""
+    """All threads ask the tokenizer, and rewards that are made meanwhile do too."""
     reward = made("gemma3")
     x = noise(1, 3, 30, 30, dtype=torch.float32)
     texts = [[f"{k} cats and {n} dogs" * (1 + n) for n in range(4)] for k in range(THREADS)]

@@ -302,7 +302,9 @@ def _weights(given: Any, names: Sequence[str], combine: str) -> tuple[float, ...
     if given is None:
         return (1.0,) * len(names)
     if combine in _UNWEIGHTED:
-        raise ValueError(f"weights are given, but combine={combine!r} has none; expected none")
+        raise ValueError(
+            f"weights are given, but combine={combine!r} has none; expected none: leave them out"
+        )
     if isinstance(given, Mapping):
         if set(given) != set(names):
             raise ValueError(f"weights are for {sorted(given)}; expected {sorted(names)}")

@@ -44,6 +44,7 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 import vlmreward_3d
 from vlmreward import YesNoReward
+from vlmreward.cli import process
 from vlmreward_3d import plan, presets
 from vlmreward_3d.cameras import sample_rings
 from vlmreward_3d.config import VLM3DConfig
@@ -85,10 +86,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
     parser.add_argument("--rounds", type=common.positive, default=10, help="default: %(default)s")
     parser.add_argument("--count", action="store_true", help="count operations, time nothing")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the table and the numbers")
+    parser.add_argument(
+        "--out", type=common.path, metavar="DIR", help="for the table and the numbers"
+    )
     options = parser.parse_args(arguments)
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error(f"received --device {options.device}, but torch sees no GPU")
+    try:
+        process.usable_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 

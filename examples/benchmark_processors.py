@@ -45,6 +45,8 @@ from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from vlmreward import processors
+from vlmreward.cli import process
+from vlmreward.cli.arguments import above_zero, path, positive, threads
 
 SHAPES = ((8, 3, 64, 64), (8, 3, 256, 256), (1, 3, 1024, 1024))
 OURS, HF = "ours", "HF torchvision"
@@ -349,18 +351,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--rounds", type=int, default=30, help="timed rounds (default 30)")
+    parser.add_argument("--threads", type=threads, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--rounds", type=positive, default=30, help="timed rounds (default 30)")
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="for a cell, after 3 rounds (default 20)"
+        "--seconds", type=above_zero, default=20.0, help="for a cell, after 3 rounds (default 20)"
     )
     parser.add_argument(
         "--families", nargs="+", default=list(FAMILIES), choices=FAMILIES, metavar="FAMILY"
     )
-    parser.add_argument("--out", type=Path, help="folder for the table, the numbers and the plot")
+    parser.add_argument("--out", type=path, help="folder for the table, the numbers and the plot")
     args = parser.parse_args()
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error("--device cuda, but torch finds no CUDA device: use --device cpu")
+    try:
+        process.usable_device(args.device)
+    except ValueError as error:
+        parser.error(str(error))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(args.device)

@@ -35,6 +35,8 @@ from tqdm import tqdm
 from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vlmreward import Checklist, YesNoReward
+from vlmreward.cli import process
+from vlmreward.cli.arguments import path, positive, threads
 from vlmreward.loading import resolve
 
 STEP = ("straightforward", "ours", "ours, compiled", "ours, checkpointed")
@@ -338,21 +340,25 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default by device")
-    parser.add_argument("--views", type=int, default=8, help="default 8")
-    parser.add_argument("--size", type=int, default=256, help="of a view in pixels (default 256)")
-    parser.add_argument("--questions", type=int, default=8, help="default 8")
-    parser.add_argument("--rounds", type=int, default=5, help="at least 3 (default 5)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--out", type=Path, help="folder for the tables and the numbers")
+    parser.add_argument("--views", type=positive, default=8, help="default 8")
+    parser.add_argument("--size", type=positive, default=256, help="of a view (default 256)")
+    parser.add_argument("--questions", type=positive, default=8, help="default 8")
+    parser.add_argument("--rounds", type=positive, default=5, help="at least 3 (default 5)")
+    parser.add_argument("--threads", type=threads, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--out", type=path, help="folder for the tables and the numbers")
     args = parser.parse_args()
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error("--device cuda, but torch finds no CUDA device: use --device cpu")
+    try:
+        process.usable_device(args.device)
+    except ValueError as error:
+        parser.error(str(error))
     if args.model and args.model_config:
         parser.error("expected one of --model and --model-config")
     if args.model_config == "7b" and not args.random_weights:
-        parser.error("--model-config 7b has no weights: add --random-weights, or use --model")
-    if min(args.views, args.questions) < 1 or args.rounds < 3:
-        parser.error("expected at least one view, one question and three rounds")
+        parser.error(
+            "--model-config 7b has no weights; expected --random-weights beside it, or --model"
+        )
+    if args.rounds < 3:
+        parser.error(f"received --rounds {args.rounds}; expected at least three")
     if not args.model:
         args.model_config = args.model_config or "small"
     args.dtype = args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32")

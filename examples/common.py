@@ -16,38 +16,19 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from vlmreward import YesNoReward
+from vlmreward.cli import process
+from vlmreward.cli.arguments import above_zero as above_zero
+from vlmreward.cli.arguments import natural as natural
+from vlmreward.cli.arguments import not_negative as not_negative
+from vlmreward.cli.arguments import path as path
+from vlmreward.cli.arguments import positive as positive
+from vlmreward.cli.arguments import text as text
 from vlmreward_3d.blocks.dataset import sample_cameras
 from vlmreward_3d.blocks.raycast import raycast
 from vlmreward_3d.blocks.scenes import COLORS, SHAPES, Scene, Thing, place
 from vlmreward_3d.files import locked
 
 BUILTIN = "builtin/blocks"
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"received {text!r}; expected a whole number >= 1")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"received {text!r}; expected a whole number >= 0")
-    return int(text)
-
-
-def above_zero(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"received {text!r}; expected a number above 0")
-    return value
-
-
-def not_negative(text: str) -> float:
-    return 0.0 if text.strip("0.") == "" and "0" in text else above_zero(text)
 
 
 def slug(text: str) -> str:
@@ -59,11 +40,11 @@ def command_line(description: str, out: str) -> argparse.ArgumentParser:
     """A parser with the options that all examples have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        "--model", default=BUILTIN, help=f"hub id or folder of a VLM; default: {BUILTIN}"
+        "--model", type=text, default=BUILTIN, help=f"hub id or folder of a VLM; default: {BUILTIN}"
     )
     default = Path("outputs") / out
     parser.add_argument(
-        "--out", type=Path, default=default, metavar="DIR", help=f"default: {default}"
+        "--out", type=path, default=default, metavar="DIR", help=f"default: {default}"
     )
     parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--device", default="cpu", help='"cpu" (default) or "cuda"')
@@ -81,22 +62,48 @@ def load_reward(model: str, device: str) -> YesNoReward:
 def run(main: Callable[[argparse.Namespace], Sequence[Path]], options: argparse.Namespace) -> int:
     """Make the folder, do the work and name its files; a mistake of the user is one line."""
     try:
-        if options.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"received --device {options.device}, but torch sees no GPU")
+        process.usable_device(options.device)
         try:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"cannot write to {options.out} ({error.strerror}); pass --out") from None
+            raise OSError(
+                f"cannot write to {options.out} ({error.strerror}); expected a folder that exists "
+                "or can be made; pass another --out"
+            ) from None
         with locked(options.out):
             files = main(options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not process.out_of_memory(error):
+            raise
+        print("error: no memory left; expected more of it; ask for less at a time", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return process.INTERRUPTED
     print("\n".join(map(str, files)))
     return 0
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file in UTF-8 that are not empty, without blanks around them.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, or has none.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise OSError(f"cannot read {file} ({error.strerror}); expected a text file") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"cannot read {file}; expected a text file in UTF-8") from None
+    found = [line for line in lines if line]
+    if not found:
+        raise ValueError(f"{file} is empty; expected a prompt a line")
+    return found
 
 
 def color_and_shape(text: str) -> tuple[str, str]:

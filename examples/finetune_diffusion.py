@@ -73,10 +73,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def read_prompts(path: Path) -> Prompts:
     """The prompts of a file; see above."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [line.partition("->") for line in lines if line]
-    if not found:
-        raise ValueError(f"{path} is empty; expected a prompt a line")
+    found = [line.partition("->") for line in common.read_lines(path)]
     return [(told.strip(), asked.strip() or told.strip()) for told, _, asked in found]
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import text_to_3d
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
@@ -63,9 +64,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("prompts", type=Path, metavar="FILE", help="one prompt a line")
+    parser.add_argument("prompts", type=common.path, metavar="FILE", help="one prompt a line")
     default = Path("outputs") / "many"
-    parser.add_argument("--out", type=Path, default=default, metavar="DIR", help=f"def.: {default}")
+    parser.add_argument(
+        "--out", type=common.path, default=default, metavar="DIR", help=f"def.: {default}"
+    )
     parser.add_argument("--workers", type=common.positive, help="at a time; default: by resources")
     parser.add_argument(
         "--cpus", type=common.above_zero, default=1.0, help="of a task; default: %(default)s"
@@ -79,21 +82,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--address", help="of a Ray cluster; default: one of its own, here")
     options = parser.parse_args(arguments)
     options.device, options.words = "cpu", rest
-    for word in ("--out", "--resume", "--overwrite"):
-        if word in rest:
+    for word in rest:
+        if word.partition("=")[0] in ("--out", "--resume", "--overwrite"):
             parser.error(f"{word} is behind --; expected it to be left to this script")
+    text_to_3d.parse(["a prompt", *rest])  # which ends here with what is wrong
     return options
 
 
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a file, each once, in order."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise OSError(
-            f"cannot read {path} ({error.strerror}); expected a file of prompts"
-        ) from None
-    prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    lines = common.read_lines(path)
+    prompts = list(dict.fromkeys(line for line in lines if not line.startswith("#")))
     if not prompts:
         raise ValueError(f"{path} has no prompts; expected one a line")
     return prompts

@@ -38,10 +38,15 @@ PARAMETRIZATIONS = ("multi-resolution", "pixels")
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = common.command_line("Optimise pixels for a VLM's reward.", "optimize_image")
     parser.add_argument(
-        "texts", nargs="*", metavar="TEXT", help=f"what to make, each; default: {TEXTS}"
+        "texts",
+        type=common.text,
+        nargs="*",
+        metavar="TEXT",
+        help=f"what to make, each; default: {TEXTS}",
     )
     parser.add_argument(
         "--start",
+        type=common.text,
         default="a purple cube",
         help='image file to begin with, a text of the built-in world, or "noise"; '
         "default: %(default)s",
@@ -69,10 +74,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=2.0,
         help="of the transformations; default: %(default)s",
     )
-    parser.add_argument("--judge-model", metavar="MODEL", help="another VLM, which only looks on")
+    parser.add_argument(
+        "--judge-model", type=common.text, metavar="MODEL", help="another VLM, which only looks on"
+    )
     options = parser.parse_args(arguments)
     if options.model != common.BUILTIN and options.judge_model is None:
-        parser.error(f"for {options.model} name a judge that is not optimised, with --judge-model")
+        parser.error(
+            f"received --model {options.model} without a judge; expected another VLM that is not "
+            "optimised: name it with --judge-model"
+        )
     options.texts = options.texts or list(TEXTS)
     return options
 
@@ -184,6 +194,9 @@ def starting_picture(options: argparse.Namespace) -> Tensor:
 
 
 def work(options: argparse.Namespace) -> list[Path]:
+    if not options.judge_model:  # the built-in one knows its own world alone
+        for text in options.texts:
+            common.color_and_shape(text)
     start = torch.stack([starting_picture(options)] * len(options.texts)).to(options.device)
     reward = common.load_reward(options.model, options.device)
     if options.judge_model:

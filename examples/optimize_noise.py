@@ -28,9 +28,15 @@ from tqdm import tqdm
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = common.command_line("Optimise the noise of a diffusion sampler.", "optimize_noise")
     parser.add_argument(
-        "text", nargs="?", metavar="TEXT", help='what to make; default: "a red mug" out of "a mug"'
+        "text",
+        type=common.text,
+        nargs="?",
+        metavar="TEXT",
+        help='what to make; default: "a red mug" out of "a mug"',
     )
-    parser.add_argument("--prompt", help="what the sampler is told; default: TEXT")
+    parser.add_argument(
+        "--prompt", type=common.text, help="what the sampler is told; default: TEXT"
+    )
     parser.add_argument("--count", type=common.positive, default=4, help="default: %(default)s")
     parser.add_argument("--steps", type=common.positive, default=20, help="default: %(default)s")
     parser.add_argument("--lr", type=common.above_zero, default=5.0, help="default: %(default)s")

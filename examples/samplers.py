@@ -50,6 +50,7 @@ def add_sampler_options(parser: argparse.ArgumentParser, *, steps: int, guidance
     """What the examples with a diffusion model have besides the common options."""
     parser.add_argument(
         "--diffusion",
+        type=common.text,
         default=common.BUILTIN,
         metavar="MODEL",
         help="hub id or folder of a text-to-image pipeline of diffusers; default: %(default)s",
@@ -107,6 +108,9 @@ class BlocksSampler:
         self.scheduler = DDIMScheduler.from_config(
             denoiser.scheduler.config, timestep_spacing="trailing", clip_sample=False
         )
+        most = self.scheduler.config.num_train_timesteps
+        if steps > most:
+            raise ValueError(f"received {steps} sampler steps; expected at most {most}")
         self.scheduler.set_timesteps(steps, device=self.network.device)
         self.cameras = Cameras.turntable(denoiser.n_views).condition().to(self.network.device)
 

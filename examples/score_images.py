@@ -26,8 +26,12 @@ TEXTS = ("a red cube", "a blue sphere", "a green mug")
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = common.command_line("Score images for texts.", "score_images")
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders")
-    parser.add_argument("--text", action="append", help="may be repeated; needed with PATH")
+    parser.add_argument(
+        "paths", nargs="*", type=common.path, metavar="PATH", help="images, or folders"
+    )
+    parser.add_argument(
+        "--text", type=common.text, action="append", help="may be repeated; needed with PATH"
+    )
     parser.add_argument("--batch", type=common.positive, default=8, help="default: %(default)s")
     options = parser.parse_args(arguments)
     if options.paths and not options.text:
@@ -47,6 +51,9 @@ def draw(folder: Path) -> list[Path]:
 @torch.no_grad()
 def work(options: argparse.Namespace) -> list[Path]:
     files = find_images(options.paths) or draw(options.out)
+    for file in files:
+        if not file.is_file():
+            raise OSError(f"cannot read {file}: no such file; expected images, or folders of them")
     reward = common.load_reward(options.model, options.device)
     queries = [(file, text) for file in files for text in options.text]
     rows = []

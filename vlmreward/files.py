@@ -65,6 +65,8 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
         raise TypeError(f"path is {path!r}; expected the path of an image file")
     number("background", background, least=0, most=1)
     path = Path(path)
+    if path.is_fifo():  # where opening would wait for somebody to write
+        raise ImageFileError(f"cannot read {path}: a pipe; expected an image file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

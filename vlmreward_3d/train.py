@@ -91,6 +91,8 @@ class RunFolder:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
+        if path == "":  # which pathlib takes for the working directory
+            raise RunError("received path=''; expected the name of a folder; pass another --out")
         self.path = Path(path)
         self.config = config
         self.resume = resume

@@ -157,7 +157,7 @@ def test_score_a_prompt_without_text(pictures, capsys):
     [
         (["score", "red.png"], "--text is missing; expected what to ask about"),
         (["score", "red.png", "--text", " "], "--text: received ' '; expected some words"),
-        (["score", "none.png", "--text", "x"], "none of the images can be read"),
+        (["score", "none.png", "--text", "x"], "no such file; expected"),
         (["score", "q*.png", "--text", "x"], "nothing matches 'q*.png'"),
         (["score", "red.png", "--text", "x", "--prompt", "paper/C"], "expected one of yes-no"),
         (["score", "red.png", "--text", "x", "--prompt", "{text"], "malformed"),

@@ -83,7 +83,7 @@ def test_only_the_adapter_is_trained(pipeline):
     [
         (["--last", "9"], "expected at most --sampler-steps"),
         (["--prompts", "x.txt"], "expected both --prompts and --held-out"),
-        (["--lr", "0"], "expected a number above 0"),
+        (["--lr", "0"], "expected a number > 0"),
     ],
 )
 def test_mistakes_in_the_command(words, message, capsys):

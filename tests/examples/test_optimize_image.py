@@ -125,4 +125,4 @@ def test_a_file_that_is_no_picture(refused, tmp_path):
 def test_another_model_needs_a_judge(capsys):
     with pytest.raises(SystemExit):
         optimize_image.main(["--model", "some/vlm"])
-    assert "name a judge that is not optimised, with --judge-model" in capsys.readouterr().err
+    assert "name it with --judge-model" in capsys.readouterr().err

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlmreward.cli import arguments
 from vlmreward.cli.common import UsageError, usage_errors
 from vlmreward.cli.process import loading
 
@@ -20,6 +22,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     """The positional arguments."""
     parser.add_argument(
         "images",
+        type=arguments.path,
         nargs="+",
         metavar="IMAGE",
         help="files, folders (their images, not those of folders inside) or quoted globs; gray, "
@@ -27,7 +30,9 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(patterns: Sequence[str], *, all_or_nothing: bool) -> tuple[list[ImageFile], int]:
+def read(
+    patterns: Sequence[str | os.PathLike[str]], *, all_or_nothing: bool
+) -> tuple[list[ImageFile], int]:
     """Load images; what was converted, and what cannot be read, is said on stderr.
 
     Args:
@@ -54,6 +59,8 @@ def read(patterns: Sequence[str], *, all_or_nothing: bool) -> tuple[list[ImageFi
                 raise UsageError(
                     f"{error}; all images are views of one object: none is left out"
                 ) from error
+            if len(paths) == 1:
+                raise UsageError(str(error)) from error
             print(f"skipped: {error}", file=sys.stderr)
             failed += 1
             continue
@@ -61,5 +68,5 @@ def read(patterns: Sequence[str], *, all_or_nothing: bool) -> tuple[list[ImageFi
             print(f"{path}: {', '.join(file.conversions)}", file=sys.stderr)
         images.append(file)
     if not images:
-        raise UsageError("none of the images can be read")
+        raise UsageError(f"none of the {failed} images can be read; expected at least one")
     return images, failed

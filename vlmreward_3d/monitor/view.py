@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlmreward.arguments import whole
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.export import look
 from vlmreward_3d.fields import update_occupancy
@@ -53,6 +54,8 @@ class LiveView:
                 "received a wish to watch without viser; expected it to be installed; "
                 "run `pip install 'vlmreward[view]'`"
             ) from None
+        whole("every", every)
+        whole("size", size)
         self.every = every
         self.size = size
         self._failed = False
@@ -127,7 +130,7 @@ def _require_free(host: str, port: int) -> None:
             if sys.platform != "win32":  # as servers do; a closed connection does not count there
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(
             f"received port {port} of {host} for the view, which cannot be listened on ({reason}); "

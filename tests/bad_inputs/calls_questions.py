@@ -122,7 +122,7 @@ ROWS = [
     ("template: an int", "PromptTemplate(3)", TypeError, r"int.*expected"),
     ("template: bytes", "PromptTemplate(b'{text}')", TypeError, r"bytes.*expected"),
     ("template: empty", "PromptTemplate('')", ValueError, r"''.*expected"),
-    ("template: blank", "PromptTemplate(' \\n')", ValueError, r"expected"),
+    ("template: blank", "PromptTemplate(' \\n')", ValueError, r"is empty; expected a"),
     (
         "template: missing",
         "PromptTemplate('{a} {b}').format(a='x')",
@@ -426,7 +426,12 @@ ROWS = [
     ("model: words", "YesNoReward(('a', 'b'))", TypeError, r"of the pair is a str; expected"),
     ("model: the wrong way round", "YesNoReward(pair[::-1])", TypeError, r"Processor; expected"),
     ("model: no processor", "YesNoReward((pair[0], None))", TypeError, r"NoneType.*expected"),
-    ("model: a tokenizer", "YesNoReward((pair[0], tokenizer))", TypeError, r"expected"),
+    (
+        "model: a tokenizer",
+        "YesNoReward((pair[0], tokenizer))",
+        TypeError,
+        r"Tokenizer; expected one",
+    ),
     ("model: empty", "YesNoReward('')", (OSError, ValueError), r"''.*expected"),
     ("model: blank", "YesNoReward(' ')", (OSError, ValueError), r"' '.*expected"),
     ("model: not there", "YesNoReward('no/such-model')", OSError, r"'no/such-model'.*expected"),
@@ -438,10 +443,20 @@ ROWS = [
     ("model: a file", "YesNoReward(at('picture.png'))", OSError, r"picture\.png.*expected"),
     ("model: a denoiser", "YesNoReward(denoiser('no cameras'))", OSError, r"cannot load.*expected"),
     # --- damaged folders
-    ("vlm: truncated", "YesNoReward(vlm('truncated weights'))", OSError, r"cannot load.*expected"),
-    ("vlm: garbage", "YesNoReward(vlm('garbage weights'))", OSError, r"cannot load.*expected"),
-    ("vlm: empty weights", "YesNoReward(vlm('empty weights'))", OSError, r"cannot load.*expected"),
-    ("vlm: no weights", "YesNoReward(vlm('no weights'))", OSError, r"cannot load.*expected"),
+    (
+        "vlm: truncated",
+        "YesNoReward(vlm('truncated weights'))",
+        OSError,
+        r"damaged \(100000.*expected",
+    ),
+    ("vlm: garbage", "YesNoReward(vlm('garbage weights'))", OSError, r"damaged \(1000 .*expected"),
+    (
+        "vlm: empty weights",
+        "YesNoReward(vlm('empty weights'))",
+        OSError,
+        r"damaged \(0 bytes.*expected",
+    ),
+    ("vlm: no weights", "YesNoReward(vlm('no weights'))", OSError, r"no file named.*expected"),
     ("vlm: a pickle", "YesNoReward(vlm('pickled weights'))", OSError, r"missing.*expected"),
     (
         "vlm: a tensor missing",
@@ -469,7 +484,7 @@ ROWS = [
         OSError,
         r"cannot load.*expected",
     ),
-    ("vlm: config a list", "YesNoReward(vlm('config a list'))", OSError, r"cannot load.*expected"),
+    ("vlm: config a list", "YesNoReward(vlm('config a list'))", OSError, r"holds a list; expected"),
     (
         "vlm: config UTF-8",
         "YesNoReward(vlm('config not UTF-8'))",
@@ -477,7 +492,12 @@ ROWS = [
         r"cannot load.*expected",
     ),
     ("vlm: unknown type", "YesNoReward(vlm('unknown model type'))", OSError, r"nonsense.*expected"),
-    ("vlm: no tokenizer", "YesNoReward(vlm('no tokenizer'))", OSError, r"cannot load.*expected"),
+    (
+        "vlm: no tokenizer",
+        "YesNoReward(vlm('no tokenizer'))",
+        OSError,
+        r"no word; expected a vocab",
+    ),
     ("vlm: tokenizer", "YesNoReward(vlm('garbage tokenizer'))", OSError, r"cannot load.*expected"),
     ("vlm: no processor", "YesNoReward(vlm('no image processor'))", OSError, r"cannot.*expected"),
     (

@@ -47,7 +47,7 @@ def _devices(command: str, option: str = "--device") -> list[tuple[str, str, int
     name = command.split()[0]
     return [
         (f"{name}: {option} gpu", f"{command} {option} gpu", 2, r"gpu.*expected"),
-        (f"{name}: {option} empty", f'{command} {option} ""', 2, r"expected"),
+        (f"{name}: {option} empty", f'{command} {option} ""', 2, rf"{option} '' *.*; expected"),
         (f"{name}: {option} meta", f"{command} {option} meta", 2, r"meta.*expected"),
         (f"{name}: {option} cuda:99", f"{command} {option} cuda:99", 2, r"cuda:99.*expected"),
     ]

@@ -75,7 +75,7 @@ ROWS = [
     ),
     ("score: no pictures", "vlmreward score full --text cube", 2, r"no images in.*full; expected"),
     ("score: words", "vlmreward score note.txt --text cube", 2, r"note\.txt.*expected"),
-    ("score: an empty name", 'vlmreward score "" --text cube', 2, r"expected"),
+    ("score: an empty name", 'vlmreward score "" --text cube', 2, r"IMAGE: received ''; expected"),
     ("score: dangling", "vlmreward score dangling --text cube", 2, r"dangling.*expected"),
     ("score: truncated", "vlmreward score truncated.png --text cube", 2, r"truncated.*expected"),
     ("score: enormous", "vlmreward score bomb.png --text cube", 2, r"bomb.*expected"),

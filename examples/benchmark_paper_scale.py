@@ -26,12 +26,17 @@ import dataclasses
 import datetime
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import common
+
+import vlmreward_3d.diffusion  # isort: skip (first: without what the next say on import)
+
 import diffusers
+import starting
 import torch
 import transformers
 from benchmark_processors import hardware, timed
@@ -89,12 +94,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=common.path, metavar="DIR", help="for the table and the numbers"
     )
-    options = parser.parse_args(arguments)
-    try:
-        process.usable_device(options.device)
-    except ValueError as error:
-        parser.error(str(error))
-    return options
+    return parser.parse_args(arguments)
 
 
 def denoiser(size: str, device: torch.device, dtype: torch.dtype) -> MVDream:
@@ -374,6 +374,12 @@ def count(size: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
+    starting.done()
+    try:
+        process.usable_device(options.device)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     if options.count:
         text = count(options.size)
         print(text)

@@ -36,17 +36,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import starting  # isort: skip
 import kornia
 import torch
 import torch.nn.functional as F
 import torchvision
 import transformers
 from torchvision.transforms.functional import to_pil_image
-from tqdm import tqdm
 
 from vlmreward import processors
 from vlmreward.cli import process
 from vlmreward.cli.arguments import above_zero, path, positive, threads
+from vlmreward.progress import progress_bar
 
 SHAPES = ((8, 3, 64, 64), (8, 3, 256, 256), (1, 3, 1024, 1024))
 OURS, HF = "ours", "HF torchvision"
@@ -361,6 +362,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=path, help="folder for the table, the numbers and the plot")
     args = parser.parse_args()
+    starting.done()
     try:
         process.usable_device(args.device)
     except ValueError as error:
@@ -379,12 +381,12 @@ def main() -> None:
     with context.Pool(1, maxtasksperchild=1) as pool:
         torch.set_num_threads(args.threads)
         cells = [(family, shape) for family in args.families for shape in SHAPES]
-        for family, shape in tqdm(cells, desc="measuring", unit="cell"):
+        for family, shape in progress_bar(cells, desc="measuring", unit="cell"):
             rows += measure(family, shape, args, pool)
     text = f"{heading(device)}\n\n{table(rows)}\n"
     print(text)
     if args.out:
-        (args.out / "processors.md").write_text(text)
+        (args.out / "processors.md").write_text(text, encoding="utf-8")
         (args.out / "processors.json").write_text(
             json.dumps({"run": heading(device), "rows": [asdict(row) for row in rows]}, indent=1)
         )

@@ -28,16 +28,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import starting  # isort: skip
 import torch
 import transformers
 from benchmark_processors import hardware, high_water, picture, timed
-from tqdm import tqdm
 from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vlmreward import Checklist, YesNoReward
 from vlmreward.cli import process
 from vlmreward.cli.arguments import path, positive, threads
 from vlmreward.loading import resolve
+from vlmreward.progress import progress_bar
 
 STEP = ("straightforward", "ours", "ours, compiled", "ours, checkpointed")
 QUESTIONS = ("one question", "in one look", "one by one")
@@ -275,14 +276,14 @@ def measure(args: argparse.Namespace, pool: Any) -> list[Row]:
     values: dict[str, torch.Tensor] = {}
     gradients: dict[str, torch.Tensor] = {}
     rounds = [name for _ in range(args.rounds + 1) for name in names]
-    for name in tqdm(rounds, desc="timing", unit="step"):
+    for name in progress_bar(rounds, desc="timing", unit="step"):
         out, duration = contenders.timed(name, images)
         if name in values:  # the first round warms up
             seconds[name].append(duration)
             continue
         values[name], gradients[name] = out, images.grad.clone()
     rows = []
-    for name in tqdm(names, desc="memory", unit="process"):
+    for name in progress_bar(names, desc="memory", unit="process"):
         reference = "straightforward" if name in STEP else "one by one"
         expected, gradient = values[reference], gradients[reference]
         if name == "one question":
@@ -347,6 +348,7 @@ def main() -> None:
     parser.add_argument("--threads", type=threads, default=2, help="CPU threads (default 2)")
     parser.add_argument("--out", type=path, help="folder for the tables and the numbers")
     args = parser.parse_args()
+    starting.done()
     try:
         process.usable_device(args.device)
     except ValueError as error:
@@ -377,7 +379,7 @@ def main() -> None:
     text = f"{heading(args)}\n\n{table(rows, STEP)}\n\n{table(rows, QUESTIONS)}\n"
     print(text)
     if args.out:
-        (args.out / "reward.md").write_text(text)
+        (args.out / "reward.md").write_text(text, encoding="utf-8")
         (args.out / "reward.json").write_text(
             json.dumps({"run": heading(args), "rows": [asdict(row) for row in rows]}, indent=1)
         )

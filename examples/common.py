@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import starting
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -59,8 +60,10 @@ def load_reward(model: str, device: str) -> YesNoReward:
         raise OSError(f"cannot use {model!r}: {error}") from error
 
 
+@process.speaking()
 def run(main: Callable[[argparse.Namespace], Sequence[Path]], options: argparse.Namespace) -> int:
     """Make the folder, do the work and name its files; a mistake of the user is one line."""
+    starting.done()
     try:
         process.usable_device(options.device)
         try:

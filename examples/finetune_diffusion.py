@@ -28,12 +28,15 @@ from pathlib import Path
 
 import common
 import torch
+
+import vlmreward_3d.diffusion  # noqa: F401 isort: skip (first: without what the next say on import)
+
 from peft import LoraConfig
 from samplers import Sampler, add_sampler_options, load_sampler
 from torch import Tensor
-from tqdm import tqdm
 
 from vlmreward.adapters import TrainerReward, trainer_reward
+from vlmreward.progress import progress_bar
 
 Prompts = list[tuple[str, str]]
 """What the sampler is told, and what the VLM is asked about."""
@@ -96,7 +99,7 @@ def train(
     weights = [p for p in sampler.network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=lr)
     history = []
-    bar = tqdm(range(steps), desc="fine-tune", unit="step")
+    bar = progress_bar(range(steps), desc="fine-tune", unit="step")
     for _ in bar:
         chosen = torch.randint(len(prompts), (batch,), generator=generator).tolist()
         told, asked = zip(*[prompts[i] for i in chosen])
@@ -118,7 +121,7 @@ def look(
     """One sample of each prompt, always of the same noise, and its reward."""
     generator = torch.Generator().manual_seed(seed)
     images, rewards = [], []
-    for told, asked in tqdm(prompts, desc="sample", unit="prompt", leave=False):
+    for told, asked in progress_bar(prompts, desc="sample", unit="prompt", leave=False):
         image = sampler([told], sampler.noise(1, generator))
         images.append(image[0].cpu())
         rewards.append(float(reward(image, [told], [asked])[0]))
@@ -158,7 +161,7 @@ def work(options: argparse.Namespace) -> list[Path]:
     lines = [{"step": i, "reward": value} for i, value in enumerate(history)]
     for (told, asked), *rewards in zip(seen, rewards_before, rewards_after):
         lines.append({"prompt": told, "asked": asked, "before": rewards[0], "after": rewards[1]})
-    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     for name, part in (("trained on", slice(known)), ("held out", slice(known, None))):
         first, then = rewards_before[part], rewards_after[part]
         print(f"{name}: {sum(first) / len(first):.2f} -> {sum(then) / len(then):.2f}")

@@ -32,10 +32,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
-from tqdm import tqdm
 
 from vlmreward import YesNoReward
 from vlmreward.checkpointing import layers_of
+from vlmreward.progress import progress_bar
 from vlmreward_3d.blocks.trainer import Trainer
 
 PROMPT = "{text} Answer Yes or No."
@@ -151,7 +151,7 @@ def train(reward: YesNoReward, pictures: Sequence[Picture], args: argparse.Names
         vlm, matrices, out=args.out, steps=args.steps, lr=args.lr, matrix_lr=4 * args.lr, warmup=50
     )
     steps = range(trainer.start, args.steps)
-    bar = tqdm(steps, initial=trainer.start, total=args.steps, desc="training", unit="step")
+    bar = progress_bar(steps, initial=trainer.start, total=args.steps, desc="training", unit="step")
     losses: list[float] = []
     weights = balanced(pictures)
     for step in bar:
@@ -181,7 +181,7 @@ def examine(
         for question, answer in zip(picture.questions, picture.answers)
     ]
     out = []
-    for start in tqdm(range(0, len(asked), batch), desc="testing", unit="batch"):
+    for start in progress_bar(range(0, len(asked), batch), desc="testing", unit="batch"):
         part = asked[start : start + batch]
         images = torch.stack([picture.image() for picture, _, _ in part])
         values = reward(images, text=[question for _, question, _ in part])
@@ -239,7 +239,7 @@ def picture(results: Sequence[tuple[Picture, str, bool, float]], log: Path, path
             color="black" if answer == (value > 0) else "firebrick",
         )
     axis = figure.add_subplot(grid[2, :])
-    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     axis.plot([e["step"] for e in entries], [e["loss"] for e in entries])
     axis.set(xlabel="step", ylabel="cross-entropy", yscale="log")
     figure.savefig(path, dpi=100)
@@ -274,6 +274,8 @@ def work(options: argparse.Namespace) -> list[Path]:
     out = options.out
     if (out / "state.pt").exists() and not options.resume:
         raise ValueError(f"{out} holds a run; add --resume to go on with it, or choose another")
+    if options.resume and not (out / "state.pt").exists():
+        raise ValueError(f"{out} holds nothing to resume; expected state.pt; leave out --resume")
     learnt = easy_vqa("train", (*YES_NO, *SHAPES))[: options.limit]
     tested = easy_vqa("test", YES_NO)[: options.limit]
     reward = load_reward(options.model, options.device)
@@ -285,7 +287,7 @@ def work(options: argparse.Namespace) -> list[Path]:
     results = examine(load_reward(out / "model", options.device), tested)
     groups = summary(results)
     metrics = {"before": before, "after": groups, "steps": options.steps, "seed": options.seed}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     picture(results, out / "log.jsonl", out / "examples.png")
     print(f"before: {before['accuracy']:.1%}\n\n{table(groups)}\n")
     return [out / "metrics.json", out / "examples.png", out / "model"]

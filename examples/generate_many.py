@@ -9,8 +9,9 @@ worker dies goes on from its checkpoint, as often as --retries says; the same co
 with what is not finished and leaves the rest alone. At the end there are summary.json and
 sheet.png, a view of each asset.
 
---address names a running cluster, "auto" the one this machine belongs to; its machines must share
-the folder and the environment.
+Without --address Ray listens on this machine's loopback interface alone. --address names a running
+cluster, "auto" the one this machine belongs to; its machines must share the folder and the
+environment.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import os
 import re
 import sys
@@ -27,13 +29,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import common
 import text_to_3d
-from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
-from tqdm import tqdm
+
+from vlmreward.cli.arguments import above_zero, natural, not_negative, positive
+from vlmreward.cli.arguments import path as some_path
+from vlmreward.cli.arguments import text as some_text
+from vlmreward.output import write_atomically
+from vlmreward.progress import progress_bar
 
 HERE = Path(__file__).parent
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -64,33 +69,42 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("prompts", type=common.path, metavar="FILE", help="one prompt a line")
+    parser.add_argument("prompts", type=some_path, metavar="FILE", help="one prompt a line")
     default = Path("outputs") / "many"
     parser.add_argument(
-        "--out", type=common.path, default=default, metavar="DIR", help=f"def.: {default}"
+        "--out", type=some_path, default=default, metavar="DIR", help=f"def.: {default}"
     )
-    parser.add_argument("--workers", type=common.positive, help="at a time; default: by resources")
+    parser.add_argument("--workers", type=positive, help="at a time; default: by resources")
     parser.add_argument(
-        "--cpus", type=common.above_zero, default=1.0, help="of a task; default: %(default)s"
-    )
-    parser.add_argument(
-        "--gpus", type=common.not_negative, default=0.0, help="of a task; default: %(default)s"
+        "--cpus", type=above_zero, default=1.0, help="of a task; default: %(default)s"
     )
     parser.add_argument(
-        "--retries", type=common.natural, default=2, help="of a task; default: %(default)s"
+        "--gpus", type=not_negative, default=0.0, help="of a task; default: %(default)s"
     )
-    parser.add_argument("--address", help="of a Ray cluster; default: one of its own, here")
+    parser.add_argument(
+        "--retries", type=natural, default=2, help="of a task; default: %(default)s"
+    )
+    parser.add_argument(
+        "--address", type=some_text, help="of a Ray cluster; default: one of its own, here"
+    )
     options = parser.parse_args(arguments)
     options.device, options.words = "cpu", rest
     for word in rest:
         if word.partition("=")[0] in ("--out", "--resume", "--overwrite"):
             parser.error(f"{word} is behind --; expected it to be left to this script")
+    if options.workers and options.address:
+        parser.error(
+            "received --workers with --address; expected --cpus and --gpus of a task, by which a "
+            "running cluster counts; leave --workers out"
+        )
     text_to_3d.parse(["a prompt", *rest])  # which ends here with what is wrong
     return options
 
 
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a file, each once, in order."""
+    import common
+
     lines = common.read_lines(path)
     prompts = list(dict.fromkeys(line for line in lines if not line.startswith("#")))
     if not prompts:
@@ -107,8 +121,8 @@ def folders(prompts: Sequence[str], out: Path) -> list[Path]:
 def finished(folder: Path) -> bool:
     """Whether the run in a folder came to its end, its files included."""
     try:
-        return bool(json.loads((folder / "state.json").read_text())["finished"])
-    except (OSError, ValueError, KeyError):
+        return json.loads((folder / "state.json").read_bytes())["finished"] is True
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -166,18 +180,28 @@ def make_all(
     Returns:
         What became of them, in the order of the prompts.
     """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # a cluster that no other machine can join: by this Ray takes 127.0.0.1 for its address, and
+        # its servers listen there alone; read when it is imported
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     environment = {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     ray.init(
-        address=address,
+        address=address or "local",
         num_cpus=None if address or workers is None else max(1, round(workers * cpus)),
-        include_dashboard=False,
+        include_dashboard=None if address else False,
         log_to_driver=False,
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": environment},
     )
     try:
+        if address is None and ray.util.get_node_ip_address() not in LOOPBACK:
+            raise OSError(
+                "Ray listens on all interfaces, as it was imported before; expected this function "
+                "to import it, or an address; start another process"
+            )
         # a process a task: what one leaves behind is no other's trouble
         task = ray.remote(max_calls=1)(make).options(
             num_cpus=cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=True
@@ -190,7 +214,7 @@ def make_all(
             else:
                 handle = task.remote(module, prompts[i], str(folder), list(words))
                 waiting[handle] = i
-        with tqdm(total=len(prompts), initial=len(outcomes), unit="asset") as bar:
+        with progress_bar(total=len(prompts), initial=len(outcomes), unit="asset") as bar:
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
                 i = waiting.pop(done)
@@ -214,7 +238,9 @@ def sheet(outcomes: Sequence[Outcome], path: Path) -> Path | None:
     shown = {prompt: file for prompt, file in shown.items() if file.exists()}
     if not shown:
         return None
+    import numpy as np
     from matplotlib.figure import Figure
+    from PIL import Image
 
     rows = -(-len(shown) // 2)
     figure = Figure((14, 2.2 * rows), dpi=100, layout="constrained")
@@ -223,7 +249,7 @@ def sheet(outcomes: Sequence[Outcome], path: Path) -> Path | None:
         axis.set_axis_off()
     for axis, (prompt, file) in zip(axes, shown.items()):
         with Image.open(file) as image:
-            axis.imshow(pil_to_tensor(image.convert("RGB")).movedim(0, -1).numpy())
+            axis.imshow(np.asarray(image.convert("RGB")))
         axis.set_title(prompt, fontsize=8, wrap=True)
     figure.savefig(path)
     return path
@@ -242,7 +268,7 @@ def work(options: argparse.Namespace) -> list[Path]:
         address=options.address,
     )
     summary = options.out / "summary.json"
-    summary.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+    write_atomically(summary, json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
     picture = sheet(outcomes, options.out / "sheet.png")
     for outcome in outcomes:
         print(f"{outcome.status:13} {outcome.seconds:7.0f} s  {outcome.prompt}  {outcome.reason}")
@@ -256,7 +282,10 @@ def work(options: argparse.Namespace) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return common.run(work, parse(arguments))
+    options = parse(arguments)
+    import common  # here, as it takes seconds, and each task imports this module
+
+    return common.run(work, options)
 
 
 if __name__ == "__main__":

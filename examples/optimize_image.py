@@ -30,8 +30,10 @@ from tqdm import tqdm
 
 from vlmreward import robust
 from vlmreward.files import load_image
+from vlmreward.progress import progress_bar
 
 TEXTS = ("a red car", "a green chair", "a blue mug", "a yellow cone")
+SIZE = 64
 PARAMETRIZATIONS = ("multi-resolution", "pixels")
 
 
@@ -52,7 +54,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "default: %(default)s",
     )
     parser.add_argument(
-        "--size", type=common.positive, default=64, help="side without a file; default: %(default)s"
+        "--size",
+        type=common.positive,
+        help=f"side in pixels, not with a file; default: {SIZE}",
     )
     parser.add_argument(
         "--parametrization",
@@ -83,6 +87,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             f"received --model {options.model} without a judge; expected another VLM that is not "
             "optimised: name it with --judge-model"
         )
+    if options.size and Path(options.start).is_file():
+        parser.error(
+            f"received --size with the file {options.start}, which has a size; expected one of the "
+            "two; leave --size out"
+        )
+    options.size = options.size or SIZE
     options.texts = options.texts or list(TEXTS)
     return options
 
@@ -207,14 +217,16 @@ def work(options: argparse.Namespace) -> list[Path]:
     compared = arms(reward, samples=options.samples, strength=options.strength, seed=options.seed)
     for name, optimised in compared.items():
         watched = robust.Watched(optimised, held_out=judge, every=10, window=8)
-        bar = tqdm(total=options.steps, desc=name, unit="step")
+        bar = progress_bar(total=options.steps, desc=name, unit="step")
 
         def report(step: int, rewards: Tensor, bar: tqdm = bar) -> None:
             bar.set_postfix(reward=f"{float(rewards.mean()):.2f}")
             bar.update()
 
         with bar, warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, bar=bar: bar.write(f"warning: {message}")
+            warnings.showwarning = lambda message, *_, bar=bar: bar.write(
+                f"warning: {message}", file=sys.stderr
+            )
             warnings.simplefilter("always", robust.FoolingWarning)
             rows[name] = optimise(
                 watched,
@@ -232,7 +244,7 @@ def work(options: argparse.Namespace) -> list[Path]:
     files = [common.save_curves(options.out / "curves.png", curves)]
     files.append(common.save_pictures(options.out / "pictures.png", rows, options.texts))
     files.append(options.out / "metrics.jsonl")
-    files[-1].write_text("".join(json.dumps(line) + "\n" for line in log))
+    files[-1].write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
     for name, images in rows.items():
         for text, image in zip(options.texts, images):
             files.append(options.out / f"{common.slug(name)}-{common.slug(text)}.png")

@@ -22,7 +22,8 @@ import common
 import torch
 from samplers import add_sampler_options, load_sampler
 from torch import Tensor
-from tqdm import tqdm
+
+from vlmreward.progress import progress_bar
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -104,7 +105,7 @@ def optimise(
     optimizer = torch.optim.SGD([noise], lr=lr, momentum=momentum, nesterov=True)
     highest = torch.full((len(noise),), -torch.inf)
     history: list[dict[str, list[float]]] = []
-    bar = tqdm(range(steps + 1), desc="optimise noise", unit="step")
+    bar = progress_bar(range(steps + 1), desc="optimise noise", unit="step")
     for step in bar:
         images = sample(noise)
         rewards = score(images)
@@ -149,7 +150,7 @@ def work(options: argparse.Namespace) -> list[Path]:
         for title, key in (("reward", "reward"), ("norm of the noise", "norm"))
     }
     metrics = options.out / "metrics.jsonl"
-    metrics.write_text("".join(json.dumps(step) + "\n" for step in found.history))
+    metrics.write_text("".join(json.dumps(step) + "\n" for step in found.history), encoding="utf-8")
     print("rewards: " + ", ".join(titles))
     return [pictures, common.save_curves(options.out / "curves.png", curves), metrics]
 

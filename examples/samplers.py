@@ -14,6 +14,9 @@ from typing import Any, Protocol
 
 import common
 import torch
+
+import vlmreward_3d.diffusion  # noqa: F401 isort: skip (first: without what the next say on import)
+
 from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint

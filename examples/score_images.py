@@ -17,9 +17,9 @@ from pathlib import Path
 import common
 import torch
 from torchvision.utils import save_image
-from tqdm import tqdm
 
 from vlmreward.files import find_images, load_image
+from vlmreward.progress import progress_bar
 
 TEXTS = ("a red cube", "a blue sphere", "a green mug")
 
@@ -58,7 +58,7 @@ def work(options: argparse.Namespace) -> list[Path]:
     queries = [(file, text) for file in files for text in options.text]
     rows = []
     starts = range(0, len(queries), options.batch)
-    for start in tqdm(starts, desc="score", unit="batch"):
+    for start in progress_bar(starts, desc="score", unit="batch"):
         part = queries[start : start + options.batch]
         images = [load_image(file).image for file, _ in part]  # of different sizes
         scores = reward(images, text=[text for _, text in part])
@@ -69,7 +69,7 @@ def work(options: argparse.Namespace) -> list[Path]:
     for row in rows:
         print(f"{row['image']:{width}}  {row['reward']:7.2f}  {row['p_yes']:6.1%}  {row['text']}")
     as_csv, as_json = options.out / "scores.csv", options.out / "scores.json"
-    with as_csv.open("w", newline="", encoding="utf-8") as file:
+    with as_csv.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)

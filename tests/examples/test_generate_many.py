@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -6,8 +7,11 @@ import time
 from pathlib import Path
 
 import generate_many
+import psutil
 import pytest
 from PIL import Image
+
+from vlmreward_3d.files import locked
 
 PROMPTS = [f"thing number {i}" for i in range(8)]
 
@@ -19,7 +23,7 @@ def quickly(prompts, out, **options):
 
 def kill_one(out, killed):
     """SIGKILL to the worker that is first seen at its third step."""
-    for _ in range(600):
+    for _ in range(4000):
         for pids in out.glob("*/pids"):
             lines = pids.read_text().split()
             if len(lines) >= 3:
@@ -29,13 +33,32 @@ def kill_one(out, killed):
         time.sleep(0.05)
 
 
+def listen(sockets, done):
+    """The addresses on which this process and its children listen, until done."""
+    mine = psutil.Process()
+    while not done.wait(0.5):
+        for process in (mine, *mine.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):  # it has ended in the meantime
+                for one in process.net_connections(kind="inet"):
+                    if one.status == psutil.CONN_LISTEN:
+                        sockets.add((one.laddr.ip, one.laddr.port))
+
+
 @pytest.mark.timeout(240)
 def test_all_are_made_while_a_worker_is_killed_and_none_twice(tmp_path):
     killed = []
     killer = threading.Thread(target=kill_one, args=(tmp_path, killed))
     killer.start()
+    sockets, done = set(), threading.Event()
+    listener = threading.Thread(target=listen, args=(sockets, done))
+    listener.start()
     outcomes = quickly(PROMPTS, tmp_path)
+    done.set()
+    listener.join()
     killer.join()
+    assert len(sockets) >= 5  # the servers of the cluster, and workers
+    outside = {ip for ip, _ in sockets} - {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert not outside, f"Ray listens on {outside}"
     assert [outcome.prompt for outcome in outcomes] == PROMPTS
     assert {outcome.status for outcome in outcomes} == {"made"}
     ((folder, pid),) = killed
@@ -61,6 +84,26 @@ def test_prompts_of_a_file(tmp_path):
     assert prompts == ["a red cube", "Zwölf Äpfel!", "…"]
     names = [folder.name for folder in generate_many.folders(prompts, tmp_path)]
     assert names == ["000-a-red-cube", "001-zw-lf-pfel", "002-asset"]
+
+
+def test_a_file_of_windows_has_no_mark_in_its_first_prompt(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(b"\xef\xbb\xbfa red cube\r\nZw\xc3\xb6lf\r\n")
+    assert generate_many.read_prompts(file) == ["a red cube", "Zwölf"]
+
+
+def test_a_finished_run_is_one_whose_state_says_so(tmp_path):
+    for state, expected in {
+        '{"finished": true}': True,
+        '{"finished": false}': False,
+        '{"finished": "no"}': False,
+        "[]": False,
+        "null": False,
+        "{": False,
+        "\xff": False,
+    }.items():
+        (tmp_path / "state.json").write_text(state, encoding="latin-1")
+        assert generate_many.finished(tmp_path) is expected
 
 
 def test_the_sheet_has_a_picture_of_each(tmp_path):
@@ -94,6 +137,23 @@ def test_bad_input(tmp_path, refused, capsys):
     assert "cannot read" in refused(main, tmp_path / "none.txt", "--out", tmp_path)
     (tmp_path / "empty.txt").write_text("# nothing\n")
     assert "has no prompts" in refused(main, tmp_path / "empty.txt", "--out", tmp_path)
+    (tmp_path / "other.txt").write_bytes(b"a r\xf6d cube\n")
+    assert "expected a text file in UTF-8" in refused(
+        main, tmp_path / "other.txt", "--out", tmp_path
+    )
+    (tmp_path / "good.txt").write_text("a red cube\n")
+    with locked(tmp_path):
+        said = refused(main, tmp_path / "good.txt", "--out", tmp_path)
+    assert f"another run is going on (process {os.getpid()} on" in said
+    for words, message in (
+        (["--", "--stepps", "3"], "unrecognized arguments: --stepps"),
+        (["--", "--steps", "0"], "--steps: received '0'; expected a whole number >= 1"),
+        (["--workers", "2", "--address", "auto"], "received --workers with --address"),
+        (["--address", ""], "--address: received ''; expected some words"),
+    ):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path / "good.txt"), "--out", str(tmp_path / "o"), *words])
+        assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([str(tmp_path / "empty.txt"), "--", "--out", "elsewhere"])
     assert "--out is behind --" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_fooling_is_said(tmp_path, capsys, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert optimize_image.main(words) == 0
-    assert "warning: step 70: " in capsys.readouterr().out
+    assert "warning: step 70: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

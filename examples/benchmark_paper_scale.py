@@ -385,15 +385,17 @@ def main(arguments: list[str] | None = None) -> None:
         print(text)
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / "paper-scale-operations.md").write_text(text)
+            (options.out / "paper-scale-operations.md").write_text(text, encoding="utf-8")
         return
     measured = measure(options)
     text = table(measured)
     print(text)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "paper-scale.md").write_text(text)
-        (options.out / "paper-scale.json").write_text(json.dumps(measured, indent=1))
+        (options.out / "paper-scale.md").write_text(text, encoding="utf-8")
+        (options.out / "paper-scale.json").write_text(
+            json.dumps(measured, indent=1), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -108,12 +108,12 @@ def render_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     recipe = {"seed": seed, "flawed": flawed, "shard": SHARD, "size": VIEW_SIZE}
     note = folder / "recipe.json"
-    if note.exists() and json.loads(note.read_text()) != recipe:
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != recipe:
         raise ValueError(
-            f"{folder} holds a set with {note.read_text()}, asked for {json.dumps(recipe)}; "
-            "choose another folder"
+            f"{folder} holds a set with {note.read_text(encoding='utf-8')}, asked for "
+            f"{json.dumps(recipe)}; choose another folder"
         )
-    note.write_text(json.dumps(recipe))
+    note.write_text(json.dumps(recipe), encoding="utf-8")
     n_shards = -(-n_scenes // SHARD)
     paths = [folder / f"shard-{i:04d}.safetensors" for i in range(n_shards)]
     jobs = [(p, seed, i, SHARD, flawed) for i, p in enumerate(paths) if not p.exists()]

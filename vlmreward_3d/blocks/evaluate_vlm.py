@@ -157,8 +157,10 @@ def main() -> None:
     }
     text = as_markdown(tables)
     if args.out:
-        args.out.with_suffix(".json").write_text(json.dumps(tables, indent=1) + os.linesep)
-        args.out.with_suffix(".md").write_text(text + os.linesep)
+        args.out.with_suffix(".json").write_text(
+            json.dumps(tables, indent=1) + os.linesep, encoding="utf-8"
+        )
+        args.out.with_suffix(".md").write_text(text + os.linesep, encoding="utf-8")
     tqdm.write(text)
 
 

@@ -132,7 +132,7 @@ class Trainer:
 
     def log(self, **entry: object) -> None:
         """Append a line to ``log.jsonl``."""
-        with (self.out / "log.jsonl").open("a") as file:
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def save(self, step: int) -> None:

@@ -86,6 +86,7 @@ def elsewhere(monkeypatch):
     """Within, `DEVICE` is a device that works."""
     # autocast does not know it
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
     for name in ("tensor", "as_tensor"):
         # these do not ask the mode, for "meta"
         made = getattr(torch, name)

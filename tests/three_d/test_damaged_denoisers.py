@@ -173,6 +173,13 @@ def test_damaged_denoisers_of_latents(name, saved, tmp_path):
     _refused(tmp_path / "model", message)
 
 
+def _the_line(capsys):
+    """The one line on stderr beside the first, which says that libraries are loaded."""
+    first, line = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith("loading ")
+    return line
+
+
 @pytest.mark.parametrize("name", ["tensors missing", "a port's index", "truncated", "no size"])
 def test_the_example_says_it_in_one_line(name, saved, tmp_path, capsys):
     damage, message = BOTH[name]
@@ -180,8 +187,7 @@ def test_the_example_says_it_in_one_line(name, saved, tmp_path, capsys):
     damage(tmp_path / "model")
     options = ["--no-vlm", "--steps", "2", "--out", str(tmp_path / "run")]
     assert main(["a red cube", "--denoiser", str(tmp_path / "model"), *options]) == 2
-    said = capsys.readouterr()
-    (line,) = said.err.strip().splitlines()
+    line = _the_line(capsys)
     with pytest.raises(ValueError, match=message):
         raise ValueError(line)
     assert line.startswith("error: ")
@@ -250,8 +256,7 @@ def test_single_files_that_are_damaged(suffix, content, tmp_path, capsys):
         load_denoiser(str(path))
     options = ["--no-vlm", "--steps", "2", "--out", str(tmp_path / "run")]
     assert main(["a red cube", "--denoiser", str(path), *options]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: cannot read ")
+    assert _the_line(capsys).startswith("error: cannot read ")
 
 
 def test_whole_folders_load(saved):

@@ -339,7 +339,8 @@ def test_presets_run_with_small_random_backbones(preset, sources):
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
 def test_flags_run_with_small_random_backbones(flags, sources, script):
     words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
-    options = script.parse([*words, "--vlm", str(sources / "vlm"), *flags])
+    vlm = [] if "--no-vlm" in flags else ["--vlm", str(sources / "vlm")]
+    options = script.parse([*words, *vlm, *flags])
     config = presets.paper("a red cube", with_vlm=not options.no_vlm)
     config = dataclasses.replace(config, **script.changes(options, config))
     config = dataclasses.replace(config, **{**SMALL, "steps": 2}, resolution_later=())

@@ -136,7 +136,7 @@ def work(options: argparse.Namespace) -> list[Path]:
         prompts, held_out = read_prompts(options.prompts), read_prompts(options.held_out)
     sampler = load_sampler(options)
     vlm = common.load_reward(options.model, options.device)
-    reward = trainer_reward(vlm, text=lambda told, asked: asked)
+    reward = trainer_reward(vlm, make_prompt=lambda told, asked: asked)
     torch.manual_seed(options.seed)  # of LoRA's initial weights
     sampler.network.add_adapter(LoraConfig(r=options.rank, target_modules=ATTENTION))
 

@@ -38,7 +38,7 @@ from vlmreward.models._acceleration.gradient_checkpointing import layers_of
 from vlmreward.utils.progress import progress_bar
 from vlmreward_3d.blocks.training.trainer import Trainer
 
-PROMPT = "{text} Answer Yes or No."
+QUESTION = "{prompt} Answer Yes or No."
 YES_NO = ("yes", "no")
 SHAPES = ("circle", "rectangle", "triangle")
 COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
@@ -101,23 +101,23 @@ def cross_entropy(
     named = [lookup.variants(shape)[0][0] for shape in SHAPES]
     tokens = (*(reward.tokens or ()), *named)
     choices = [*YES_NO, *SHAPES]
-    chosen, open_, prompts = [], [], []
+    chosen, open_, wordings = [], [], []
     for picture, own in zip(pictures, places):
         chosen.append([choices.index(picture.answers[i]) for i in own])
         open_.append([kind(picture.questions[i]) == "open" for i in own])
-        prompts.append([prompt(picture.questions[i]) for i in own])
+        wordings.append([wording(picture.questions[i]) for i in own])
     images = torch.stack([picture.image() for picture in pictures]).to(backbone.device)
     sizes = [[(image.shape[-2], image.shape[-1])] for image in images]
-    logits = backbone.multi_question_logits(images, prompts, sizes, tokens)
+    logits = backbone.multi_question_logits(images, wordings, sizes, tokens)
     others = torch.tensor(open_)[..., None] != (torch.arange(len(tokens)) >= len(YES_NO))
     logits = logits.masked_fill(others.to(logits.device), -torch.inf)
     target = torch.tensor(chosen, device=logits.device)
     return F.cross_entropy(logits.flatten(0, 1), target.flatten())
 
 
-def prompt(question: str) -> str:
+def wording(question: str) -> str:
     """What the model is asked."""
-    return question if kind(question) == "open" else PROMPT.format(text=question)
+    return question if kind(question) == "open" else QUESTION.format(prompt=question)
 
 
 def balanced(pictures: Sequence[Picture]) -> list[list[float]]:
@@ -184,7 +184,7 @@ def examine(
     for start in progress_bar(range(0, len(asked), batch), desc="testing", unit="batch"):
         part = asked[start : start + batch]
         images = torch.stack([picture.image() for picture, _, _ in part])
-        values = reward(images, text=[question for _, question, _ in part])
+        values = reward(images, prompt=[question for _, question, _ in part])
         out += [(*query, value) for query, value in zip(part, values.tolist())]
     return out
 
@@ -295,7 +295,7 @@ def work(options: argparse.Namespace) -> list[Path]:
 
 def load_reward(model: str | Path, device: str) -> YesNoReward:
     """In float32, because all weights are trained."""
-    return YesNoReward(model, prompt=PROMPT, device=device, dtype=torch.float32)
+    return YesNoReward(model, question=QUESTION, device=device, dtype=torch.float32)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ class DenoiserJudge(nn.Module):
     """The built-in denoiser as a classifier of single pictures (Li et al., 2023).
 
     It was trained to make pictures and never to answer questions; with the built-in VLM it shares
-    the world. The more a text helps it to tell noise from picture, the better the text fits.
+    the world. The more a prompt helps it to tell noise from picture, the better the prompt fits.
 
     Args:
         draws: noises a picture, at timesteps spread over a fifth to three fifths of the schedule;
@@ -38,41 +38,41 @@ class DenoiserJudge(nn.Module):
         self.noise = noise.to(device)
 
     @torch.no_grad()
-    def errors(self, image: Tensor, texts: Sequence[str]) -> Tensor:
-        """Mean squared error of the noise in a picture (3, H, W), given each of n texts: (n,)."""
-        draws, n = len(self.times), len(texts)
+    def errors(self, image: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Mean squared error of the noise in a picture (3, H, W), given each of n prompts: (n,)."""
+        draws, n = len(self.times), len(prompts)
         alpha = self.denoiser.alphas_cumprod[self.times][:, None, None, None]
         clean = self.denoiser.to_latents(image[None])
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * self.noise
-        text = self.denoiser.encode_text(list(texts))
+        embedding = self.denoiser.encode_text(list(prompts))
         found = self.denoiser.predict_noise(
             noisy.repeat(n, 1, 1, 1),
             self.times.repeat(n),
-            text.repeat_interleave(draws, dim=0),
+            embedding.repeat_interleave(draws, dim=0),
             self.cameras.repeat(n, 1),
         )
         return (found.unflatten(0, (n, draws)) - self.noise).square().mean((1, 2, 3, 4))
 
-    def forward(self, images: Tensor, text: str | Sequence[str]) -> Tensor:
-        """How much better the text fits than those with another colour or another shape.
+    def forward(self, images: Tensor, prompt: str | Sequence[str]) -> Tensor:
+        """How much better the prompt fits than those with another colour or another shape.
 
         Args:
             images: (B, 3, H, W) in [0, 1].
-            text: one, or B, such as "a red cube".
+            prompt: one, or B, such as "a red cube".
 
         Returns:
-            (B,): standard scores among the errors of the other texts; positive if it fits better
+            (B,): standard scores among the errors of the other prompts; positive if it fits better
             than they do on average. Not differentiable.
 
         Raises:
-            ValueError: a text of another form.
+            ValueError: a prompt of another form.
         """
-        texts = [text] * len(images) if isinstance(text, str) else text
-        return torch.stack([self._score(image, text) for image, text in zip(images, texts)])
+        prompts = [prompt] * len(images) if isinstance(prompt, str) else prompt
+        return torch.stack([self._score(image, prompt) for image, prompt in zip(images, prompts)])
 
-    def _score(self, image: Tensor, text: str) -> Tensor:
-        color, shape = common.color_and_shape(text)
+    def _score(self, image: Tensor, prompt: str) -> Tensor:
+        color, shape = common.color_and_shape(prompt)
         others = [(c, shape) for c in COLORS if c != color]
         others += [(color, s) for s in SHAPES if s != shape]
-        own, *rest = self.errors(image, [text, *(f"a {c} {s}" for c, s in others)])
+        own, *rest = self.errors(image, [prompt, *(f"a {c} {s}" for c, s in others)])
         return (torch.stack(rest).mean() - own) / torch.stack(rest).std()

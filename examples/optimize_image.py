@@ -32,7 +32,7 @@ from vlmreward import wrappers
 from vlmreward.images.io import load_image
 from vlmreward.utils.progress import progress_bar
 
-TEXTS = ("a red car", "a green chair", "a blue mug", "a yellow cone")
+PROMPTS = ("a red car", "a green chair", "a blue mug", "a yellow cone")
 SIZE = 64
 PARAMETRIZATIONS = ("multi-resolution", "pixels")
 
@@ -40,17 +40,17 @@ PARAMETRIZATIONS = ("multi-resolution", "pixels")
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = common.command_line("Optimise pixels for a VLM's reward.", "optimize_image")
     parser.add_argument(
-        "texts",
+        "prompts",
         type=common.text,
         nargs="*",
-        metavar="TEXT",
-        help=f"what to make, each; default: {TEXTS}",
+        metavar="PROMPT",
+        help=f"what to make, each; default: {PROMPTS}",
     )
     parser.add_argument(
         "--start",
         type=common.text,
         default="a purple cube",
-        help='image file to begin with, a text of the built-in world, or "noise"; '
+        help='image file to begin with, a prompt of the built-in world, or "noise"; '
         "default: %(default)s",
     )
     parser.add_argument(
@@ -93,7 +93,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             "two; leave --size out"
         )
     options.size = options.size or SIZE
-    options.texts = options.texts or list(TEXTS)
+    options.prompts = options.prompts or list(PROMPTS)
     return options
 
 
@@ -139,7 +139,7 @@ class MultiResolution(nn.Module):
 def optimize(
     reward: Callable[..., Tensor],
     start: Tensor,
-    texts: list[str],
+    prompts: list[str],
     *,
     steps: int = 100,
     lr: float = 0.3,
@@ -151,9 +151,9 @@ def optimize(
     Not Adam: it moves what hardly matters, such as the background, as far as anything else.
 
     Args:
-        reward: (B, 3, H, W), text=... -> (B,).
+        reward: (B, 3, H, W), prompt=... -> (B,).
         start: (B, 3, H, W) in [0, 1].
-        texts: B of them.
+        prompts: B of them.
         steps: of the optimiser.
         lr: length of a step.
         parametrization: "multi-resolution" or "pixels".
@@ -166,7 +166,7 @@ def optimize(
     parameters = list(canvas.parameters())
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, maximize=True)
     for step in range(steps):
-        rewards = reward(canvas(), text=texts)
+        rewards = reward(canvas(), prompt=prompts)
         gradients = torch.autograd.grad(rewards.sum(), parameters)
         length = torch.cat([g.flatten(1) for g in gradients], dim=1).norm(dim=1) + 1e-12
         for parameter, gradient in zip(parameters, gradients):
@@ -205,9 +205,9 @@ def starting_picture(options: argparse.Namespace) -> Tensor:
 
 def work(options: argparse.Namespace) -> list[Path]:
     if not options.judge_model:  # the built-in one knows its own world alone
-        for text in options.texts:
-            common.color_and_shape(text)
-    start = torch.stack([starting_picture(options)] * len(options.texts)).to(options.device)
+        for prompt in options.prompts:
+            common.color_and_shape(prompt)
+    start = torch.stack([starting_picture(options)] * len(options.prompts)).to(options.device)
     reward = common.load_reward(options.model, options.device)
     if options.judge_model:
         judge = common.load_reward(options.judge_model, options.device)
@@ -231,7 +231,7 @@ def work(options: argparse.Namespace) -> list[Path]:
             rows[name] = optimize(
                 watched,
                 start,
-                options.texts,
+                options.prompts,
                 steps=options.steps,
                 lr=options.lr,
                 parametrization=options.parametrization,
@@ -242,32 +242,32 @@ def work(options: argparse.Namespace) -> list[Path]:
         curves["judge"][name] = [(note.step, note.held_out) for note in notes]
         log += [{"arm": name, **asdict(note)} for note in notes]
     files = [common.save_curves(options.out / "curves.png", curves)]
-    files.append(common.save_pictures(options.out / "pictures.png", rows, options.texts))
+    files.append(common.save_pictures(options.out / "pictures.png", rows, options.prompts))
     files.append(options.out / "metrics.jsonl")
     files[-1].write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
     for name, images in rows.items():
-        for text, image in zip(options.texts, images):
-            files.append(options.out / f"{common.slug(name)}-{common.slug(text)}.png")
+        for prompt, image in zip(options.prompts, images):
+            files.append(options.out / f"{common.slug(name)}-{common.slug(prompt)}.png")
             save_image(image, files[-1])
-    print(table(rows, options.texts, reward, judge))
+    print(table(rows, options.prompts, reward, judge))
     return files
 
 
 @torch.no_grad()
 def table(
-    rows: dict[str, Tensor], texts: list[str], reward: Callable[..., Tensor], judge: nn.Module
+    rows: dict[str, Tensor], prompts: list[str], reward: Callable[..., Tensor], judge: nn.Module
 ) -> str:
     """What the reward says, what it says of transformed pictures, and what the judge says."""
-    lines = ["| picture | text | reward | transformed | judge |", "|---|---|---|---|---|"]
+    lines = ["| picture | prompt | reward | transformed | judge |", "|---|---|---|---|---|"]
     for name, images in rows.items():
         unseen = wrappers.ExpectationOverTransformations(
             reward, samples=8, generator=torch.Generator().manual_seed(99)
         )
-        columns = [f(images, text=texts).tolist() for f in (reward, unseen, judge)]
+        columns = [f(images, prompt=prompts).tolist() for f in (reward, unseen, judge)]
         columns = [[*column, sum(column) / len(column)] for column in columns]
-        for text, own, transformed, judged in zip([*texts, "mean"], *columns):
+        for prompt, own, transformed, judged in zip([*prompts, "mean"], *columns):
             numbers = f"{own:.2f} | {transformed:.2f} | {judged:.2f}"
-            lines.append(f"| {name} | {text} | {numbers} |")
+            lines.append(f"| {name} | {prompt} | {numbers} |")
     return "\n".join(lines)
 
 

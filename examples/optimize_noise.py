@@ -1,6 +1,6 @@
 """The initial noise of a diffusion sampler, optimised for the reward (ReNO, Eyring et al., 2024):
 
-    python examples/optimize_noise.py "a red mug" --prompt "a mug"
+    python examples/optimize_noise.py "a red mug" --sampler-prompt "a mug"
     python examples/optimize_noise.py "a cat in a hat" --model Qwen/Qwen2.5-VL-3B-Instruct \\
         --diffusion stabilityai/sd-turbo --sampler-steps 1 --device cuda
 
@@ -29,14 +29,14 @@ from vlmreward.utils.progress import progress_bar
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = common.command_line("Optimise the noise of a diffusion sampler.", "optimize_noise")
     parser.add_argument(
-        "text",
+        "prompt",
         type=common.text,
         nargs="?",
-        metavar="TEXT",
+        metavar="PROMPT",
         help='what to make; default: "a red mug" out of "a mug"',
     )
     parser.add_argument(
-        "--prompt", type=common.text, help="what the sampler is told; default: TEXT"
+        "--sampler-prompt", type=common.text, help="what the sampler is told; default: PROMPT"
     )
     parser.add_argument("--count", type=common.positive, default=4, help="default: %(default)s")
     parser.add_argument("--steps", type=common.positive, default=20, help="default: %(default)s")
@@ -50,10 +50,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add_sampler_options(parser, steps=4, guidance=1.0)
     options = parser.parse_args(arguments)
-    if options.text is None:
-        options.text, options.prompt = "a red mug", options.prompt or "a mug"
     if options.prompt is None:
-        options.prompt = options.text
+        options.prompt = "a red mug"
+        options.sampler_prompt = options.sampler_prompt or "a mug"
+    if options.sampler_prompt is None:
+        options.sampler_prompt = options.prompt
     return options
 
 
@@ -131,8 +132,8 @@ def work(options: argparse.Namespace) -> list[Path]:
     sampler = load_sampler(options)
     reward = common.load_reward(options.model, options.device)
     found = optimize(
-        partial(sampler, [options.prompt] * options.count),
-        partial(reward, text=options.text),
+        partial(sampler, [options.sampler_prompt] * options.count),
+        partial(reward, prompt=options.prompt),
         sampler.noise(options.count, torch.Generator().manual_seed(options.seed)),
         steps=options.steps,
         lr=options.lr,

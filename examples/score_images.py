@@ -1,6 +1,6 @@
-"""How well texts fit image files, as a table, scores.csv and scores.json:
+"""How well prompts fit image files, as a table, scores.csv and scores.json:
 
-    python examples/score_images.py FILE_OR_FOLDER ... --text "a red cube" --text "a blue sphere"
+    python examples/score_images.py PATH ... --prompt "a red cube" --prompt "a blue sphere"
 
 Without files: three pictures of the built-in world, which are drawn into the folder first. To score
 files without writing a script there is ``vlmreward score``.
@@ -21,30 +21,30 @@ from torchvision.utils import save_image
 from vlmreward.images.io import find_images, load_image
 from vlmreward.utils.progress import progress_bar
 
-TEXTS = ("a red cube", "a blue sphere", "a green mug")
+PROMPTS = ("a red cube", "a blue sphere", "a green mug")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = common.command_line("Score images for texts.", "score_images")
+    parser = common.command_line("Score images for prompts.", "score_images")
     parser.add_argument(
         "paths", nargs="*", type=common.path, metavar="PATH", help="images, or folders"
     )
     parser.add_argument(
-        "--text", type=common.text, action="append", help="may be repeated; needed with PATH"
+        "--prompt", type=common.text, action="append", help="may be repeated; needed with PATH"
     )
     parser.add_argument("--batch", type=common.positive, default=8, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    if options.paths and not options.text:
-        parser.error("expected a --text to score the images for")
-    options.text = options.text or list(TEXTS)
+    if options.paths and not options.prompt:
+        parser.error("expected a --prompt to score the images for")
+    options.prompt = options.prompt or list(PROMPTS)
     return options
 
 
 def draw(folder: Path) -> list[Path]:
-    """A picture for each of the default texts."""
-    files = [folder / f"{common.slug(text)}.png" for text in TEXTS]
-    for text, file in zip(TEXTS, files):
-        save_image(common.blocks_picture(text), file)
+    """A picture for each of the default prompts."""
+    files = [folder / f"{common.slug(prompt)}.png" for prompt in PROMPTS]
+    for prompt, file in zip(PROMPTS, files):
+        save_image(common.blocks_picture(prompt), file)
     return files
 
 
@@ -55,19 +55,19 @@ def work(options: argparse.Namespace) -> list[Path]:
         if not file.is_file():
             raise OSError(f"cannot read {file}: no such file; expected images, or folders of them")
     reward = common.load_reward(options.model, options.device)
-    queries = [(file, text) for file in files for text in options.text]
+    queries = [(file, prompt) for file in files for prompt in options.prompt]
     rows = []
     starts = range(0, len(queries), options.batch)
     for start in progress_bar(starts, desc="score", unit="batch"):
         part = queries[start : start + options.batch]
         images = [load_image(file).image for file, _ in part]  # of different sizes
-        scores = reward(images, text=[text for _, text in part])
-        for (file, text), score, p in zip(part, scores.tolist(), scores.sigmoid().tolist()):
-            rows.append({"image": str(file), "text": text, "reward": score, "p_yes": p})
+        scores = reward(images, prompt=[prompt for _, prompt in part])
+        for (file, prompt), score, p in zip(part, scores.tolist(), scores.sigmoid().tolist()):
+            rows.append({"image": str(file), "prompt": prompt, "reward": score, "p_yes": p})
 
     width = max(len(row["image"]) for row in rows)
     for row in rows:
-        print(f"{row['image']:{width}}  {row['reward']:7.2f}  {row['p_yes']:6.1%}  {row['text']}")
+        print(f"{row['image']:{width}}  {row['reward']:7.2f}  {row['p_yes']:6.1%}  {row['prompt']}")
     as_csv, as_json = options.out / "scores.csv", options.out / "scores.json"
     with as_csv.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, rows[0].keys())

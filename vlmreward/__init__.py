@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vlmreward.images.validation import gray_to_rgb, rgba_to_rgb
     from vlmreward.models.answer_tokens import SpellingVariants
     from vlmreward.rewards.composite import CompositeReward
-    from vlmreward.rewards.prompts import PromptTemplate
+    from vlmreward.rewards.questions import QuestionTemplate
     from vlmreward.rewards.rating import RatingReward
     from vlmreward.rewards.yes_no import YesNoReward
     from vlmreward.wrappers.microbatching import MicroBatched
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CompositeReward",
     "MicroBatched",
-    "PromptTemplate",
+    "QuestionTemplate",
     "RatingReward",
     "SpellingVariants",
     "YesNoReward",
@@ -33,7 +33,7 @@ __all__ = [
 _HOMES = {
     "CompositeReward": "rewards.composite",
     "MicroBatched": "wrappers.microbatching",
-    "PromptTemplate": "rewards.prompts",
+    "QuestionTemplate": "rewards.questions",
     "RatingReward": "rewards.rating",
     "SpellingVariants": "models.answer_tokens",
     "YesNoReward": "rewards.yes_no",

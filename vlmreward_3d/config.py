@@ -268,7 +268,8 @@ class VLM3DConfig:
             at the cameras.
         vlm: Where the reward comes from; None for score distillation alone.
         vlm_prompt: The question put to the VLM: one of `vlmreward`'s named prompts, or a text with
-            the field {text}. Several are asked separately, and the mean of the rewards is taken.
+            the placeholder {prompt}. Several are asked separately, and the mean of the
+            rewards is taken.
         vlm_pixels: How far the reward's image processor follows the 8-bit path.
         vlm_resolution: Side in pixels of the images that the VLM is shown, resized bilinearly
             whatever the rendered size; None shows them as they are rendered.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from vlmreward.rewards.prompts import NAMED_PROMPTS
+from vlmreward.rewards.questions import NAMED_QUESTIONS
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.schedule import Schedule
 
@@ -209,7 +209,7 @@ def release(
         seed=seed,
         denoiser=denoiser,
         vlm=vlm if with_vlm else None,
-        vlm_prompt=NAMED_PROMPTS["paper/selected"].replace("\n", " \n"),
+        vlm_prompt=NAMED_QUESTIONS["paper/selected"].replace("\n", " \n"),
         vlm_pixels="float",
         rings=2,
         rings_later=((0.25, 1),),

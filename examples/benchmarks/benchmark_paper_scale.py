@@ -225,7 +225,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(options.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     name = "7b" if options.size == "full" else "small"
-    vlm = YesNoReward(random_model(name, options.device, dtype), prompt="paper/selected")
+    vlm = YesNoReward(random_model(name, options.device, dtype), question="paper/selected")
     config = settings(options.size)
     guidances = build_guidances(config, denoiser(options.size, device, dtype), vlm)
     model = VLM3D(config, guidances, device=device)
@@ -320,7 +320,7 @@ def vlm_operations(
         name = "7b" if size == "full" else "small"
         pair = random_model(name, "cpu", torch.bfloat16, (text, vision * group))
         # validation looks at the answers when a question is first asked, and never again
-        reward = YesNoReward(pair, prompt="paper/selected", validate=False)
+        reward = YesNoReward(pair, question="paper/selected", validate=False)
         guidance = VLMGuidance(reward, prompt, resolution=resolution)
         return operations(lambda: guidance(pixels))
 

@@ -47,8 +47,8 @@ from vlmreward.utils.progress import progress_bar
 
 STEP = ("straightforward", "ours", "ours, compiled", "ours, checkpointed")
 QUESTIONS = ("one question", "in one look", "one by one")
-PROMPT = "Does this object, seen from eight sides, show {text}? Answer Yes or No."
-TEXTS = (
+QUESTION = "Does this object, seen from eight sides, show {prompt}? Answer Yes or No."
+PROMPTS = (
     "a red cube",
     "a blue ball on a table",
     "something round",
@@ -172,7 +172,7 @@ def straightforward(model: Any, processor: Any) -> Step:
 
     def step(images: torch.Tensor) -> torch.Tensor:
         content = [{"type": "image"} for _ in images[0]]
-        content.append({"type": "text", "text": PROMPT.format(text=TEXTS[0])})
+        content.append({"type": "text", "text": QUESTION.format(prompt=PROMPTS[0])})
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
@@ -193,9 +193,9 @@ def straightforward(model: Any, processor: Any) -> Step:
     return step
 
 
-def ours(reward: Callable[..., torch.Tensor], **fields: str) -> Step:
+def ours(reward: Callable[..., torch.Tensor], **placeholders: str) -> Step:
     def step(images: torch.Tensor) -> torch.Tensor:
-        value = reward(images, **fields)
+        value = reward(images, **placeholders)
         value.sum().backward()
         return value.detach()
 
@@ -214,14 +214,15 @@ class Contenders:
                 return
         if "ours, compiled" in names:
             model = copy.deepcopy(pair[0]) if len(names) > 1 else pair[0]
-            compiled = YesNoReward((model, pair[1]), prompt=PROMPT)
+            compiled = YesNoReward((model, pair[1]), question=QUESTION)
             compiled.backbone.compile_layers(dynamic=False)
-            self.steps["ours, compiled"] = ours(compiled, text=TEXTS[0])
+            self.steps["ours, compiled"] = ours(compiled, prompt=PROMPTS[0])
             if len(names) == 1:
                 return
-        self.reward = reward = YesNoReward(pair, prompt=PROMPT)
+        self.reward = reward = YesNoReward(pair, question=QUESTION)
         asked = [
-            reward.ask(PROMPT.replace("{text}", TEXTS[i % len(TEXTS)])) for i in range(questions)
+            reward.ask(QUESTION.replace("{prompt}", PROMPTS[i % len(PROMPTS)]))
+            for i in range(questions)
         ]
         checklist = CompositeReward(asked, combine="sum")
         alone = [ours(question) for question in asked]
@@ -232,8 +233,8 @@ class Contenders:
             return values.detach()
 
         self.steps |= {
-            "ours": ours(reward, text=TEXTS[0]),
-            "ours, checkpointed": ours(reward, text=TEXTS[0]),
+            "ours": ours(reward, prompt=PROMPTS[0]),
+            "ours, checkpointed": ours(reward, prompt=PROMPTS[0]),
             "one question": alone[0],
             "in one look": one_look,
             "one by one": lambda images: torch.cat([step(images) for step in alone]),

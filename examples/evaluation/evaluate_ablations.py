@@ -133,7 +133,7 @@ def read(
     views, target = views_of(folder), target_of_prompt(prompt)
     query = views[None, ::2]
     with torch.no_grad():
-        answers = content(query, text=prompt).item(), geometry(query).item()
+        answers = content(query, prompt=prompt).item(), geometry(query).item()
     right = judge.read(views[None]) == [target]
     lost = 1 - judge.share(views[None], target)[0]
     return float(right), lost, *answers, roughness(folder)
@@ -162,7 +162,7 @@ def main() -> None:
                     tqdm.write(f"{job}: {error}")
     judge = load_judge(options.judge)
     asked = [
-        YesNoReward("builtin/blocks", prompt=f"paper/{part}") for part in ("content", "geometry")
+        YesNoReward("builtin/blocks", question=f"paper/{part}") for part in ("content", "geometry")
     ]
     marks: dict[str, dict[tuple[str, int], Sequence[float]]] = {arm: {} for arm in ARMS}
     for arm, prompt, seed in tqdm(jobs, desc="reading"):

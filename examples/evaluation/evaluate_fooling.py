@@ -19,13 +19,13 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from vlmreward import YesNoReward
-from vlmreward.wrappers import ExpectationOverTransformations, GradientBlur, PromptEnsemble
+from vlmreward.wrappers import ExpectationOverTransformations, GradientBlur, QuestionEnsemble
 from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import Scene, SceneObject, arrange
 
-OTHER_WORDING = "Do the views show {text}?"
-WORDINGS = ["Does this image show {text}? Answer Yes or No.", "Is this {text}?"]
+OTHER_WORDING = "Do the views show {prompt}?"
+WORDINGS = ["Does this image show {prompt}? Answer Yes or No.", "Is this {prompt}?"]
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -38,7 +38,7 @@ def arms(vlm: YesNoReward) -> dict[str, Callable[..., Tensor]]:
 
     return {
         "the reward alone": vlm,
-        "Paraphrased, 2 wordings": PromptEnsemble(vlm, WORDINGS),
+        "Paraphrased, 2 wordings": QuestionEnsemble(vlm, WORDINGS),
         "LowPass, sigma 1.5": GradientBlur(vlm, 1.5),
         "Augmented, 4 samples": augmented(),
         "Augmented and LowPass": GradientBlur(augmented(), 1.5),
@@ -59,12 +59,14 @@ def pictures(count: int) -> tuple[Tensor, list[tuple[str, str]]]:
     return torch.stack(images).clamp(0, 1), wanted
 
 
-def optimize(reward: Callable[..., Tensor], images: Tensor, texts: list[str], steps: int) -> Tensor:
+def optimize(
+    reward: Callable[..., Tensor], images: Tensor, prompts: list[str], steps: int
+) -> Tensor:
     x = images.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.02)
     for _ in range(steps):
         optimizer.zero_grad()
-        (-reward(x, text=texts).sum()).backward()
+        (-reward(x, prompt=prompts).sum()).backward()
         optimizer.step()
         with torch.no_grad():
             x.clamp_(0, 1)
@@ -97,16 +99,18 @@ def main() -> None:
 
     judge = load_judge(options.judge)
     vlm = YesNoReward("builtin/blocks", device="cpu")
-    held_out = YesNoReward("builtin/blocks", prompt=OTHER_WORDING, device="cpu")
+    held_out = YesNoReward("builtin/blocks", question=OTHER_WORDING, device="cpu")
     images, wanted = pictures(options.pictures)
-    texts = [f"a {color} {shape}" for color, shape in wanted]
+    prompts = [f"a {color} {shape}" for color, shape in wanted]
 
     def row(name: str, x: Tensor) -> str:
         with torch.no_grad():
             columns = [
-                vlm(x, text=texts),
-                held_out(x, text=texts),
-                ExpectationOverTransformations(vlm, samples=8, generator=seeded(99))(x, text=texts),
+                vlm(x, prompt=prompts),
+                held_out(x, prompt=prompts),
+                ExpectationOverTransformations(vlm, samples=8, generator=seeded(99))(
+                    x, prompt=prompts
+                ),
                 *votes(judge, x, wanted),
             ]
         save_image(x, options.out / f"{name.replace(' ', '-')}.png", nrow=12)
@@ -119,7 +123,7 @@ def main() -> None:
     print(row("before", images), flush=True)
     for name, reward in arms(vlm).items():
         if not options.arms or any(name.startswith(arm) for arm in options.arms):
-            print(row(name, optimize(reward, images, texts, options.steps)), flush=True)
+            print(row(name, optimize(reward, images, prompts, options.steps)), flush=True)
 
 
 if __name__ == "__main__":

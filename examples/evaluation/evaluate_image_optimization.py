@@ -48,12 +48,12 @@ def main() -> None:
     convolutional, denoiser = load_judge(options.judge), DenoiserJudge()
     vlm = YesNoReward("builtin/blocks", device="cpu")
     start, wanted = pictures(options.pictures)
-    texts = [f"a {color} {shape}" for color, shape in wanted]
+    prompts = [f"a {color} {shape}" for color, shape in wanted]
     found = {"before": start}
     for name, reward in optimize_image.arms(vlm, samples=4, strength=2.0).items():
         with tqdm(total=options.steps, desc=name, unit="step") as bar:
             found[name] = optimize_image.optimize(
-                reward, start, texts, steps=options.steps, report=lambda *_, bar=bar: bar.update()
+                reward, start, prompts, steps=options.steps, report=lambda *_, bar=bar: bar.update()
             )
 
     columns = ("reward", "CNN: colour", "CNN: shape", "denoiser")
@@ -62,9 +62,9 @@ def main() -> None:
         save_image(images, options.out / f"{name.replace(' ', '-')}.png", nrow=8)
         with torch.no_grad():
             values[name] = [
-                vlm(images, text=texts),
+                vlm(images, prompt=prompts),
                 *votes(convolutional, images, wanted),
-                denoiser(images, text=texts),
+                denoiser(images, prompt=prompts),
             ]
     pairs = zip(values["ExpectationOverTransformations"], values["reward alone"])
     values["Augmented - alone"] = [with_ - without for with_, without in pairs]

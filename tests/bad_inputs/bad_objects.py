@@ -23,7 +23,7 @@ import vlmreward_3d
 WEIGHTS = Path(vlmreward_3d.__file__).parent / "blocks" / "weights"
 
 
-def _toy(images: Any, text: Any = None, **_: Any) -> torch.Tensor:
+def _toy(images: Any, prompt: Any = None, **_: Any) -> torch.Tensor:
     """A reward (B,) that takes anything with a first dimension."""
     if isinstance(images, torch.Tensor):
         return images.flatten(1).mean(1)

@@ -47,7 +47,7 @@ _SETTINGS = [
     _setting("vlm_prompt", "''"),
     _setting("vlm_prompt", "()"),
     _setting("vlm_prompt", "3"),
-    _setting("vlm_prompt", "('Is it {text}?', 3)"),
+    _setting("vlm_prompt", "('Is it {prompt}?', 3)"),
     _setting("vlm_pixels", "'uint16'"),
     _setting("rings_later", "((0.5, 1), (0.2, 2))"),
     _setting("rings_later", "((1.5, 1),)"),

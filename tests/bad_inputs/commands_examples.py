@@ -4,7 +4,7 @@ _3D = "text_to_3d 'a red cube' --out new"
 _IMAGE = "optimize_image 'a red car' --out new"
 _NOISE = "optimize_noise 'a red mug' --out new"
 _LORA = "finetune_diffusion --out new"
-_SCORE = "score_images picture.png --text cube --out new"
+_SCORE = "score_images picture.png --prompt cube --out new"
 _VQA = "finetune_easy_vqa --out new"
 _MANY = "generate_many prompts.txt --out new"
 _PAPER = "benchmark_paper_scale"
@@ -105,7 +105,12 @@ ROWS = [
     *_places(_3D),
     *_devices(_3D, "--vlm-device"),
     # --- optimize_image
-    ("optimize_image: text", "optimize_image 'a red elephant' --out new", 2, r"elephant.*expected"),
+    (
+        "optimize_image: prompt",
+        "optimize_image 'a red elephant' --out new",
+        2,
+        r"elephant.*expected",
+    ),
     ("optimize_image: empty", "optimize_image '' --out new", 2, r"''.*expected"),
     (
         "optimize_image: start",
@@ -188,16 +193,31 @@ ROWS = [
     *_numbers(_LORA, "--lr", "0 nan"),
     *_places(_LORA),
     # --- score_images
-    ("score_images: no text", "score_images picture.png --out new", 2, r"expected a --text"),
-    ("score_images: empty", "score_images picture.png --text '' --out new", 2, r"text.*expected"),
+    ("score_images: no prompt", "score_images picture.png --out new", 2, r"expected a --prompt"),
+    (
+        "score_images: empty",
+        "score_images picture.png --prompt '' --out new",
+        2,
+        r"prompt.*expected",
+    ),
     (
         "score_images: no file",
-        "score_images nowhere.png --text x --out new",
+        "score_images nowhere.png --prompt x --out new",
         2,
         r"nowhere.*expected",
     ),
-    ("score_images: words", "score_images note.txt --text x --out new", 2, r"note\.txt.*expected"),
-    ("score_images: a folder", "score_images empty --text x --out new", 2, r"no images.*expected"),
+    (
+        "score_images: words",
+        "score_images note.txt --prompt x --out new",
+        2,
+        r"note\.txt.*expected",
+    ),
+    (
+        "score_images: a folder",
+        "score_images empty --prompt x --out new",
+        2,
+        r"no images.*expected",
+    ),
     ("score_images: model", f"{_SCORE} --model no/x", 2, r"no/x.*expected"),
     *_numbers(_SCORE, "--batch", "0 1.5"),
     *_places(_SCORE),

@@ -1,7 +1,7 @@
 """``vlmreward score``, ``doctor`` and ``explain``."""
 
-_SCORE = "vlmreward score picture.png --text cube"
-_EXPLAIN = "vlmreward explain picture.png --text cube"
+_SCORE = "vlmreward score picture.png --prompt cube"
+_EXPLAIN = "vlmreward explain picture.png --prompt cube"
 _DOCTOR = "vlmreward doctor builtin/blocks --quick"
 
 
@@ -35,10 +35,10 @@ def _model_options(command: str) -> list[tuple[str, str, int, str]]:
         ("one answer", "--answers Yes", r"--answers: expected 2 arguments"),
         ("equal answers", "--answers Yes Yes", r"share the token.*expected"),
         ("an empty answer", '--answers Yes ""', r"--answers: received ''; expected"),
-        ("braces", '--prompt "Is {text"', r"malformed.*expected fields"),
-        ("a field", '--prompt "Is {thing}?"', r"thing.*expected"),
-        ("an unknown prompt", "--prompt paper/Z", r"'paper/Z'.*expected"),
-        ("an empty prompt", '--prompt ""', r"prompt.*''.*expected"),
+        ("braces", '--question "Is {prompt"', r"malformed.*expected placeholders"),
+        ("a placeholder", '--question "Is {thing}?"', r"thing.*expected"),
+        ("an unknown question", "--question paper/Z", r"'paper/Z'.*expected"),
+        ("an empty question", '--question ""', r"question.*''.*expected"),
     ]
     return [
         (f"{name}: {what}", f"{command} {options}", 2, message) for what, options, message in cases
@@ -52,40 +52,50 @@ ROWS = [
     ("vlmreward: an option", "vlmreward --verbose score", 2, r"unrecognized|required|invalid"),
     # --- score
     ("score: nothing", "vlmreward score", 2, r"required: IMAGE"),
-    ("score: no text", "vlmreward score picture.png", 2, r"--text is missing; expected"),
+    ("score: no prompt", "vlmreward score picture.png", 2, r"--prompt is missing; expected"),
     (
-        "score: an empty text",
-        'vlmreward score picture.png --text ""',
+        "score: an empty prompt",
+        'vlmreward score picture.png --prompt ""',
         2,
-        r"--text: received ''; expected",
+        r"--prompt: received ''; expected",
     ),
     (
-        "score: a blank text",
-        'vlmreward score picture.png --text " "',
+        "score: a blank prompt",
+        'vlmreward score picture.png --prompt " "',
         2,
-        r"--text: received ' '; expected",
+        r"--prompt: received ' '; expected",
     ),
-    ("score: no image", "vlmreward score nowhere.png --text cube", 2, r"nowhere\.png.*expected"),
-    ("score: no match", "vlmreward score 'no*.png' --text cube", 2, r"nothing matches.*expected"),
+    ("score: no image", "vlmreward score nowhere.png --prompt cube", 2, r"nowhere\.png.*expected"),
+    ("score: no match", "vlmreward score 'no*.png' --prompt cube", 2, r"nothing matches.*expected"),
     (
         "score: empty folder",
-        "vlmreward score empty --text cube",
+        "vlmreward score empty --prompt cube",
         2,
         r"no images in.*empty; expected",
     ),
-    ("score: no pictures", "vlmreward score full --text cube", 2, r"no images in.*full; expected"),
-    ("score: words", "vlmreward score note.txt --text cube", 2, r"note\.txt.*expected"),
-    ("score: an empty name", 'vlmreward score "" --text cube', 2, r"IMAGE: received ''; expected"),
-    ("score: dangling", "vlmreward score dangling --text cube", 2, r"dangling.*expected"),
-    ("score: truncated", "vlmreward score truncated.png --text cube", 2, r"truncated.*expected"),
-    ("score: enormous", "vlmreward score bomb.png --text cube", 2, r"bomb.*expected"),
-    ("score: thin", "vlmreward score thin.png --text cube", 2, r"ratio of 300.*expected"),
-    ("score: integers", "vlmreward score integers.tif --text cube", 2, r"integers.*expected"),
-    ("score: a pipe", "vlmreward score pipe --text cube", 2, r"pipe.*expected"),
-    ("score: a device", "vlmreward score /dev/null --text cube", 2, r"/dev/null.*expected"),
+    (
+        "score: no pictures",
+        "vlmreward score full --prompt cube",
+        2,
+        r"no images in.*full; expected",
+    ),
+    ("score: words", "vlmreward score note.txt --prompt cube", 2, r"note\.txt.*expected"),
+    (
+        "score: an empty name",
+        'vlmreward score "" --prompt cube',
+        2,
+        r"IMAGE: received ''; expected",
+    ),
+    ("score: dangling", "vlmreward score dangling --prompt cube", 2, r"dangling.*expected"),
+    ("score: truncated", "vlmreward score truncated.png --prompt cube", 2, r"truncated.*expected"),
+    ("score: enormous", "vlmreward score bomb.png --prompt cube", 2, r"bomb.*expected"),
+    ("score: thin", "vlmreward score thin.png --prompt cube", 2, r"ratio of 300.*expected"),
+    ("score: integers", "vlmreward score integers.tif --prompt cube", 2, r"integers.*expected"),
+    ("score: a pipe", "vlmreward score pipe --prompt cube", 2, r"pipe.*expected"),
+    ("score: a device", "vlmreward score /dev/null --prompt cube", 2, r"/dev/null.*expected"),
     (
         "score: a bad view",
-        "vlmreward score picture.png truncated.png --views --text x",
+        "vlmreward score picture.png truncated.png --views --prompt x",
         2,
         r"truncated.*none is left out",
     ),
@@ -100,16 +110,16 @@ ROWS = [
     ("score: no builtin", f"{_SCORE} --model builtin/x", 2, r"builtin/x.*expected"),
     ("score: no name", f'{_SCORE} --model ""', 2, r"''.*expected|is empty.*expected"),
     (
-        "score: text and no field",
-        f"{_SCORE} --prompt 'Is it a cube?'",
+        "score: prompt and no placeholder",
+        f"{_SCORE} --question 'Is it a cube?'",
         2,
-        r"has no \{text\}.*expected",
+        r"has no \{prompt\}.*expected",
     ),
     ("score: a full disk", f"{_SCORE} --out device-full", 2, r"device-full.*[Nn]o space.*expected"),
     ("score: unknown", f"{_SCORE} --fast", 2, r"unrecognized arguments: --fast"),
     (
         "score: half a surrogate",
-        "vlmreward score picture.png --text '\udcff'",
+        "vlmreward score picture.png --prompt '\udcff'",
         2,
         r"UTF-8; expected",
     ),
@@ -119,27 +129,32 @@ ROWS = [
     ("explain: nothing", "vlmreward explain", 2, r"required: IMAGE, --out"),
     ("explain: no out", _EXPLAIN, 2, r"required: --out"),
     (
-        "explain: no text",
+        "explain: no prompt",
         "vlmreward explain picture.png --out a.png",
         2,
-        r"--text is missing; expect",
+        r"--prompt is missing; expect",
     ),
-    ("explain: empty text", f"{_EXPLAIN} --out a.png --text ''", 2, r"--text: received ''; expect"),
+    (
+        "explain: empty prompt",
+        f"{_EXPLAIN} --out a.png --prompt ''",
+        2,
+        r"--prompt: received ''; expect",
+    ),
     (
         "explain: sizes",
-        "vlmreward explain picture.png smaller.png --text x --out a.png",
+        "vlmreward explain picture.png smaller.png --prompt x --out a.png",
         2,
         r"48x48, 64x64; expected one size",
     ),
     (
         "explain: a bad one",
-        "vlmreward explain picture.png truncated.png --text x --out a.png",
+        "vlmreward explain picture.png truncated.png --prompt x --out a.png",
         2,
         r"truncated.*none is left out",
     ),
     (
         "score: none good",
-        "vlmreward score note.txt empty.png --text x",
+        "vlmreward score note.txt empty.png --prompt x",
         2,
         r"none of the 2.*expected",
     ),
@@ -162,9 +177,9 @@ ROWS = [
     ("doctor: a file", "vlmreward doctor note.txt", 2, r"note\.txt.*expected"),
     ("doctor: an empty folder", "vlmreward doctor empty", 2, r"empty.*expected"),
     ("doctor: no name", 'vlmreward doctor ""', 2, r"''.*expected|is empty.*expected"),
-    ("doctor: no text", f'{_DOCTOR} --text ""', 2, r"--text.*expected"),
+    ("doctor: no prompt", f'{_DOCTOR} --prompt ""', 2, r"--prompt.*expected"),
     *_outputs(_DOCTOR, "--json", ".json")[:4],
-    *[row for row in _model_options(_DOCTOR) if row[0] != "doctor: a field"],
+    *[row for row in _model_options(_DOCTOR) if row[0] != "doctor: a placeholder"],
 ]
 
 OUTPUTS = ["private.csv", "tool.sh", "link.png", "dangling", "pipe", "device-null"]
@@ -173,19 +188,19 @@ OUTPUTS = ["private.csv", "tool.sh", "link.png", "dangling", "pipe", "device-nul
 PROCESSES = [
     (
         "LANG=C",
-        ["-m", "vlmreward", "score", "picture.png", "--text", b"\xff"],
+        ["-m", "vlmreward", "score", "picture.png", "--prompt", b"\xff"],
         {"LC_ALL": "C"},
         r"UTF-8; expected",
     ),
     (
         "ASCII",
-        ["-m", "vlmreward", "score", "n\u00f6where.png", "--text", "cube"],
+        ["-m", "vlmreward", "score", "n\u00f6where.png", "--prompt", "cube"],
         {"PYTHONIOENCODING": "ascii"},
         r"n\\xf6where\.png: no such file; expected",
     ),
     (
         "a name that is not UTF-8",
-        ["-m", "vlmreward", "score", b"n\xffwhere.png", "--text", "cube"],
+        ["-m", "vlmreward", "score", b"n\xffwhere.png", "--prompt", "cube"],
         {"LC_ALL": "C.UTF-8"},
         r"where\.png: no such file; expected",
     ),

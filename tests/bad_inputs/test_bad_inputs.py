@@ -55,7 +55,7 @@ def test_a_command(row, pictures, tmp_path):
 @pytest.mark.parametrize("name", commands_vlmreward.OUTPUTS)
 def test_what_is_written_keeps_its_kind(name, pictures, tmp_path):
     fill(tmp_path, pictures)
-    command = "vlmreward score picture.png --text cube --out"
+    command = "vlmreward score picture.png --prompt cube --out"
     assert (verdict := judge_output(name, command, tmp_path)) is None, verdict
 
 

@@ -34,9 +34,9 @@ RUN = {
     "--diffusion stabilityai/sd-turbo --sampler-steps 2 --model Qwen/Qwen2.5-VL-3B-Instruct "
     "--device cuda": ({"cuda": "cpu"}, "--steps 1 --batch 1"),
     "vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct": ({}, "--quick"),
-    'vlmreward score renders/ --text "a red cube" --text "a blue cube" '
+    'vlmreward score renders/ --prompt "a red cube" --prompt "a blue cube" '
     "--model Qwen/Qwen2.5-VL-7B-Instruct": ({}, ""),
-    'vlmreward explain front.png back.png --text "a red cube" --out why.png': (
+    'vlmreward explain front.png back.png --prompt "a red cube" --out why.png': (
         {},
         "--steps 8",
     ),
@@ -45,7 +45,7 @@ RUN = {
 
 SHOWN = {
     "vlmreward doctor builtin/blocks",
-    'vlmreward score . --text "a red cube" --text "a blue cube"',
+    'vlmreward score . --prompt "a red cube" --prompt "a blue cube"',
 }
 """Commands that run as they are, and whose output is on the page."""
 

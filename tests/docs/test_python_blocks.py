@@ -40,12 +40,12 @@ AFTER = {
         assert own and all(ours[k].__code__.co_code == v.co_code for k, v in own.items())
     """,
     "docs/reward.md": """
-        values = reward.each(images, text="a cat")
+        values = reward.each(images, prompt="a cat")
         assert [value.shape for value in values.values()] == [(2,), (2,)]
     """,
     "docs/robustness.md": """
         assert images.grad.abs().sum() > 0 and seen.shape == images.shape
-        assert reward(images, text="a cat").shape == (2,)
+        assert reward(images, prompt="a cat").shape == (2,)
     """,
     "docs/explain.md": f"""
         assert why.heat.shape == (1, 2, 64, 64) and why.views.shape == (1, 2)

@@ -33,7 +33,7 @@ def test_built_in_models_learn_and_the_adapter_holds_what_they_learnt(tmp_path, 
     sampler = load_sampler(options())
     sampler.network.load_lora_adapter(tmp_path, prefix=None, weight_name=WEIGHTS)
     vlm = YesNoReward("builtin/blocks", device="cpu")
-    reward = trainer_reward(vlm, text=lambda told, asked: asked)
+    reward = trainer_reward(vlm, make_prompt=lambda told, asked: asked)
     prompts = [(line["prompt"], line["asked"]) for line in seen]
     _, rewards = finetune_diffusion.look(sampler, reward, prompts, 1)
     torch.testing.assert_close(

@@ -32,7 +32,7 @@ def test_a_short_run(run):
     assert (run / "examples.png").stat().st_size > 10_000
     loaded, first = (YesNoReward(m, device="cpu") for m in (run / "model", "builtin/blocks"))
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert (loaded(image, text="a circle") - first(image, text="a circle")).abs() > 1e-3
+    assert (loaded(image, prompt="a circle") - first(image, prompt="a circle")).abs() > 1e-3
 
 
 def test_a_run_is_continued_and_not_overwritten(run, refused):
@@ -62,12 +62,12 @@ def test_kinds_and_answers_are_drawn_equally_often():
 
 
 def test_loss_of_yes_no_questions_is_that_of_the_reward():
-    reward = YesNoReward("builtin/blocks", prompt=finetune_easy_vqa.PROMPT, device="cpu")
+    reward = YesNoReward("builtin/blocks", question=finetune_easy_vqa.QUESTION, device="cpu")
     pictures = easy_vqa("test", YES_NO)[:3]
     loss = cross_entropy(reward, pictures, [[0, 1]] * 3)
     values = torch.stack(
         [
-            reward(p.image()[None], text=p.questions[i])[0] * (1 if p.answers[i] == "yes" else -1)
+            reward(p.image()[None], prompt=p.questions[i])[0] * (1 if p.answers[i] == "yes" else -1)
             for p in pictures
             for i in (0, 1)
         ]
@@ -76,7 +76,7 @@ def test_loss_of_yes_no_questions_is_that_of_the_reward():
 
 
 def test_loss_of_open_questions_is_among_the_shapes():
-    reward = YesNoReward("builtin/blocks", prompt=finetune_easy_vqa.PROMPT, device="cpu")
+    reward = YesNoReward("builtin/blocks", question=finetune_easy_vqa.QUESTION, device="cpu")
     (path,) = {p.path for p in easy_vqa("test", YES_NO)[:1]}
     losses = [
         cross_entropy(reward, [Picture(path, ("what shape is present?",), (shape,))], [[0]])

@@ -36,7 +36,7 @@ def test_each_image_climbs_by_itself(kind):
     """One image's path does not depend on how steep another one's reward is."""
     scale = torch.tensor([1.0, 1000.0])
 
-    def reward(images, text):
+    def reward(images, prompt):
         return scale[: len(images)] * images[:, 0].mean((1, 2))
 
     how = {"steps": 5, "parametrization": kind}
@@ -50,14 +50,14 @@ def test_each_image_climbs_by_itself(kind):
 
 def test_the_built_in_judge_knows_what_it_sees():
     judge = DenoiserJudge()
-    texts = ["a red car", "a green chair", "a blue mug", "a yellow cone"]
-    images = torch.stack([common.blocks_picture(text) for text in texts])
-    right, wrong = judge(images, text=texts), judge(images, text=texts[1:] + texts[:1])
+    prompts = ["a red car", "a green chair", "a blue mug", "a yellow cone"]
+    images = torch.stack([common.blocks_picture(prompt) for prompt in prompts])
+    right, wrong = judge(images, prompt=prompts), judge(images, prompt=prompts[1:] + prompts[:1])
     assert (right > 0.5).all()
     assert (right > wrong + 0.5).all()
-    torch.testing.assert_close(judge(images, text=texts), right)
+    torch.testing.assert_close(judge(images, prompt=prompts), right)
     with pytest.raises(ValueError, match="the built-in world has no 'a cat'"):
-        judge(images[:1], text="a cat")
+        judge(images[:1], prompt="a cat")
 
 
 def test_both_arms_from_the_command_line(tmp_path, capsys):
@@ -91,7 +91,7 @@ def test_fooling_is_said(tmp_path, capsys, monkeypatch):
     class Falling(torch.nn.Module):
         seen = 0
 
-        def forward(self, images, text):
+        def forward(self, images, prompt):
             self.seen -= 1
             return torch.full((len(images),), float(self.seen))
 

@@ -20,7 +20,7 @@ def test_the_default_run_scores_its_own_pictures(tmp_path, capsys):
     rows = table(tmp_path)
     assert len(rows) == 9
     for row in rows:
-        fits = row["text"].replace(" ", "-") in row["image"]
+        fits = row["prompt"].replace(" ", "-") in row["image"]
         assert (row["reward"] > 0) == fits
         assert row["p_yes"] == pytest.approx(1 / (1 + 2.718281828 ** -row["reward"]), abs=1e-4)
     with (tmp_path / "scores.csv").open() as file:
@@ -36,12 +36,21 @@ def test_files_and_folders_of_different_sizes(tmp_path):
         save_image(torch.rand(3, *size), folder / name)
     (folder / "notes.txt").write_text("no picture")
     Image.new("L", (20, 20), 128).save(tmp_path / "gray.jpg")
-    words = [folder, tmp_path / "gray.jpg", "--text", "a red cube", "--batch", 2, "--out", tmp_path]
+    words = [
+        folder,
+        tmp_path / "gray.jpg",
+        "--prompt",
+        "a red cube",
+        "--batch",
+        2,
+        "--out",
+        tmp_path,
+    ]
     assert score_images.main([str(word) for word in words]) == 0
     rows = table(tmp_path)
     assert [row["image"].rsplit("/", 1)[1] for row in rows] == ["a.png", "b.PNG", "gray.jpg"]
     image = load_image(folder / "b.PNG").image
-    expected = float(YesNoReward("builtin/blocks", device="cpu")(image[None], text="a red cube"))
+    expected = float(YesNoReward("builtin/blocks", device="cpu")(image[None], prompt="a red cube"))
     assert rows[1]["reward"] == pytest.approx(expected, abs=1e-3)
 
 
@@ -54,4 +63,4 @@ def test_bad_input(refused, tmp_path, capsys):
     assert "cannot read" in refused(main, tmp_path / "broken.png", *text)
     with pytest.raises(SystemExit):
         main([str(tmp_path)])
-    assert "expected a --text" in capsys.readouterr().err
+    assert "expected a --prompt" in capsys.readouterr().err

@@ -70,13 +70,13 @@ def threestudio(monkeypatch):
     class Brightness:
         """In place of the VLM: twice the mean over all views of a question."""
 
-        def __init__(self, model, *, prompt, device):
-            self.made_of = (model, prompt, device)
+        def __init__(self, model, *, question, device):
+            self.made_of = (model, question, device)
 
-        def __call__(self, images, text):
+        def __call__(self, images, prompt):
             assert images.ndim == 5
             assert images.shape[2] == 3
-            assert text == "a red cube"
+            assert prompt == "a red cube"
             self.sizes = {tuple(images.shape[3:])}
             return 2 * images.mean((1, 2, 3, 4))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torchvision.transforms.functional import to_pil_image
 
-__all__ = ["PROMPT", "TEXTS", "hf_margin", "levels", "unit"]
+__all__ = ["PROMPTS", "QUESTION", "hf_margin", "levels", "unit"]
 
-PROMPT = "Does this image show {text}? Answer Yes or No."
+QUESTION = "Does this image show {prompt}? Answer Yes or No."
 
 
-TEXTS = ["a cat", "a red cube on top of a blue sphere", "no dog"]
+PROMPTS = ["a cat", "a red cube on top of a blue sphere", "no dog"]
 
 
 def levels(*sizes, seed=0):
@@ -22,20 +22,20 @@ def unit(queries):
     return [[view / 255 for view in views] for views in queries]
 
 
-def hf_margin(pair, queries, texts, answers):
+def hf_margin(pair, queries, prompts, answers):
     """By transformers alone: processor(text, images) and all logits."""
     model, processor = pair
-    questions = [PROMPT.format(text=text) for text in texts]
+    questions = [QUESTION.format(prompt=prompt) for prompt in prompts]
     pictures = [[to_pil_image(view) for view in views] for views in queries]
     kind = model.config.model_type
     if kind == "idefics":
-        prompts = [["User:", *v, f"{q}\nAssistant:"] for v, q in zip(pictures, questions)]
-        inputs = processor(text=prompts, padding="longest", return_tensors="pt")
+        questions = [["User:", *v, f"{q}\nAssistant:"] for v, q in zip(pictures, questions)]
+        inputs = processor(text=questions, padding="longest", return_tensors="pt")
     else:
         if kind == "paligemma":
-            prompts = ["<image>" * len(v) + q for v, q in zip(pictures, questions)]
+            questions = ["<image>" * len(v) + q for v, q in zip(pictures, questions)]
         else:
-            prompts = [
+            questions = [
                 processor.apply_chat_template(
                     [
                         {
@@ -51,7 +51,7 @@ def hf_margin(pair, queries, texts, answers):
                 for v, q in zip(pictures, questions)
             ]
         images = [p for row in pictures for p in row] if kind.startswith("qwen") else pictures
-        inputs = processor(text=prompts, images=images, padding=True, return_tensors="pt")
+        inputs = processor(text=questions, images=images, padding=True, return_tensors="pt")
     inputs.pop("labels", None)
     with torch.no_grad():
         logits = model(**inputs).logits

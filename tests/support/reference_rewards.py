@@ -10,8 +10,8 @@ class Linear:
         self.weight, self.bias = weight, bias
         self.calls = []
 
-    def __call__(self, images, text=None, **fields):
-        self.calls.append((images, text, fields))
+    def __call__(self, images, prompt=None, **placeholders):
+        self.calls.append((images, prompt, placeholders))
         if isinstance(images, torch.Tensor):
             views = images if images.ndim == 5 else images[:, None]
             return (views * self.weight).sum((1, 2, 3, 4)) + self.bias
@@ -28,7 +28,7 @@ class Square:
     def __init__(self, scale=1.0):
         self.scale = scale
 
-    def __call__(self, images, text=None):
+    def __call__(self, images, prompt=None):
         return self.scale * images.flatten(1).square().sum(1)
 
 

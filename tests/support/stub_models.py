@@ -63,9 +63,9 @@ class RandomDenoiser(OracleDenoiser):
         )
 
 
-def redness(images: Tensor, text: str) -> Tensor:
+def redness(images: Tensor, prompt: str) -> Tensor:
     """A reward (B,) that likes red where it is asked for."""
-    sign = 1.0 if "red" in text else -1.0
+    sign = 1.0 if "red" in prompt else -1.0
     mean = images.mean(dim=(1, 3, 4))
     return sign * 4 * (mean[:, 0] - mean[:, 1:].mean(dim=1))
 

@@ -27,10 +27,10 @@ def main(out: str, *words: str) -> int:
         return 2
     limits = [int(word.removeprefix("limit=")) for word in words if word.startswith("limit=")]
 
-    def reward(images, text):
+    def reward(images, prompt):
         for limit in limits:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        return redness(images, text)
+        return redness(images, prompt)
 
     model = build_vlm3d(CONFIG, RandomDenoiser(), reward)
     try:

@@ -68,15 +68,15 @@ def test_does_not_wait_for_the_gpu(family, pixels):
 
 def test_reward_equals_the_cpus_and_images_may_stay_elsewhere(pair):
     x = noise(2, 2, 3, 64, 90)
-    text = ["a cat", "a longer dog"]
-    expected = YesNoReward((copy.deepcopy(pair[0]), pair[1]))(x, text=text)
+    prompt = ["a cat", "a longer dog"]
+    expected = YesNoReward((copy.deepcopy(pair[0]), pair[1]))(x, prompt=prompt)
     reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), device="cuda")
     there = x.cuda().requires_grad_()
-    r = reward(there, text=text)
+    r = reward(there, prompt=prompt)
     assert r.is_cuda
     torch.testing.assert_close(r.detach().cpu(), expected.detach(), atol=1e-3, rtol=0)
     here = x.clone().requires_grad_()
-    r = reward(here, text=text)
+    r = reward(here, prompt=prompt)
     assert not r.is_cuda
     r.sum().backward()
     assert here.grad.abs().sum() > 0

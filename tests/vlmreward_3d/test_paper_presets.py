@@ -12,7 +12,7 @@ from tiny_latent_models import build, checkpoint, randomised, stable, tokenizer
 from torch.testing import assert_close
 
 from vlmreward import YesNoReward
-from vlmreward.rewards.prompts import NAMED_PROMPTS
+from vlmreward.rewards.questions import NAMED_QUESTIONS
 from vlmreward_3d import presets
 from vlmreward_3d.cameras import Cameras, sample_rings
 from vlmreward_3d.fields.factory import build_field
@@ -111,9 +111,9 @@ def test_tables_of_the_documentation(preset, rows):
 def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
     shapes = []
 
-    def reward(images, text):
+    def reward(images, prompt):
         shapes.append(tuple(images.shape[3:]))
-        return redness(images, text)
+        return redness(images, prompt)
 
     config = dataclasses.replace(
         getattr(presets, preset)("a red cube", with_vlm=True), **{**SMALL, "resolution": 20}
@@ -250,7 +250,7 @@ def test_the_question_of_the_release_ends_its_lines_as_there():
     ours, text = presets.release("a cat"), "paper/selected"
     lines = ours.vlm_prompt.split("\n")
     assert [line.endswith(" ") for line in lines] == [True, True, True, False]
-    assert [line.rstrip() for line in lines] == NAMED_PROMPTS[text].split("\n")
+    assert [line.rstrip() for line in lines] == NAMED_QUESTIONS[text].split("\n")
     assert (ours.vlm_pixels, presets.paper("a cat").vlm_pixels) == ("float", "clamp")
 
 
@@ -358,21 +358,21 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
     report = VLM3D(config, guidances).step()
     assert ("vlm/reward" not in report.metrics) == ("--no-vlm" in flags)
     if "--separate-queries" in flags:
-        single = YesNoReward(sources / "vlm", prompt="paper/content", pixels=config.vlm_pixels)
+        single = YesNoReward(sources / "vlm", question="paper/content", pixels=config.vlm_pixels)
         views = torch.rand(1, 2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
         each = [single, single.ask("paper/geometry")]
         reward = guidances[1].guidance.reward
-        expected = (each[0](views, text="a cat") + each[1](views)) / 2
-        assert_close(reward(views, text="a cat"), expected)
+        expected = (each[0](views, prompt="a cat") + each[1](views)) / 2
+        assert_close(reward(views, prompt="a cat"), expected)
 
 
 def test_the_single_view_alone_gets_the_reward_s_gradient():
     config = tiny(rings=2, vlm_views=1)
     seen = []
 
-    def reward(images, text):
+    def reward(images, prompt):
         seen.append(images.shape[:2])
-        return redness(images, text)
+        return redness(images, prompt)
 
     model = build_vlm3d(config, RandomDenoiser(), reward)
     pixels = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))

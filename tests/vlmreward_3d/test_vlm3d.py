@@ -106,8 +106,8 @@ def test_the_limit_caps_the_norm_of_the_rewards_part_at_the_pixels():
 
 
 def test_balance_gives_the_reward_its_share_whatever_its_scale():
-    def loud(images, text):
-        return 50 * redness(images, text)
+    def loud(images, prompt):
+        return 50 * redness(images, prompt)
 
     for reward in (redness, loud):
         config = tiny(vlm_limit=None, vlm_balance=0.7)
@@ -115,7 +115,9 @@ def test_balance_gives_the_reward_its_share_whatever_its_scale():
         assert report.metrics["vlm/weight"] * report.metrics["vlm/grad_norm"] == pytest.approx(
             0.7 * report.metrics["sds/grad_norm"]
         )
-    model = build_vlm3d(config, RandomDenoiser(), lambda images, text: 0 * redness(images, text))
+    model = build_vlm3d(
+        config, RandomDenoiser(), lambda images, prompt: 0 * redness(images, prompt)
+    )
     assert model.step().metrics["vlm/weight"] == 0
     with pytest.raises(ValueError, match=r"vlm_balance=0\.7; expected None beside a vlm_limit"):
         tiny(vlm_limit=1.0, vlm_balance=0.7)
@@ -164,9 +166,9 @@ def test_the_vlm_answers_while_the_denoiser_works():
             meet.wait()
             return super().predict_noise(*given)
 
-    def reward(images, text):
+    def reward(images, prompt):
         meet.wait()
-        return redness(images, text)
+        return redness(images, prompt)
 
     config = tiny(vlm_views=2)
     together = build_vlm3d(config, Waiting(), reward, concurrent=True)
@@ -178,7 +180,7 @@ def test_the_vlm_answers_while_the_denoiser_works():
 
 
 def test_an_error_of_a_vlm_that_works_beside_is_not_lost():
-    def reward(images, text):
+    def reward(images, prompt):
         raise ZeroDivisionError("of the VLM")
 
     with pytest.raises(ZeroDivisionError, match="of the VLM"):
@@ -200,12 +202,12 @@ def test_the_reward_climbs_when_it_teaches_and_the_report_says_so():
 def test_the_vlm_is_asked_every_k_steps_and_never_without_one():
     asked = []
 
-    def reward(images, text):
-        asked.append(text)
+    def reward(images, prompt):
+        asked.append(prompt)
         assert images.shape == (1, 4, 3, 16, 16)
         assert images.min() >= 0
         assert images.max() <= 1
-        return redness(images, text)
+        return redness(images, prompt)
 
     model = build_vlm3d(tiny(vlm_every=3), RandomDenoiser(), reward)
     reports = [model.step() for _ in range(7)]
@@ -226,8 +228,8 @@ def test_the_vlm_is_asked_every_k_steps_and_never_without_one():
 
 @pytest.mark.parametrize("culprit", ["vlm", "sds"])
 def test_a_gradient_that_is_not_finite_stops_before_anything_moves(culprit):
-    def broken(images, text):
-        return redness(images, text) * (torch.nan if culprit == "vlm" else 1.0)
+    def broken(images, prompt):
+        return redness(images, prompt) * (torch.nan if culprit == "vlm" else 1.0)
 
     model = build_vlm3d(tiny(), RandomDenoiser(), broken)
     if culprit == "sds":

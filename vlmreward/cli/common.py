@@ -24,7 +24,7 @@ __all__ = [
     "check_device",
     "command",
     "load_reward",
-    "texts_for",
+    "prompts_for",
     "usage_errors",
     "writable",
     "write",
@@ -63,11 +63,11 @@ def add_model_options(parser: argparse.ArgumentParser, *, pixels: str, model: bo
             "coloured blocks",
         )
     parser.add_argument(
-        "--prompt",
+        "--question",
         type=arguments.text,
         default="yes-no",
         metavar="NAME_OR_TEMPLATE",
-        help='a question with {text} in it, or a name: "yes-no" (default), "paper/selected", '
+        help='a question with {prompt} in it, or a name: "yes-no" (default), "paper/selected", '
         '"paper/A", "paper/B"',
     )
     parser.add_argument(
@@ -119,7 +119,7 @@ def load_reward(options: argparse.Namespace) -> YesNoReward:
     """The reward that the options describe.
 
     Raises:
-        UsageError: it cannot be loaded, or the prompt or the answers do not fit.
+        UsageError: it cannot be loaded, or the question or the answers do not fit.
     """
     with loading():
         import torch
@@ -131,7 +131,7 @@ def load_reward(options: argparse.Namespace) -> YesNoReward:
     with usage_errors(OSError, TypeError, ValueError, RuntimeError):
         return YesNoReward(
             options.model,
-            prompt=options.prompt,
+            question=options.question,
             answers=tuple(options.answers),
             pixels=options.pixels,
             device=options.device,
@@ -139,26 +139,31 @@ def load_reward(options: argparse.Namespace) -> YesNoReward:
         )
 
 
-def texts_for(prompt: str, given: list[str]) -> list[str | None]:
-    """The texts to ask about, ``[None]`` for a prompt without a field.
+def prompts_for(question: str, given: list[str]) -> list[str | None]:
+    """The prompts to ask about, ``[None]`` for a question without a placeholder.
 
     Raises:
-        UsageError: texts and prompt do not fit each other.
+        UsageError: prompts and question do not fit each other.
     """
-    from vlmreward.rewards.prompts import NAMED_PROMPTS, PromptTemplate
+    from vlmreward.rewards.questions import NAMED_QUESTIONS, QuestionTemplate
 
     with usage_errors(ValueError):
-        fields = PromptTemplate.of(prompt).fields
-    if not all(text.strip() for text in given):
-        raise UsageError("--text is empty; expected what to ask about")
-    if set(fields) - {"text"}:
-        raise UsageError(f"--prompt has the fields {', '.join(fields)}; expected {{text}} only")
-    if fields and not given:
-        raise UsageError('--text is missing; expected what to ask about, e.g. --text "a red cube"')
-    if given and not fields:
+        placeholders = QuestionTemplate.of(question).placeholders
+    if not all(prompt.strip() for prompt in given):
+        raise UsageError("--prompt is empty; expected what to ask about")
+    if set(placeholders) - {"prompt"}:
         raise UsageError(
-            f"--prompt {prompt!r} has no {{text}} and is not the name of a prompt (expected one of "
-            f"{', '.join(NAMED_PROMPTS)}): write {{text}} into it, or leave out --text"
+            f"--question has the placeholders {', '.join(placeholders)}; expected {{prompt}} only"
+        )
+    if placeholders and not given:
+        raise UsageError(
+            '--prompt is missing; expected what to ask about, e.g. --prompt "a red cube"'
+        )
+    if given and not placeholders:
+        raise UsageError(
+            f"--question {question!r} has no {{prompt}} and is not the name of a question "
+            f"(expected one of {', '.join(NAMED_QUESTIONS)}): write {{prompt}} into it, or leave "
+            "out --prompt"
         )
     return [*given] or [None]
 

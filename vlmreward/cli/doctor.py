@@ -35,7 +35,7 @@ _MORE = """\
 examples:
   vlmreward doctor builtin/blocks
   vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct --device cuda --quick
-  vlmreward doctor ./my-checkpoint --prompt "Is there {text}? Say yes or no." --answers yes no
+  vlmreward doctor ./my-checkpoint --question "Is there {prompt}? Say yes or no." --answers yes no
 
 exit codes:
   0  no check failed
@@ -57,10 +57,10 @@ def add(commands: Any) -> None:
         "model", type=text, metavar="MODEL", help="hub id, local folder or builtin/blocks"
     )
     parser.add_argument(
-        "--text",
+        "--prompt",
         type=text,
         default="a red ball",
-        help="for the prompt's {text}; default: a red ball",
+        help="for the question's {prompt}; default: a red ball",
     )
     parser.add_argument(
         "--quick",
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         progress_bar(total=total, unit="check", leave=False) as bar,
     ):
         for finding in findings(
-            reward, text=options.text, answers=tuple(options.answers), quick=options.quick
+            reward, prompt=options.prompt, answers=tuple(options.answers), quick=options.quick
         ):
             found.append(finding)
             with bar.external_write_mode(file=sys.stdout):
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     if file is not None:
         report = {
             "model": options.model,
-            "prompt": reward.prompt.template,
+            "question": reward.question.template,
             "findings": [finding.as_dict() for finding in found],
         }
         write(file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""``vlmreward explain IMAGE... --text TEXT --out FILE.png``."""
+"""``vlmreward explain IMAGE... --prompt PROMPT --out FILE.png``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlmreward.cli.common import (
     check_device,
     command,
     load_reward,
-    texts_for,
+    prompts_for,
     usage_errors,
     writable,
     writing,
@@ -40,9 +40,9 @@ methods:
   gradient-norm         how sensitive the answer is, unsigned; one pass
 
 examples:
-  vlmreward explain cube.png --text "a red cube" --out why.png
-  vlmreward explain view_*.png --text "a red cube" --prompt paper/selected --out why.png
-  vlmreward explain cube.png --text "a red cube" --method gradient-norm --out sensitive.pdf
+  vlmreward explain cube.png --prompt "a red cube" --out why.png
+  vlmreward explain view_*.png --prompt "a red cube" --question paper/selected --out why.png
+  vlmreward explain cube.png --prompt "a red cube" --method gradient-norm --out sensitive.pdf
 
 exit codes:
   0  the picture was written
@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
         commands, "explain", short="a picture of where log-odds come from", about=_ABOUT, more=_MORE
     )
     add_images(parser)
-    parser.add_argument("--text", type=arguments.text, help="for the prompt's {text}")
+    parser.add_argument("--prompt", type=arguments.text, help="for the question's {prompt}")
     parser.add_argument(
         "--out", metavar="FILE", required=True, help=f"the picture: {', '.join(_SUFFIXES)}"
     )
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"--out is {options.out}; expected a file ending in {', '.join(_SUFFIXES)}"
         )
-    text = texts_for(options.prompt, [] if options.text is None else [options.text])[0]
+    prompt = prompts_for(options.question, [] if options.prompt is None else [options.prompt])[0]
     check_device(options)
     images, _ = read(options.images, all_or_nothing=True)
     sizes = {tuple(image.image.shape[-2:]) for image in images}
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
         why = attribute(
             _Counted(reward, bar),
             views,
-            text,
+            prompt,
             method=options.method,
             baseline=options.baseline,
             steps=options.steps,
@@ -148,8 +148,8 @@ class _Counted:
 
     def __init__(self, reward: YesNoReward, bar: Any) -> None:
         self.reward, self.bar = reward, bar
-        self.prompt = reward.prompt
+        self.question = reward.question
 
-    def __call__(self, *arguments: Any, **fields: Any) -> torch.Tensor:
+    def __call__(self, *arguments: Any, **placeholders: Any) -> torch.Tensor:
         self.bar.update()
-        return self.reward(*arguments, **fields)
+        return self.reward(*arguments, **placeholders)

@@ -21,8 +21,8 @@ is 90 % sure.
 _EXAMPLES = """\
 examples:
   vlmreward doctor builtin/blocks
-  vlmreward score renders/*.png --text "a red cube" --text "a blue sphere"
-  vlmreward explain front.png back.png --text "a red cube" --out why.png
+  vlmreward score renders/*.png --prompt "a red cube" --prompt "a blue sphere"
+  vlmreward explain front.png back.png --prompt "a red cube" --out why.png
 
 Each command has a --help of its own, with examples and exit codes. In Python:
   from vlmreward import YesNoReward, doctor, explain

@@ -6,8 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from vlmreward.doctor import answers, cost, gradients, parity, pixels
-from vlmreward.doctor import tokens as text
+from vlmreward.doctor import answers, cost, gradients, parity, pixels, tokens
 from vlmreward.doctor.probe import Probe
 from vlmreward.doctor.result import Check, CheckResult
 from vlmreward.rewards.yes_no import YesNoReward
@@ -18,10 +17,10 @@ CHECKS: tuple[Check, ...] = (
     pixels.processor_float,
     pixels.processor_uint8,
     pixels.flat_images,
-    text.prompt,
-    text.token_types,
-    text.positions,
-    text.padding,
+    tokens.prompt,
+    tokens.token_types,
+    tokens.positions,
+    tokens.padding,
     parity.whole_reward,
     parity.batch,
     answers.answer_tokens,
@@ -45,7 +44,7 @@ def checks(quick: bool = False) -> list[Check]:
 def findings(
     reward: Any,
     *,
-    text: str = "a red ball",
+    prompt: str = "a red ball",
     answers: tuple[str, str] = ("Yes", "No"),
     quick: bool = False,
 ) -> Iterator[CheckResult]:
@@ -62,11 +61,13 @@ def findings(
             "the reward has answers of several tokens, or per_view; expected answers of one token "
             "and all views in one question: examine reward.backbone with another question"
         )
-    reward.prompt.format(**dict.fromkeys(reward.prompt.fields, text))  # which refuses bad texts
-    subject = Probe(reward, text=text, words=answers)
+    reward.question.format(
+        **dict.fromkeys(reward.question.placeholders, prompt)
+    )  # refuses bad ones
+    subject = Probe(reward, prompt=prompt, words=answers)
     for check in checks(quick):
         with warnings.catch_warnings():
-            # the sample texts are of a larger world than a small model's, and there is a check of
+            # the sample prompts are of a larger world than a small model's, and there is a check of
             # the answers
             warnings.filterwarnings("ignore", "the text has words|the answers .* of the prob")
             finding = check(subject)
@@ -76,7 +77,7 @@ def findings(
 def examine(
     reward: Any,
     *,
-    text: str = "a red ball",
+    prompt: str = "a red ball",
     answers: tuple[str, str] = ("Yes", "No"),
     quick: bool = False,
 ) -> list[CheckResult]:
@@ -88,7 +89,7 @@ def examine(
 
     Args:
         reward: a ``YesNoReward``, or a ``(model, processor)`` pair of transformers objects.
-        text: for the prompt's fields; the sample images show a red disc.
+        prompt: for the question's placeholders; the sample images show a red disc.
         answers: the words that the reward's answers should say.
         quick: without finite differences (which need a copy of the model in double precision) and
             without the forecast of costs.
@@ -103,4 +104,4 @@ def examine(
     Example:
         ``[f for f in doctor.examine(reward) if f.status == "FAIL"]``.
     """
-    return list(findings(reward, text=text, answers=answers, quick=quick))
+    return list(findings(reward, prompt=prompt, answers=answers, quick=quick))

@@ -58,13 +58,13 @@ class _Kept:
 
 def measured_step(subject: Probe, views: int, side: int) -> Point:
     """Run a step of one query of so many views, as often as it takes to time it."""
-    text = subject.queries[0].text
+    prompt = subject.queries[0].prompt
     device = subject.backbone.device
     cuda = device.type == "cuda"
     x = torch.rand(1, views, 3, side, side, generator=torch.Generator().manual_seed(0))
     x = x.to(device).requires_grad_()
-    fields = dict.fromkeys(subject.reward.prompt.fields, text)
-    layout = subject.backbone.layout([subject.question(text)], [[(side, side)] * views])
+    placeholders = dict.fromkeys(subject.reward.question.placeholders, prompt)
+    layout = subject.backbone.layout([subject.question(prompt)], [[(side, side)] * views])
     seconds: list[float] = []
     size = 0
     while len(seconds) < 2 or (len(seconds) < _RUNS and sum(seconds) < _ENOUGH):
@@ -75,11 +75,11 @@ def measured_step(subject: Probe, views: int, side: int) -> Point:
             held = torch.cuda.memory_allocated(device)
         start = time.perf_counter()
         if cuda:
-            subject.reward(x, **fields).sum().backward()
+            subject.reward(x, **placeholders).sum().backward()
             torch.cuda.synchronize(device)
         else:
             with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda t: t):
-                value = subject.reward(x, **fields).sum()
+                value = subject.reward(x, **placeholders).sum()
             value.backward()
         seconds.append(time.perf_counter() - start)
         size = torch.cuda.max_memory_allocated(device) - held if cuda else sum(kept.kept.values())
@@ -89,7 +89,7 @@ def measured_step(subject: Probe, views: int, side: int) -> Point:
 
 def _differentiable(subject: Probe) -> bool:
     x = torch.rand(1, 3, 64, 64, requires_grad=True)
-    return bool(subject.ask([[x[0]]], [subject.queries[0].text]).requires_grad)
+    return bool(subject.ask([[x[0]]], [subject.queries[0].prompt]).requires_grad)
 
 
 @check("time and memory")
@@ -140,7 +140,7 @@ def forecast(subject: Probe) -> CheckResult:
 
 def _work(subject: Probe, views: int, side: int) -> tuple[float, float]:
     """What a step's cost grows with: tokens of the images, and pixels in millions."""
-    question = subject.question(subject.queries[0].text)
+    question = subject.question(subject.queries[0].prompt)
 
     def length(n: int) -> int:
         return int(subject.backbone.layout([question], [[(side, side)] * n]).last[0]) + 1

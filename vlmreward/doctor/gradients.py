@@ -32,7 +32,7 @@ def gradient(subject: Probe) -> CheckResult:
     queries = subject.mixed[:2]
     views = [_inside(query.views, torch.float32) for query in queries]
     flat = [view for row in views for view in row]
-    rewards = subject.ask(views, [query.text for query in queries])
+    rewards = subject.ask(views, [query.prompt for query in queries])
     if not rewards.requires_grad:
         return judged(False, "the reward has no graph", "at every view", _DETACHED)
     gradients = torch.autograd.grad(rewards.sum(), flat, allow_unused=True)
@@ -66,11 +66,11 @@ def gradient(subject: Probe) -> CheckResult:
 
 def _matters(subject: Probe, views: list[list[Tensor]], which: int) -> bool:
     """Whether the answer changes when a view becomes its negative."""
-    texts = [query.text for query in subject.queries[: len(views)]]
+    prompts = [query.prompt for query in subject.queries[: len(views)]]
     counter = itertools.count()
     changed = [[1 - v if next(counter) == which else v for v in row] for row in views]
     with torch.no_grad():
-        return not torch.equal(subject.ask(changed, texts), subject.ask(views, texts))
+        return not torch.equal(subject.ask(changed, prompts), subject.ask(views, prompts))
 
 
 @check("finite differences")
@@ -118,11 +118,11 @@ def slopes(reward: nn.Module, subject: Probe) -> CheckResult:
     step, limit = (1e-5, 1e-4) if double else (3e-4, 2e-2)
     query = subject.queries[1]
     views = _inside(query.views, dtype)
-    fields = dict.fromkeys(subject.reward.prompt.fields, query.text)
+    placeholders = dict.fromkeys(subject.reward.question.placeholders, query.prompt)
     generator = torch.Generator().manual_seed(0)
 
     with Float64Throughout(double):
-        value = reward([views], **fields)
+        value = reward([views], **placeholders)
         if not value.requires_grad:
             return skipped("there is no gradient to compare with: see 'gradient'")
         gradients = torch.autograd.grad(value.sum(), views, allow_unused=True)
@@ -136,7 +136,7 @@ def slopes(reward: nn.Module, subject: Probe) -> CheckResult:
         for direction in (along, random):
             with torch.no_grad():
                 ends = [
-                    reward([[v + s * step * d for v, d in zip(views, direction)]], **fields)
+                    reward([[v + s * step * d for v, d in zip(views, direction)]], **placeholders)
                     for s in (1, -1)
                 ]
             slope = float((ends[0] - ends[1]).double().sum()) / (2 * step)

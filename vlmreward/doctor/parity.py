@@ -32,7 +32,7 @@ def whole_reward(subject: Probe) -> CheckResult:
 
 @check("batch")
 def batch(subject: Probe) -> CheckResult:
-    """Mixed texts, sizes and numbers of views: each as alone, and in any order."""
+    """Mixed prompts, sizes and numbers of views: each as alone, and in any order."""
     queries = list(subject.mixed)
     each = subject.alone
     if subject.mixed is not subject.queries:

@@ -24,9 +24,9 @@ _LONGER = " beside two blue cubes and a green cone on a wooden table in the even
 
 @dataclass(frozen=True)
 class Query:
-    """A text for the prompt's fields, and views of any sizes, uint8 ``(3, H, W)``."""
+    """A prompt for the question's placeholders, and views of any sizes, uint8 ``(3, H, W)``."""
 
-    text: str
+    prompt: str
     views: tuple[Tensor, ...]
 
     @property
@@ -40,11 +40,11 @@ class Probe:
 
     Args:
         reward: the reward; its state is restored after every check.
-        text: for the prompt's fields.
+        prompt: for the question's placeholders.
         words: what the positive and the negative answer should say.
     """
 
-    def __init__(self, reward: YesNoReward, *, text: str, words: tuple[str, str]) -> None:
+    def __init__(self, reward: YesNoReward, *, prompt: str, words: tuple[str, str]) -> None:
         self.reward, self.words = reward, words
         self.backbone = reward.backbone
         self.vlm: Any = reward.backbone.vlm
@@ -53,9 +53,9 @@ class Probe:
         self.images = reward.backbone.images
         views = [_scene(size, seed) for seed, size in enumerate(_SIZES)]
         self.queries = (
-            Query(text, (views[0],)),
-            Query(text + _LONGER, (views[1], views[2])),
-            Query(f"not {text}", (views[2],)),
+            Query(prompt, (views[0],)),
+            Query(prompt + _LONGER, (views[1], views[2])),
+            Query(f"not {prompt}", (views[2],)),
         )
 
     @property
@@ -63,21 +63,23 @@ class Probe:
         """Whether the image processor can follow the 8-bit path."""
         return not isinstance(self.images, FallbackProcessor)
 
-    def question(self, text: str) -> str:
-        """The prompt with all its fields filled by ``text``."""
-        return self.reward.prompt.format(**dict.fromkeys(self.reward.prompt.fields, text))
+    def question(self, prompt: str) -> str:
+        """The question with all its placeholders filled by ``prompt``."""
+        return self.reward.question.format(
+            **dict.fromkeys(self.reward.question.placeholders, prompt)
+        )
 
-    def ask(self, queries: Sequence[Sequence[Tensor]], texts: Sequence[str]) -> Tensor:
+    def ask(self, queries: Sequence[Sequence[Tensor]], prompts: Sequence[str]) -> Tensor:
         """The reward ``(B,)`` of views in [0, 1], as a user calls it."""
         return self.reward(
             [list(views) for views in queries],
-            **{name: list(texts) for name in self.reward.prompt.fields},
+            **{name: list(prompts) for name in self.reward.question.placeholders},
         )
 
     def values(self, queries: Sequence[Query]) -> Tensor:
         """The reward ``(B,)`` of sample queries, following the 8-bit path, without a graph."""
         with torch.no_grad(), self.pixels("uint8"):
-            return self.ask([q.unit for q in queries], [q.text for q in queries]).double().cpu()
+            return self.ask([q.unit for q in queries], [q.prompt for q in queries]).double().cpu()
 
     def recorded(self, queries: Sequence[Query]) -> tuple[Tensor, dict[str, Any]]:
         """``values``, and the keyword arguments that the model was called with."""
@@ -90,12 +92,12 @@ class Probe:
     @cached_property
     def mixed(self) -> tuple[Query, ...]:
         """The sample queries for one batch: with two views each, where numbers may not differ."""
-        texts = [self.question(query.text) for query in self.queries]
+        prompts = [self.question(query.prompt) for query in self.queries]
         sizes = [[(v.shape[-2], v.shape[-1]) for v in query.views] for query in self.queries]
         try:
-            self.backbone.layout(texts, sizes)
+            self.backbone.layout(prompts, sizes)
         except ValueError:
-            return tuple(Query(query.text, (query.views * 2)[:2]) for query in self.queries)
+            return tuple(Query(query.prompt, (query.views * 2)[:2]) for query in self.queries)
         return self.queries
 
     @cached_property
@@ -119,7 +121,7 @@ class Probe:
             ask_transformers(
                 self.vlm,
                 self.processor,
-                self.question(query.text),
+                self.question(query.prompt),
                 query.views,
                 eight_bit=self.has_modes,
             )

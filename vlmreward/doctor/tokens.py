@@ -144,9 +144,9 @@ def positions(subject: Probe) -> CheckResult:
 def padding(subject: Probe) -> CheckResult:
     """A short query beside a longer one: read at its own last token, and of the same value."""
     short = subject.queries[0]
-    # longer by its text, or by its views if the prompt has no text to fill in
-    more = 1 if subject.reward.prompt.fields else 2
-    pair = [short, Query(subject.queries[1].text, short.views * more)]
+    # longer by its prompt, or by its views if the question has no placeholder
+    more = 1 if subject.reward.question.placeholders else 2
+    pair = [short, Query(subject.queries[1].prompt, short.views * more)]
     each = [subject.recorded([query]) for query in pair]
     alone = torch.cat([value for value, _ in each])
     batch, together = subject.recorded(pair)
@@ -170,7 +170,7 @@ def _read_elsewhere(
     subject: Probe, queries: list[Query], alone: list[Tensor], together: dict[str, Any]
 ) -> list[str]:
     """Whether in a batch each answer is read at the end of its query's own tokens."""
-    questions = [subject.question(query.text) for query in queries]
+    questions = [subject.question(query.prompt) for query in queries]
     last = subject.backbone.layout(questions, [_sizes(query) for query in queries]).last.tolist()
     tokens, mask, wrong = together["input_ids"].cpu(), together.get("attention_mask"), []
     for i, own in enumerate(alone):
@@ -193,7 +193,7 @@ def _side_matters(subject: Probe, query: Query) -> list[str]:
     try:
         for side in ("left", "right"):
             tokenizer.padding_side = side
-            asked = subject.backbone.family.ask(subject.question(query.text), _sizes(query))
+            asked = subject.backbone.family.ask(subject.question(query.prompt), _sizes(query))
             rows.append(asked.tokens)
     finally:
         tokenizer.padding_side = kept

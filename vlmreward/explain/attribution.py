@@ -89,12 +89,12 @@ def filled(images: torch.Tensor, fill: float | str | torch.Tensor) -> torch.Tens
 
 
 def _gradient(
-    reward: Reward, images: torch.Tensor, text: Any, fields: dict[str, Any]
+    reward: Reward, images: torch.Tensor, prompt: Any, placeholders: dict[str, Any]
 ) -> torch.Tensor:
     """Gradient at the images, detached."""
     with torch.enable_grad():
         x = images.detach().requires_grad_()
-        values = ask(reward, x, len(x), text, fields)
+        values = ask(reward, x, len(x), prompt, placeholders)
         if not values.requires_grad:
             raise RuntimeError(
                 "the reward returned values without a graph; expected values that are "
@@ -106,19 +106,19 @@ def _gradient(
 def saliency(
     reward: Reward,
     images: torch.Tensor,
-    text: str | Sequence[str] | None = None,
+    prompt: str | Sequence[str] | None = None,
     *,
     kind: str = "gradient-x-input",
-    **fields: str | Sequence[str],
+    **placeholders: str | Sequence[str],
 ) -> torch.Tensor:
     """How much each pixel moves the reward, to first order (Simonyan et al., 2013).
 
     Args:
         reward: see ``vlmreward.rewards.protocol.Reward``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
-        text: as the reward takes it.
+        prompt: as the reward takes it.
         kind: one of ``SALIENCIES``.
-        **fields: as the reward takes them.
+        **placeholders: as the reward takes them.
 
     Returns:
         ``(B, H, W)`` or ``(B, V, H, W)``, detached.
@@ -131,7 +131,7 @@ def saliency(
         raise ValueError(f"kind is {kind!r}; expected one of {SALIENCIES}")
     reward_like(reward)
     images = check_tensor(images)
-    gradient = _gradient(reward, images, text, fields)
+    gradient = _gradient(reward, images, prompt, placeholders)
     if kind == "gradient-norm":
         return torch.linalg.vector_norm(gradient, dim=-3)
     return (gradient * images).sum(dim=-3)
@@ -154,12 +154,12 @@ class _Piece:
 def integrated_gradients(
     reward: Reward,
     images: torch.Tensor,
-    text: str | Sequence[str] | None = None,
+    prompt: str | Sequence[str] | None = None,
     *,
     baseline: float | str | torch.Tensor = 0.5,
     steps: int = 96,
     tolerance: float = 0.02,
-    **fields: str | Sequence[str],
+    **placeholders: str | Sequence[str],
 ) -> IntegratedGradients:
     """Integrated gradients, Eq. 1 of Sundararajan et al. (2017), "Axiomatic Attribution".
 
@@ -175,14 +175,14 @@ def integrated_gradients(
     Args:
         reward: see ``vlmreward.rewards.protocol.Reward``; deterministic.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
-        text: as the reward takes it.
+        prompt: as the reward takes it.
         baseline: where to start from: a gray level, ``"mean"`` (each view's mean colour), or a
             tensor that broadcasts to the images. What equals the baseline gets no attribution,
             so it should be a colour that the objects do not have.
         steps: gradients at most; at least 4.
         tolerance: of the residual, as a share of the difference of the two rewards; 0 uses up all
             ``steps``.
-        **fields: as the reward takes them.
+        **placeholders: as the reward takes them.
 
     Returns:
         Attributions, both rewards and what is missing from completeness; detached.
@@ -202,14 +202,14 @@ def integrated_gradients(
 
     def value(at: float) -> torch.Tensor:
         with torch.no_grad():
-            return ask(reward, start.lerp(images, at), len(images), text, fields)
+            return ask(reward, start.lerp(images, at), len(images), prompt, placeholders)
 
     def integrated(ends: tuple[float, float], values: tuple[torch.Tensor, torch.Tensor]) -> _Piece:
         middle, half = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2
         mean = torch.zeros_like(images)
         for node, weight in zip(nodes, weights):
             at = start.lerp(images, middle + half * float(node))
-            mean += half * float(weight) * _gradient(reward, at, text, fields)
+            mean += half * float(weight) * _gradient(reward, at, prompt, placeholders)
         added = ((images - start) * mean).flatten(1).sum(dim=1).to(values[0])
         return _Piece(ends, values, mean, values[1] - values[0] - added)
 

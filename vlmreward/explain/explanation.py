@@ -34,7 +34,7 @@ class Explanation:
 
     Attributes:
         method: one of ``METHODS``.
-        questions: B texts, for titles: the fields' values, or a prompt without fields.
+        questions: B texts, for titles: the placeholders' values, or a question without any.
         images: ``(B, V, 3, H, W)``, as given.
         heat: ``(B, V, H, W)``, attribution of every pixel, summed over the channels. Signed (above
             0 speaks for "Yes"), but for ``"gradient-norm"``.
@@ -96,28 +96,28 @@ class Explanation:
 def attribute(
     reward: Any,
     images: torch.Tensor,
-    text: str | Sequence[str] | None = None,
+    prompt: str | Sequence[str] | None = None,
     *,
     method: str = "integrated-gradients",
     baseline: float | str | torch.Tensor = 0.5,
     steps: int = 96,
     tolerance: float = 0.02,
     fill: float | str | torch.Tensor | None = None,
-    **fields: str | Sequence[str],
+    **placeholders: str | Sequence[str],
 ) -> Explanation:
     """Attribute a reward to the pixels and to the views of its images.
 
     Args:
         reward: see ``vlmreward.rewards.protocol.Reward``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
-        text: as the reward takes it.
+        prompt: as the reward takes it.
         method: one of ``METHODS``; see ``integrated_gradients`` and ``saliency``.
         baseline: of the integrated gradients.
         steps: of the integrated gradients.
         tolerance: of the integrated gradients.
         fill: in the place of a view that is left out; see ``leave_one_view_out``. None: nothing, or
             mid-gray for queries of one view.
-        **fields: as the reward takes them.
+        **placeholders: as the reward takes them.
 
     Returns:
         The explanation; ``.save(path)`` makes a picture of it.
@@ -127,7 +127,7 @@ def attribute(
         RuntimeError: the reward is not differentiable.
 
     Example:
-        ``attribute(reward, images, text="a red cube").save("why.png")``.
+        ``attribute(reward, images, prompt="a red cube").save("why.png")``.
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {METHODS}")
@@ -135,35 +135,43 @@ def attribute(
     start = residual = None
     if method == "integrated-gradients":
         path = integrated_gradients(
-            reward, images, text, baseline=baseline, steps=steps, tolerance=tolerance, **fields
+            reward,
+            images,
+            prompt,
+            baseline=baseline,
+            steps=steps,
+            tolerance=tolerance,
+            **placeholders,
         )
         heat, value = path.attributions.sum(dim=-3), path.reward
         start, residual = path.baseline_reward, path.residual
     else:
-        heat = saliency(reward, images, text, kind=method, **fields)
+        heat = saliency(reward, images, prompt, kind=method, **placeholders)
         with torch.no_grad():
-            value = ask(reward, images, len(images), text, fields)
+            value = ask(reward, images, len(images), prompt, placeholders)
     one = images.ndim == 4
     if fill is None and (one or images.shape[1] == 1):
         fill = 0.5
     return Explanation(
         method=method,
-        questions=_questions(reward, len(images), text, fields),
+        questions=_questions(reward, len(images), prompt, placeholders),
         images=images[:, None] if one else images,
         heat=heat[:, None] if one else heat,
         reward=value,
-        views=leave_one_view_out(reward, images, text, fill=fill, **fields),
+        views=leave_one_view_out(reward, images, prompt, fill=fill, **placeholders),
         fill=fill,
         baseline_reward=start,
         residual=residual,
     )
 
 
-def _questions(reward: Any, batch: int, text: Any, fields: dict[str, Any]) -> tuple[str, ...]:
-    """What was asked about, in short: the fields, or the prompt where it has none."""
-    values = list((fields if text is None else {"text": text, **fields}).values())
+def _questions(
+    reward: Any, batch: int, prompt: Any, placeholders: dict[str, Any]
+) -> tuple[str, ...]:
+    """What was asked about, in short: the placeholders, or the question where it has none."""
+    values = list((placeholders if prompt is None else {"prompt": prompt, **placeholders}).values())
     if not values:
-        values = [getattr(getattr(reward, "prompt", None), "template", "")]
+        values = [getattr(getattr(reward, "question", None), "template", "")]
     return tuple(
         ", ".join(v if isinstance(v, str) else str(v[i]) for v in values) for i in range(batch)
     )

@@ -15,21 +15,21 @@ __all__ = ["leave_one_view_out"]
 def leave_one_view_out(
     reward: Reward,
     images: torch.Tensor,
-    text: str | Sequence[str] | None = None,
+    prompt: str | Sequence[str] | None = None,
     *,
     fill: float | str | torch.Tensor | None = None,
-    **fields: str | Sequence[str],
+    **placeholders: str | Sequence[str],
 ) -> torch.Tensor:
     """What the reward owes to each view: r(all views) - r(without this one).
 
     Args:
         reward: see ``vlmreward.rewards.protocol.Reward``.
         images: ``(B, V, 3, H, W)`` (or ``(B, 3, H, W)``, one view), floating in [0, 1].
-        text: as the reward takes it.
+        prompt: as the reward takes it.
         fill: what takes the place of the view: a gray level, ``"mean"`` (the view's mean colour),
             or a tensor that broadcasts to the images. None: the view is left out and the reward is
             given V - 1 of them, which a VLM takes, but not every reward of a fixed number of views.
-        **fields: as the reward takes them.
+        **placeholders: as the reward takes them.
 
     Returns:
         ``(B, V)``, detached; above 0 where the view speaks for "Yes".
@@ -39,7 +39,7 @@ def leave_one_view_out(
     """
     images = check_tensor(images)
     if images.ndim == 4:
-        return leave_one_view_out(reward, images[:, None], text, fill=fill, **fields)
+        return leave_one_view_out(reward, images[:, None], prompt, fill=fill, **placeholders)
     views = images.shape[1]
     if fill is None and views == 1:
         raise ValueError(
@@ -48,7 +48,7 @@ def leave_one_view_out(
         )
     instead = None if fill is None else filled(images, fill)
     with torch.no_grad():
-        whole = ask(reward, images, len(images), text, fields)
+        whole = ask(reward, images, len(images), prompt, placeholders)
         changes = []
         for view in range(views):
             if instead is None:
@@ -56,5 +56,5 @@ def leave_one_view_out(
             else:
                 others = images.clone()
                 others[:, view] = instead[:, view]
-            changes.append(whole - ask(reward, others, len(images), text, fields))
+            changes.append(whole - ask(reward, others, len(images), prompt, placeholders))
     return torch.stack(changes, dim=1)

@@ -94,5 +94,5 @@ def flatten_images(images: Any) -> tuple[list[torch.Tensor], ImageBatchSpec]:
 
 
 def repeated(value: Any, times: int) -> Any:
-    """A text field for a batch that is repeated as a whole: one for all stays, lists repeat."""
+    """Value of a placeholder for a batch repeated as a whole: one for all stays, lists repeat."""
     return list(value) * times if isinstance(value, (list, tuple)) else value

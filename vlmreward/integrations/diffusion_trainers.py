@@ -45,7 +45,7 @@ def as_images(images: Any) -> torch.Tensor | list[torch.Tensor]:
 
 
 def trainer_reward(
-    reward: Reward, *, text: Callable[[str, Any], str] | None = None
+    reward: Reward, *, make_prompt: Callable[[str, Any], str] | None = None
 ) -> TrainerReward:
     """A reward as ``(images, prompts, metadata) -> (rewards, info)``.
 
@@ -55,12 +55,12 @@ def trainer_reward(
 
     Args:
         reward: see ``vlmreward.rewards.protocol.Reward``; a ``YesNoReward``, or one in wrappers.
-        text: what to ask about an image, from its prompt and its metadata; default: the prompt. For
-            prompts that carry style words or the like.
+        make_prompt: what to ask about an image, from its prompt and its metadata; default: the
+            prompt. For prompts that carry style words or the like.
 
     Returns:
         A function of ``images`` (see ``as_images``), ``prompts`` (B of them) and ``metadata`` (B of
-        them, or None). Its first result is ``(B,)``, float32; the second is ``{"text": [...]}``,
+        them, or None). Its first result is ``(B,)``, float32; the second is ``{"prompt": [...]}``,
         what was asked about.
 
     Raises:
@@ -84,8 +84,8 @@ def trainer_reward(
                 f"received {count} images, {_number(prompts)} and {len(notes)} metadata; expected "
                 "one prompt and one metadata an image"
             )
-        asked = [text(p, m) if text else p for p, m in zip(prompts, notes)]
-        return ask(reward, pictures, count, asked, {}), {"text": asked}
+        asked = [make_prompt(p, m) if make_prompt else p for p, m in zip(prompts, notes)]
+        return ask(reward, pictures, count, asked, {}), {"prompt": asked}
 
     return call
 

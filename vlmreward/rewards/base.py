@@ -15,7 +15,7 @@ from vlmreward.models.answer_tokens import Ids, single
 from vlmreward.models.frozen_vlm import FrozenVLM
 from vlmreward.models.token_layout import Size
 from vlmreward.rewards.composite import Combinable
-from vlmreward.rewards.prompts import PromptTemplate
+from vlmreward.rewards.questions import QuestionTemplate
 from vlmreward.utils.notices import warn
 
 __all__ = ["PER_VIEW", "NotFiniteError", "TokenProbability", "VLMReward"]
@@ -64,7 +64,7 @@ class VLMReward(Combinable, nn.Module):
 
     Args:
         model: as ``YesNoReward`` takes it; likewise all that follows.
-        prompt: see there.
+        question: see there.
         pixels: see there.
         device: see there.
         dtype: see there.
@@ -81,7 +81,7 @@ class VLMReward(Combinable, nn.Module):
         self,
         model: str | os.PathLike[str] | tuple[Any, Any] | FrozenVLM | VLMReward,
         *,
-        prompt: str | PromptTemplate,
+        question: str | QuestionTemplate,
         pixels: str = "float",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -92,7 +92,7 @@ class VLMReward(Combinable, nn.Module):
         name: str | None = None,
     ) -> None:
         super().__init__()
-        self.prompt = PromptTemplate.of(prompt)
+        self.question = QuestionTemplate.of(question)
         for option, given, kind in (
             ("name", name, (str, type(None))),
             ("checkpoint", checkpoint, (bool,)),
@@ -103,10 +103,10 @@ class VLMReward(Combinable, nn.Module):
                     f"{option} is {given!r}, a {type(given).__name__}; expected a "
                     f"{kind[0].__name__}"
                 )
-        self.name = name or (prompt if isinstance(prompt, str) else self.prompt.template)
+        self.name = name or (question if isinstance(question, str) else self.question.template)
         self.validate = validate
         self._seen: dict[str, None] = {}
-        self._told: dict[PromptTemplate, object] = {}
+        self._told: dict[QuestionTemplate, object] = {}
         if per_view not in PER_VIEW:
             raise ValueError(f"per_view is {per_view!r}; expected one of {PER_VIEW}")
         self.per_view = per_view
@@ -137,8 +137,8 @@ class VLMReward(Combinable, nn.Module):
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The fields of the prompt."""
-        return self.prompt.fields
+        """The placeholders of the question."""
+        return self.question.placeholders
 
     @property
     def alone(self) -> bool:
@@ -162,11 +162,11 @@ class VLMReward(Combinable, nn.Module):
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """The reward ``(B,)`` of each query; see the subclass."""
-        flat, questions, sizes, counts = self._asked(images, text, fields)
+        flat, questions, sizes, counts = self._asked(images, prompt, placeholders)
         layout = self.backbone.layout
         if self.tokens is not None:
             scores = self.backbone.answer_logits(
@@ -186,12 +186,12 @@ class VLMReward(Combinable, nn.Module):
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
         """What looks at the answers to questions that were not asked before, with ``validate``.
 
-        Where the answers hold less than 1 % of the probability, it warns, once for a prompt, and it
-        refuses logits that are not finite. That costs one product with the output matrix and, on a
-        GPU, a synchronisation, at the first call of each of the first 1,024 questions.
+        Where the answers hold less than 1 % of the probability, it warns, once for a question, and
+        it refuses logits that are not finite. That costs one product with the output matrix and, on
+        a GPU, a synchronisation, at the first call of each of the first 1,024 questions.
 
         Args:
-            questions: B prompts.
+            questions: B questions.
 
         Returns:
             A function of the logits ``(B, V)``; None where there is nothing new.
@@ -237,7 +237,7 @@ class VLMReward(Combinable, nn.Module):
         self._seen.update(dict.fromkeys(questions))
         least = min(masses)
         mark = object()
-        if least >= _LITTLE or self._told.setdefault(self.prompt, mark) is not mark:
+        if least >= _LITTLE or self._told.setdefault(self.question, mark) is not mark:
             return
         row = masses.index(least)
         share, token = logits()[row].softmax(-1).max(-1)
@@ -251,13 +251,13 @@ class VLMReward(Combinable, nn.Module):
         )
 
     def _asked(
-        self, images: Any, text: Any, fields: Mapping[str, Any]
+        self, images: Any, prompt: Any, placeholders: Mapping[str, Any]
     ) -> tuple[Any, list[str], list[list[Size]], list[int]]:
         """All images, the questions, the sizes of each one's images, and images of each query."""
         flat, counts = flatten_views(images, values=self.validate)
-        if text is not None:
-            fields = {"text": text, **fields}
-        questions, sizes = self.questions(fields, len(counts)), sizes_of(flat, counts)
+        if prompt is not None:
+            placeholders = {"prompt": prompt, **placeholders}
+        questions, sizes = self.questions(placeholders, len(counts)), sizes_of(flat, counts)
         if self.per_view is not None:
             questions = [q for q, count in zip(questions, counts) for _ in range(count)]
             sizes = [[size] for views in sizes for size in views]
@@ -273,8 +273,8 @@ class VLMReward(Combinable, nn.Module):
     def answer_mass(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """How much of the probability lies on the answers: the reward is blind to the rest.
 
@@ -283,14 +283,14 @@ class VLMReward(Combinable, nn.Module):
 
         Args:
             images: as in ``forward``.
-            text: as in ``forward``.
-            **fields: as in ``forward``.
+            prompt: as in ``forward``.
+            **placeholders: as in ``forward``.
 
         Returns:
             ``(B,)`` in [0, 1] on the images' device, with ``per_view`` the mean over the views;
             differentiable.
         """
-        flat, questions, sizes, counts = self._asked(images, text, fields)
+        flat, questions, sizes, counts = self._asked(images, prompt, placeholders)
         scores = self.backbone.log_probabilities(flat, questions, sizes, self.sequences)
         mass = scores.logsumexp(-1).exp().to(flat[0].device)
         if self.per_view is not None:
@@ -301,18 +301,18 @@ class VLMReward(Combinable, nn.Module):
     def top_answers(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
+        prompt: str | Sequence[str] | None = None,
         *,
         k: int = 10,
-        **fields: str | Sequence[str],
+        **placeholders: str | Sequence[str],
     ) -> list[list[TokenProbability]]:
         """The tokens that the model would most likely begin its answer with.
 
         Args:
             images: as in ``forward``.
-            text: as in ``forward``.
+            prompt: as in ``forward``.
             k: how many of each query, at least 1.
-            **fields: as in ``forward``.
+            **placeholders: as in ``forward``.
 
         Returns:
             For each of B queries, with ``per_view`` for each view, k tokens, the likeliest first.
@@ -324,7 +324,7 @@ class VLMReward(Combinable, nn.Module):
             raise TypeError(f"k is a {type(k).__name__}; expected an int")
         if not 1 <= k <= self.backbone.vocabulary:
             raise ValueError(f"k is {k}; expected 1 to {self.backbone.vocabulary}")
-        flat, questions, sizes, _ = self._asked(images, text, fields)
+        flat, questions, sizes, _ = self._asked(images, prompt, placeholders)
         layout = self.backbone.layout(questions, sizes)
         top = self.backbone.answer_logits(flat, layout, None).softmax(-1).topk(k)
         return [
@@ -332,15 +332,15 @@ class VLMReward(Combinable, nn.Module):
             for ids, shares in zip(top.indices.tolist(), top.values.tolist())
         ]
 
-    def questions(self, fields: Mapping[str, Any], batch: int) -> list[str]:
-        """Values of the prompt's fields, each one for all or a list of B -> B prompts.
+    def questions(self, placeholders: Mapping[str, Any], batch: int) -> list[str]:
+        """Values of the question's placeholders, each one for all or a list of B -> B questions.
 
         Raises:
-            TypeError, ValueError: as ``forward`` does for its texts.
+            TypeError, ValueError: as ``forward`` does for its prompts.
         """
-        self.prompt.check_fields(fields)
+        self.question.check_placeholders(placeholders)
         columns: dict[str, list[str]] = {}
-        for name, value in fields.items():
+        for name, value in placeholders.items():
             if isinstance(value, str):
                 columns[name] = [value] * batch
             elif isinstance(value, (list, tuple)):
@@ -355,6 +355,6 @@ class VLMReward(Combinable, nn.Module):
                     f"{name} is a {type(value).__name__}; expected a str or a list of {batch} str"
                 )
         return [
-            self.prompt.format(**{name: values[i] for name, values in columns.items()})
+            self.question.format(**{name: values[i] for name, values in columns.items()})
             for i in range(batch)
         ]

@@ -13,24 +13,24 @@ from vlmreward.images.validation import flatten_views, sizes_of
 from vlmreward.models.frozen_vlm import FrozenVLM
 from vlmreward.rewards.protocol import ask, named
 
-__all__ = ["REDUCTIONS", "Combinable", "CompositeReward", "Question"]
+__all__ = ["REDUCTIONS", "Combinable", "CompositeReward", "QuestionReward"]
 
 
 @runtime_checkable
-class Question(Protocol):
+class QuestionReward(Protocol):
     """A reward that asks a model one question, and can be asked together with others."""
 
     backbone: FrozenVLM
     validate: bool
     wanted: tuple[str, ...]
-    """Fields of its prompt."""
+    """Placeholders of its question."""
     tokens: tuple[int, ...] | None
     """T token ids whose logits it needs; None if those are not enough."""
     alone: bool
     """Whether it has to be asked by itself."""
 
-    def questions(self, fields: Mapping[str, Any], batch: int) -> list[str]:
-        """Values of the fields -> B prompts."""
+    def questions(self, placeholders: Mapping[str, Any], batch: int) -> list[str]:
+        """Values of the placeholders -> B questions."""
 
     def value(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``(..., T)`` of the tokens -> ``(...)``, differentiable."""
@@ -41,7 +41,7 @@ class Looking(Protocol):
     """A question that looks at all logits when it is asked for the first time."""
 
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
-        """B prompts -> a function of ``(B, V)``, or None."""
+        """B questions -> a function of ``(B, V)``, or None."""
 
 
 Values = Sequence[torch.Tensor]
@@ -176,14 +176,14 @@ class CompositeReward(Combinable, nn.Module):
     """Several rewards of the same images, combined.
 
     Questions to the same model are asked together: the images are encoded once, and so is
-    everything else that the prompts have in common from their beginning, with gradients through
+    everything else that the questions have in common from their beginning, with gradients through
     it. Where image tokens look at the question (PaliGemma, Gemma 3) only the image encoder's work
     is shared. Values and gradients are those of separate calls.
 
     Args:
         rewards: a list, or a dict with names; or one ``YesNoReward`` whose model is asked the
-            ``prompts``. Members may be anything that is called like a reward, checklists too.
-        prompts: prompts as ``YesNoReward`` takes them, a list, or a dict with names.
+            ``questions``. Members may be anything that is called like a reward, checklists too.
+        questions: questions as ``YesNoReward`` takes them, a list, or a dict with names.
         combine: one of ``REDUCTIONS``.
         weights: one for each member, or by name; equal by default. Not for "min" and "and".
         temperature: T of "softmin", in units of the values; above 0.
@@ -193,7 +193,7 @@ class CompositeReward(Combinable, nn.Module):
         weights: a number for each of them.
 
     Raises:
-        TypeError: ``rewards`` or ``prompts`` is of another type.
+        TypeError: ``rewards`` or ``questions`` is of another type.
         ValueError: empty, or a combination, weights or a temperature outside of the above.
 
     Example:
@@ -204,7 +204,7 @@ class CompositeReward(Combinable, nn.Module):
     def __init__(
         self,
         rewards: Any,
-        prompts: Sequence[Any] | Mapping[str, Any] | None = None,
+        questions: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
         combine: str = "mean",
         weights: Sequence[float] | Mapping[str, float] | None = None,
@@ -215,8 +215,8 @@ class CompositeReward(Combinable, nn.Module):
             raise ValueError(f"combine is {combine!r}; expected one of {sorted(REDUCTIONS)}")
         if not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
             raise ValueError(f"temperature is {temperature!r}; expected a finite number above 0")
-        if prompts is not None:
-            rewards = _asked(rewards, prompts)
+        if questions is not None:
+            rewards = _asked(rewards, questions)
         members = named(rewards, "rewards")
         if not isinstance(rewards, Mapping):
             members = dict(zip(_distinct([_name(m) for m in members.values()]), members.values()))
@@ -232,42 +232,44 @@ class CompositeReward(Combinable, nn.Module):
     def each(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> dict[str, torch.Tensor]:
         """The members' values ``(B,)`` by name, differentiable; arguments as in ``forward``."""
-        return self._each(images, text, fields)
+        return self._each(images, prompt, placeholders)
 
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """The combined reward of each query.
 
         Args:
             images: as ``YesNoReward`` takes them.
-            text: value of the prompts' ``{text}`` field, one for all or a list of B.
-            **fields: values of other fields. Each prompt is given those that it has.
+            prompt: value of the questions' ``{prompt}`` placeholder, one for all or a list of B.
+            **placeholders: values of other placeholders. Each question is given those that it has.
 
         Returns:
             ``(B,)``, differentiable to the images.
 
         Raises:
-            ValueError: a field that no prompt has, or what a member does not take.
+            ValueError: a placeholder that no question has, or what a member does not take.
         """
-        return self.combined(self._each(images, text, fields))
+        return self.combined(self._each(images, prompt, placeholders))
 
     def combined(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The members' values by name, each ``(B,)`` -> ``(B,)``; differentiable."""
         own = [values[name] for name in self.members]
         return REDUCTIONS[self.combine](own, self.weights, self.temperature)
 
-    def _each(self, images: Any, text: Any, fields: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        given = dict(fields) if text is None else {"text": text, **fields}
+    def _each(
+        self, images: Any, prompt: Any, placeholders: Mapping[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        given = dict(placeholders) if prompt is None else {"prompt": prompt, **placeholders}
         leaves = self._leaves()
-        _check_fields(leaves, given)
+        _check_placeholders(leaves, given)
         known = _values(leaves, images, given)
         return {name: _of(member, known) for name, member in self.members.items()}
 
@@ -286,16 +288,19 @@ def _of(member: Any, known: Mapping[int, torch.Tensor]) -> torch.Tensor:
     return member.combined({name: _of(inner, known) for name, inner in member.members.items()})
 
 
-def _asked(reward: Any, prompts: Any) -> Any:
+def _asked(reward: Any, questions: Any) -> Any:
     if not hasattr(reward, "ask"):
         raise TypeError(
-            f"rewards is a {type(reward).__name__}; expected one YesNoReward, as prompts are given"
+            f"rewards is a {type(reward).__name__}; expected one YesNoReward, as questions are "
+            "given"
         )
-    if isinstance(prompts, str):
-        raise TypeError("prompts is a str; expected a list of prompts, or a dict with names")
-    if isinstance(prompts, Mapping):
-        return {name: reward.ask(prompt) for name, prompt in named(prompts, "prompts").items()}
-    return [reward.ask(prompt) for prompt in named(prompts, "prompts").values()]
+    if isinstance(questions, str):
+        raise TypeError("questions is a str; expected a list of questions, or a dict with names")
+    if isinstance(questions, Mapping):
+        return {
+            name: reward.ask(question) for name, question in named(questions, "questions").items()
+        }
+    return [reward.ask(question) for question in named(questions, "questions").values()]
 
 
 def _weights(given: Any, names: Sequence[str], combine: str) -> tuple[float, ...]:
@@ -324,14 +329,14 @@ def _weights(given: Any, names: Sequence[str], combine: str) -> tuple[float, ...
     return weights
 
 
-def _check_fields(leaves: Sequence[Any], given: Mapping[str, Any]) -> None:
-    if not all(isinstance(leaf, Question) for leaf in leaves):
+def _check_placeholders(leaves: Sequence[Any], given: Mapping[str, Any]) -> None:
+    if not all(isinstance(leaf, QuestionReward) for leaf in leaves):
         return  # what others take is for them to say
-    known = dict.fromkeys(field for leaf in leaves for field in leaf.wanted)
-    unknown = [field for field in given if field not in known]
+    known = dict.fromkeys(placeholder for leaf in leaves for placeholder in leaf.wanted)
+    unknown = [placeholder for placeholder in given if placeholder not in known]
     if unknown:
         raise ValueError(
-            f"no prompt has a field {', '.join(unknown)}; expected fields: "
+            f"no question has a placeholder {', '.join(unknown)}; expected placeholders: "
             f"{', '.join(known) or 'none'}: leave out {unknown[0]}=..."
         )
 
@@ -340,27 +345,29 @@ def _values(
     leaves: Sequence[Any], images: Any, given: Mapping[str, Any]
 ) -> dict[int, torch.Tensor]:
     """Value ``(B,)`` of each reward by its id; questions to one model are asked together."""
-    groups: dict[int, list[Question]] = {}
+    groups: dict[int, list[QuestionReward]] = {}
     known: dict[int, torch.Tensor] = {}
     batch: int | None = None
     for leaf in leaves:
-        if isinstance(leaf, Question) and not leaf.alone:
+        if isinstance(leaf, QuestionReward) and not leaf.alone:
             groups.setdefault(id(leaf.backbone), []).append(leaf)
             continue
         if batch is None:
             batch = len(flatten_views(images, values=False)[1])
         own = given
-        if isinstance(leaf, Question):  # which is asked by itself, with the fields that it has
+        if isinstance(
+            leaf, QuestionReward
+        ):  # which is asked by itself, with the placeholders that it has
             own = {key: value for key, value in given.items() if key in leaf.wanted}
-        rest = {key: value for key, value in own.items() if key != "text"}
-        known[id(leaf)] = ask(leaf, images, batch, own.get("text"), rest)
+        rest = {key: value for key, value in own.items() if key != "prompt"}
+        known[id(leaf)] = ask(leaf, images, batch, own.get("prompt"), rest)
     for group in groups.values():
         known.update(_together(group, images, given))
     return known
 
 
 def _first_look(
-    group: Sequence[Question], columns: Sequence[Sequence[str]]
+    group: Sequence[QuestionReward], columns: Sequence[Sequence[str]]
 ) -> Callable[[torch.Tensor], None] | None:
     """The members' first looks at the answers to their questions, if any has one."""
     looks = [
@@ -377,7 +384,7 @@ def _first_look(
 
 
 def _together(
-    group: Sequence[Question], images: Any, given: Mapping[str, Any]
+    group: Sequence[QuestionReward], images: Any, given: Mapping[str, Any]
 ) -> dict[int, torch.Tensor]:
     flat, counts = flatten_views(images, values=any(question.validate for question in group))
     columns = [

@@ -10,24 +10,26 @@ import torch
 __all__ = ["Reward", "ask", "named"]
 
 Reward = Callable[..., torch.Tensor]
-"""Called as ``reward(images, text=None, **fields)``; returns ``(B,)``, differentiable to the
-images. A query's value must not depend on the others in the batch."""
+"""Called as ``reward(images, prompt=None, **placeholders)``; returns ``(B,)``, differentiable to
+the images. A query's value must not depend on the others in the batch."""
 
 
 def ask(
     reward: Reward,
     images: Any,
     batch: int,
-    text: str | Sequence[str] | None,
-    fields: Mapping[str, Any],
+    prompt: str | Sequence[str] | None,
+    placeholders: Mapping[str, Any],
 ) -> torch.Tensor:
-    """``reward(images, text, **fields)``, refused if it is not one value a query.
+    """``reward(images, prompt, **placeholders)``, refused if it is not one value a query.
 
     Raises:
         TypeError: the reward did not return a tensor.
         ValueError: of another shape than ``(B,)``.
     """
-    values = reward(images, **fields) if text is None else reward(images, text, **fields)
+    values = (
+        reward(images, **placeholders) if prompt is None else reward(images, prompt, **placeholders)
+    )
     if not isinstance(values, torch.Tensor):
         raise TypeError(
             f"the reward returned a {type(values).__name__}; expected a tensor ({batch},)"

@@ -11,7 +11,7 @@ import torch
 from vlmreward.models.answer_tokens import Ids, check_mutually_exclusive
 from vlmreward.models.frozen_vlm import FrozenVLM
 from vlmreward.rewards.base import VLMReward
-from vlmreward.rewards.prompts import PromptTemplate
+from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["ONE_TO_FIVE", "RatingReward"]
 
@@ -28,7 +28,7 @@ class RatingReward(VLMReward):
 
     Args:
         model: as ``YesNoReward`` takes it.
-        prompt: the question, with named fields; likewise.
+        question: the question, with named placeholders; likewise.
         scale: the answers and their values: texts of one or several tokens.
         **options: all others of ``YesNoReward`` but ``answers``.
 
@@ -38,11 +38,11 @@ class RatingReward(VLMReward):
 
     Raises:
         OSError, TypeError: as of ``YesNoReward``.
-        ValueError: malformed prompt, fewer than two answers, answers that do not exclude each
+        ValueError: malformed question, fewer than two answers, answers that do not exclude each
             other, or values that are not finite.
 
     Example:
-        ``RatingReward(model, prompt="How sharp is this image? Answer bad, fair or good.",
+        ``RatingReward(model, question="How sharp is this image? Answer bad, fair or good.",
         scale={"bad": 0, "fair": 1, "good": 2})``.
     """
 
@@ -52,7 +52,7 @@ class RatingReward(VLMReward):
         self,
         model: str | os.PathLike[str] | tuple[Any, Any] | FrozenVLM | VLMReward,
         *,
-        prompt: str | PromptTemplate = "one-to-five",
+        question: str | QuestionTemplate = "one-to-five",
         scale: Mapping[str, float] = ONE_TO_FIVE,
         **options: Any,
     ) -> None:
@@ -68,7 +68,7 @@ class RatingReward(VLMReward):
             raise ValueError(f"scale has the values {values.tolist()}; expected finite numbers")
         if not all(isinstance(answer, str) for answer in scale):
             raise TypeError(f"scale has the answers {list(scale)}; expected text, such as '1'")
-        super().__init__(model, prompt=prompt, **options)
+        super().__init__(model, question=question, **options)
         lookup = self.backbone.lookup()
         self._sequences = tuple(ids for answer in scale for ids in lookup.variants(answer))
         check_mutually_exclusive(self._sequences, lookup.text)
@@ -88,15 +88,15 @@ class RatingReward(VLMReward):
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """The expected value of each query's answer.
 
         Args:
             images: as ``YesNoReward`` takes them. Differentiable.
-            text: value of the prompt's ``{text}`` field, one for all or a list of B.
-            **fields: values of the prompt's other fields, likewise.
+            prompt: value of the question's ``{prompt}`` placeholder, one for all or a list of B.
+            **placeholders: values of the question's other placeholders, likewise.
 
         Returns:
             ``(B,)`` on the images' device, between the lowest and the highest value of the scale;
@@ -105,11 +105,11 @@ class RatingReward(VLMReward):
         Raises:
             TypeError, ValueError: as ``YesNoReward`` does.
         """
-        return super().forward(images, text, **fields)
+        return super().forward(images, prompt, **placeholders)
 
     def ask(
         self,
-        prompt: str | PromptTemplate,
+        question: str | QuestionTemplate,
         *,
         scale: Mapping[str, float] | None = None,
         name: str | None = None,
@@ -117,7 +117,7 @@ class RatingReward(VLMReward):
         """Another question to the same model, by default on the same scale."""
         return RatingReward(
             self.backbone,
-            prompt=prompt,
+            question=question,
             scale=self.scale if scale is None else scale,
             per_view=self.per_view,
             validate=self.validate,

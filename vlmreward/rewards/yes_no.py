@@ -18,7 +18,7 @@ from vlmreward.models.answer_tokens import (
 )
 from vlmreward.models.frozen_vlm import FrozenVLM
 from vlmreward.rewards.base import VLMReward
-from vlmreward.rewards.prompts import PromptTemplate
+from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["YesNoReward"]
 
@@ -36,13 +36,13 @@ class YesNoReward(VLMReward):
             transformers objects, or another reward or its ``FrozenVLM``, which is then shared. Its
             parameters are frozen and it is put into eval mode, for good. See the table of families
             in the documentation.
-        prompt: the question, with named fields: a ``PromptTemplate``, a text such as
-            ``"Is there {text}? Answer Yes or No."``, or a name in ``NAMED_PROMPTS``.
+        question: what the VLM is asked, with placeholders: a ``QuestionTemplate``, a text such as
+            ``"Is there {prompt}? Answer Yes or No."``, or a name in ``NAMED_QUESTIONS``.
         answers: what counts for and against: each a text, a token id, ``SpellingVariants`` of a
-            word, or a
-            list of these, whose probabilities are added. A text is looked up behind the prompt,
-            where a word follows a colon with a space. Of a text of several tokens the probabilities
-            are multiplied (their logarithms added), which needs the whole output layer.
+            word, or a list of these, whose probabilities are added. A text is looked up behind the
+            question, where a word follows a colon with a space. Of a text of several tokens the
+            probabilities are multiplied (their logarithms added), which needs the whole output
+            layer.
         pixels: ``"float"``, ``"clamp"`` or ``"uint8"``; see ``vlmreward.processors.PIXEL_MODES``.
         device: where the model runs; default: the GPU if there is one, or where a pair's model is.
         dtype: of its parameters; default: the checkpoint's on a GPU, float32 on a CPU, or as a
@@ -58,23 +58,23 @@ class YesNoReward(VLMReward):
             last image alone.
         validate: look at every image's values (range, NaN): one pass over the pixels, and one
             synchronisation on a GPU. Shapes and dtypes are checked in any case.
-        name: what the reward is called where there are several; default: its prompt.
+        name: what the reward is called where there are several; default: its question.
 
     Attributes:
         answers: the token ids that were taken, and how the tokenizer writes them. How much of the
             probability lies on them depends on the images: see ``answer_mass``.
-        prompt: the template.
+        question: the template.
 
     Raises:
         OSError: the model cannot be loaded, or its weights are not those of its configuration.
         TypeError: the model's image processor is not supported, or an argument is of another type.
-        ValueError: a malformed prompt or the name of none, answers that cannot be looked up behind
-            it or do not exclude each other, a device that is not there, or options of the model for
-            a ``FrozenVLM``, which has its own.
+        ValueError: a malformed question or the name of none, answers that cannot be looked up
+            behind it or do not exclude each other, a device that is not there, or options of
+            the model for a ``FrozenVLM``, which has its own.
 
     Example:
         ``reward = YesNoReward("Qwen/Qwen2.5-VL-7B-Instruct")``, then
-        ``reward(images, text="a cat").sum().backward()``.
+        ``reward(images, prompt="a cat").sum().backward()``.
     """
 
     answers: Answers
@@ -84,7 +84,7 @@ class YesNoReward(VLMReward):
         self,
         model: str | os.PathLike[str] | tuple[Any, Any] | FrozenVLM | VLMReward,
         *,
-        prompt: str | PromptTemplate = "yes-no",
+        question: str | QuestionTemplate = "yes-no",
         answers: tuple[Answer, Answer] = ("Yes", "No"),
         pixels: str = "float",
         device: torch.device | str | None = None,
@@ -98,7 +98,7 @@ class YesNoReward(VLMReward):
         check_pair(answers)
         super().__init__(
             model,
-            prompt=prompt,
+            question=question,
             pixels=pixels,
             device=device,
             dtype=dtype,
@@ -113,8 +113,8 @@ class YesNoReward(VLMReward):
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """The reward of each query, Eq. 5: log P(Yes) - log P(No).
 
@@ -123,8 +123,8 @@ class YesNoReward(VLMReward):
                 ``(B, V, 3, H, W)``: V views a query, all seen by one question. A list of
                 ``(3, H, W)`` of different sizes: one image a query; a list of lists of them (or of
                 ``(V, 3, H, W)``): several. Any device; never changed in place. Differentiable.
-            text: value of the prompt's ``{text}`` field, one for all or a list of B.
-            **fields: values of the prompt's other fields, likewise.
+            prompt: value of the question's ``{prompt}`` placeholder, one for all or a list of B.
+            **placeholders: values of the question's other placeholders, likewise.
 
         Returns:
             ``(B,)`` on the images' device, float32 (float64 for a float64 model), differentiable to
@@ -132,16 +132,15 @@ class YesNoReward(VLMReward):
             depend on the others in the batch.
 
         Raises:
-            TypeError: images or texts of another type.
-            ValueError: images outside the contract (see ``vlmreward.images.validation``), a field
-                missing or
-                unknown, or a number of texts that is not B.
+            TypeError: images or prompts of another type.
+            ValueError: images outside the contract (see ``vlmreward.images.validation``), a
+                placeholder missing or unknown, or a number of prompts that is not B.
         """
-        return super().forward(images, text, **fields)
+        return super().forward(images, prompt, **placeholders)
 
     def ask(
         self,
-        prompt: str | PromptTemplate,
+        question: str | QuestionTemplate,
         *,
         answers: tuple[Answer, Answer] = ("Yes", "No"),
         name: str | None = None,
@@ -153,7 +152,7 @@ class YesNoReward(VLMReward):
         """
         return YesNoReward(
             self.backbone,
-            prompt=prompt,
+            question=question,
             answers=answers,
             per_view=self.per_view,
             validate=self.validate,
@@ -172,18 +171,18 @@ class YesNoReward(VLMReward):
     def probability(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """P(Yes) among the two answers, Eq. 4 of VLM3D: the sigmoid of the reward.
 
         Args:
             images: as in ``forward``.
-            text: as in ``forward``.
-            **fields: as in ``forward``.
+            prompt: as in ``forward``.
+            **placeholders: as in ``forward``.
 
         Returns:
             ``(B,)`` in [0, 1]; differentiable, but flat where the model is sure: optimise the
             reward instead.
         """
-        return self(images, text, **fields).sigmoid()
+        return self(images, prompt, **placeholders).sigmoid()

@@ -116,5 +116,5 @@ def reward_like(value: Any, name: str = "reward") -> None:
     if not callable(value):
         raise TypeError(
             f"{name} is a {type(value).__name__}; expected a reward, called as "
-            "reward(images, text=...)"
+            "reward(images, prompt=...)"
         )

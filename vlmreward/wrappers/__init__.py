@@ -5,14 +5,14 @@ from vlmreward.wrappers.augmented import ExpectationOverTransformations
 from vlmreward.wrappers.ensemble import Ensemble
 from vlmreward.wrappers.gradient_blur import GradientBlur, blur_gradient
 from vlmreward.wrappers.held_out import HeldOutMonitor, RewardHackingWarning
-from vlmreward.wrappers.prompt_ensemble import PromptEnsemble
+from vlmreward.wrappers.question_ensemble import QuestionEnsemble
 
 __all__ = [
     "Ensemble",
     "ExpectationOverTransformations",
     "GradientBlur",
     "HeldOutMonitor",
-    "PromptEnsemble",
+    "QuestionEnsemble",
     "RewardHackingWarning",
     "blur_gradient",
     "standard_augmentation",

@@ -72,7 +72,7 @@ class ExpectationOverTransformations(nn.Module):
         ValueError: ``samples`` or ``chunk`` below 1, or a generator that is not on the CPU.
 
     Example:
-        ``ExpectationOverTransformations(reward, samples=4)(images, text="a cat").sum()``.
+        ``ExpectationOverTransformations(reward, samples=4)(images, prompt="a cat").sum()``.
     """
 
     def __init__(
@@ -113,16 +113,16 @@ class ExpectationOverTransformations(nn.Module):
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """Mean reward of each query over the transformations.
 
         Args:
             images: as the reward takes them, in [0, 1]: ``(B, 3, H, W)``, ``(B, V, 3, H, W)`` or
                 lists. Differentiable.
-            text: as the reward takes it.
-            **fields: as the reward takes them.
+            prompt: as the reward takes it.
+            **placeholders: as the reward takes them.
 
         Returns:
             ``(B,)``, differentiable to the images.
@@ -134,7 +134,7 @@ class ExpectationOverTransformations(nn.Module):
         tensors, layout = flatten_images(images)
         seeds = self._seeds()
         terms = [
-            partial(self._term, layout, seeds[start : start + self.chunk], text, fields)
+            partial(self._term, layout, seeds[start : start + self.chunk], prompt, placeholders)
             for start in range(0, self.samples, self.chunk)
         ]
         return accumulate_gradients(
@@ -158,8 +158,8 @@ class ExpectationOverTransformations(nn.Module):
         self,
         layout: ImageBatchSpec,
         seeds: Sequence[int],
-        text: Any,
-        fields: dict[str, Any],
+        prompt: Any,
+        placeholders: dict[str, Any],
         tensors: Sequence[torch.Tensor],
     ) -> torch.Tensor:
         """What these samples add to the mean, in one call of the reward."""
@@ -170,8 +170,8 @@ class ExpectationOverTransformations(nn.Module):
             batch: Any = torch.cat(drawn)
         else:
             batch = [query for sample in drawn for query in sample]
-        repeat = {name: repeated(value, times) for name, value in fields.items()}
-        values = ask(self.reward, batch, times * layout.batch, repeated(text, times), repeat)
+        repeat = {name: repeated(value, times) for name, value in placeholders.items()}
+        values = ask(self.reward, batch, times * layout.batch, repeated(prompt, times), repeat)
         return values.view(times, layout.batch).sum(dim=0) / self.samples
 
     def _transformed(self, images: Any, seed: int) -> Any:

@@ -137,15 +137,15 @@ class Ensemble(nn.Module):
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """Weighted mean of the members' rewards.
 
         Args:
             images: as the members take them. Differentiable.
-            text: as the members take it.
-            **fields: likewise; every member is given all of them.
+            prompt: as the members take it.
+            **placeholders: likewise; every member is given all of them.
 
         Returns:
             ``(B,)``; differentiable to the images, once if balanced.
@@ -158,7 +158,13 @@ class Ensemble(nn.Module):
             seen = _Shared.apply(self, layout, *tensors)
         values = [
             weight
-            * ask(member, layout.together(seen[k * width :][:width]), layout.batch, text, fields)
+            * ask(
+                member,
+                layout.together(seen[k * width :][:width]),
+                layout.batch,
+                prompt,
+                placeholders,
+            )
             for k, (member, weight) in enumerate(zip(self.members, self.weights))
         ]
         return torch.stack([value.to(values[0].device) for value in values]).sum(dim=0)
@@ -166,13 +172,13 @@ class Ensemble(nn.Module):
     def each(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> dict[str, torch.Tensor]:
         """The members' rewards by name, ``(B,)`` each, with their own gradients."""
         _, layout = flatten_images(images)
         return {
-            name: ask(member, images, layout.batch, text, fields)
+            name: ask(member, images, layout.batch, prompt, placeholders)
             for name, member in zip(self.names, self.members)
         }
 

@@ -61,7 +61,7 @@ class GradientBlur(nn.Module):
         ValueError: ``sigma`` is not above 0.
 
     Example:
-        ``GradientBlur(reward, sigma=1.5)(images, text="a cat").sum().backward()``.
+        ``GradientBlur(reward, sigma=1.5)(images, prompt="a cat").sum().backward()``.
     """
 
     def __init__(self, reward: Reward, sigma: float = 1.5) -> None:
@@ -74,20 +74,22 @@ class GradientBlur(nn.Module):
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """The reward of each query.
 
         Args:
             images: as the reward takes them. Differentiable, with a blurred gradient.
-            text: as the reward takes it.
-            **fields: as the reward takes them.
+            prompt: as the reward takes it.
+            **placeholders: as the reward takes them.
 
         Returns:
             ``(B,)``.
         """
         images = blur_gradient(images, self.sigma)
         return (
-            self.reward(images, **fields) if text is None else self.reward(images, text, **fields)
+            self.reward(images, **placeholders)
+            if prompt is None
+            else self.reward(images, prompt, **placeholders)
         )

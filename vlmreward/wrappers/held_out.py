@@ -82,7 +82,7 @@ class HeldOutMonitor(nn.Module):
 
     Args:
         reward: the one that is optimised; see ``vlmreward.rewards.protocol.Reward``.
-        held_out: the one that looks on; given the same images, texts and fields, without
+        held_out: the one that looks on; given the same images, prompts and placeholders, without
             gradients, and with torch's random generators put back afterwards, so that watching
             does not change a run.
         every: steps between two looks.
@@ -134,21 +134,21 @@ class HeldOutMonitor(nn.Module):
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """The optimised reward, unchanged.
 
         Args:
             images: as both rewards take them. Differentiable.
-            text: as both rewards take it.
-            **fields: as both rewards take them.
+            prompt: as both rewards take it.
+            **placeholders: as both rewards take them.
 
         Returns:
             ``(B,)`` of ``reward``.
         """
         tensors, layout = flatten_images(images)
-        values = ask(self.reward, images, layout.batch, text, fields)
+        values = ask(self.reward, images, layout.batch, prompt, placeholders)
         if not values.requires_grad:
             return values
         with _STEPS:
@@ -159,7 +159,7 @@ class HeldOutMonitor(nn.Module):
             device = tensors[0].device
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
             with torch.no_grad(), forked:
-                held_out = ask(self.held_out, unseen, layout.batch, text, fields)
+                held_out = ask(self.held_out, unseen, layout.batch, prompt, placeholders)
             with _STEPS:
                 self._note(Observation(step, float(values.detach().mean()), float(held_out.mean())))
         return values

@@ -86,7 +86,7 @@ class MicroBatched(nn.Module):
         ValueError: neither or both of ``size`` and ``max_memory``, or one of them not above 0.
 
     Example:
-        ``MicroBatched(reward, max_memory="6GiB")(images, text="a cat").sum().backward()``.
+        ``MicroBatched(reward, max_memory="6GiB")(images, prompt="a cat").sum().backward()``.
     """
 
     def __init__(
@@ -109,12 +109,12 @@ class MicroBatched(nn.Module):
     def forward(
         self,
         images: torch.Tensor | Sequence[Any],
-        text: str | Sequence[str] | None = None,
-        **fields: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
     ) -> torch.Tensor:
         """The reward of each query; arguments, result and errors are those of the reward."""
         tensors, layout = flatten_images(images)
-        given = dict(fields) if text is None else {"text": text, **fields}
+        given = dict(placeholders) if prompt is None else {"prompt": prompt, **placeholders}
         wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         size = self.size or self._measured(tensors, layout, given, wanted)
         terms = [
@@ -139,11 +139,13 @@ class MicroBatched(nn.Module):
         """Values of this part of the batch, in their places among zeros."""
         batch = layout.together(tensors)[part]
         start, stop, _ = part.indices(layout.batch)
-        fields = {
+        placeholders = {
             name: value[part] if isinstance(value, (list, tuple)) else value
             for name, value in given.items()
         }
-        values = ask(self.reward, batch, stop - start, fields.pop("text", None), fields)
+        values = ask(
+            self.reward, batch, stop - start, placeholders.pop("prompt", None), placeholders
+        )
         return F.pad(values, (start, layout.batch - stop))
 
     def _measured(

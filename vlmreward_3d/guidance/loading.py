@@ -110,7 +110,7 @@ def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> R
     several = isinstance(prompts, tuple)
     reward = YesNoReward(
         config.vlm,
-        prompt=prompts[0] if isinstance(prompts, tuple) else prompts,
+        question=prompts[0] if isinstance(prompts, tuple) else prompts,
         pixels=config.vlm_pixels,
         device=device,
     )

@@ -15,7 +15,7 @@ from vlmreward_3d.guidance.base import GuidanceOutput
 __all__ = ["Reward", "VLMGuidance"]
 
 Reward = Callable[..., Tensor]
-"""reward(images (B, V, 3, H, W) in [0, 1], text=str) -> (B,) float32, differentiable."""
+"""reward(images (B, V, 3, H, W) in [0, 1], prompt=str) -> (B,) float32, differentiable."""
 
 
 class VLMGuidance:
@@ -64,7 +64,7 @@ class VLMGuidance:
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             shown = images if size is None else resize(images, (size, size), "bilinear")
-            value = self.reward(shown[None], text=self.prompt).sum()
+            value = self.reward(shown[None], prompt=self.prompt).sum()
             (gradient,) = torch.autograd.grad(value, images)
         value = value.detach()
         metrics = {"reward": value.item(), "prob_yes": value.sigmoid().item()}

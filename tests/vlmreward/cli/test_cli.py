@@ -89,13 +89,13 @@ def test_both_ways_to_start(monkeypatch, capsys):
 
 def test_score_table(pictures, blocks, capsys):
     images = [pictures / "red.png", pictures / "blue.png"]
-    assert run("score", *images, "--text", "a red cube", "--text", "a blue cube") == 0
+    assert run("score", *images, "--prompt", "a red cube", "--prompt", "a blue cube") == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["image", "text", "log-odds", "P(Yes)"]
+    assert head.split() == ["image", "prompt", "log-odds", "P(Yes)"]
     with torch.no_grad():
         expected = torch.cat(
             [
-                blocks([load_image(image).image] * 2, text=["a red cube", "a blue cube"])
+                blocks([load_image(image).image] * 2, prompt=["a red cube", "a blue cube"])
                 for image in images
             ]
         )
@@ -106,17 +106,17 @@ def test_score_table(pictures, blocks, capsys):
 
 
 def test_score_csv_and_json_agree(pictures):
-    words = ("score", pictures, "--text", 'a "red", cube', "--batch", 1)
+    words = ("score", pictures, "--prompt", 'a "red", cube', "--batch", 1)
     assert run(*words, "--format", "csv", "--out", pictures / "out.csv") == 0
     assert run(*words, "--format", "json", "--out", pictures / "out.json") == 0
     with open(pictures / "out.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     report = json.loads((pictures / "out.json").read_text(encoding="utf-8"))
-    assert (report["model"], report["prompt"]) == ("builtin/blocks", "yes-no")
+    assert (report["model"], report["question"]) == ("builtin/blocks", "yes-no")
     assert [row["image"] for row in rows] == [s["images"][0] for s in report["scores"]]
     assert [Path(row["image"]).name for row in rows] == ["blue.png", "red.png"]
     for row, score in zip(rows, report["scores"]):
-        assert row["text"] == score["text"] == 'a "red", cube'
+        assert row["prompt"] == score["prompt"] == 'a "red", cube'
         assert float(row["log_odds"]) == score["log_odds"]
         assert float(row["p_yes"]) == score["p_yes"]
     assert [path.name for path in pictures.glob(".*")] == []
@@ -124,13 +124,13 @@ def test_score_csv_and_json_agree(pictures):
 
 def test_score_views(pictures, blocks, capsys):
     images = [pictures / "red.png", pictures / "blue.png"]
-    words = ("--text", "a red cube", "--prompt", PAPER, "--format", "json")
+    words = ("--prompt", "a red cube", "--question", PAPER, "--format", "json")
     assert run("score", *images, "--views", *words) == 0
     (score,) = json.loads(capsys.readouterr().out)["scores"]
     with torch.no_grad():
         views = torch.stack([load_image(image).image for image in images])[None]
-        asked = YesNoReward((blocks.backbone.vlm, blocks.backbone.processor), prompt=PAPER)
-        expected = asked(views, text="a red cube")
+        asked = YesNoReward((blocks.backbone.vlm, blocks.backbone.processor), question=PAPER)
+        expected = asked(views, prompt="a red cube")
     assert score["images"] == [str(image) for image in images]
     assert score["log_odds"] == pytest.approx(float(expected), abs=0.02)
 
@@ -138,7 +138,7 @@ def test_score_views(pictures, blocks, capsys):
 def test_score_says_what_it_converts_and_skips(pictures, capsys):
     Image.open(pictures / "red.png").convert("RGBA").save(pictures / "red.png")
     (pictures / "broken.png").write_bytes((pictures / "blue.png").read_bytes()[:50])
-    assert run("score", pictures, "--text", "a red cube") == 1
+    assert run("score", pictures, "--prompt", "a red cube") == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 4
     assert "red.png: RGBA to RGB, transparency over white" in err
@@ -147,54 +147,63 @@ def test_score_says_what_it_converts_and_skips(pictures, capsys):
 
 
 def test_score_a_prompt_without_text(pictures, capsys):
-    prompt = "Is there a red cube? Answer Yes or No."
-    assert run("score", pictures / "red.png", "--prompt", prompt) == 0
+    question = "Is there a red cube? Answer Yes or No."
+    assert run("score", pictures / "red.png", "--question", question) == 0
     assert "P(Yes)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["score", "red.png"], "--text is missing; expected what to ask about"),
-        (["score", "red.png", "--text", " "], "--text: received ' '; expected some words"),
-        (["score", "none.png", "--text", "x"], "no such file; expected"),
-        (["score", "q*.png", "--text", "x"], "nothing matches 'q*.png'"),
-        (["score", "red.png", "--text", "x", "--prompt", "paper/C"], "expected one of yes-no"),
-        (["score", "red.png", "--text", "x", "--prompt", "{text"], "malformed"),
-        (["score", "red.png", "--text", "x", "--prompt", "{a}{text}"], "has the fields a, text"),
-        (["score", "red.png", "--text", "x", "--model", "none"], "cannot load 'none'"),
-        (["score", "red.png", "--text", "x", "--out", "none/x.csv"], "no folder none"),
-        (["score", "red.png", "--text", "x", "--out", "."], "is a folder"),
+        (["score", "red.png"], "--prompt is missing; expected what to ask about"),
+        (["score", "red.png", "--prompt", " "], "--prompt: received ' '; expected some words"),
+        (["score", "none.png", "--prompt", "x"], "no such file; expected"),
+        (["score", "q*.png", "--prompt", "x"], "nothing matches 'q*.png'"),
+        (["score", "red.png", "--prompt", "x", "--question", "paper/C"], "expected one of yes-no"),
+        (["score", "red.png", "--prompt", "x", "--question", "{prompt"], "malformed"),
         (
-            ["score", "red.png", "--text", "x", "--batch", "0"],
+            ["score", "red.png", "--prompt", "x", "--question", "{a}{prompt}"],
+            "has the placeholders a, prompt",
+        ),
+        (["score", "red.png", "--prompt", "x", "--model", "none"], "cannot load 'none'"),
+        (["score", "red.png", "--prompt", "x", "--out", "none/x.csv"], "no folder none"),
+        (["score", "red.png", "--prompt", "x", "--out", "."], "is a folder"),
+        (
+            ["score", "red.png", "--prompt", "x", "--batch", "0"],
             "--batch: received '0'; expected a whole",
         ),
-        (["score", "red.png", "--text", "<|im_end|>"], "is markup to this model"),
+        (["score", "red.png", "--prompt", "<|im_end|>"], "is markup to this model"),
         (
-            ["score", "red.png", "--text", "x", "--answers", "No", "No way"],
+            ["score", "red.png", "--prompt", "x", "--answers", "No", "No way"],
             "begins with the answer",
         ),
-        (["score", "red.png", "--text", "x", "--device", "gpu"], "expected cpu, cuda or cuda:N"),
-        (["score", "red.png", "--text", "x", "--device", ""], "received --device ''; expected cpu"),
+        (["score", "red.png", "--prompt", "x", "--device", "gpu"], "expected cpu, cuda or cuda:N"),
+        (
+            ["score", "red.png", "--prompt", "x", "--device", ""],
+            "received --device ''; expected cpu",
+        ),
         (["doctor", "builtin/blocks", "--device", "meta"], "received --device 'meta'; expected"),
         (["doctor", "builtin/blocks", "--device", "cuda:77"], "expected a device of this machine"),
-        (["explain", "red.png", "--text", "x", "--out", "x.png", "--device", "xpu:9"], "device of"),
-        (["score", "red.png", "--text", "x", "--out", ""], "received an empty --out"),
-        (["score", "red.png", "--text", "a \udcff cube"], "which is not UTF-8; expected text"),
-        (["score", "red.png", "--text", "x", "--batch", "9" * 5000], "9...'; expected a whole"),
-        (["score", "red.png", "none.png", "--views", "--text", "x"], "none is left out"),
-        (["explain", "red.png", "--text", "x"], "required: --out"),
-        (["doctor", "builtin/blocks", "--answers", "a cat", "a dog"], "answers of one token"),
-        (["explain", "red.png", "--text", "x", "--out", "x.txt"], "expected a file ending in"),
         (
-            ["explain", "red.png", "--text", "x", "--out", "x.png", "--steps", "1"],
+            ["explain", "red.png", "--prompt", "x", "--out", "x.png", "--device", "xpu:9"],
+            "device of",
+        ),
+        (["score", "red.png", "--prompt", "x", "--out", ""], "received an empty --out"),
+        (["score", "red.png", "--prompt", "a \udcff cube"], "which is not UTF-8; expected text"),
+        (["score", "red.png", "--prompt", "x", "--batch", "9" * 5000], "9...'; expected a whole"),
+        (["score", "red.png", "none.png", "--views", "--prompt", "x"], "none is left out"),
+        (["explain", "red.png", "--prompt", "x"], "required: --out"),
+        (["doctor", "builtin/blocks", "--answers", "a cat", "a dog"], "answers of one token"),
+        (["explain", "red.png", "--prompt", "x", "--out", "x.txt"], "expected a file ending in"),
+        (
+            ["explain", "red.png", "--prompt", "x", "--out", "x.png", "--steps", "1"],
             "whole number >= 4",
         ),
         (
-            ["explain", "red.png", "--text", "x", "--out", "x.png", "--baseline", "2"],
+            ["explain", "red.png", "--prompt", "x", "--out", "x.png", "--baseline", "2"],
             "expected a gray level from 0 to 1, or mean",
         ),
-        (["explain", "none.png", "--text", "x", "--out", "x.png"], "no such file"),
+        (["explain", "none.png", "--prompt", "x", "--out", "x.png"], "no such file"),
         (["doctor", "builtin/nothing"], "cannot load 'builtin/nothing'"),
         (["doctor", "builtin/blocks", "--json", "none/x"], "no folder none"),
         ([], "required: COMMAND"),
@@ -217,9 +226,9 @@ def test_bad_usage(pictures, monkeypatch, capsys, arguments, message):
 def test_a_missing_gpu_is_one_line_before_anything_is_read(command, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(YesNoReward, "__init__", lambda *_, **__: pytest.fail("a model was loaded"))
     words = {
-        "score": ["none.png", "--text", "x"],
+        "score": ["none.png", "--prompt", "x"],
         "doctor": ["builtin/blocks"],
-        "explain": ["none.png", "--text", "x", "--out", tmp_path / "x.png"],
+        "explain": ["none.png", "--prompt", "x", "--out", tmp_path / "x.png"],
     }[command]
     assert run(command, *words, "--device", "cuda") == 2
     assert capsys.readouterr().err == (
@@ -238,7 +247,7 @@ def test_names_and_texts_beyond_ascii_where_locale_and_streams_know_none(picture
         "*words, out = sys.argv[1:]\n"
         "sys.exit(main(words) or main([*words, '--format', 'json', '--out', out]))\n"
     )
-    words = [b"score", name, b"--text", "a röd cube".encode(), out]
+    words = [b"score", name, b"--prompt", "a röd cube".encode(), out]
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environment = os.environ | ascii_only | {"PYTHONIOENCODING": "ascii:strict"}
     command = [sys.executable, "-c", program, *words]
@@ -246,11 +255,11 @@ def test_names_and_texts_beyond_ascii_where_locale_and_streams_know_none(picture
     assert done.returncode == 0, done.stderr
     assert b"r\\udcc3\\udcb6t \\udcff.png  a r\\xf6d cube" in done.stdout
     (score,) = json.loads(Path(os.fsdecode(out)).read_text(encoding="utf-8"))["scores"]
-    assert score["text"] == "a röd cube"
+    assert score["prompt"] == "a röd cube"
 
 
 def test_ctrl_c_while_it_starts_is_one_line(pictures):
-    command = [sys.executable, "-m", "vlmreward", "score", "red.png", "--text", "x"]
+    command = [sys.executable, "-m", "vlmreward", "score", "red.png", "--prompt", "x"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=pictures, **pipes)
     first = process.stderr.readline()
@@ -268,7 +277,7 @@ def test_the_first_line_comes_at_once(pictures):
         "    def write(self, text): assert 'torch' not in sys.modules; raise SystemExit(77)\n"
         "    def flush(self): pass\n"
         "sys.stderr = Watch()\n"
-        "sys.argv = ['vlmreward', 'score', 'red.png', '--text', 'x']\n"
+        "sys.argv = ['vlmreward', 'score', 'red.png', '--prompt', 'x']\n"
         "runpy.run_module('vlmreward', run_name='__main__')\n"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=pictures).returncode == 77
@@ -276,11 +285,11 @@ def test_the_first_line_comes_at_once(pictures):
 
 def test_interruption_and_memory(pictures, monkeypatch, capsys):
     def run_into(error):
-        def forward(*arguments, **fields):
+        def forward(*arguments, **placeholders):
             raise error
 
         monkeypatch.setattr(YesNoReward, "forward", forward)
-        return run("score", pictures / "red.png", "--text", "x")
+        return run("score", pictures / "red.png", "--prompt", "x")
 
     assert run_into(KeyboardInterrupt()) == 130
     assert run_into(torch.OutOfMemoryError()) == 2
@@ -297,10 +306,10 @@ def test_interruption_and_memory(pictures, monkeypatch, capsys):
 
 def test_explain(pictures, blocks, capsys):
     images = [pictures / "red.png", pictures / "blue.png"]
-    words = ("--text", "a red cube", "--prompt", PAPER, "--method", "gradient-x-input")
+    words = ("--prompt", "a red cube", "--question", PAPER, "--method", "gradient-x-input")
     assert run("explain", *images, *words, "--out", pictures / "why.png") == 0
     first, *views, last = capsys.readouterr().out.splitlines()
-    asked = YesNoReward((blocks.backbone.vlm, blocks.backbone.processor), prompt=PAPER)
+    asked = YesNoReward((blocks.backbone.vlm, blocks.backbone.processor), question=PAPER)
     stacked = torch.stack([load_image(image).image for image in images])[None]
     why = explain.attribute(asked, stacked, "a red cube", method="gradient-x-input")
     assert first.startswith(f"log-odds {float(why.reward):+.2f}, P(Yes) ")
@@ -316,25 +325,25 @@ def test_explain(pictures, blocks, capsys):
 def test_explain_passes_its_options_on(pictures, monkeypatch):
     seen = {}
 
-    def attribute(reward, images, text, **options):
-        seen.update(options, shape=tuple(images.shape), text=text)
+    def attribute(reward, images, prompt, **options):
+        seen.update(options, shape=tuple(images.shape), prompt=prompt)
         raise ValueError("far enough")
 
     monkeypatch.setattr(explain, "attribute", attribute)
-    words = ("--text", "x", "--steps", 8, "--baseline", "mean", "--method", "gradient-norm")
+    words = ("--prompt", "x", "--steps", 8, "--baseline", "mean", "--method", "gradient-norm")
     assert run("explain", pictures / "red.png", *words, "--out", pictures / "x.png") == 2
     assert seen == {
         "method": "gradient-norm",
         "baseline": "mean",
         "steps": 8,
         "shape": (1, 1, 3, 64, 64),
-        "text": "x",
+        "prompt": "x",
     }
 
 
 def test_explain_wants_one_size(pictures, capsys):
     Image.new("RGB", (80, 64)).save(pictures / "wide.png")
-    words = ("--text", "x", "--out", pictures / "x.png")
+    words = ("--prompt", "x", "--out", pictures / "x.png")
     assert run("explain", pictures / "red.png", pictures / "wide.png", *words) == 2
     assert "the images are 64x64, 64x80; expected one size" in capsys.readouterr().err
 
@@ -349,7 +358,7 @@ def test_doctor(family_folder, tmp_path, capsys):
     printed = [line for line in lines if line[:4].strip() in {"OK", "WARN"}]
     assert [line[6:26].strip() for line in printed] == [f["name"] for f in report["findings"]]
     assert lines[-1] == "12 of 13 checks passed, 0 failed, 1 to be looked at"
-    assert report["prompt"].endswith("Answer Yes or No.")
+    assert report["question"].endswith("Answer Yes or No.")
 
 
 def test_doctor_fails(family_folder, monkeypatch, capsys):

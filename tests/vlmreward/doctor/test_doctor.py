@@ -42,15 +42,15 @@ def reward(family_pair):
 def test_every_family_passes(family, family_folder):
     found = doctor.examine(YesNoReward(family_folder(family)))
     assert [finding.name for finding in found] == [check.check_name for check in doctor.CHECKS]
-    # random weights put no probability on Yes and No; in the tiny Gemma 3 the end of a long prompt
-    # is too many sliding windows away from the images
+    # random weights put no probability on Yes and No; in the tiny Gemma 3 the end of a long
+    # question is too many sliding windows away from the images
     expected = {"answer mass", "gradient"} if family == "gemma3" else {"answer mass"}
     assert by_status(found, "WARN") == expected
     assert by_status(found, "OK") == {f.name for f in found} - expected
 
 
 def test_a_trained_model_has_nothing_to_look_at():
-    found = doctor.examine(YesNoReward("builtin/blocks"), text="a red sphere")
+    found = doctor.examine(YesNoReward("builtin/blocks"), prompt="a red sphere")
     assert by_status(found, "OK") == {finding.name for finding in found}
     (mass,) = [finding for finding in found if finding.name == "answer mass"]
     assert mass.figures["on_answers"] > 0.99
@@ -77,7 +77,7 @@ def test_a_pair_is_enough_and_quick_leaves_out_what_is_long(family_pair):
 
 def test_other_words_and_a_prompt_without_fields(reward):
     words = ("yes", "no")
-    mine = reward("qwen2_5_vl", prompt="Is it red? Answer yes or no.", answers=words)
+    mine = reward("qwen2_5_vl", question="Is it red? Answer yes or no.", answers=words)
     assert not failed(mine, answers=words)
 
 
@@ -200,9 +200,9 @@ def test_positions_in_one_dimension(reward):
 class Detached(YesNoReward):
     """Sees the right pixels, and stops their gradient."""
 
-    def forward(self, images, text=None, **fields):
+    def forward(self, images, prompt=None, **placeholders):
         stopped = [[view.detach() for view in query] for query in images]
-        return super().forward(stopped, text, **fields)
+        return super().forward(stopped, prompt, **placeholders)
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "paligemma", "gemma3"])
@@ -216,9 +216,9 @@ def test_detached_gradient(reward, family):
 class FirstViewOnly(YesNoReward):
     """Stops the gradient of all views but a query's first."""
 
-    def forward(self, images, text=None, **fields):
+    def forward(self, images, prompt=None, **placeholders):
         stopped = [[v if i == 0 else v.detach() for i, v in enumerate(q)] for q in images]
-        return super().forward(stopped, text, **fields)
+        return super().forward(stopped, prompt, **placeholders)
 
 
 def test_a_detached_view(reward):
@@ -231,8 +231,8 @@ def test_a_detached_view(reward):
 class Doubled(YesNoReward):
     """Right values, twice the gradient."""
 
-    def forward(self, images, text=None, **fields):
-        value = super().forward(images, text, **fields)
+    def forward(self, images, prompt=None, **placeholders):
+        value = super().forward(images, prompt, **placeholders)
         return value + (value - value.detach())
 
 
@@ -253,7 +253,7 @@ def take(reward, positive, negative):
     [
         ("No", "Yes"),
         ("Yes", " Answer"),
-        # as a tokenizer looks them up that puts a space before the first word of a text
+        # as a tokenizer looks them up that puts a space before the first word of a prompt
         (" Yes", " No"),
     ],
     ids=["swapped", "another word", "without the prompt"],
@@ -302,14 +302,14 @@ def test_padding_mixed_up(reward, family, change):
 
 
 def test_padding_mixed_up_under_a_prompt_without_fields(reward):
-    mine = reward("qwen2_5_vl", prompt="Is it red? Answer Yes or No.")
+    mine = reward("qwen2_5_vl", question="Is it red? Answer Yes or No.")
     plant_layout(mine, read_at_the_end_of_right_padding)
     assert failed(mine) == {"padding"} | BATCH
 
 
 class NotANumber(YesNoReward):
-    def forward(self, images, text=None, **fields):
-        return super().forward(images, text, **fields) * float("nan")
+    def forward(self, images, prompt=None, **placeholders):
+        return super().forward(images, prompt, **placeholders) * float("nan")
 
 
 def test_nan_is_not_small(reward):
@@ -318,10 +318,10 @@ def test_nan_is_not_small(reward):
 
 
 class FirstImage(YesNoReward):
-    """Asks every text about the images of the first query."""
+    """Asks every prompt about the images of the first query."""
 
-    def forward(self, images, text=None, **fields):
-        return super().forward([images[0]] * len(images), text, **fields)
+    def forward(self, images, prompt=None, **placeholders):
+        return super().forward([images[0]] * len(images), prompt, **placeholders)
 
 
 def test_every_text_against_the_first_image(reward):
@@ -334,7 +334,7 @@ def test_every_text_against_the_first_image(reward):
 def test_another_prompt(reward):
     mine = reward("llava")
     asked = mine.backbone.family.asked
-    mine.backbone.family.asked = lambda text, sizes: asked(f"Hello. {text}", sizes)
+    mine.backbone.family.asked = lambda prompt, sizes: asked(f"Hello. {prompt}", sizes)
     found = doctor.examine(mine)
     assert by_status(found, "FAIL") == {"prompt"} | WHOLE
     assert by_status(found, "SKIP") == {"token types", "positions"}
@@ -358,7 +358,7 @@ def test_an_error_is_a_finding_and_the_others_go_on(reward):
 
 def test_refuses_questions_that_transformers_cannot_be_asked(reward):
     mine = reward("llava")
-    for other in (mine.ask("Is it {text}?", answers=("a cat", "a dog")), per_view(mine)):
+    for other in (mine.ask("Is it {prompt}?", answers=("a cat", "a dog")), per_view(mine)):
         with pytest.raises(ValueError, match="expected answers of one token and all views"):
             doctor.examine(other)
 
@@ -375,7 +375,7 @@ def test_refuses_what_is_no_reward():
 @pytest.mark.parametrize("kind", [YesNoReward, Doubled])
 def test_slopes_in_single_precision(reward, kind):
     mine = reward("qwen2_5_vl", kind)
-    finding = slopes(mine, Probe(mine, text="a cat", words=("Yes", "No")))
+    finding = slopes(mine, Probe(mine, prompt="a cat", words=("Yes", "No")))
     assert finding.figures["precision"] == "float32"
     assert finding.status == ("OK" if kind is YesNoReward else "FAIL")
 
@@ -417,7 +417,7 @@ def test_fit_of_costs():
 def test_forecast_of_memory(reward):
     """Twice as many views as were measured, and measured now."""
     mine = reward("qwen2_5_vl")
-    subject = Probe(mine, text="a cat", words=("Yes", "No"))
+    subject = Probe(mine, prompt="a cat", words=("Yes", "No"))
     expected = forecast(subject).figures["forecast"]["8x256"]["bytes"]
     # matrix products copy a little more of one view than of each of several
     assert measured_step(subject, 8, 256).bytes == pytest.approx(expected, rel=0.05)

@@ -17,7 +17,7 @@ close = torch.testing.assert_close
 class Sharp:
     """A sigmoid of the mean that rises within a hundredth of the path."""
 
-    def __call__(self, images, text=None):
+    def __call__(self, images, prompt=None):
         return torch.sigmoid((images.flatten(1).mean(1) - 0.62) * 2000)
 
 
@@ -27,7 +27,7 @@ class Views:
     def __init__(self, *weights, strict=False):
         self.weights, self.strict = torch.tensor(weights, dtype=torch.float64), strict
 
-    def __call__(self, images, text=None):
+    def __call__(self, images, prompt=None):
         means = images.mean((2, 3, 4))
         if self.strict and means.shape[1] != len(self.weights):
             raise ValueError(f"{means.shape[1]} views; expected {len(self.weights)}")
@@ -81,7 +81,7 @@ def test_completeness_where_the_reward_rises_suddenly():
     found = []
 
     class Recorded(Sharp):
-        def __call__(self, images, text=None):
+        def __call__(self, images, prompt=None):
             if torch.is_grad_enabled():
                 found.append(float(images.detach().mean()))
             return super().__call__(images)
@@ -166,7 +166,7 @@ def test_single_images_are_queries_of_one_view():
 def test_an_explanation_holds_all_of_it(method):
     x = noise(2, 3, 3, 6, 5)
     reward = Views(1.0, -2.0, 3.0)
-    whole = explain.attribute(reward, x, text=["a cat", "a dog"], method=method)
+    whole = explain.attribute(reward, x, prompt=["a cat", "a dog"], method=method)
     assert whole.questions == ("a cat", "a dog")
     close(whole.reward, reward(x))
     close(whole.views, explain.leave_one_view_out(reward, x))
@@ -188,7 +188,7 @@ def test_saves_a_picture(tmp_path, views, method):
     from matplotlib.image import imread
 
     x = noise(2, views, 3, 24, 32)
-    whole = explain.attribute(Linear(pattern(3, 24, 32)), x, text="a cat " * 30, method=method)
+    whole = explain.attribute(Linear(pattern(3, 24, 32)), x, prompt="a cat " * 30, method=method)
     path = whole.save(tmp_path / "why.png", query=1)
     picture = imread(path)[..., :3]
     assert path == tmp_path / "why.png"
@@ -224,7 +224,7 @@ def test_the_views_are_in_the_picture(tmp_path):
 def test_numbers_in_the_picture():
     x = torch.ones(1, 2, 3, 4, 4, dtype=torch.float64)
     weight = torch.full((3, 4, 4), 1 / 48, dtype=torch.float64)
-    whole = explain.attribute(Linear(weight), x, text="a cat", baseline=0.25)
+    whole = explain.attribute(Linear(weight), x, prompt="a cat", baseline=0.25)
     assert _captions(whole, 0, whole.heat[0]) == ["pixels +0.75\nleft out -1.00"] * 2
     title = _title(whole, 0, 200)
     assert title == (
@@ -280,16 +280,16 @@ def test_refuses():
 
 def test_a_vlm_explained(pair):
     """Completeness with a real architecture; views that are left out are really not there."""
-    reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), prompt="Is there {text}?")
+    reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), question="Is there {prompt}?")
     x = noise(1, 2, 3, 56, 56, dtype=torch.float32)
     x[:, 1] = 1 - x[:, 0] * 0.9
-    whole = explain.attribute(reward, x, text="a cat", steps=48)
+    whole = explain.attribute(reward, x, prompt="a cat", steps=48)
     rise = whole.reward - whole.baseline_reward
     assert rise.abs() > 0.05
     assert whole.residual.abs() < 0.05 * rise.abs()
     assert (whole.heat.flatten(2).abs().sum(2) > 1e-3).all()
     assert whole.questions == ("a cat",)
     with torch.no_grad():
-        left = [reward(x[:, [1]], text="a cat"), reward(x[:, [0]], text="a cat")]
+        left = [reward(x[:, [1]], prompt="a cat"), reward(x[:, [0]], prompt="a cat")]
     close(whole.views, whole.reward[:, None] - torch.stack(left, 1), atol=1e-4, rtol=0)
     assert math.isfinite(whole.views.sum())

@@ -21,7 +21,7 @@ def test_the_shape_that_trainers_expect():
     rewards, info = trainer_reward(toy)(images(), PROMPTS, ({}, {}))
     assert rewards.shape == (2,)
     torch.testing.assert_close(rewards, toy(images()))
-    assert info == {"text": ["a cat", "a dog"]}
+    assert info == {"prompt": ["a cat", "a dog"]}
     assert toy.calls[0][1] == ["a cat", "a dog"]
 
 
@@ -35,9 +35,9 @@ def test_the_gradient_reaches_the_images():
 
 def test_the_question_may_come_from_the_metadata():
     toy = Linear(pattern(3, 6, 5))
-    function = trainer_reward(toy, text=lambda prompt, note: f"{prompt} in {note['place']}")
+    function = trainer_reward(toy, make_prompt=lambda prompt, note: f"{prompt} in {note['place']}")
     _, info = function(images(), PROMPTS, ({"place": "Rome"}, {"place": "Bonn"}))
-    assert info["text"] == ["a cat in Rome", "a dog in Bonn"]
+    assert info["prompt"] == ["a cat in Rome", "a dog in Bonn"]
 
 
 @pytest.mark.parametrize("kind", ["pil", "np", "np 8 bit", "pt 8 bit"])

@@ -211,7 +211,7 @@ def test_one_line_says_what_is_wrong(damaged):
 @pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
 def test_the_commands_say_it_too(damaged, picture, capsys):
     folder, message = damaged
-    for words in (["score", str(picture), "--text", "a cube", "--model"], ["doctor"]):
+    for words in (["score", str(picture), "--prompt", "a cube", "--model"], ["doctor"]):
         assert main([*words, str(folder), "--device", "cpu"]) == 2
         said = capsys.readouterr()
         assert said.out == ""

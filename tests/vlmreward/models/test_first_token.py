@@ -3,7 +3,7 @@
 import pytest
 import tiny_models
 import torch
-from margins import PROMPT, TEXTS, levels, unit
+from margins import PROMPTS, QUESTION, levels, unit
 from tokenizers.processors import TemplateProcessing
 from torchvision.transforms.functional import to_pil_image
 
@@ -52,10 +52,10 @@ def pair(family, request):
 
 def test_tokens_types_and_margin_are_those_of_transformers(pair):
     model, processor = pair
-    reward = YesNoReward(pair, prompt=PROMPT, pixels="uint8")
+    reward = YesNoReward(pair, question=QUESTION, pixels="uint8")
     first = processor.tokenizer.bos_token_id
-    for views, text in zip(QUERIES, TEXTS):
-        question = PROMPT.format(text=text)
+    for views, prompt in zip(QUERIES, PROMPTS):
+        question = QUESTION.format(prompt=prompt)
         expected = by_transformers(processor, views, question)
         layout = reward.backbone.layout([question], [[tuple(v.shape[-2:]) for v in views]])
         ids = layout.inputs["input_ids"]
@@ -67,15 +67,15 @@ def test_tokens_types_and_margin_are_those_of_transformers(pair):
         with torch.no_grad():
             z = model(**expected).logits[0, -1]
         (yes,), (no,) = reward.answers.positive, reward.answers.negative
-        value = reward(unit([views]), text=text).detach()
+        value = reward(unit([views]), prompt=prompt).detach()
         torch.testing.assert_close(value, (z[yes] - z[no])[None], atol=1e-4, rtol=0)
 
 
 def test_positions_begin_at_the_one_that_is_there():
     pair = pair_with("qwen2_5_vl", written=True, added=True)
-    reward = YesNoReward(pair, prompt=PROMPT)
-    layout = reward.backbone.layout([TEXTS[0]], [[(40, 50)]])
-    expected = by_transformers(pair[1], levels((40, 50)), TEXTS[0])
+    reward = YesNoReward(pair, question=QUESTION)
+    layout = reward.backbone.layout([PROMPTS[0]], [[(40, 50)]])
+    expected = by_transformers(pair[1], levels((40, 50)), PROMPTS[0])
     positions, _ = pair[0].model.get_rope_index(
         expected["input_ids"],
         mm_token_type_ids=expected["mm_token_type_ids"],
@@ -85,22 +85,22 @@ def test_positions_begin_at_the_one_that_is_there():
 
 
 def test_answers_are_looked_up_where_they_were(family):
-    plain = YesNoReward(tiny_models.build(family), prompt=PROMPT).answers
+    plain = YesNoReward(tiny_models.build(family), question=QUESTION).answers
     for written, added in ((True, False), (False, True), (True, True)):
         pair = pair_with(family, written=written, added=added)
-        assert YesNoReward(pair, prompt=PROMPT).answers == plain
+        assert YesNoReward(pair, question=QUESTION).answers == plain
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3"])
 def test_doctor_agrees_and_sees_a_second_one(family):
     pair = pair_with(family, written=True, added=True)
-    reward = YesNoReward(pair, prompt=PROMPT)
+    reward = YesNoReward(pair, question=QUESTION)
     found = {f.name: f for f in doctor.examine(reward, quick=True)}
     assert [f for f in found.values() if f.status == "FAIL"] == []
     family, tokens = reward.backbone.family, pair[1].tokenizer
 
-    def twice(text, sizes):
-        made = dict(type(family).asked(family, text, sizes))
+    def twice(prompt, sizes):
+        made = dict(type(family).asked(family, prompt, sizes))
         length = made["input_ids"].shape
         for key, value in made.items():
             if isinstance(value, torch.Tensor) and value.shape == length:
@@ -109,7 +109,7 @@ def test_doctor_agrees_and_sees_a_second_one(family):
         return made
 
     family.asked = twice
-    planted = YesNoReward(reward.backbone, prompt=f"{PROMPT} ")
+    planted = YesNoReward(reward.backbone, question=f"{QUESTION} ")
     found = {f.name: f for f in doctor.examine(planted, quick=True)}
     assert found["prompt"].status == "FAIL"
     assert "input_ids" in found["prompt"].measured

@@ -5,7 +5,7 @@ import copy
 import pytest
 import tiny_models
 import torch
-from margins import PROMPT, TEXTS, levels, unit
+from margins import PROMPTS, QUESTION, levels, unit
 
 from vlmreward import CompositeReward, YesNoReward, doctor
 
@@ -19,7 +19,7 @@ def pair(request):
 
 @pytest.fixture(scope="module")
 def reward(pair):
-    return YesNoReward((copy.deepcopy(pair[0]), pair[1]), prompt=PROMPT)
+    return YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION)
 
 
 def chat(views, question):
@@ -44,18 +44,21 @@ def alone(pair, views, question, answers, **options):
 
 def test_one_has_no_counterpart():
     with pytest.warns(UserWarning, match="LlavaNextImageProcessor has no counterpart"):
-        YesNoReward(tiny_models.build("llava_next"), prompt=PROMPT)
+        YesNoReward(tiny_models.build("llava_next"), question=QUESTION)
 
 
 def test_margin_equals_that_of_transformers(pair, reward):
     queries = [levels((40, 50)), levels((64, 33), seed=1), levels((30, 30), seed=2)]
     pairs = [levels((64, 33), (40, 50)), levels((30, 90), (40, 40), seed=1)]
     for batch in (queries, pairs, queries[:1], queries[1:2], pairs[:1]):
-        texts = TEXTS[: len(batch)]
+        prompts = PROMPTS[: len(batch)]
         expected = torch.stack(
-            [alone(pair, q, PROMPT.format(text=t), reward.answers) for q, t in zip(batch, texts)]
+            [
+                alone(pair, q, QUESTION.format(prompt=t), reward.answers)
+                for q, t in zip(batch, prompts)
+            ]
         )
-        values = reward(unit(batch), text=texts).detach()
+        values = reward(unit(batch), prompt=prompts).detach()
         torch.testing.assert_close(values, expected, atol=1e-4, rtol=0)
         assert len(batch) == 1 or expected.std() > 0.01
 
@@ -65,18 +68,18 @@ def test_different_numbers_of_images(pair, reward):
     queries = [levels((40, 50)), levels((64, 33), (40, 50)), levels((30, 30))]
     if pair[0].config.model_type == "mllama":
         with pytest.raises(ValueError, match="queries have 1 and 2 images; expected the same num"):
-            reward(unit(queries), text=TEXTS)
+            reward(unit(queries), prompt=PROMPTS)
         return
-    values = reward(unit(queries), text=TEXTS).detach()
-    each = torch.cat([reward(unit([q]), text=t) for q, t in zip(queries, TEXTS)])
+    values = reward(unit(queries), prompt=PROMPTS).detach()
+    each = torch.cat([reward(unit([q]), prompt=t) for q, t in zip(queries, PROMPTS)])
     torch.testing.assert_close(values, each, atol=1e-4, rtol=0)
 
 
 def test_gradient_and_several_questions(reward):
     x = torch.rand(1, 2, 3, 40, 50, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    questions = CompositeReward([reward, reward.ask("Is there no {text}?")], combine="mean")
-    (together,) = torch.autograd.grad(questions(x, text="a cat").sum(), x)
-    each = sum(member(x, text="a cat") for member in questions.members.values()) / 2
+    questions = CompositeReward([reward, reward.ask("Is there no {prompt}?")], combine="mean")
+    (together,) = torch.autograd.grad(questions(x, prompt="a cat").sum(), x)
+    each = sum(member(x, prompt="a cat") for member in questions.members.values()) / 2
     (expected,) = torch.autograd.grad(each.sum(), x)
     assert expected.abs().amax((2, 3, 4)).min() > 0
     torch.testing.assert_close(together, expected, atol=1e-6, rtol=1e-3)
@@ -84,8 +87,8 @@ def test_gradient_and_several_questions(reward):
 
 def test_an_answer_of_several_tokens(pair, reward):
     """The mask of cross-attention goes on behind the question; by one token after the other."""
-    long = reward.ask(PROMPT, answers=("a cat", "Nothing"))
-    views, question = levels((40, 50), (64, 33)), PROMPT.format(text=TEXTS[1])
+    long = reward.ask(QUESTION, answers=("a cat", "Nothing"))
+    views, question = levels((40, 50), (64, 33)), QUESTION.format(prompt=PROMPTS[1])
     model, processor = pair
     inputs = processor.apply_chat_template(
         chat([view.float() for view in views], question),
@@ -107,7 +110,7 @@ def test_an_answer_of_several_tokens(pair, reward):
         )
         each = [z[0].log_softmax(-1)[token] for z, token in zip(out.logits, answer)]
         sums.append(torch.stack(each).sum())
-    value = long(unit([views]), text=TEXTS[1]).detach()
+    value = long(unit([views]), prompt=PROMPTS[1]).detach()
     torch.testing.assert_close(value, (sums[0] - sums[1])[None], atol=1e-4, rtol=0)
 
 
@@ -117,14 +120,14 @@ def test_doctor_finds_nothing_wrong(reward):
 
 
 def test_what_cannot_be_batched_is_refused(monkeypatch):
-    reward = YesNoReward(tiny_models.build("llava_next"), prompt=PROMPT)
+    reward = YesNoReward(tiny_models.build("llava_next"), question=QUESTION)
     family = reward.backbone.family
     asked = family.asked
 
-    def more(text, sizes):
-        length = asked(text, sizes)["input_ids"].shape[1]
-        return {**asked(text, sizes), "position_ids": torch.zeros(3, 1, length)}
+    def more(prompt, sizes):
+        length = asked(prompt, sizes)["input_ids"].shape[1]
+        return {**asked(prompt, sizes), "position_ids": torch.zeros(3, 1, length)}
 
     monkeypatch.setattr(family, "asked", more)
     with pytest.raises(TypeError, match="LlavaNextProcessor makes position_ids, which LlavaNextFo"):
-        reward(torch.rand(1, 3, 40, 50), text="a cat")
+        reward(torch.rand(1, 3, 40, 50), prompt="a cat")

@@ -12,7 +12,7 @@ from vlmreward import CompositeReward, MicroBatched, YesNoReward
 from vlmreward.models._acceleration.gradient_checkpointing import checkpoint_layers, layers_of
 from vlmreward.wrappers.microbatching import parse_bytes
 
-PROMPT = "Does this image show {text}?"
+QUESTION = "Does this image show {prompt}?"
 
 
 @pytest.fixture(scope="module", params=tiny_models.FAMILIES)
@@ -22,17 +22,17 @@ def pair(request):
 
 @pytest.fixture(scope="module")
 def reward():
-    return YesNoReward(tiny_models.build("qwen2_5_vl"), prompt=PROMPT)
+    return YesNoReward(tiny_models.build("qwen2_5_vl"), question=QUESTION)
 
 
-def step(reward, images, **fields):
+def step(reward, images, **placeholders):
     x = images.clone().requires_grad_()
-    values = reward(x, **fields)
+    values = reward(x, **placeholders)
     (grad,) = torch.autograd.grad((values * torch.arange(1.0, len(values) + 1)).sum(), x)
     return values.detach(), grad
 
 
-def kept_bytes(reward, images, **fields):
+def kept_bytes(reward, images, **placeholders):
     """What the graph of the result keeps beside the parameters."""
     parameters = {p.untyped_storage().data_ptr() for p in reward.parameters()}
     saved = []
@@ -44,7 +44,7 @@ def kept_bytes(reward, images, **fields):
 
     x = images.clone().requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        values = reward(x, **fields)
+        values = reward(x, **placeholders)
     assert values.requires_grad
     alive = [t.untyped_storage() for t in (ref() for ref in saved) if t is not None]
     kept = {s.data_ptr(): s.nbytes() for s in alive if s.data_ptr() not in parameters}
@@ -53,30 +53,32 @@ def kept_bytes(reward, images, **fields):
 
 def test_checkpointing_changes_memory_alone(pair):
     images = noise(2, 2, 3, 40, 50, dtype=torch.float32)
-    plain = YesNoReward((copy.deepcopy(pair[0]), pair[1]), prompt=PROMPT)
-    frugal = YesNoReward((copy.deepcopy(pair[0]), pair[1]), prompt=PROMPT, checkpoint=True)
+    plain = YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION)
+    frugal = YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION, checkpoint=True)
     for reward in (plain, frugal):
         assert not reward.backbone.vlm.training
         assert not any(type(m) is torch.nn.Dropout and m.training for m in reward.modules())
     (value, grad), (expected, expected_grad) = (
-        step(r, images, text="a cat") for r in (frugal, plain)
+        step(r, images, prompt="a cat") for r in (frugal, plain)
     )
     torch.testing.assert_close(value, expected)
     assert (grad - expected_grad).norm() < 1e-5 * expected_grad.norm()
-    assert kept_bytes(frugal, images, text="a cat") < 0.6 * kept_bytes(plain, images, text="a cat")
+    assert kept_bytes(frugal, images, prompt="a cat") < 0.6 * kept_bytes(
+        plain, images, prompt="a cat"
+    )
 
 
 def test_checkpointing_outlives_train_and_eval():
-    reward = YesNoReward(tiny_models.build("qwen2_5_vl"), prompt=PROMPT, checkpoint=True)
+    reward = YesNoReward(tiny_models.build("qwen2_5_vl"), question=QUESTION, checkpoint=True)
     holder = torch.nn.Sequential(torch.nn.Linear(1, 1), reward)
     images = noise(1, 3, 40, 50, dtype=torch.float32)
-    before = kept_bytes(reward, images, text="a cat")
+    before = kept_bytes(reward, images, prompt="a cat")
     holder.train()
     holder.eval()
-    assert kept_bytes(reward, images, text="a cat") == before
+    assert kept_bytes(reward, images, prompt="a cat") == before
     assert all(layer.training for layer in layers_of(reward.backbone.vlm))
     checkpoint_layers(reward.backbone.vlm, on=False)
-    assert kept_bytes(reward, images, text="a cat") > 1.5 * before
+    assert kept_bytes(reward, images, prompt="a cat") > 1.5 * before
 
 
 def test_a_model_without_such_layers_is_refused():
@@ -85,13 +87,13 @@ def test_a_model_without_such_layers_is_refused():
 
 
 def test_the_last_feed_forward_network_sees_the_last_tokens_alone(pair):
-    reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), prompt=PROMPT)
+    reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION)
     mlp = reward.backbone.vlm.get_decoder().layers[-1].mlp
     seen = []
     mlp.down_proj.register_forward_hook(lambda module, args, out: seen.append(out.shape[:-1]))
     images = noise(2, 2, 3, 40, 50, dtype=torch.float32)
-    reward(images, text=["a cat", "a red cube on a sphere"])
-    CompositeReward(reward, [PROMPT, "Is it red?", "Is it blue?"])(images, text="a cat")
+    reward(images, prompt=["a cat", "a red cube on a sphere"])
+    CompositeReward(reward, [QUESTION, "Is it red?", "Is it blue?"])(images, prompt="a cat")
     shared = reward.backbone.family.causal
     assert [shape.numel() for shape in seen] == [2, 6]
     assert len(seen[1]) == (2 if shared else 1)
@@ -102,8 +104,8 @@ def test_the_last_feed_forward_network_sees_the_last_tokens_alone(pair):
 def test_compiled_layers_compute_the_same():
     pair = tiny_models.build("qwen2_5_vl")
     images = noise(1, 2, 3, 40, 50, dtype=torch.float32)
-    reward = YesNoReward(pair, prompt=PROMPT)
-    value, grad = step(reward, images, text="a cat")
+    reward = YesNoReward(pair, question=QUESTION)
+    value, grad = step(reward, images, prompt="a cat")
     seen = []
 
     def backend(graph, inputs):
@@ -111,7 +113,7 @@ def test_compiled_layers_compute_the_same():
         return graph.forward
 
     reward.backbone.compile_layers(backend=backend)
-    compiled, compiled_grad = step(reward, images, text="a cat")
+    compiled, compiled_grad = step(reward, images, prompt="a cat")
     assert seen
     torch.testing.assert_close(compiled, value)
     torch.testing.assert_close(compiled_grad, grad)
@@ -120,9 +122,9 @@ def test_compiled_layers_compute_the_same():
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_parts_add_up(reward, size):
     images = noise(3, 2, 3, 40, 50, dtype=torch.float32)
-    texts = ["a cat", "a red cube on a sphere", "dogs"]
-    expected, expected_grad = step(reward, images, text=texts)
-    value, grad = step(MicroBatched(reward, size=size), images, text=texts)
+    prompts = ["a cat", "a red cube on a sphere", "dogs"]
+    expected, expected_grad = step(reward, images, prompt=prompts)
+    value, grad = step(MicroBatched(reward, size=size), images, prompt=prompts)
     torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
     assert (grad - expected_grad).norm() < 1e-4 * expected_grad.norm()
 
@@ -132,7 +134,7 @@ def test_lists_of_different_sizes(reward):
     out = []
     for r in (reward, MicroBatched(reward, size=2)):
         leaves = [[v.float().requires_grad_() for v in q] for q in queries]
-        values = r(leaves, text="a cat")
+        values = r(leaves, prompt="a cat")
         out.append((values, torch.autograd.grad(values.sum(), [v for q in leaves for v in q])))
     torch.testing.assert_close(out[0][0], out[1][0], atol=1e-5, rtol=0)
     for grad, expected in zip(out[1][1], out[0][1]):
@@ -142,7 +144,7 @@ def test_lists_of_different_sizes(reward):
 def test_one_part_at_a_time():
     linear = Linear(pattern(3, 4, 4))
     micro = MicroBatched(linear, size=2)
-    _, grad = step(micro, noise(5, 3, 4, 4), text=list("abcde"), size="x")
+    _, grad = step(micro, noise(5, 3, 4, 4), prompt=list("abcde"), size="x")
     assert [(len(i), t, f) for i, t, f in linear.calls] == [
         (2, ["a", "b"], {"size": "x"}),
         (2, ["c", "d"], {"size": "x"}),
@@ -153,23 +155,23 @@ def test_one_part_at_a_time():
 
 def test_budget_decides_the_size(reward):
     images = noise(4, 3, 40, 50, dtype=torch.float32)
-    one = kept_bytes(reward, images[:1], text="a cat")
+    one = kept_bytes(reward, images[:1], prompt="a cat")
     micro = MicroBatched(reward, max_memory=2.5 * one)
-    value, grad = step(micro, images, text="a cat")
+    value, grad = step(micro, images, prompt="a cat")
     assert list(micro.sizes.values()) == [2]
-    expected, expected_grad = step(reward, images, text="a cat")
+    expected, expected_grad = step(reward, images, prompt="a cat")
     torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
     assert (grad - expected_grad).norm() < 1e-4 * expected_grad.norm()
-    assert kept_bytes(micro, images, text="a cat") == images.nbytes  # the gradient
-    tight = MicroBatched(CompositeReward(reward, [PROMPT, "Is it red?"]), max_memory="1 kB")
-    step(tight, images, text="a cat")
+    assert kept_bytes(micro, images, prompt="a cat") == images.nbytes  # the gradient
+    tight = MicroBatched(CompositeReward(reward, [QUESTION, "Is it red?"]), max_memory="1 kB")
+    step(tight, images, prompt="a cat")
     assert list(tight.sizes.values()) == [1]
 
 
 def test_without_gradients_nothing_is_measured(reward):
     micro = MicroBatched(reward, max_memory="1MiB")
     with torch.no_grad():
-        micro(noise(2, 3, 40, 50, dtype=torch.float32), text="a cat")
+        micro(noise(2, 3, 40, 50, dtype=torch.float32), prompt="a cat")
     assert not micro.sizes
 
 
@@ -231,7 +233,7 @@ def test_measuring_leaves_no_graph_behind():
         def backward(ctx, grad):
             return grad.view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
 
-    def reward(images, text=None):
+    def reward(images, prompt=None):
         return HeldOutMonitor.apply(images).exp()  # which keeps its output
 
     x = noise(4, 3, 8, 8).requires_grad_()

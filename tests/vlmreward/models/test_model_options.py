@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 import transformers as hf
-from margins import PROMPT, hf_margin, levels, unit
+from margins import QUESTION, hf_margin, levels, unit
 
 from vlmreward import CompositeReward, RatingReward, YesNoReward
 
@@ -24,7 +24,7 @@ def test_quantised_models_pass_through(folder):
     config = hf.BitsAndBytesConfig(load_in_8bit=True)
     reward = YesNoReward(
         folder,
-        prompt=PROMPT,
+        question=QUESTION,
         pixels="uint8",
         device="cpu",
         dtype=torch.float32,
@@ -39,10 +39,10 @@ def test_quantised_models_pass_through(folder):
     expected = hf_margin((own, reward.backbone.processor), queries, ["a cat"], reward.answers)
     # activations are rounded to 8 bits too, so that a last digit can move by a step
     torch.testing.assert_close(
-        reward(unit(queries), text="a cat").detach(), expected, atol=0.05, rtol=0
+        reward(unit(queries), prompt="a cat").detach(), expected, atol=0.05, rtol=0
     )
     x = (queries[0][0] / 255)[None].requires_grad_()
-    (gradient,) = torch.autograd.grad(reward(x, text="a cat").sum(), x)
+    (gradient,) = torch.autograd.grad(reward(x, prompt="a cat").sum(), x)
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
     with pytest.raises(ValueError, match="quantised or spread over devices; expected neither"):
@@ -58,13 +58,13 @@ def test_gradient_through_four_bits(folder):
     reward = YesNoReward(folder, model_kwargs={"quantization_config": config}, **options)
     g = torch.Generator().manual_seed(0)
     x = (0.1 + 0.8 * torch.rand(1, 3, 40, 50, generator=g)).requires_grad_()
-    value = reward(x, text="a cat")
+    value = reward(x, prompt="a cat")
     (gradient,) = torch.autograd.grad(value.sum(), x)
-    assert (value - YesNoReward(folder, **options)(x, text="a cat")).abs() > 1e-3
+    assert (value - YesNoReward(folder, **options)(x, prompt="a cat")).abs() > 1e-3
     step = 1e-3 * gradient / gradient.abs().max()
     # with a graph, because bitsandbytes has another kernel without, not for layers this small
     up, down = (
-        float(reward((x + s).detach().requires_grad_(), text="a cat").detach())
+        float(reward((x + s).detach().requires_grad_(), prompt="a cat").detach())
         for s in (step, -step)
     )
     assert up - down == pytest.approx(2 * float((gradient * step).sum()), rel=0.01)
@@ -74,7 +74,7 @@ def test_a_device_map_passes_through(folder):
     queries = unit([levels((40, 50))])
     placed = YesNoReward(folder, dtype=torch.float32, model_kwargs={"device_map": {"": "cpu"}})
     plain = YesNoReward(folder, device="cpu")
-    torch.testing.assert_close(placed(queries, text="a cat"), plain(queries, text="a cat"))
+    torch.testing.assert_close(placed(queries, prompt="a cat"), plain(queries, prompt="a cat"))
 
 
 def test_parts_on_disk(family_folder, tmp_path):
@@ -92,7 +92,7 @@ def test_parts_on_disk(family_folder, tmp_path):
     )
     queries = unit([levels((40, 50))])
     plain = YesNoReward(folder, device="cpu")
-    torch.testing.assert_close(placed(queries, text="a cat"), plain(queries, text="a cat"))
+    torch.testing.assert_close(placed(queries, prompt="a cat"), plain(queries, prompt="a cat"))
 
 
 @pytest.mark.parametrize(
@@ -118,37 +118,37 @@ def test_options_for_a_loaded_model(family_pair):
 @pytest.mark.parametrize("family", ["idefics", "qwen2_5_vl", "paligemma"])
 def test_a_question_about_each_view(family, family_pair):
     pair = family_pair(family)
-    together = YesNoReward((copy.deepcopy(pair[0]), pair[1]), prompt=PROMPT)
+    together = YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION)
     mean, total = (
-        YesNoReward(together.backbone, prompt=PROMPT, per_view=how) for how in ("mean", "sum")
+        YesNoReward(together.backbone, question=QUESTION, per_view=how) for how in ("mean", "sum")
     )
     queries = unit([levels((40, 50), (30, 60)), levels((33, 33))])
     each = [
-        torch.cat([together([[view]], text=text) for view in views])
-        for views, text in zip(queries, ["a cat", "a dog"])
+        torch.cat([together([[view]], prompt=prompt) for view in views])
+        for views, prompt in zip(queries, ["a cat", "a dog"])
     ]
-    texts = ["a cat", "a dog"]
+    prompts = ["a cat", "a dog"]
     for reward, over in ((mean, torch.mean), (total, torch.sum)):
         expected = torch.stack([over(values) for values in each])
-        torch.testing.assert_close(reward(queries, text=texts), expected, atol=1e-5, rtol=0)
-    assert (mean(queries, text=texts) - together(queries, text=texts)).abs()[0] > 1e-3
+        torch.testing.assert_close(reward(queries, prompt=prompts), expected, atol=1e-5, rtol=0)
+    assert (mean(queries, prompt=prompts) - together(queries, prompt=prompts)).abs()[0] > 1e-3
     torch.testing.assert_close(
-        mean.answer_mass(queries, text=texts)[1:],
-        together.answer_mass(queries[1:], text="a dog"),
+        mean.answer_mass(queries, prompt=prompts)[1:],
+        together.answer_mass(queries[1:], prompt="a dog"),
     )
-    assert len(mean.top_answers(queries, text=texts, k=2)) == 3
-    assert mean.ask("A {text}?").per_view == "mean"
+    assert len(mean.top_answers(queries, prompt=prompts, k=2)) == 3
+    assert mean.ask("A {prompt}?").per_view == "mean"
     both = CompositeReward({"together": together, "mean": mean, "total": total})
-    found = both.each(queries, text=texts)
-    torch.testing.assert_close(found["mean"], mean(queries, text=texts))
-    torch.testing.assert_close(found["together"], together(queries, text=texts))
+    found = both.each(queries, prompt=prompts)
+    torch.testing.assert_close(found["mean"], mean(queries, prompt=prompts))
+    torch.testing.assert_close(found["together"], together(queries, prompt=prompts))
 
 
 def test_per_view_of_a_scale_and_what_is_refused(family_pair):
     pair = family_pair("llava")
     queries = unit([levels((40, 50), (30, 60))])
     rating = RatingReward(pair, per_view="mean")
-    each = rating([[view] for view in queries[0]], text="a cat")
-    torch.testing.assert_close(rating(queries, text="a cat"), each.mean()[None])
+    each = rating([[view] for view in queries[0]], prompt="a cat")
+    torch.testing.assert_close(rating(queries, prompt="a cat"), each.mean()[None])
     with pytest.raises(ValueError, match=r"per_view is 'max'; expected one of \(None, 'mean'"):
         YesNoReward(pair, per_view="max")

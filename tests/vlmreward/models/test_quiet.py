@@ -20,7 +20,7 @@ from vlmreward import YesNoReward
 reward = YesNoReward("builtin/blocks", device="cpu")
 for size in ((64, 64), (1, 1), (2, 1), (3, 3)):
     images = torch.rand(1, 3, *size, requires_grad=True)
-    reward(images, text="a red cube").sum().backward()
+    reward(images, prompt="a red cube").sum().backward()
 """
 
 

@@ -40,13 +40,13 @@ def test_many_unknown_words_are_counted(reward):
     assert "word5 and 4 more; expected" in said
 
 
-@pytest.mark.parametrize("prompt", ["yes-no", "paper/selected", "paper/A", "paper/B"])
-def test_words_of_its_world_are_known(reward, prompt):
-    assert heard(reward.ask(prompt), IMAGES, "a Red cube on top of the cyan snowman") == []
+@pytest.mark.parametrize("question", ["yes-no", "paper/selected", "paper/A", "paper/B"])
+def test_words_of_its_world_are_known(reward, question):
+    assert heard(reward.ask(question), IMAGES, "a Red cube on top of the cyan snowman") == []
 
 
 def test_every_way_to_ask_is_looked_at(reward):
-    several = reward.ask("Is there {text}?", answers=("Yes No", "No Yes"))
+    several = reward.ask("Is there {prompt}?", answers=("Yes No", "No Yes"))
     assert several.tokens is None
     (said,) = heard(several, IMAGES, "a zebra")
     assert "zebra" in said

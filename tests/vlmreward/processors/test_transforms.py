@@ -13,7 +13,7 @@ from vlmreward import CompositeReward, YesNoReward, processors
 from vlmreward.processors import base
 from vlmreward.processors.resize import _fixed, _float_operator, resize
 
-PROMPT = "Does this image show {text}?"
+QUESTION = "Does this image show {prompt}?"
 NOT_MAPPED = {"idefics2", "idefics3", "smolvlm"}
 """Models that choose images by their values."""
 
@@ -51,13 +51,13 @@ def family(request):
 
 
 def test_gradients_under_transforms(family):
-    reward = YesNoReward(tiny_models.build(family), prompt=PROMPT, validate=False)
+    reward = YesNoReward(tiny_models.build(family), question=QUESTION, validate=False)
     x = noise(3, 41, 52)
     # from an empty cache, so that the layout is made inside; the fused kernel has no forward mode
     with sdpa_kernel(SDPBackend.MATH):
 
         def value(x):
-            return reward(x[None], text="a cat").sum()
+            return reward(x[None], prompt="a cat").sum()
 
         gradient = torch.func.grad(value)(x)
         direction = noise(3, 41, 52, seed=1)
@@ -78,11 +78,13 @@ def test_gradients_under_transforms(family):
 @pytest.mark.parametrize("transform", ["grad", "jacrev", "vmap"])
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "gemma3", "idefics3"])
 def test_what_is_kept_does_not_end_with_a_transform(kind, transform):
-    reward = YesNoReward(tiny_models.build(kind), prompt=PROMPT, validate=False)
-    asked = CompositeReward([reward, reward.ask("Is there {text}?", answers=("a cat", "Nothing"))])
+    reward = YesNoReward(tiny_models.build(kind), question=QUESTION, validate=False)
+    asked = CompositeReward(
+        [reward, reward.ask("Is there {prompt}?", answers=("a cat", "Nothing"))]
+    )
     x = noise(2, 3, 41, 52) if transform == "vmap" else noise(3, 41, 52)
     try:
-        getattr(torch.func, transform)(lambda x: asked(x[None], text="a cat").sum())(x)
+        getattr(torch.func, transform)(lambda x: asked(x[None], prompt="a cat").sum())(x)
     except RuntimeError:
         assert (kind, transform) == ("idefics3", "vmap")
     found = kept(reward)
@@ -92,7 +94,7 @@ def test_what_is_kept_does_not_end_with_a_transform(kind, transform):
     assert copy.deepcopy(found)
     other = copy.deepcopy(asked)
     y = noise(1, 3, 41, 52)
-    torch.testing.assert_close(other(y, text="a cat"), asked(y, text="a cat"))
+    torch.testing.assert_close(other(y, prompt="a cat"), asked(y, prompt="a cat"))
 
 
 @pytest.mark.parametrize("pixels", processors.PIXEL_MODES)

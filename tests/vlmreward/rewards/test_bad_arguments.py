@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vlmreward import CompositeReward, PromptTemplate, RatingReward, SpellingVariants, YesNoReward
+from vlmreward import CompositeReward, QuestionTemplate, RatingReward, SpellingVariants, YesNoReward
 from vlmreward.models.frozen_vlm import FrozenVLM
 
 IMAGES = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -32,13 +32,17 @@ def _nothing_is_loaded(monkeypatch):
         ({"model": None}, TypeError, "model is a NoneType; expected"),
         ({"model_kwargs": "x"}, TypeError, "model_kwargs is a str; expected a dict"),
         ({"model_kwargs": [1]}, TypeError, "model_kwargs is a list; expected a dict"),
-        ({"prompt": 3}, TypeError, "prompt is a int; expected a PromptTemplate, a question"),
-        ({"prompt": None}, TypeError, "prompt is a NoneType; expected"),
-        ({"prompt": ""}, ValueError, "prompt template '' is empty; expected a question"),
-        ({"prompt": " \n"}, ValueError, "is empty; expected a question"),
-        ({"prompt": "paper/Z"}, ValueError, "no prompt is named 'paper/Z'; .*yes-no.*paper/sel"),
-        ({"prompt": "yesno"}, ValueError, "no prompt is named 'yesno'; expected one of yes-no"),
-        ({"prompt": "{text"}, ValueError, "malformed"),
+        ({"question": 3}, TypeError, "question is a int; expected a QuestionTemplate, a question"),
+        ({"question": None}, TypeError, "question is a NoneType; expected"),
+        ({"question": ""}, ValueError, "question template '' is empty; expected a question"),
+        ({"question": " \n"}, ValueError, "is empty; expected a question"),
+        (
+            {"question": "paper/Z"},
+            ValueError,
+            "no question is named 'paper/Z'; .*yes-no.*paper/sel",
+        ),
+        ({"question": "yesno"}, ValueError, "no question is named 'yesno'; expected one of yes-no"),
+        ({"question": "{prompt"}, ValueError, "malformed"),
         ({"answers": None}, TypeError, "answers is a NoneType; expected a pair like"),
         ({"answers": 3}, TypeError, "answers is a int; expected a pair"),
         ({"answers": "Yes"}, ValueError, "answers is 'Yes'; expected a pair"),
@@ -86,14 +90,14 @@ def test_scales_are_looked_at_before_a_model_is_loaded(options, error, message):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda r: r(IMAGES, ""), ValueError, "text is ''; expected what to ask about"),
-        (lambda r: r(IMAGES, " \t"), ValueError, r"text is ' \\t'; expected what"),
-        (lambda r: r(IMAGES, [""]), ValueError, "text is ''; expected what"),
-        (lambda r: r(IMAGES, b"a"), TypeError, "text is a bytes; expected a str"),
-        (lambda r: r(IMAGES), ValueError, "lacks a value for text"),
-        (lambda r: r.ask("Is it?")(IMAGES, "a cube"), ValueError, "has no field text"),
-        (lambda r: r.ask(3), TypeError, "prompt is a int"),
-        (lambda r: r.ask("paper/Z"), ValueError, "no prompt is named"),
+        (lambda r: r(IMAGES, ""), ValueError, "prompt is ''; expected what to ask about"),
+        (lambda r: r(IMAGES, " \t"), ValueError, r"prompt is ' \\t'; expected what"),
+        (lambda r: r(IMAGES, [""]), ValueError, "prompt is ''; expected what"),
+        (lambda r: r(IMAGES, b"a"), TypeError, "prompt is a bytes; expected a str"),
+        (lambda r: r(IMAGES), ValueError, "lacks a value for prompt"),
+        (lambda r: r.ask("Is it?")(IMAGES, "a cube"), ValueError, "has no placeholder prompt"),
+        (lambda r: r.ask(3), TypeError, "question is a int"),
+        (lambda r: r.ask("paper/Z"), ValueError, "no question is named"),
         (lambda r: r.ask("yes-no", answers=(True, False)), TypeError, "answer is True; expected"),
         (lambda r: r.ask("yes-no", answers=(1.5, "No")), TypeError, "answer is 1.5; expected"),
         (lambda r: r.ask("yes-no", answers=("", "No")), ValueError, "answer '' is empty"),
@@ -101,7 +105,7 @@ def test_scales_are_looked_at_before_a_model_is_loaded(options, error, message):
         (lambda r: SpellingVariants(3), TypeError, "word is a int; expected a str"),
         (lambda r: r.top_answers(IMAGES, "a", k="3"), TypeError, "k is a str; expected an int"),
         (lambda r: r.top_answers(IMAGES, "a", k=0), ValueError, "k is 0; expected 1 to 704"),
-        (lambda r: CompositeReward(r, ["paper/Z"]), ValueError, "no prompt is named"),
+        (lambda r: CompositeReward(r, ["paper/Z"]), ValueError, "no question is named"),
         (lambda r: CompositeReward(3), TypeError, "rewards is a int"),
         (
             lambda r: CompositeReward([r], combine=[]),
@@ -120,7 +124,7 @@ def test_scales_are_looked_at_before_a_model_is_loaded(options, error, message):
             "weights is 5; expected a list of num",
         ),
         (lambda r: CompositeReward([r], weights=["x"]), TypeError, "expected a list of numbers"),
-        (lambda r: PromptTemplate(3), TypeError, "prompt template is a int; expected a str"),
+        (lambda r: QuestionTemplate(3), TypeError, "question template is a int; expected a str"),
         (lambda r: FrozenVLM("builtin/nothing"), OSError, "no such model is built in; expected 'b"),
         (
             lambda r: YesNoReward("builtin/blocks", device="cpu", model_kwargs={"speed": 3}),
@@ -136,6 +140,6 @@ def test_calls_are_refused_in_one_line(reward, call, error, message):
 
 
 def test_a_single_word_can_be_a_question(reward):
-    assert reward.ask(PromptTemplate("Cube?"))(IMAGES).shape == (1,)
-    assert reward.ask("{text}?")(IMAGES, "cube").shape == (1,)
-    assert reward.ask("立方体?").prompt.template == "立方体?"
+    assert reward.ask(QuestionTemplate("Cube?"))(IMAGES).shape == (1,)
+    assert reward.ask("{prompt}?")(IMAGES, "cube").shape == (1,)
+    assert reward.ask("立方体?").question.template == "立方体?"

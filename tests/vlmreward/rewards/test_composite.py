@@ -30,18 +30,18 @@ def close(a, b):
 
 def test_arithmetic(reward, images):
     other = reward.ask("Is it {color}?", name="color")
-    a, b = reward(images, text="a cat"), other(images, color="red")
-    fields = {"text": "a cat", "color": "red"}
-    close((reward + other)(images, **fields), a + b)
-    close((reward + 0.5 * other)(images, **fields), a + 0.5 * b)
-    close((reward - other / 4)(images, **fields), a - b / 4)
-    close((-(reward * 2))(images, text="a cat"), -2 * a)
-    close(sum([reward, other, reward])(images, **fields), 2 * a + b)
-    close((2 * (reward - 3 * other))(images, **fields), 2 * a - 6 * b)
+    a, b = reward(images, prompt="a cat"), other(images, color="red")
+    placeholders = {"prompt": "a cat", "color": "red"}
+    close((reward + other)(images, **placeholders), a + b)
+    close((reward + 0.5 * other)(images, **placeholders), a + 0.5 * b)
+    close((reward - other / 4)(images, **placeholders), a - b / 4)
+    close((-(reward * 2))(images, prompt="a cat"), -2 * a)
+    close(sum([reward, other, reward])(images, **placeholders), 2 * a + b)
+    close((2 * (reward - 3 * other))(images, **placeholders), 2 * a - 6 * b)
     total = reward + 0.5 * other
     assert list(total.members) == ["content", "color"]
     assert total.weights == (1.0, 0.5)
-    values = total.each(images, **fields)
+    values = total.each(images, **placeholders)
     assert list(values) == ["content", "color"]
     close(values["color"], b)
 
@@ -59,23 +59,23 @@ def test_what_is_not_a_reward_is_refused_by_arithmetic(reward):
 
 def test_one_line_for_the_criteria_of_the_paper(reward, images):
     both = CompositeReward(reward, ["paper/content", "paper/geometry"], combine="and")
-    each = both.each(images, text="a cat")
+    each = both.each(images, prompt="a cat")
     assert list(each) == ["paper/content", "paper/geometry"]
     close(each["paper/geometry"], reward.ask("paper/geometry")(images))
     p = torch.stack(list(each.values())).double().sigmoid().prod(0)
-    close(both(images, text="a cat"), torch.logit(p).float())
+    close(both(images, prompt="a cat"), torch.logit(p).float())
 
 
 def test_rewards_of_other_kinds_and_models(reward, images):
-    second = YesNoReward(tiny_models.build("paligemma"), prompt="Is it {text}?")
+    second = YesNoReward(tiny_models.build("paligemma"), question="Is it {prompt}?")
     linear = Linear(pattern(3, 30, 40).float())
     mixed = CompositeReward(
         {"vlm": reward, "other": second, "linear": linear, "aug": wrappers.GradientBlur(reward)},
         combine="sum",
         weights={"vlm": 1, "other": 2, "linear": 3, "aug": 4},
     )
-    a, b = reward(images, text="a cat"), second(images, text="a cat")
-    close(mixed(images, text="a cat"), 5 * a + 2 * b + 3 * linear(images))
+    a, b = reward(images, prompt="a cat"), second(images, prompt="a cat")
+    close(mixed(images, prompt="a cat"), 5 * a + 2 * b + 3 * linear(images))
 
 
 def test_checklists_nest_and_ask_once(reward, images, monkeypatch):
@@ -89,9 +89,9 @@ def test_checklists_nest_and_ask_once(reward, images, monkeypatch):
     other = reward.ask("Is it red?")
     inner = CompositeReward([reward, other], combine="min")
     outer = CompositeReward({"inner": inner, "again": other})
-    value = outer(images, text="a cat")
+    value = outer(images, prompt="a cat")
     assert len(calls) == 1
-    a, b = reward(images, text="a cat"), other(images)
+    a, b = reward(images, prompt="a cat"), other(images)
     close(value, (torch.minimum(a, b) + b) / 2)
 
 
@@ -148,9 +148,9 @@ def test_mean_min_and_sum():
 def test_gradient_reaches_the_pixels(reward, images):
     total = reward + 0.5 * reward.ask("Is it red?")
     x = images.clone().requires_grad_()
-    (grad,) = torch.autograd.grad(total(x, text="a cat").sum(), x)
+    (grad,) = torch.autograd.grad(total(x, prompt="a cat").sum(), x)
     y = images.clone().requires_grad_()
-    alone = reward(y, text="a cat").sum() + 0.5 * reward.ask("Is it red?")(y).sum()
+    alone = reward(y, prompt="a cat").sum() + 0.5 * reward.ask("Is it red?")(y).sum()
     (expected,) = torch.autograd.grad(alone, y)
     assert (grad - expected).norm() < 1e-4 * expected.norm()
 
@@ -165,12 +165,12 @@ def test_gradient_reaches_the_pixels(reward, images):
         ({"weights": [-1]}, ValueError, "above 0 with combine='mean'"),
         ({"weights": [math.nan], "combine": "sum"}, ValueError, "finite"),
         ({"weights": [1], "combine": "and"}, ValueError, "leave them out"),
-        ({"prompts": "Is it {text}?"}, TypeError, "a list of prompts"),
-        ({"prompts": []}, ValueError, "prompts is empty"),
+        ({"questions": "Is it {prompt}?"}, TypeError, "a list of questions"),
+        ({"questions": []}, ValueError, "questions is empty"),
     ],
 )
 def test_bad_arguments(reward, arguments, error, message):
-    rewards = reward if "prompts" in arguments else [reward]
+    rewards = reward if "questions" in arguments else [reward]
     with pytest.raises(error, match=message):
         CompositeReward(rewards, **arguments)
 
@@ -180,20 +180,21 @@ def test_bad_members(reward):
         CompositeReward([3])
     with pytest.raises(ValueError, match="rewards is empty"):
         CompositeReward([])
-    with pytest.raises(TypeError, match="one YesNoReward, as prompts are given"):
+    with pytest.raises(TypeError, match="one YesNoReward, as questions are given"):
         CompositeReward([reward], ["Is it?"])
 
 
 def test_fields(reward, images):
-    both = CompositeReward(reward, ["Is it {text}?", "Is it {color}?"])
+    both = CompositeReward(reward, ["Is it {prompt}?", "Is it {color}?"])
     with pytest.raises(
-        ValueError, match=r"no prompt has a field size; expected fields: text, color"
+        ValueError,
+        match=r"no question has a placeholder size; expected placeholders: prompt, color",
     ):
-        both(images, text="a", color="b", size="c")
+        both(images, prompt="a", color="b", size="c")
     with pytest.raises(ValueError, match="lacks a value for color"):
-        both(images, text="a")
-    with pytest.raises(ValueError, match="text has 3 items for 2 queries"):
-        both(images, text=["a", "b", "c"], color="b")
+        both(images, prompt="a")
+    with pytest.raises(ValueError, match="prompt has 3 items for 2 queries"):
+        both(images, prompt=["a", "b", "c"], color="b")
 
 
 def test_device_and_dtype_belong_to_the_model(reward):

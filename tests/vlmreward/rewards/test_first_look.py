@@ -16,7 +16,7 @@ from vlmreward.models.loading import resolve
 from vlmreward.rewards.base import NotFiniteError
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-COLORS = {"prompt": "Is there {text}?", "answers": ("red", "blue")}
+COLORS = {"question": "Is there {prompt}?", "answers": ("red", "blue")}
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_unlikely_answers_are_named_once_for_a_prompt(reward):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda r: r.ask("Is there {text}?", answers=("Yes red", "No blue")),
-        lambda r: RatingReward(r, prompt="Is there {text}?", scale={"red": 0, "blue": 1}),
+        lambda r: r.ask("Is there {prompt}?", answers=("Yes red", "No blue")),
+        lambda r: RatingReward(r, question="Is there {prompt}?", scale={"red": 0, "blue": 1}),
         lambda r: CompositeReward({"a": r.ask(**COLORS), "b": r}),
         lambda r: YesNoReward(r, per_view="mean", **COLORS),
         lambda r: YesNoReward((r.backbone.vlm, r.backbone.processor), checkpoint=True, **COLORS),
@@ -112,7 +112,7 @@ def test_weights_that_are_not_finite_are_named(reward, value):
     with torch.no_grad():
         vlm.model.language_model.norm.weight[3] = value
     broken = YesNoReward((vlm, reward.backbone.processor))
-    several = broken.ask("Is {text} there?", answers=("Yes red", "No red"))
+    several = broken.ask("Is {prompt} there?", answers=("Yes red", "No red"))
     for made in (broken, CompositeReward([broken]), several):
         for _ in range(2):  # an error is not forgotten
             with pytest.raises(ValueError, match=r"not finite for .*norm\.weight holds NaN or inf"):
@@ -136,7 +136,7 @@ def test_score_names_the_image_and_ends_with_an_error(tmp_path, capsys):
     state[name] = torch.full_like(state[name], torch.nan)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     save_image(IMAGES[0], picture)
-    words = ["--model", str(folder), "--text", "a cube", "--device", "cpu"]
+    words = ["--model", str(folder), "--prompt", "a cube", "--device", "cpu"]
     assert main(["score", str(picture), *words]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -149,7 +149,7 @@ def test_score_looks_at_every_value(tmp_path, capsys, monkeypatch):
     save_image(IMAGES[0], picture)
     values = iter([torch.tensor([1.5]), torch.tensor([torch.nan])])
     monkeypatch.setattr(YesNoReward, "forward", lambda *_, **__: next(values))
-    words = ["--text", "a cube", "--text", "a cone", "--batch", "1", "--device", "cpu"]
+    words = ["--prompt", "a cube", "--prompt", "a cone", "--batch", "1", "--device", "cpu"]
     assert main(["score", str(picture), *words, "--format", "json"]) == 2
     said = capsys.readouterr()
     assert said.out == ""

@@ -9,11 +9,11 @@ import torch
 from vlmreward import CompositeReward, YesNoReward
 from vlmreward.models._acceleration.patch_embedding import PatchProjection
 
-PROMPTS = [
-    "Does this image show {text}? Answer Yes or No.",
-    "Does this image show no {text}? Answer Yes or No.",
+QUESTIONS = [
+    "Does this image show {prompt}? Answer Yes or No.",
+    "Does this image show no {prompt}? Answer Yes or No.",
     "Is it sharp?",
-    "Is {text} in front of {other}, or is it behind? Answer No or Yes.",
+    "Is {prompt} in front of {other}, or is it behind? Answer No or Yes.",
 ]
 SHARES_SEQUENCE = set(tiny_models.FAMILIES) - {"paligemma", "paligemma2", "gemma3"}
 SHARES_FEATURES = {"paligemma", "paligemma2", "gemma3"}
@@ -22,7 +22,7 @@ SHARES_FEATURES = {"paligemma", "paligemma2", "gemma3"}
 @pytest.fixture(scope="module", params=tiny_models.FAMILIES)
 def family(request):
     model, processor = tiny_models.build(request.param)
-    return request.param, YesNoReward((model.double(), processor), prompt=PROMPTS[0])
+    return request.param, YesNoReward((model.double(), processor), question=QUESTIONS[0])
 
 
 def views(*sizes, seed=0):
@@ -30,16 +30,17 @@ def views(*sizes, seed=0):
     return [torch.rand(3, *size, generator=g, dtype=torch.float64) for size in sizes]
 
 
-def both(rewards, images, weights, **fields):
+def both(rewards, images, weights, **placeholders):
     """Values and gradients together and one by one."""
     out = []
     for together in (True, False):
         leaves = [[v.clone().requires_grad_() for v in query] for query in images]
         if together:
-            values = list(CompositeReward(rewards).each(leaves, **fields).values())
+            values = list(CompositeReward(rewards).each(leaves, **placeholders).values())
         else:
             values = [
-                r(leaves, **{k: v for k, v in fields.items() if k in r.wanted}) for r in rewards
+                r(leaves, **{k: v for k, v in placeholders.items() if k in r.wanted})
+                for r in rewards
             ]
         values = torch.stack(values)
         flat = [v for query in leaves for v in query]
@@ -49,11 +50,11 @@ def both(rewards, images, weights, **fields):
 
 def test_as_one_by_one(family):
     _, reward = family
-    rewards = [reward.ask(prompt) for prompt in PROMPTS]
+    rewards = [reward.ask(question) for question in QUESTIONS]
     images = [views((40, 50), (33, 30)), views((40, 50), seed=1), views((30, 40), (60, 30), seed=2)]
-    fields = {"text": ["a cat", "a small red cube", "dogs"], "other": "the house"}
+    placeholders = {"prompt": ["a cat", "a small red cube", "dogs"], "other": "the house"}
     weights = torch.randn(4, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    (values, grads), (expected, expected_grads) = both(rewards, images, weights, **fields)
+    (values, grads), (expected, expected_grads) = both(rewards, images, weights, **placeholders)
     assert expected.std(dim=0).min() > 1e-2  # or the comparison would say nothing
     # IDEFICS and others compute their rotary positions in float32
     torch.testing.assert_close(values, expected, atol=2e-6, rtol=0)
@@ -72,15 +73,15 @@ def test_images_are_encoded_once(family):
     seen = []
     hook = conv.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[0]))
     images = [views((40, 50), (40, 50))]
-    reward(images, text="a cat")
-    CompositeReward([reward.ask(prompt) for prompt in PROMPTS[:3]])(images, text="a cat")
+    reward(images, prompt="a cat")
+    CompositeReward([reward.ask(question) for question in QUESTIONS[:3]])(images, prompt="a cat")
     hook.remove()
     assert seen[0] == seen[1]
 
 
 def test_sequence_is_shared(family):
     kind, reward = family
-    rewards = [prompt.format(text="a cat", other="it") for prompt in PROMPTS]
+    rewards = [question.format(prompt="a cat", other="it") for question in QUESTIONS]
     layout = reward.backbone.packed_layout([rewards], [[(40, 50)]])
     assert (layout is not None) == (kind in SHARES_SEQUENCE)
     if layout is None:
@@ -96,31 +97,31 @@ def test_sequence_is_shared(family):
 def test_one_question_twice(family):
     _, reward = family
     images = [views((40, 50))]
-    values = CompositeReward([reward.ask(PROMPTS[2]), reward.ask(PROMPTS[2])]).each(images)
-    assert list(values) == [PROMPTS[2], f"{PROMPTS[2]} (2)"]
+    values = CompositeReward([reward.ask(QUESTIONS[2]), reward.ask(QUESTIONS[2])]).each(images)
+    assert list(values) == [QUESTIONS[2], f"{QUESTIONS[2]} (2)"]
     first, second = values.values()
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
-    torch.testing.assert_close(first, reward.ask(PROMPTS[2])(images), atol=2e-6, rtol=0)
+    torch.testing.assert_close(first, reward.ask(QUESTIONS[2])(images), atol=2e-6, rtol=0)
 
 
 def test_a_model_that_is_moved_to_another_dtype_is_asked_anew():
     """The masks of what is shared have the dtype of the model."""
-    reward = YesNoReward(tiny_models.build("llava"), prompt=PROMPTS[0])
-    several = reward.ask(PROMPTS[0], answers=("a cat", "Nothing"))
-    asked = CompositeReward([reward, reward.ask(PROMPTS[1]), several])
+    reward = YesNoReward(tiny_models.build("llava"), question=QUESTIONS[0])
+    several = reward.ask(QUESTIONS[0], answers=("a cat", "Nothing"))
+    asked = CompositeReward([reward, reward.ask(QUESTIONS[1]), several])
     images = [views((40, 50))]
     single = [[view.float() for view in query] for query in images]
-    before = asked.each(single, text="a cat")
+    before = asked.each(single, prompt="a cat")
     asked.to(torch.float64)
-    for name, value in asked.each(images, text="a cat").items():
+    for name, value in asked.each(images, prompt="a cat").items():
         torch.testing.assert_close(value.float(), before[name], atol=1e-4, rtol=0)
 
 
 def test_a_sliding_window_is_not_crossed():
     model, processor = tiny_models.build("idefics2")
-    reward = YesNoReward((copy.deepcopy(model), processor), prompt=PROMPTS[0])
-    prompts = [PROMPTS[0].format(text=text) for text in ("a cat", "a dog")]
-    assert reward.backbone.packed_layout([prompts], [[(40, 50)]]) is not None
+    reward = YesNoReward((copy.deepcopy(model), processor), question=QUESTIONS[0])
+    questions = [QUESTIONS[0].format(prompt=prompt) for prompt in ("a cat", "a dog")]
+    assert reward.backbone.packed_layout([questions], [[(40, 50)]]) is not None
     model.config.text_config.sliding_window = 8
-    reward = YesNoReward((model, processor), prompt=PROMPTS[0])
-    assert reward.backbone.packed_layout([prompts], [[(40, 50)]]) is None
+    reward = YesNoReward((model, processor), question=QUESTIONS[0])
+    assert reward.backbone.packed_layout([questions], [[(40, 50)]]) is None

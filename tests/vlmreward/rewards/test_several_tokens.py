@@ -8,7 +8,7 @@ import tiny_models
 import tiny_qwen
 import torch
 from float64_models import float64_throughout
-from margins import PROMPT, TEXTS, levels, unit
+from margins import PROMPTS, QUESTION, levels, unit
 
 from vlmreward import CompositeReward, RatingReward, SpellingVariants, YesNoReward
 from vlmreward.doctor.reference import ask_transformers
@@ -21,13 +21,13 @@ def pair(request):
     return tiny_models.build(request.param)
 
 
-def forced(pair, view_lists, texts, answers):
+def forced(pair, view_lists, prompts, answers):
     """Log-probability of each answer by transformers' own generation, one token at a time."""
     model, processor = pair
     rows = []
-    for views, text in zip(view_lists, texts):
+    for views, prompt in zip(view_lists, prompts):
         row = []
-        inputs = ask_transformers(model, processor, PROMPT.format(text=text), views).inputs
+        inputs = ask_transformers(model, processor, QUESTION.format(prompt=prompt), views).inputs
         start = inputs["input_ids"].shape[1]
         for answer in answers:
 
@@ -51,29 +51,29 @@ def forced(pair, view_lists, texts, answers):
 
 
 def test_log_probabilities_equal_forced_generation(pair):
-    reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), prompt=PROMPT, answers=LONG)
+    reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION, answers=LONG)
     assert len({len(ids) for ids in reward.answers.sequences}) > 1
     reward.backbone.images.pixels = "uint8"
     queries = [[image] for image in levels((40, 50), (64, 33))]
-    expected = forced(pair, queries, TEXTS[:2], reward.answers.sequences)
-    value = reward(unit(queries), text=TEXTS[:2]).detach()
+    expected = forced(pair, queries, PROMPTS[:2], reward.answers.sequences)
+    value = reward(unit(queries), prompt=PROMPTS[:2]).detach()
     torch.testing.assert_close(
         value, expected[:, 0] - expected[:, 1:].logsumexp(1), atol=1e-4, rtol=0
     )
-    mass = reward.answer_mass(unit(queries), text=TEXTS[:2])
+    mass = reward.answer_mass(unit(queries), prompt=PROMPTS[:2])
     torch.testing.assert_close(mass.detach(), expected.exp().sum(1), atol=0, rtol=1e-3)
 
 
 def test_gradient_of_several_tokens_equals_central_differences(pair, monkeypatch):
     model = float64_throughout(copy.deepcopy(pair[0]).double(), monkeypatch)
-    reward = YesNoReward((model, pair[1]), prompt=PROMPT, answers=LONG)
+    reward = YesNoReward((model, pair[1]), question=QUESTION, answers=LONG)
     g = torch.Generator().manual_seed(5)
     x = torch.rand(1, 1, 3, 40, 50, generator=g, dtype=torch.float64).mul_(0.8).add_(0.1)
     x.requires_grad_()
-    (gradient,) = torch.autograd.grad(reward(x, text="a cat").sum(), x)
+    (gradient,) = torch.autograd.grad(reward(x, prompt="a cat").sum(), x)
     direction = torch.randn(x.shape, generator=g, dtype=torch.float64)
     with torch.no_grad():
-        up, down = (reward(x + s * 1e-5 * direction, text="a cat") for s in (1, -1))
+        up, down = (reward(x + s * 1e-5 * direction, prompt="a cat") for s in (1, -1))
     slope = float((up - down).sum() / 2e-5)
     assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-4, abs=1e-7)
 
@@ -90,38 +90,38 @@ def images(rng):
 
 
 def test_single_tokens_agree_on_both_ways(qwen, images):
-    reward = YesNoReward(qwen, prompt=PROMPT)
+    reward = YesNoReward(qwen, question=QUESTION)
     flat, questions, sizes, _ = reward._asked(images, "a cat", {})
     scores = reward.backbone.log_probabilities(flat, questions, sizes, reward.sequences)
-    torch.testing.assert_close(reward.value(scores), reward(images, text="a cat"))
+    torch.testing.assert_close(reward.value(scores), reward(images, prompt="a cat"))
 
 
 def test_mass_and_top_answers(qwen, images):
-    every = YesNoReward(qwen, prompt=PROMPT, answers=(5, [i for i in range(405) if i != 5]))
+    every = YesNoReward(qwen, question=QUESTION, answers=(5, [i for i in range(405) if i != 5]))
     everything = torch.ones(2)
     torch.testing.assert_close(
-        every.answer_mass(images, text="a cat"), everything, rtol=0, atol=1e-5
+        every.answer_mass(images, prompt="a cat"), everything, rtol=0, atol=1e-5
     )
-    reward = every.ask(PROMPT)
-    top = reward.top_answers(images, text=["a cat", "a dog"], k=405)
+    reward = every.ask(QUESTION)
+    top = reward.top_answers(images, prompt=["a cat", "a dog"], k=405)
     assert [len(row) for row in top] == [405, 405]
     for row in top:
         shares = [answer.probability for answer in row]
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) == pytest.approx(1, abs=1e-5)
-    mass = reward.answer_mass(images, text=["a cat", "a dog"]).tolist()
+    mass = reward.answer_mass(images, prompt=["a cat", "a dog"]).tolist()
     for row, share in zip(top, mass):
         assert sum(a.probability for a in row if a.text in ("Yes", "No")) == pytest.approx(
             share, rel=1e-5
         )
     with pytest.raises(ValueError, match="k is 0; expected 1 to"):
-        reward.top_answers(images, text="a cat", k=0)
+        reward.top_answers(images, prompt="a cat", k=0)
 
 
 def test_half_precision_does_not_round_the_normaliser(qwen, images):
     model = copy.deepcopy(qwen[0]).bfloat16()
-    reward = YesNoReward((model, qwen[1]), prompt=PROMPT, answers=LONG)
-    assert reward(images, text="a cat").dtype == torch.float32
+    reward = YesNoReward((model, qwen[1]), question=QUESTION, answers=LONG)
+    assert reward(images, prompt="a cat").dtype == torch.float32
     flat, questions, sizes, _ = reward._asked(images, "a cat", {})
     layout = reward.backbone.layout(questions, sizes)
     everything = range(reward.backbone.vocabulary)
@@ -131,18 +131,20 @@ def test_half_precision_does_not_round_the_normaliser(qwen, images):
 
 
 def test_a_scale_is_the_expected_value(qwen, images):
-    reward = RatingReward(qwen, prompt="Rate {text}: bad, fair or good.", scale={"1": -1, "2": 3})
+    reward = RatingReward(
+        qwen, question="Rate {prompt}: bad, fair or good.", scale={"1": -1, "2": 3}
+    )
     assert reward.answers == ("1", "2")
-    odds = YesNoReward(reward.backbone, prompt=reward.prompt, answers=("2", "1"))
-    p = odds.probability(images, text="a cat")
-    torch.testing.assert_close(reward(images, text="a cat"), 4 * p - 1)
+    odds = YesNoReward(reward.backbone, question=reward.question, answers=("2", "1"))
+    p = odds.probability(images, prompt="a cat")
+    torch.testing.assert_close(reward(images, prompt="a cat"), 4 * p - 1)
     images.requires_grad_()
-    (gradient,) = torch.autograd.grad(reward(images, text="a cat").sum(), images)
+    (gradient,) = torch.autograd.grad(reward(images, prompt="a cat").sum(), images)
     assert gradient.abs().max() > 0
     assert YesNoReward(reward).backbone is reward.backbone
     five = reward.ask("one-to-five", scale={str(n): n for n in range(1, 6)})
-    assert ((five(images, text="a cat") > 1) & (five(images, text="a cat") < 5)).all()
-    assert five.ask("How {text} is it?").scale == five.scale
+    assert ((five(images, prompt="a cat") > 1) & (five(images, prompt="a cat") < 5)).all()
+    assert five.ask("How {prompt} is it?").scale == five.scale
 
 
 @pytest.mark.parametrize(
@@ -160,17 +162,19 @@ def test_bad_scales(qwen, scale, message):
 
 
 def test_any_answers_in_one_checklist(qwen, images):
-    yes = YesNoReward(qwen, prompt=PROMPT, name="yes")
+    yes = YesNoReward(qwen, question=QUESTION, name="yes")
     both = CompositeReward(
         {
             "yes": yes,
-            "words": yes.ask("Is it {text} or a {kind}?", answers=LONG),
-            "variants": yes.ask(PROMPT, answers=(SpellingVariants("yes"), SpellingVariants("no"))),
+            "words": yes.ask("Is it {prompt} or a {kind}?", answers=LONG),
+            "variants": yes.ask(
+                QUESTION, answers=(SpellingVariants("yes"), SpellingVariants("no"))
+            ),
             "scale": RatingReward(yes.backbone),
         }
     )
-    each = both.each(images, text="a cat", kind=["dog", "bird"])
+    each = both.each(images, prompt="a cat", kind=["dog", "bird"])
     for name, member in both.members.items():
         extra = {"kind": ["dog", "bird"]} if name == "words" else {}
-        alone = member(images, text="a cat", **extra)
+        alone = member(images, prompt="a cat", **extra)
         torch.testing.assert_close(each[name], alone, atol=1e-5, rtol=1e-4)

@@ -16,8 +16,8 @@ from vlmreward.models._lru_cache import _LRUCache
 from vlmreward.processors.resize import _full_precision
 from vlmreward.wrappers import Ensemble, ExpectationOverTransformations, HeldOutMonitor
 
-PROMPT = "Does this image show {text}? Answer Yes or No."
-TEXTS = [
+QUESTION = "Does this image show {prompt}? Answer Yes or No."
+PROMPTS = [
     "a cat",
     "no dog",
     "a red cube on top of a blue sphere",
@@ -69,20 +69,20 @@ def asked(reward):
     """Calls of different lengths and kinds: functions that return a value and its images."""
     g = torch.Generator().manual_seed(0)
     images = [torch.rand(3, *size, generator=g) for size in SIZES]
-    other = reward.ask("Is there {text}?")
+    other = reward.ask("Is there {prompt}?")
     rewards = [
         reward,
         other,
         CompositeReward([reward, other]),
-        reward.ask(PROMPT, answers=("a cat", "Nothing")),
+        reward.ask(QUESTION, answers=("a cat", "Nothing")),
     ]
 
-    def call(ask, text, views):
+    def call(ask, prompt, views):
         leaves = [view.clone().requires_grad_(torch.is_grad_enabled()) for view in views]
-        return ask([leaves], text=text), leaves
+        return ask([leaves], prompt=prompt), leaves
 
-    jobs = [(reward, text, [images[i % len(images)]]) for i, text in enumerate(TEXTS)]
-    jobs += [(ask, text, images[:2]) for text in TEXTS[::3] for ask in rewards]
+    jobs = [(reward, prompt, [images[i % len(images)]]) for i, prompt in enumerate(PROMPTS)]
+    jobs += [(ask, prompt, images[:2]) for prompt in PROMPTS[::3] for ask in rewards]
     return [lambda job=job: call(*job) for job in jobs]
 
 
@@ -127,7 +127,7 @@ def count(reward, calls):
 
 
 def made(family, **options):
-    return YesNoReward(tiny_models.build(family), prompt=PROMPT, **options)
+    return YesNoReward(tiny_models.build(family), question=QUESTION, **options)
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
@@ -158,14 +158,14 @@ def test_with_a_compiled_layer():
     reward.backbone.vlm.get_decoder().layers[-1].compile(backend=backend, fullgraph=True)
     x = noise(1, 3, 30, 30, dtype=torch.float32)
     with torch.no_grad():
-        right = [reward(x, text=text) for text in TEXTS]
+        right = [reward(x, prompt=prompt) for prompt in PROMPTS]
     compiled = len(graphs)
 
     @torch.no_grad()
     def work(k):
         for n in range(10):
-            i = (k + n) % len(TEXTS)
-            torch.testing.assert_close(reward(x, text=TEXTS[i]), right[i], atol=1e-5, rtol=0)
+            i = (k + n) % len(PROMPTS)
+            torch.testing.assert_close(reward(x, prompt=PROMPTS[i]), right[i], atol=1e-5, rtol=0)
 
     at_once(work)
     assert compiled
@@ -176,30 +176,32 @@ def test_new_texts_in_every_call():
     """All threads ask the tokenizer, and rewards that are made meanwhile do too."""
     reward = made("gemma3")
     x = noise(1, 3, 30, 30, dtype=torch.float32)
-    texts = [[f"{k} cats and {n} dogs" * (1 + n) for n in range(4)] for k in range(THREADS)]
+    prompts = [[f"{k} cats and {n} dogs" * (1 + n) for n in range(4)] for k in range(THREADS)]
     found = {}
 
     @torch.no_grad()
     def work(k):
-        for text in texts[k]:
-            found[text] = reward.ask("Is there {text}?", answers=("Yes", "No way"))(x, text=text)
+        for prompt in prompts[k]:
+            found[prompt] = reward.ask("Is there {prompt}?", answers=("Yes", "No way"))(
+                x, prompt=prompt
+            )
 
     at_once(work)
-    again = forgotten(reward).ask("Is there {text}?", answers=("Yes", "No way"))
+    again = forgotten(reward).ask("Is there {prompt}?", answers=("Yes", "No way"))
     with torch.no_grad():
-        for text, got in found.items():
-            torch.testing.assert_close(got, again(x, text=text), atol=1e-5, rtol=0)
+        for prompt, got in found.items():
+            torch.testing.assert_close(got, again(x, prompt=prompt), atol=1e-5, rtol=0)
 
 
 def test_a_call_within_a_call():
     """The second one, of another length, begins before the first one's end and ends after it."""
     reward = made("llava")
     x = noise(1, 3, 30, 30, dtype=torch.float32)
-    short, long = (reward(x, text=text) for text in (TEXTS[0], TEXTS[-1]))
+    short, long = (reward(x, prompt=prompt) for prompt in (PROMPTS[0], PROMPTS[-1]))
     within, after, found = threading.Event(), threading.Event(), []
 
     def ask_the_other():
-        found.append(reward(x, text=TEXTS[-1]))
+        found.append(reward(x, prompt=PROMPTS[-1]))
 
     other = threading.Thread(target=ask_the_other)
 
@@ -214,7 +216,7 @@ def test_a_call_within_a_call():
     layer = reward.backbone.vlm.get_decoder().layers[-1].self_attn
     handle = layer.register_forward_pre_hook(wait)
     try:
-        torch.testing.assert_close(reward(x, text=TEXTS[0]), short)
+        torch.testing.assert_close(reward(x, prompt=PROMPTS[0]), short)
     finally:
         after.set()
         other.join()

@@ -9,24 +9,24 @@ import tiny_qwen
 import torch
 from float64_models import float64_throughout
 
-from vlmreward import PromptTemplate, YesNoReward
+from vlmreward import QuestionTemplate, YesNoReward
 from vlmreward.models.frozen_vlm import FrozenVLM
 
-PROMPT = "Does this image show {text}? Answer Yes or No."
-TEXTS = ["a cat", "a red cube on top of a blue sphere", "no dog"]
+QUESTION = "Does this image show {prompt}? Answer Yes or No."
+PROMPTS = ["a cat", "a red cube on top of a blue sphere", "no dog"]
 
 
 @pytest.fixture(scope="module")
 def reward(pair):
     model, processor = pair
-    return YesNoReward((copy.deepcopy(model), processor), prompt=PROMPT)
+    return YesNoReward((copy.deepcopy(model), processor), question=QUESTION)
 
 
 def noise(*shape, seed=0, dtype=torch.float32):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def prompt(processor, text, images=1):
+def question(processor, text, images=1):
     content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -36,9 +36,9 @@ def prompt(processor, text, images=1):
 def hf_margin(pair, queries, questions, yes="Yes", no="No"):
     """logits[yes] - logits[no] by transformers alone: processor(text, images) and full logits."""
     model, processor = pair
-    prompts = [prompt(processor, text, len(views)) for views, text in zip(queries, questions)]
+    questions = [question(processor, q, len(views)) for views, q in zip(queries, questions)]
     inputs = processor(
-        text=prompts,
+        text=questions,
         images=[view for views in queries for view in views],
         padding=True,
         return_tensors="pt",
@@ -53,8 +53,8 @@ def hf_margin(pair, queries, questions, yes="Yes", no="No"):
     return z[:, token(yes)] - z[:, token(no)]
 
 
-def questions(texts):
-    return [PROMPT.format(text=text) for text in texts]
+def questions(prompts):
+    return [QUESTION.format(prompt=prompt) for prompt in prompts]
 
 
 def close(ours, theirs, atol=1e-4):
@@ -63,7 +63,7 @@ def close(ours, theirs, atol=1e-4):
 
 def test_single_equals_hf(pair, reward):
     x = noise(1, 3, 70, 95)
-    close(reward(x, text=TEXTS[0]), hf_margin(pair, [x], questions(TEXTS[:1])))
+    close(reward(x, prompt=PROMPTS[0]), hf_margin(pair, [x], questions(PROMPTS[:1])))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -71,32 +71,32 @@ def test_batch_of_mixed_text_lengths_equals_hf(pair, side):
     model = copy.deepcopy(pair[0])
     processor = tiny_qwen.processor(model.config.model_type, padding_side=side)
     x = noise(3, 3, 70, 95)
-    expected = hf_margin((model, processor), [[i] for i in x], questions(TEXTS))
+    expected = hf_margin((model, processor), [[i] for i in x], questions(PROMPTS))
     assert expected.std() > 0.01  # or the comparison would say nothing
-    close(YesNoReward((model, processor), prompt=PROMPT)(x, text=TEXTS), expected)
+    close(YesNoReward((model, processor), question=QUESTION)(x, prompt=PROMPTS), expected)
 
 
 def test_views_equal_hf(pair, reward):
     x = noise(2, 4, 3, 60, 60)
-    close(reward(x, text=TEXTS[:2]), hf_margin(pair, list(x), questions(TEXTS[:2])))
+    close(reward(x, prompt=PROMPTS[:2]), hf_margin(pair, list(x), questions(PROMPTS[:2])))
 
 
 def test_lists_of_different_sizes_equal_hf(pair, reward):
     images = [noise(3, 60, 100), noise(3, 130, 57), noise(3, 60, 100, seed=1)]
     close(
-        reward(images, text=TEXTS),
-        hf_margin(pair, [[i] for i in images], questions(TEXTS)),
+        reward(images, prompt=PROMPTS),
+        hf_margin(pair, [[i] for i in images], questions(PROMPTS)),
     )
     queries = [[images[0], images[1]], [images[2]]]
-    close(reward(queries, text=TEXTS[:2]), hf_margin(pair, queries, questions(TEXTS[:2])))
+    close(reward(queries, prompt=PROMPTS[:2]), hf_margin(pair, queries, questions(PROMPTS[:2])))
 
 
 def test_8_bit_path_equals_hf_on_8_bit_images(pair):
     levels = (noise(2, 3, 100, 83) * 256).floor().to(torch.uint8)
     model, processor = copy.deepcopy(pair[0]), pair[1]
-    ours = YesNoReward((model, processor), prompt=PROMPT, pixels="uint8")
+    ours = YesNoReward((model, processor), question=QUESTION, pixels="uint8")
     inputs = processor(
-        text=[prompt(processor, q) for q in questions(TEXTS[:2])],
+        text=[question(processor, q) for q in questions(PROMPTS[:2])],
         images=list(levels),
         padding=True,
         return_tensors="pt",
@@ -106,21 +106,21 @@ def test_8_bit_path_equals_hf_on_8_bit_images(pair):
     last = inputs["attention_mask"].sum(1) - 1
     z = logits[torch.arange(2), last]
     (yes,), (no,) = ours.answers.positive, ours.answers.negative
-    close(ours(levels.float() / 255, text=TEXTS[:2]), z[:, yes] - z[:, no])
+    close(ours(levels.float() / 255, prompt=PROMPTS[:2]), z[:, yes] - z[:, no])
 
 
 def test_pixel_gradients_equal_central_differences(pair, monkeypatch):
     model = float64_throughout(copy.deepcopy(pair[0]).double(), monkeypatch)
-    reward = YesNoReward((model, pair[1]), prompt=PROMPT)
+    reward = YesNoReward((model, pair[1]), question=QUESTION)
     x = noise(1, 2, 3, 50, 61, dtype=torch.float64).mul_(0.8).add_(0.1).requires_grad_()
-    r = reward(x, text="a cat")
+    r = reward(x, prompt="a cat")
     assert r.dtype == torch.float64
     r.sum().backward()
     h = 1e-6
 
     def difference(v):
         with torch.no_grad():
-            ends = [reward(x + sign * h * v, text="a cat") for sign in (1, -1)]
+            ends = [reward(x + sign * h * v, prompt="a cat") for sign in (1, -1)]
         return (ends[0] - ends[1]) / (2 * h)
 
     generator = torch.Generator().manual_seed(5)
@@ -134,31 +134,31 @@ def test_pixel_gradients_equal_central_differences(pair, monkeypatch):
 
 
 def test_one_value_a_query_whatever_the_others(reward):
-    """Not one scalar for a batch, and not every text against the first image."""
+    """Not one scalar for a batch, and not every prompt against the first image."""
     x = noise(3, 3, 64, 80)
-    together = reward(x, text=TEXTS)
+    together = reward(x, prompt=PROMPTS)
     assert together.shape == (3,)
-    alone = torch.cat([reward(x[i : i + 1], text=TEXTS[i]) for i in range(3)])
+    alone = torch.cat([reward(x[i : i + 1], prompt=PROMPTS[i]) for i in range(3)])
     close(together, alone.detach(), atol=1e-5)
     order = [2, 0, 1]
-    close(reward(x[order], text=[TEXTS[i] for i in order]), together[order].detach(), atol=1e-5)
+    close(reward(x[order], prompt=[PROMPTS[i] for i in order]), together[order].detach(), atol=1e-5)
     assert together.unique().numel() == 3
 
 
 def test_gradients_stay_in_their_query(reward):
     x = noise(3, 2, 3, 64, 64).requires_grad_()
-    reward(x, text=TEXTS)[1].backward()
+    reward(x, prompt=PROMPTS)[1].backward()
     reached = x.grad.abs().sum((2, 3, 4)) > 0
     assert reached.tolist() == [[False, False], [True, True], [False, False]]
 
 
 def test_every_view_counts_and_two_views_are_not_a_video(pair, reward):
     x = noise(1, 2, 3, 64, 64)
-    r = reward(x, text="a cat")
+    r = reward(x, prompt="a cat")
     for view in range(2):
         changed = x.clone()
         changed[0, view] = 1 - changed[0, view]
-        assert (reward(changed, text="a cat") - r).abs() > 1e-3
+        assert (reward(changed, prompt="a cat") - r).abs() > 1e-3
     layout = reward.backbone.layout(questions(["a cat"]), [[(64, 64)] * 2])
     image = pair[1].image_token_id
     assert layout.grids.tolist() == [[1, 4, 4]] * 2
@@ -178,7 +178,7 @@ def test_positions_are_three_dimensional(reward):
 def test_gradients_arrive_in_every_mode(pair, mode):
     reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), pixels=mode)
     x = (0.25 + 0.5 * noise(2, 3, 64, 70)).requires_grad_()
-    reward(x, text="a cat").sum().backward()
+    reward(x, prompt="a cat").sum().backward()
     assert (x.grad.flatten(1).norm(dim=1) > 1e-3).all()
 
 
@@ -186,25 +186,25 @@ def test_layouts_are_asked_once(reward, monkeypatch):
     asked = []
     ask = FrozenVLM._ask
 
-    def counting(self, text, sizes):
-        asked.append(text)
-        return ask(self, text, sizes)
+    def counting(self, prompt, sizes):
+        asked.append(prompt)
+        return ask(self, prompt, sizes)
 
     monkeypatch.setattr(FrozenVLM, "_ask", counting)
     x = noise(2, 3, 58, 71)
-    for text in (["a new cat", "a new dog"], ["a new dog", "a new cat"], "a new cat"):
-        reward(x, text=text)
+    for prompt in (["a new cat", "a new dog"], ["a new dog", "a new cat"], "a new cat"):
+        reward(x, prompt=prompt)
     assert len(asked) == 2
-    reward(noise(2, 3, 58, 72), text="a new cat")
+    reward(noise(2, 3, 58, 72), prompt="a new cat")
     assert len(asked) == 3
 
 
 def test_works_under_inference_mode_and_then_with_gradients(reward):
     x = noise(1, 3, 59, 73)
     with torch.inference_mode():
-        before = reward(x, text="a late cat")
+        before = reward(x, prompt="a late cat")
     x.requires_grad_()
-    after = reward(x, text="a late cat")
+    after = reward(x, prompt="a late cat")
     after.sum().backward()
     close(after, before.clone())
     assert x.grad.abs().sum() > 0
@@ -215,16 +215,16 @@ def test_frozen_in_eval_mode_and_gradients_only_at_the_pixels(reward):
     assert not any(module.training for module in reward.backbone.modules())
     x = noise(1, 3, 64, 64).requires_grad_()
     before = x.detach().clone()
-    reward(x, text="a cat").sum().backward()
+    reward(x, prompt="a cat").sum().backward()
     assert torch.equal(x, before)
     assert all(p.grad is None and not p.requires_grad for p in reward.parameters())
 
 
 def test_an_outer_autocast_changes_nothing(reward):
     x = noise(1, 3, 64, 64)
-    expected = reward(x, text="a cat")
+    expected = reward(x, prompt="a cat")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = reward(x, text="a cat")
+        got = reward(x, prompt="a cat")
     assert got.dtype == torch.float32
     close(got, expected.detach(), atol=1e-6)
 
@@ -232,7 +232,7 @@ def test_an_outer_autocast_changes_nothing(reward):
 def test_half_precision_model_gives_a_float32_margin(pair):
     reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), dtype=torch.bfloat16)
     x = noise(2, 3, 64, 64).to(torch.bfloat16).requires_grad_()
-    r = reward(x, text=TEXTS[:2])
+    r = reward(x, prompt=PROMPTS[:2])
     assert r.dtype == torch.float32
     # bfloat16 logits of this size would all be multiples of 2**-8
     assert (r.detach() * 256).frac().abs().max() > 0
@@ -243,8 +243,8 @@ def test_half_precision_model_gives_a_float32_margin(pair):
 
 def test_probability_and_answers(reward):
     x = noise(2, 3, 64, 64)
-    r = reward(x, text=TEXTS[:2])
-    close(reward.probability(x, text=TEXTS[:2]), r.detach().sigmoid(), atol=1e-6)
+    r = reward(x, prompt=PROMPTS[:2])
+    close(reward.probability(x, prompt=PROMPTS[:2]), r.detach().sigmoid(), atol=1e-6)
     assert reward.answers.positive_tokens == ("Yes",)
     assert reward.answers.negative_tokens == ("No",)
 
@@ -252,78 +252,90 @@ def test_probability_and_answers(reward):
 def test_other_answers_and_variants(pair):
     model = copy.deepcopy(pair[0])
     x = noise(1, 3, 64, 64)
-    lower = YesNoReward((model, pair[1]), prompt=PROMPT, answers=("yes", "no"))
+    lower = YesNoReward((model, pair[1]), question=QUESTION, answers=("yes", "no"))
     close(
-        lower(x, text="a cat"),
+        lower(x, prompt="a cat"),
         hf_margin(pair, [x], questions(["a cat"]), yes="yes", no="no"),
     )
-    several = YesNoReward((model, pair[1]), prompt=PROMPT, answers=(["Yes", "yes"], ["No", "no"]))
+    several = YesNoReward(
+        (model, pair[1]), question=QUESTION, answers=(["Yes", "yes"], ["No", "no"])
+    )
     ids = several.answers.ids
     layout = several.backbone.layout(questions(["a cat"]), [[(64, 64)]])
     z = several.backbone.answer_logits(x, layout, ids)[0].exp()
-    close(several(x, text="a cat")[0], ((z[0] + z[1]) / (z[2] + z[3])).log(), atol=1e-5)
+    close(several(x, prompt="a cat")[0], ((z[0] + z[1]) / (z[2] + z[3])).log(), atol=1e-5)
     with pytest.raises(ValueError, match="'No way' begins with the answer 'No'"):
         YesNoReward((model, pair[1]), answers=("No way", "No"))
 
 
 def test_softcapped_logits_are_respected(pair):
     model = copy.deepcopy(pair[0])
-    reward = YesNoReward((model, pair[1]), prompt=PROMPT)
+    reward = YesNoReward((model, pair[1]), question=QUESTION)
     x = noise(1, 3, 64, 64)
     layout = reward.backbone.layout(questions(["a cat"]), [[(64, 64)]])
     z = reward.backbone.answer_logits(x, layout, reward.answers.ids)[0]
     model.config.get_text_config().final_logit_softcapping = 0.5
     capped = 0.5 * torch.tanh(z / 0.5)
-    close(reward(x, text="a cat")[0], capped[0] - capped[1], atol=1e-5)
+    close(reward(x, prompt="a cat")[0], capped[0] - capped[1], atol=1e-5)
 
 
 def test_loads_from_a_folder(pair, folder):
-    reward = YesNoReward(folder, prompt=PromptTemplate(PROMPT), device="cpu")
+    reward = YesNoReward(folder, question=QuestionTemplate(QUESTION), device="cpu")
     assert next(reward.parameters()).dtype == torch.float32
     x = noise(2, 3, 64, 70)
-    close(reward(x, text=TEXTS[:2]), hf_margin(pair, [[i] for i in x], questions(TEXTS[:2])))
-    again = YesNoReward(str(folder), prompt=PROMPT, dtype=torch.float64, device="cpu")
-    close(again(x, text=TEXTS[:2]).float(), reward(x, text=TEXTS[:2]).detach())
+    close(reward(x, prompt=PROMPTS[:2]), hf_margin(pair, [[i] for i in x], questions(PROMPTS[:2])))
+    again = YesNoReward(str(folder), question=QUESTION, dtype=torch.float64, device="cpu")
+    close(again(x, prompt=PROMPTS[:2]).float(), reward(x, prompt=PROMPTS[:2]).detach())
 
 
 def test_prompts_by_name_with_and_without_fields(pair):
     model = copy.deepcopy(pair[0])
     x = noise(1, 2, 3, 64, 64)
-    named = YesNoReward((model, pair[1]), prompt="paper/selected")
-    template = PromptTemplate.named("paper/selected")
+    named = YesNoReward((model, pair[1]), question="paper/selected")
+    template = QuestionTemplate.named("paper/selected")
     close(
-        named(x, text="a cat"),
-        hf_margin(pair, list(x), [template.format(text="a cat")]),
+        named(x, prompt="a cat"),
+        hf_margin(pair, list(x), [template.format(prompt="a cat")]),
     )
-    bare = YesNoReward((model, pair[1]), prompt="Yes or No?")
+    bare = YesNoReward((model, pair[1]), question="Yes or No?")
     close(bare(x), hf_margin(pair, list(x), ["Yes or No?"]))
-    two = YesNoReward((model, pair[1]), prompt="{text} in {style}?")
+    two = YesNoReward((model, pair[1]), question="{prompt} in {style}?")
     close(
-        two(x, text="cat", style=["blue"]),
+        two(x, prompt="cat", style=["blue"]),
         hf_margin(pair, list(x), ["cat in blue?"]),
     )
 
 
 @pytest.mark.parametrize(
-    ("images", "fields", "error", "message"),
+    ("images", "placeholders", "error", "message"),
     [
-        (noise(2, 3, 60, 60), {"text": ["a"] * 3}, ValueError, "text has 3 items for 2 queries"),
-        (noise(1, 2, 3, 60, 60), {"text": ["a"] * 2}, ValueError, "text has 2 items for 1 queries"),
-        (noise(2, 3, 60, 60), {}, ValueError, "lacks a value for text"),
-        (noise(1, 3, 60, 60), {"text": "a", "b": "c"}, ValueError, "no field b"),
-        (noise(1, 3, 60, 60), {"text": 3}, TypeError, "text is a int"),
-        (noise(1, 3, 60, 60), {"text": [3]}, TypeError, "text is a int"),
-        (noise(1, 3, 60, 60), {"text": "<|image_pad|>"}, ValueError, "image_pad.*markup"),
-        (noise(1, 3, 60, 60), {"text": "a<|im_end|>"}, ValueError, "im_end.*markup"),
-        (noise(1, 3, 60, 60) * 255, {"text": "a"}, ValueError, "divide|/ 255"),
-        (noise(3, 60, 60), {"text": "a"}, ValueError, r"image\[None\]"),
-        ([], {"text": "a"}, ValueError, "empty list"),
-        (noise(1, 3, 2, 402), {"text": "a"}, ValueError, "aspect ratio"),
+        (
+            noise(2, 3, 60, 60),
+            {"prompt": ["a"] * 3},
+            ValueError,
+            "prompt has 3 items for 2 queries",
+        ),
+        (
+            noise(1, 2, 3, 60, 60),
+            {"prompt": ["a"] * 2},
+            ValueError,
+            "prompt has 2 items for 1 queries",
+        ),
+        (noise(2, 3, 60, 60), {}, ValueError, "lacks a value for prompt"),
+        (noise(1, 3, 60, 60), {"prompt": "a", "b": "c"}, ValueError, "no placeholder b"),
+        (noise(1, 3, 60, 60), {"prompt": 3}, TypeError, "prompt is a int"),
+        (noise(1, 3, 60, 60), {"prompt": [3]}, TypeError, "prompt is a int"),
+        (noise(1, 3, 60, 60), {"prompt": "<|image_pad|>"}, ValueError, "image_pad.*markup"),
+        (noise(1, 3, 60, 60), {"prompt": "a<|im_end|>"}, ValueError, "im_end.*markup"),
+        (noise(1, 3, 60, 60) * 255, {"prompt": "a"}, ValueError, "divide|/ 255"),
+        (noise(3, 60, 60), {"prompt": "a"}, ValueError, r"image\[None\]"),
+        ([], {"prompt": "a"}, ValueError, "empty list"),
+        (noise(1, 3, 2, 402), {"prompt": "a"}, ValueError, "aspect ratio"),
     ],
 )
-def test_bad_calls_are_refused_in_one_line(reward, images, fields, error, message):
+def test_bad_calls_are_refused_in_one_line(reward, images, placeholders, error, message):
     with pytest.raises(error, match=message) as caught:
-        reward(images, **fields)
+        reward(images, **placeholders)
     assert "\n" not in str(caught.value)
 
 
@@ -364,10 +376,10 @@ def test_missing_built_in_weights_say_so(monkeypatch):
 
 def test_a_processor_changed_behind_our_back_is_noticed(pair):
     processor = tiny_qwen.processor(pair[0].config.model_type)
-    reward = YesNoReward((copy.deepcopy(pair[0]), processor), prompt=PROMPT)
+    reward = YesNoReward((copy.deepcopy(pair[0]), processor), question=QUESTION)
     processor.image_processor.size["longest_edge"] = 56 * 56
     with pytest.raises(RuntimeError, match="grids differ"):
-        reward(noise(1, 3, 100, 100), text="a cat")
+        reward(noise(1, 3, 100, 100), prompt="a cat")
 
 
 def test_a_processor_with_pils_backend_will_do(pair):
@@ -376,17 +388,17 @@ def test_a_processor_with_pils_backend_will_do(pair):
     processor = copy.copy(pair[1])
     processor.image_processor = Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=19600)
     x = noise(2, 3, 60, 77)
-    ours = YesNoReward((copy.deepcopy(pair[0]), processor), prompt=PROMPT)(x, text="a cat")
+    ours = YesNoReward((copy.deepcopy(pair[0]), processor), question=QUESTION)(x, prompt="a cat")
     close(ours, hf_margin(pair, [[i] for i in x], questions(["a cat"] * 2)))
 
 
 def test_can_be_copied(reward):
     x = noise(1, 3, 64, 64)
-    close(copy.deepcopy(reward)(x, text="a cat"), reward(x, text="a cat").detach(), atol=1e-6)
+    close(copy.deepcopy(reward)(x, prompt="a cat"), reward(x, prompt="a cat").detach(), atol=1e-6)
 
 
 def test_images_elsewhere_come_back_there(reward):
-    assert reward(noise(1, 3, 64, 64), text="a").device == torch.device("cpu")
+    assert reward(noise(1, 3, 64, 64), prompt="a").device == torch.device("cpu")
 
 
 def test_importing_needs_no_network_and_no_3d_packages():

@@ -15,7 +15,7 @@ from vlmreward.cli import main
 from vlmreward.utils.output import replacing, require_writable, write_atomically
 
 posix = pytest.mark.skipif(os.name == "nt", reason="no such files there")
-SCORE = ["--text", "a red cube", "--format", "json", "--out"]
+SCORE = ["--prompt", "a red cube", "--format", "json", "--out"]
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_the_commands_write_into_pipes_and_through_links(command, picture, tmp_p
         "score": [str(picture), *SCORE],
         "doctor": ["builtin/blocks", "--quick", "--json"],
         "explain": [
-            *(str(picture), "--text", "a red cube", "--method", "gradient-norm", "--out"),
+            *(str(picture), "--prompt", "a red cube", "--method", "gradient-norm", "--out"),
         ],
     }[command]
     assert main([command, *words, str(tmp_path / "link.png")]) == 0

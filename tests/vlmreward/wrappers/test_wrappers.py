@@ -9,14 +9,14 @@ import pytest
 import torch
 from reference_rewards import Linear, Square, noise, pattern
 
-from vlmreward import PromptTemplate, YesNoReward
+from vlmreward import QuestionTemplate, YesNoReward
 from vlmreward.images.filters import smooth
 from vlmreward.wrappers import (
     Ensemble,
     ExpectationOverTransformations,
     GradientBlur,
     HeldOutMonitor,
-    PromptEnsemble,
+    QuestionEnsemble,
     RewardHackingWarning,
     blur_gradient,
     standard_augmentation,
@@ -30,10 +30,10 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def gradient(reward, images, factors=None, **fields):
+def gradient(reward, images, factors=None, **placeholders):
     """Value, and gradient at the images of its sum times factors."""
     x = images.detach().clone().requires_grad_()
-    values = reward(x, **fields)
+    values = reward(x, **placeholders)
     (values if factors is None else values * factors).sum().backward()
     return values.detach(), x.grad
 
@@ -102,12 +102,12 @@ def test_chunks_change_nothing(chunk, shape):
 
 
 def test_lists_of_texts_follow_the_samples():
-    """Every repetition of the batch is asked with the same texts."""
+    """Every repetition of the batch is asked with the same prompts."""
     inner = Linear(torch.zeros(3, 8, 8, dtype=torch.float64))
     reward = ExpectationOverTransformations(inner, samples=3, chunk=2)
-    reward(noise(2, 3, 8, 8), text=["a", "b"], style="c", other=["d", "e"])
-    texts = [(text, fields) for _, text, fields in inner.calls]
-    assert texts == [
+    reward(noise(2, 3, 8, 8), prompt=["a", "b"], style="c", other=["d", "e"])
+    prompts = [(prompt, placeholders) for _, prompt, placeholders in inner.calls]
+    assert prompts == [
         (["a", "b", "a", "b"], {"style": "c", "other": ["d", "e", "d", "e"]}),
         (["a", "b"], {"style": "c", "other": ["d", "e"]}),
     ]
@@ -303,62 +303,64 @@ def test_second_derivatives_are_refused_or_right(reward, remedy):
 
 
 class Asked:
-    """A reward by its prompt: the texts' total length, + 1 for every pixel's value."""
+    """A reward by its question: the prompts' total length, + 1 for every pixel's value."""
 
-    def __init__(self, prompt="{text}?"):
-        self.prompt = PromptTemplate(prompt)
+    def __init__(self, question="{prompt}?"):
+        self.question = QuestionTemplate(question)
 
-    def __call__(self, images, text):
-        texts = [text] * len(images) if isinstance(text, str) else text
-        lengths = [float(len(self.prompt.format(text=t))) for t in texts]
-        sign = -1 if "no " in self.prompt.template else 1
+    def __call__(self, images, prompt):
+        prompts = [prompt] * len(images) if isinstance(prompt, str) else prompt
+        lengths = [float(len(self.question.format(prompt=t))) for t in prompts]
+        sign = -1 if "no " in self.question.template else 1
         return torch.tensor(lengths) * sign + sign * images.flatten(1).sum(1)
 
 
 def test_mean_over_wordings():
     reward, x = Asked(), noise(2, 3, 4, 4)
-    prompts = {"short": "{text}?", "long": "Is this {text}?"}
-    both = PromptEnsemble(reward, prompts)
-    texts = ["cat", "mouse"]
-    each = both.each(x, texts)
+    questions = {"short": "{prompt}?", "long": "Is this {prompt}?"}
+    both = QuestionEnsemble(reward, questions)
+    prompts = ["cat", "mouse"]
+    each = both.each(x, prompts)
     assert list(each) == list(both.names) == ["short", "long"]
     total = x.flatten(1).sum(1)
     close(each["short"], total + torch.tensor([4.0, 6.0]))
     close(each["long"], total + torch.tensor([12.0, 14.0]))
-    close(both(x, texts), total + torch.tensor([8.0, 10.0]))
-    assert reward.prompt == PromptTemplate("{text}?")
-    close(gradient(both, x, text=texts)[1], torch.ones_like(x))
+    close(both(x, prompts), total + torch.tensor([8.0, 10.0]))
+    assert reward.question == QuestionTemplate("{prompt}?")
+    close(gradient(both, x, prompt=prompts)[1], torch.ones_like(x))
 
 
-def test_opposites_cancel_what_a_model_says_to_everything():
+def test_negated_questions_cancel_what_a_model_says_to_everything():
     class Biased(Asked):
-        def __call__(self, images, text):
-            says = -1 if "no " in self.prompt.template else 1
+        def __call__(self, images, prompt):
+            says = -1 if "no " in self.question.template else 1
             return 100 + says * images.flatten(1).sum(1)
 
     x = noise(2, 3, 4, 4)
-    reward = PromptEnsemble(
-        Biased(), ["Is there {text}?", "{text}?"], opposites=["Is there no {text}?"]
+    reward = QuestionEnsemble(
+        Biased(), ["Is there {prompt}?", "{prompt}?"], negated_questions=["Is there no {prompt}?"]
     )
     assert reward.names == ("0", "1", "not 0")
-    close(reward(x, text="cat"), x.flatten(1).sum(1))
-    close(reward.each(x, text="cat")["not 0"], 100 - x.flatten(1).sum(1))
-    close(gradient(reward, x, text="cat")[1], torch.ones_like(x))
+    close(reward(x, prompt="cat"), x.flatten(1).sum(1))
+    close(reward.each(x, prompt="cat")["not 0"], 100 - x.flatten(1).sum(1))
+    close(gradient(reward, x, prompt="cat")[1], torch.ones_like(x))
 
 
 def test_paraphrased_refuses():
-    with pytest.raises(TypeError, match=r"Square without a prompt.*Ensemble"):
-        PromptEnsemble(Square(), ["{text}?"])
-    with pytest.raises(ValueError, match="prompts is empty"):
-        PromptEnsemble(Asked(), [])
-    with pytest.raises(TypeError, match="prompts is a str"):
-        PromptEnsemble(Asked(), "{text}?")
-    with pytest.raises(TypeError, match="prompt is a int; expected a PromptTemplate"):
-        PromptEnsemble(Asked(), [3])
+    with pytest.raises(TypeError, match=r"Square without a question.*Ensemble"):
+        QuestionEnsemble(Square(), ["{prompt}?"])
+    with pytest.raises(ValueError, match="questions is empty"):
+        QuestionEnsemble(Asked(), [])
+    with pytest.raises(TypeError, match="questions is a str"):
+        QuestionEnsemble(Asked(), "{prompt}?")
+    with pytest.raises(TypeError, match="question is a int; expected a QuestionTemplate"):
+        QuestionEnsemble(Asked(), [3])
     with pytest.raises(ValueError, match="share the name 'a'"):
-        PromptEnsemble(Asked(), {"a": "{text}?"}, opposites={"a": "no {text}?"})
-    with pytest.raises(ValueError, match=r"prompt '1' has fields \('colour',\).*\('text',\)"):
-        PromptEnsemble(Asked(), ["{text}?", "{colour}?"])
+        QuestionEnsemble(Asked(), {"a": "{prompt}?"}, negated_questions={"a": "no {prompt}?"})
+    with pytest.raises(
+        ValueError, match=r"question '1' has placeholders \('colour',\).*\('prompt',\)"
+    ):
+        QuestionEnsemble(Asked(), ["{prompt}?", "{colour}?"])
 
 
 # Ensemble
@@ -536,8 +538,8 @@ class Script:
         self.values = list(values)
         self.asked = []
 
-    def __call__(self, images, text=None):
-        self.asked.append((torch.is_grad_enabled(), images.requires_grad, text))
+    def __call__(self, images, prompt=None):
+        self.asked.append((torch.is_grad_enabled(), images.requires_grad, prompt))
         return self.values.pop(0) + 0 * images.flatten(1).sum(1)
 
 
@@ -609,7 +611,7 @@ def test_held_out_is_asked_rarely_and_without_gradients():
     watched = HeldOutMonitor(inner, held_out, every=3)
     x = noise(2, 3, 4, 4)
     for _ in range(7):
-        values, grad = gradient(watched, x, text="cat")
+        values, grad = gradient(watched, x, prompt="cat")
         close(values, x.flatten(1).square().sum(1))
         close(grad, 2 * x)
     with torch.no_grad():
@@ -666,20 +668,20 @@ def test_watched_refuses():
 
 @pytest.fixture(scope="module")
 def vlm(pair):
-    return YesNoReward((copy.deepcopy(pair[0]), pair[1]), prompt="Is there {text}?")
+    return YesNoReward((copy.deepcopy(pair[0]), pair[1]), question="Is there {prompt}?")
 
 
 def test_paraphrased_vlm_equals_rewards_of_their_own(pair, vlm):
-    prompts = ["Is there {text}?", "Does this image show {text}? Yes or No."]
-    against = "Is there no {text}?"
+    questions = ["Is there {prompt}?", "Does this image show {prompt}? Yes or No."]
+    against = "Is there no {prompt}?"
     x = noise(2, 3, 60, 64, dtype=torch.float32)
-    texts = ["a cat", "a red cube"]
+    prompts = ["a cat", "a red cube"]
     alone = [
-        YesNoReward((vlm.backbone.vlm, pair[1]), prompt=p)(x, text=texts)
-        for p in (*prompts, against)
+        YesNoReward((vlm.backbone.vlm, pair[1]), question=p)(x, prompt=prompts)
+        for p in (*questions, against)
     ]
-    paraphrased = PromptEnsemble(vlm, prompts, opposites=[against])
-    got = paraphrased(x, text=texts)
+    paraphrased = QuestionEnsemble(vlm, questions, negated_questions=[against])
+    got = paraphrased(x, prompt=prompts)
     close(got, ((alone[0] + alone[1]) / 2 - alone[2]) / 2, atol=1e-5, rtol=1e-5)
     assert (got - alone[0]).abs().min() > 1e-3
     parameters = sum(p.numel() for p in paraphrased.parameters())
@@ -689,7 +691,7 @@ def test_paraphrased_vlm_equals_rewards_of_their_own(pair, vlm):
 def test_all_of_them_around_a_vlm(vlm):
     def build(chunk):
         reward = Ensemble(
-            [vlm, PromptEnsemble(vlm, ["Yes or No: {text}?"])], balance="gradient-norm"
+            [vlm, QuestionEnsemble(vlm, ["Yes or No: {prompt}?"])], balance="gradient-norm"
         )
         reward = ExpectationOverTransformations(
             GradientBlur(reward), samples=2, chunk=chunk, generator=seeded(2)
@@ -697,29 +699,29 @@ def test_all_of_them_around_a_vlm(vlm):
         return HeldOutMonitor(reward, vlm, every=1)
 
     x = noise(2, 2, 3, 56, 60, dtype=torch.float32)
-    values, grad = gradient(build(1), x, text=["a cat", "a dog"])
+    values, grad = gradient(build(1), x, prompt=["a cat", "a dog"])
     assert values.shape == (2,)
     assert (grad.flatten(2).norm(dim=2) > 1e-4).all()
-    again = gradient(build(2), x, text=["a cat", "a dog"])
+    again = gradient(build(2), x, prompt=["a cat", "a dog"])
     close(again[0], values, atol=1e-4, rtol=1e-4)
     close(again[1], grad, atol=1e-5 + 1e-3 * grad.abs().max().item(), rtol=0)
     # A step along the gradient raises what it is the gradient of
     plain = ExpectationOverTransformations(GradientBlur(vlm, 1.0), samples=2, generator=seeded(2))
-    before, slope = gradient(plain, x, text="a cat")
+    before, slope = gradient(plain, x, prompt="a cat")
     raised = ExpectationOverTransformations(vlm, samples=2, generator=seeded(2))
     with torch.no_grad():
-        after = raised(x + 1e-3 * slope / slope.norm(), text="a cat")
+        after = raised(x + 1e-3 * slope / slope.norm(), prompt="a cat")
     assert after.sum() > before.sum()
 
 
 def test_wrappers_can_be_copied_and_moved(vlm):
     reward = ExpectationOverTransformations(
-        PromptEnsemble(vlm, ["{text}?"]), samples=2, generator=seeded()
+        QuestionEnsemble(vlm, ["{prompt}?"]), samples=2, generator=seeded()
     )
     other = copy.deepcopy(reward).to("cpu")
     x = noise(1, 3, 56, 56, dtype=torch.float32)
     with torch.no_grad():
-        close(other(x, text="a cat"), reward(x, text="a cat"))
+        close(other(x, prompt="a cat"), reward(x, prompt="a cat"))
     inner = other.reward
     assert inner._asked["0"].backbone is inner.reward.backbone
     assert inner.reward.backbone is not vlm.backbone

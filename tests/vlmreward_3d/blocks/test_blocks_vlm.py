@@ -23,12 +23,12 @@ QUESTIONS = [
 @pytest.mark.parametrize("views", [1, 4])
 def test_packed_answers_equal_the_reward_on_each_question(packed, views):
     vlm, processor = build_vlm(seed=3)
-    reward = YesNoReward((vlm, processor), prompt="{text}")
+    reward = YesNoReward((vlm, processor), question="{prompt}")
     images = torch.rand(2, views, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours = packed.margins(images, QUESTIONS)
         alone = [
-            reward(images[i : i + 1], text=q.text)
+            reward(images[i : i + 1], prompt=q.text)
             for i, asked in enumerate(QUESTIONS)
             for q in asked
         ]
@@ -40,10 +40,10 @@ def test_saved_folder_loads_as_any_other_model(packed, tmp_path):
     vlm, processor = build_vlm(seed=3)
     vlm.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    loaded = YesNoReward(tmp_path, prompt="{text}", device="cpu")
+    loaded = YesNoReward(tmp_path, question="{prompt}", device="cpu")
     images = torch.rand(1, 4, 3, 96, 80, generator=torch.Generator().manual_seed(1))
-    direct = YesNoReward((vlm, processor), prompt="{text}")
-    torch.testing.assert_close(loaded(images, text="?"), direct(images, text="?"))
+    direct = YesNoReward((vlm, processor), question="{prompt}")
+    torch.testing.assert_close(loaded(images, prompt="?"), direct(images, prompt="?"))
     assert loaded.answers.ids == (packed.yes, packed.no)
 
 

@@ -38,8 +38,8 @@ def options(data, out, **changed):
 
 def test_vlm(data, tmp_path):
     train_vlm.train(options(data, tmp_path, steps=3, compile=False))
-    reward = YesNoReward(tmp_path / "model", prompt="{text}", device="cpu")
-    value = reward(torch.rand(1, 4, 3, 64, 64), text="Is there a red cube?")
+    reward = YesNoReward(tmp_path / "model", question="{prompt}", device="cpu")
+    value = reward(torch.rand(1, 4, 3, 64, 64), prompt="Is there a red cube?")
     assert value.isfinite().all()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 3

@@ -58,8 +58,8 @@ def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kind
     false = [(i, text) for i in chosen for _, text in false_captions(drawn[i], rng)]
     heard = {kind for i in chosen for kind, _ in false_captions(drawn[i], rng)}
     assert heard == set(kinds)
-    yes = reward(images[chosen], text=[caption(drawn[i]) for i in chosen]) > 0
-    no = reward(images[[i for i, _ in false]], text=[text for _, text in false]) < 0
+    yes = reward(images[chosen], prompt=[caption(drawn[i]) for i in chosen]) > 0
+    no = reward(images[[i for i, _ in false]], prompt=[text for _, text in false]) < 0
     assert yes.float().mean() >= 0.85
     assert no.float().mean() >= 0.85
 
@@ -67,13 +67,13 @@ def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kind
 @pytest.mark.parametrize(("kind", "least"), [("color", 0.95), ("shape", 0.9)])
 def test_the_vlm_knows_colours_and_shapes(scenes, kind, least):
     drawn, rgba, _ = scenes
-    ask = YesNoReward("builtin/blocks", prompt="{text}", device="cpu")
+    ask = YesNoReward("builtin/blocks", question="{prompt}", device="cpu")
     images = augment_and_composite(rgba, torch.Generator().manual_seed(0), strength=0)
     rng = np.random.default_rng(1)
     questions = [attribute_question(s, rng, simple=True) for s in drawn for _ in range(4)]
     index = [i for i in range(len(drawn)) for _ in range(4)]
     keep = [k for k, q in enumerate(questions) if q.kind == kind]
-    margins = ask(images[[index[k] for k in keep]], text=[questions[k].text for k in keep])
+    margins = ask(images[[index[k] for k in keep]], prompt=[questions[k].text for k in keep])
     right = [(m > 0) == questions[k].yes for k, m in zip(keep, margins.tolist())]
     assert len(keep) > 40
     assert np.mean(right) >= least
@@ -84,10 +84,10 @@ def test_gradient_ascent_on_the_reward_is_felt_by_the_reward(reward, scenes):
     images = augment_and_composite(
         rgba[:1], torch.Generator().manual_seed(0), strength=0
     ).requires_grad_()
-    before = reward(images, text="a red snowman")
+    before = reward(images, prompt="a red snowman")
     before.sum().backward()
     step = 0.02 * images.grad / images.grad.abs().amax()
-    after = reward((images + step).clamp(0, 1).detach(), text="a red snowman")
+    after = reward((images + step).clamp(0, 1).detach(), prompt="a red snowman")
     assert after.item() > before.item()
 
 

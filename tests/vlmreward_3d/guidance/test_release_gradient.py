@@ -63,9 +63,9 @@ class Linear:
         return mixed * (1 + 0.1 * told[..., None, None]) + 0.2 * told[..., None, None]
 
 
-def taste(images, text):
+def taste(images, prompt):
     """A reward (B,) of all views together that is no linear function of any pixel."""
-    assert text == PROMPT
+    assert prompt == PROMPT
     assert images.shape[1:] == (8, 3, 256, 256)
     rows = torch.linspace(-1, 1, 256, dtype=images.dtype)
     seen = (images * rows[:, None]).mean((-1, -2)) + images.square().mean((-1, -2))

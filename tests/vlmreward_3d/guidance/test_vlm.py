@@ -11,13 +11,13 @@ from vlmreward_3d.guidance.vlm import VLMGuidance
 
 @pytest.fixture(scope="module")
 def reward() -> YesNoReward:
-    return YesNoReward(random_vlm(), prompt=tiny().vlm_prompt, pixels="clamp")
+    return YesNoReward(random_vlm(), question=tiny().vlm_prompt, pixels="clamp")
 
 
 def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     verdict = VLMGuidance(reward, "a red cube")(images)
-    assert_close(verdict.value, reward(images[None], text="a red cube")[0].detach())
+    assert_close(verdict.value, reward(images[None], prompt="a red cube")[0].detach())
     norms = verdict.gradient.flatten(1).norm(dim=1)
     assert (norms > 0).all()
     step = 0.01 / verdict.gradient.norm() * verdict.gradient

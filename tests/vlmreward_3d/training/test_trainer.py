@@ -265,12 +265,12 @@ class Fragile:
         self.tries, self.at = tries, at
         self.killed_at: int | None = None
 
-    def reward(self, images, text):
+    def reward(self, images, prompt):
         now = self.model.step_index
         if now == self.killed_at and self.model.retries:
             raise KeyboardInterrupt
         fails = now == self.at and self.model.retries < self.tries
-        return redness(images, text) * (float("nan") if fails else 1.0)
+        return redness(images, prompt) * (float("nan") if fails else 1.0)
 
     def run(self, out, **options) -> None:
         folder = RunDirectory(out, self.config, **options)

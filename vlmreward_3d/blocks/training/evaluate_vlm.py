@@ -24,7 +24,7 @@ from vlmreward_3d.blocks.world.captions import (
     CAPTION_QUESTIONS,
     GEOMETRY_QUESTIONS,
     LONG_PROMPTS,
-    NAMED_PROMPTS,
+    NAMED_QUESTIONS,
     Question,
     attribute_question,
     caption,
@@ -49,7 +49,7 @@ def _form(rng: np.random.Generator) -> str:
     """A wording of a caption question: one of the short ones, or one of the paper's prompts."""
     if rng.random() < 0.5:
         return CAPTION_QUESTIONS[int(rng.integers(len(CAPTION_QUESTIONS)))]
-    return NAMED_PROMPTS[LONG_PROMPTS[int(rng.integers(len(LONG_PROMPTS)))]]
+    return NAMED_QUESTIONS[LONG_PROMPTS[int(rng.integers(len(LONG_PROMPTS)))]]
 
 
 def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
@@ -64,9 +64,9 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
                 yield Item(views, attribute_question(scene, rng), "attributes")
             group = "captions of pairs" if scene.relation else "captions of one object"
             for kind, text in false_captions(scene, rng):
-                true = _form(rng).format(text=caption(scene, rng))
+                true = _form(rng).format(prompt=caption(scene, rng))
                 yield Item(views, Question(true, True, "true"), group)
-                yield Item(views, Question(_form(rng).format(text=text), False, kind), group)
+                yield Item(views, Question(_form(rng).format(prompt=text), False, kind), group)
         topics: list[tuple[str, Tensor]] = []
         if scene.flaw is not None:
             cover = data.coverage[number, ring : ring + RING]
@@ -99,7 +99,7 @@ def evaluate(
     """Balanced accuracy per group, and accuracy per kind.
 
     Args:
-        reward: with the prompt ``"{text}"``.
+        reward: with the question ``"{prompt}"``.
         data: held-out scenes.
         strength: damage of the views, see ``augment.augment_and_composite``.
         limit: ask at most so many questions.
@@ -116,7 +116,7 @@ def evaluate(
         images = augment_and_composite(
             torch.stack([i.rgba for i in part]), generator, strength=strength
         )
-        margins = reward(images, text=[i.question.text for i in part])
+        margins = reward(images, prompt=[i.question.text for i in part])
         for item, margin in zip(part, margins.tolist()):
             mark = (item.question.yes, item.question.kind, (margin > 0) == item.question.yes)
             right.setdefault(item.group, []).append(mark)
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the tables here, as .json and .md")
     args = parser.parse_args()
     data = render_dataset(args.data, args.scenes, seed=HELD_OUT_SEED)
-    reward = YesNoReward(args.model, prompt="{text}")
+    reward = YesNoReward(args.model, question="{prompt}")
     tables = {
         "clean": evaluate(reward, data),
         "damaged": evaluate(reward, data, strength=1.0),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmreward.models.vocabulary import words_of
-from vlmreward.rewards.prompts import NAMED_PROMPTS
+from vlmreward.rewards.questions import NAMED_QUESTIONS
 from vlmreward_3d.blocks.world.scenes import (
     COLORS,
     RELATIONS,
@@ -20,11 +20,11 @@ from vlmreward_3d.blocks.world.scenes import (
 LONG_PROMPTS = ("paper/selected", "paper/A", "paper/B")
 
 CAPTION_QUESTIONS = (
-    NAMED_PROMPTS["yes-no"],
-    "Do these images show {text}? Answer Yes or No.",
-    "Does the object match the description: {text}? Answer Yes or No.",
-    "Is this {text}?",
-    "Do the views show {text}?",
+    NAMED_QUESTIONS["yes-no"],
+    "Do these images show {prompt}? Answer Yes or No.",
+    "Does the object match the description: {prompt}? Answer Yes or No.",
+    "Is this {prompt}?",
+    "Do the views show {prompt}?",
 )
 GEOMETRY_QUESTIONS: dict[str, tuple[str, ...]] = {
     "sound": (
@@ -188,11 +188,11 @@ def caption_question(
     Args:
         scene: what the images show.
         rng: source of choices.
-        form: a text with ``{text}``, or a name in ``NAMED_PROMPTS``; one of the short ones by
+        form: a text with ``{prompt}``, or a name in ``NAMED_QUESTIONS``; one of the short ones by
             default.
         sound: whether the geometry is free of flaws.
     """
-    template = NAMED_PROMPTS.get(form or "", form) or _pick(CAPTION_QUESTIONS, rng)
+    template = NAMED_QUESTIONS.get(form or "", form) or _pick(CAPTION_QUESTIONS, rng)
     wants_sound = form in ("paper/selected", "paper/B")
     family = "pair caption" if scene.relation else "single caption"
     if rng.random() < 0.5 or (wants_sound and not sound):
@@ -202,7 +202,7 @@ def caption_question(
     else:
         why, says = _pick(false_captions(scene, rng), rng)
         yes, kind = False, f"{family}: {why}"
-    return Question(template.format(text=says), yes, kind)
+    return Question(template.format(prompt=says), yes, kind)
 
 
 def geometry_question(flaw: str | None, rng: np.random.Generator) -> Question:
@@ -240,6 +240,6 @@ def known_words(*, captions: bool = False) -> list[str]:
     if captions:
         texts = [caption(scene, rng) for scene in scenes]
     else:
-        named = [text for name, text in NAMED_PROMPTS.items() if name.startswith("paper/")]
+        named = [text for name, text in NAMED_QUESTIONS.items() if name.startswith("paper/")]
         texts = [*named, *corpus(scenes, rng)]
     return sorted({word for text in texts for word in words_of(text)})

@@ -1,29 +1,29 @@
-"""Prompt templates with named fields, and the paper's prompts."""
+"""Question templates with named placeholders, and the paper's questions."""
 
 from __future__ import annotations
 
 import string
 from typing import Any
 
-__all__ = ["NAMED_PROMPTS", "PromptTemplate"]
+__all__ = ["NAMED_QUESTIONS", "QuestionTemplate"]
 
-NAMED_PROMPTS: dict[str, str] = {
-    "yes-no": "Does this image show {text}? Answer Yes or No.",
+NAMED_QUESTIONS: dict[str, str] = {
+    "yes-no": "Does this image show {prompt}? Answer Yes or No.",
     "one-to-five": (
-        "How well does this image show {text}? Answer with a number from 1 (not at all) to 5 "
+        "How well does this image show {prompt}? Answer with a number from 1 (not at all) to 5 "
         "(perfectly)."
     ),
     # VLM3D (Text-to-3D Generation with VLM rewards), Appendix B, "Example Prompt A"
     "paper/A": (
         "Carefully evaluate the provided images, which show multiple views of a single 3D object. "
         "Does the underlying 3D object, considering all views together, correspond to the "
-        "description: '{text}'? Strictly respond with only 'Yes' or 'No'."
+        "description: '{prompt}'? Strictly respond with only 'Yes' or 'No'."
     ),
     # VLM3D, Appendix B, "Example Prompt B"
     "paper/B": (
         "Carefully evaluate the 3D object shown in the multiple input image views based on the "
         "following criteria:\n"
-        "1. Content Match: Does the object strongly match the text description: {text}?\n"
+        "1. Content Match: Does the object strongly match the text description: {prompt}?\n"
         "2. Visual Plausibility: Does the object appear visually coherent and plausible across all "
         "views, without major jarring artifacts or inconsistencies?\n"
         "Considering both criteria, answer 'Yes' if both are reasonably met. "
@@ -34,7 +34,7 @@ NAMED_PROMPTS: dict[str, str] = {
         "Carefully evaluate the provided images, which show multiple views of a single 3D object. "
         "Does the underlying 3D object, considering all views together, meet all of the following "
         "criteria simultaneously?\n"
-        "1. Content Match: The object corresponds to the description: {text}.\n"
+        "1. Content Match: The object corresponds to the description: {prompt}.\n"
         "2. Geometric Quality: Based on all views combined, the object appears geometrically sound "
         "and consistent. There are no visible signs of major flaws such as multiple faces on one "
         "part (Janus-faced issue), broken surfaces, intersecting geometry, or highly unrealistic "
@@ -45,7 +45,7 @@ NAMED_PROMPTS: dict[str, str] = {
         "Carefully evaluate the provided images, which show multiple views of a single 3D object. "
         "Does the underlying 3D object, considering all views together, meet the following "
         "criterion?\n"
-        "Content Match: The object corresponds to the description: {text}.\n"
+        "Content Match: The object corresponds to the description: {prompt}.\n"
         "Strictly respond with only 'Yes' or 'No'."
     ),
     "paper/geometry": (
@@ -59,134 +59,139 @@ NAMED_PROMPTS: dict[str, str] = {
         "Strictly respond with only 'Yes' or 'No'."
     ),
 }
-"""Prompts by name, as texts with a ``{text}`` field.
+"""Questions by name, as texts with a ``{prompt}`` placeholder.
 
-``"paper/A"``, ``"paper/B"`` and ``"paper/selected"`` are the prompts of the VLM3D paper (Section
+``"paper/A"``, ``"paper/B"`` and ``"paper/selected"`` are the questions of the VLM3D paper (Section
 4.2 and Appendix B), with straight quotation marks. ``"paper/content"`` and ``"paper/geometry"`` are
 the criteria of the selected one as a question each, in its words, which the paper leaves to later
-work; the second has no field.
+work; the second has no placeholder.
 """
 
 
-class PromptTemplate:
-    """A question with named fields in braces; ``{{`` and ``}}`` stand for braces.
+class QuestionTemplate:
+    """A question with named placeholders in braces; ``{{`` and ``}}`` stand for braces.
 
     Args:
-        template: the text, e.g. ``"Is there {text}? Answer Yes or No."``.
+        template: the text, e.g. ``"Is there {prompt}? Answer Yes or No."``.
 
     Raises:
         TypeError: not a str.
-        ValueError: empty, the braces do not pair, or a field has no plain name.
+        ValueError: empty, the braces do not pair, or a placeholder has no plain name.
 
     Examples:
-        >>> PromptTemplate("Is the {colour} {thing} there?").format(colour="red", thing="cup")
+        >>> QuestionTemplate("Is the {color} {thing} there?").format(color="red", thing="cup")
         'Is the red cup there?'
     """
 
     def __init__(self, template: str) -> None:
         if not isinstance(template, str):
-            raise TypeError(f"prompt template is a {type(template).__name__}; expected a str")
+            raise TypeError(f"question template is a {type(template).__name__}; expected a str")
         if not template.strip():
             raise ValueError(
-                f"prompt template {template!r} is empty; expected a question such as "
-                "'Is there {text}? Answer Yes or No.'"
+                f"question template {template!r} is empty; expected a question such as "
+                "'Is there {prompt}? Answer Yes or No.'"
             )
-        fields: list[str] = []
+        placeholders: list[str] = []
         try:
             for _, name, spec, conversion in string.Formatter().parse(template):
                 if name is None:
                     continue
                 if not name.isidentifier() or spec or conversion:
-                    raise ValueError(f"field {{{name}}} is not a plain name")
-                if name not in fields:
-                    fields.append(name)
+                    raise ValueError(f"placeholder {{{name}}} is not a plain name")
+                if name not in placeholders:
+                    placeholders.append(name)
         except ValueError as error:
             raise ValueError(
-                f"prompt template {template!r} is malformed ({error}); expected fields like "
-                "{text}: write {{ and }} for literal braces"
+                f"question template {template!r} is malformed ({error}); expected placeholders "
+                "like {prompt}: write {{ and }} for literal braces"
             ) from None
         self.template = template
-        self.fields: tuple[str, ...] = tuple(fields)
+        self.placeholders: tuple[str, ...] = tuple(placeholders)
 
     @classmethod
-    def named(cls, name: str) -> PromptTemplate:
-        """A template of ``NAMED_PROMPTS``.
+    def named(cls, name: str) -> QuestionTemplate:
+        """A template of ``NAMED_QUESTIONS``.
 
         Raises:
             ValueError: there is none of that name.
         """
-        if name not in NAMED_PROMPTS:
+        if name not in NAMED_QUESTIONS:
             raise ValueError(
-                f"no prompt is named {name!r}; expected one of {', '.join(NAMED_PROMPTS)}: or "
-                "write the question itself, as a PromptTemplate where it is a single word"
+                f"no question is named {name!r}; expected one of {', '.join(NAMED_QUESTIONS)}: or "
+                "write the question itself, as a QuestionTemplate where it is a single word"
             )
-        return cls(NAMED_PROMPTS[name])
+        return cls(NAMED_QUESTIONS[name])
 
     @classmethod
-    def of(cls, prompt: Any) -> PromptTemplate:
-        """A template, a name in ``NAMED_PROMPTS`` or the text of a question -> the template.
+    def of(cls, question: Any) -> QuestionTemplate:
+        """A template, a name in ``NAMED_QUESTIONS`` or the text of a question -> the template.
 
-        A text of ASCII without spaces and fields, such as ``"paper/Z"``, is taken for a name.
+        A text of ASCII without spaces and placeholders, such as ``"paper/Z"``, is taken for a name.
 
         Raises:
             TypeError: something else.
             ValueError: a name that there is not, or a malformed text.
         """
-        if isinstance(prompt, PromptTemplate):
-            return prompt
-        if not isinstance(prompt, str):
+        if isinstance(question, QuestionTemplate):
+            return question
+        if not isinstance(question, str):
             raise TypeError(
-                f"prompt is a {type(prompt).__name__}; expected a PromptTemplate, a question such "
-                f"as 'Is there {{text}}? Answer Yes or No.', or one of {', '.join(NAMED_PROMPTS)}"
+                f"question is a {type(question).__name__}; expected a QuestionTemplate, a question "
+                "such as 'Is there {prompt}? Answer Yes or No.', or one of "
+                + ", ".join(NAMED_QUESTIONS)
             )
-        like_a_name = prompt.isascii() and not any(c.isspace() or c in "{}" for c in prompt)
-        return cls.named(prompt) if prompt and like_a_name else cls(prompt)
+        like_a_name = question.isascii() and not any(c.isspace() or c in "{}" for c in question)
+        return cls.named(question) if question and like_a_name else cls(question)
 
     def format(self, **values: str) -> str:
-        """The text with every field filled in.
+        """The text with every placeholder filled in.
 
         Raises:
-            ValueError: a field is missing, unknown or empty, or holds what UTF-8 cannot write.
+            ValueError: a placeholder is missing, unknown or empty, or holds what UTF-8 cannot
+                write.
             TypeError: a value is not a string.
         """
-        self.check_fields(values)
-        for field, value in values.items():
+        self.check_placeholders(values)
+        for placeholder, value in values.items():
             if not isinstance(value, str):
-                raise TypeError(f"{field} is a {type(value).__name__}; expected a str")
+                raise TypeError(f"{placeholder} is a {type(value).__name__}; expected a str")
             if not value.strip():
-                raise ValueError(f"{field} is {value!r}; expected what to ask about, in words")
+                raise ValueError(
+                    f"{placeholder} is {value!r}; expected what to ask about, in words"
+                )
             if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
                 raise ValueError(
-                    f"{field} is {value!r}, with half of a surrogate pair; expected text that "
-                    "UTF-8 can write"
+                    f"{placeholder} is {value!r}, with half of a surrogate pair; expected text "
+                    "that UTF-8 can write"
                 )
         return self.template.format(**values)
 
-    def check_fields(self, values: Any) -> None:
+    def check_placeholders(self, values: Any) -> None:
         """Refuse a set of names that is not exactly the template's.
 
         Raises:
-            ValueError: a field is missing or unknown.
+            ValueError: a placeholder is missing or unknown.
         """
-        missing = [f for f in self.fields if f not in values]
-        unknown = [f for f in values if f not in self.fields]
-        wanted = ", ".join(self.fields) or "none"
+        missing = [f for f in self.placeholders if f not in values]
+        unknown = [f for f in values if f not in self.placeholders]
+        wanted = ", ".join(self.placeholders) or "none"
         if missing:
             raise ValueError(
-                f"prompt template lacks a value for {', '.join(missing)}; expected fields: "
+                f"question template lacks a value for {', '.join(missing)}; expected placeholders: "
                 f"{wanted}: pass {missing[0]}=..."
             )
         if unknown:
             raise ValueError(
-                f"prompt template has no field {', '.join(unknown)}; expected fields: {wanted}: "
-                f"leave out {unknown[0]}=... or write {{{unknown[0]}}} into the template"
+                f"question template has no placeholder {', '.join(unknown)}; expected "
+                f"placeholders: {wanted}: leave out {unknown[0]}=... or write {{{unknown[0]}}} "
+                "into the template"
             )
 
     def __repr__(self) -> str:
-        return f"PromptTemplate({self.template!r})"
+        return f"QuestionTemplate({self.template!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PromptTemplate) and self.template == other.template
+        return isinstance(other, QuestionTemplate) and self.template == other.template
 
     def __hash__(self) -> int:
         return hash(self.template)

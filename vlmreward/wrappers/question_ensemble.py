@@ -1,0 +1,128 @@
+"""One question in several wordings, and against its opposite."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlmreward.images.batch import flatten_images
+from vlmreward.rewards.protocol import Reward, ask, named
+from vlmreward.rewards.questions import QuestionTemplate
+
+__all__ = ["QuestionEnsemble"]
+
+Questions = Mapping[str, str | QuestionTemplate] | Sequence[str | QuestionTemplate]
+
+
+def _with_question(reward: Any, question: Any) -> Any:
+    """The reward with another question; everything else, the model above all, is the same."""
+    other = copy.copy(reward)
+    other.question = QuestionTemplate.of(question)
+    return other
+
+
+class QuestionEnsemble(nn.Module):
+    """Mean of one reward over wordings of its question, and against the opposite question.
+
+    A picture that fools a model often does so for one wording. With ``negated_questions``
+    the value is
+
+        (mean over questions - mean over negated questions) / 2,
+
+    which stays a log-odds, and in which a preference of the model for "Yes", whatever the
+    question, cancels exactly.
+
+    Args:
+        reward: a ``YesNoReward``, or any reward whose attribute ``question`` is the
+            ``QuestionTemplate`` that it asks. It is not changed; its model is shared.
+        questions: wordings: texts, templates or names in ``NAMED_QUESTIONS``, as a list or by name.
+        negated_questions: wordings whose "Yes" is the others' "No", such as "Is there no
+            {prompt}?".
+
+    Attributes:
+        names: of all questions, those of ``negated_questions`` last.
+
+    Raises:
+        TypeError: the reward has no question to change.
+        ValueError: no questions, two of one name, or questions of different placeholders.
+
+    Example:
+        ``QuestionEnsemble(reward, ["Is there {prompt}?"],
+        negated_questions=["Is there no {prompt}?"])``.
+    """
+
+    def __init__(
+        self, reward: Reward, questions: Questions, *, negated_questions: Questions | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(getattr(reward, "question", None), QuestionTemplate):
+            raise TypeError(
+                f"reward is a {type(reward).__name__} without a question; expected a YesNoReward: "
+                "put rewards of another kind into an Ensemble"
+            )
+        against = {} if negated_questions is None else named(negated_questions, "negated_questions")
+        if negated_questions is not None and not isinstance(negated_questions, Mapping):
+            against = {f"not {name}": question for name, question in against.items()}
+        asked = named(questions, "questions")
+        if both := sorted(asked.keys() & against.keys()):
+            raise ValueError(
+                f"questions and negated_questions share the name {both[0]!r}; expected each "
+                "name once"
+            )
+        self.reward = reward
+        # Not submodules: they are the reward again, with another question
+        self._asked = {name: _with_question(reward, question) for name, question in asked.items()}
+        self._against = {
+            name: _with_question(reward, question) for name, question in against.items()
+        }
+        self.names = (*self._asked, *self._against)
+        every = [*self._asked.items(), *self._against.items()]
+        name, first = every[0]
+        for other, asking in every[1:]:
+            if set(asking.question.placeholders) != set(first.question.placeholders):
+                raise ValueError(
+                    f"question {other!r} has placeholders {asking.question.placeholders}; expected "
+                    f"those of {name!r}, {first.question.placeholders}: every wording is given "
+                    "the same"
+                )
+
+    def forward(
+        self,
+        images: torch.Tensor | Sequence[Any],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
+    ) -> torch.Tensor:
+        """Mean over the wordings, or half its distance from the negated questions'.
+
+        Args:
+            images: as the reward takes them. Differentiable.
+            prompt: value of the questions' ``{prompt}`` placeholder, one for all or a list of B.
+            **placeholders: values of the questions' other placeholders.
+
+        Returns:
+            ``(B,)``, differentiable to the images. The graphs of all questions live until the
+            backward pass.
+        """
+        values = self.each(images, prompt, **placeholders)
+        mean = torch.stack([values[name] for name in self._asked]).mean(dim=0)
+        if not self._against:
+            return mean
+        return (mean - torch.stack([values[name] for name in self._against]).mean(dim=0)) / 2
+
+    def each(
+        self,
+        images: torch.Tensor | Sequence[Any],
+        prompt: str | Sequence[str] | None = None,
+        **placeholders: str | Sequence[str],
+    ) -> dict[str, torch.Tensor]:
+        """The reward of every question by name, ``(B,)`` each; negated ones with their own
+        sign."""
+        _, layout = flatten_images(images)
+        return {
+            name: ask(asking, images, layout.batch, prompt, placeholders)
+            for name, asking in (self._asked | self._against).items()
+        }

@@ -1,8 +1,9 @@
-"""Pixels by gradient ascent on the reward, with and without wrappers.Augmented, side by side:
+"""Pixels by gradient ascent on the reward, with and without random transformations, side by
+side:
 
     python examples/optimize_image.py "a red car"
 
-The reward alone is fooled: it rises by noise that means nothing to anybody else. Its mean over
+The reward alone is hacked: it rises by noise that means nothing to anybody else. Its mean over
 random transformations asks for more. A judge that is not optimised looks at both: another VLM
 (--judge-model), or, for the built-in VLM, the built-in denoiser as a classifier.
 
@@ -182,8 +183,8 @@ def arms(reward: Callable[..., Tensor], *, samples: int, strength: float, seed: 
     augmented = wrappers.ExpectationOverTransformations(
         reward,
         wrappers.standard_augmentation(strength),
-        samples=samples,
-        chunk=samples,
+        num_samples=samples,
+        micro_batch_size=samples,
         generator=torch.Generator().manual_seed(seed),
     )
     return {"reward alone": reward, "augmented": augmented}
@@ -261,7 +262,7 @@ def table(
     lines = ["| picture | prompt | reward | transformed | judge |", "|---|---|---|---|---|"]
     for name, images in rows.items():
         unseen = wrappers.ExpectationOverTransformations(
-            reward, samples=8, generator=torch.Generator().manual_seed(99)
+            reward, num_samples=8, generator=torch.Generator().manual_seed(99)
         )
         columns = [f(images, prompt=prompts).tolist() for f in (reward, unseen, judge)]
         columns = [[*column, sum(column) / len(column)] for column in columns]

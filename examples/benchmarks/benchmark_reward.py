@@ -224,11 +224,11 @@ class Contenders:
             reward.ask(QUESTION.replace("{prompt}", PROMPTS[i % len(PROMPTS)]))
             for i in range(questions)
         ]
-        checklist = CompositeReward(asked, combine="sum")
+        checklist = CompositeReward(asked, reduction="sum")
         alone = [ours(question) for question in asked]
 
         def one_look(images: torch.Tensor) -> torch.Tensor:
-            values = torch.cat(list(checklist.each(images).values()))
+            values = torch.cat(list(checklist.per_reward(images).values()))
             values.sum().backward()
             return values.detach()
 

@@ -34,14 +34,16 @@ def seeded(seed: int) -> torch.Generator:
 
 def arms(vlm: YesNoReward) -> dict[str, Callable[..., Tensor]]:
     def augmented() -> ExpectationOverTransformations:
-        return ExpectationOverTransformations(vlm, samples=4, chunk=4, generator=seeded(1))
+        return ExpectationOverTransformations(
+            vlm, num_samples=4, micro_batch_size=4, generator=seeded(1)
+        )
 
     return {
         "the reward alone": vlm,
-        "Paraphrased, 2 wordings": QuestionEnsemble(vlm, WORDINGS),
-        "LowPass, sigma 1.5": GradientBlur(vlm, 1.5),
-        "Augmented, 4 samples": augmented(),
-        "Augmented and LowPass": GradientBlur(augmented(), 1.5),
+        "QuestionEnsemble, 2 wordings": QuestionEnsemble(vlm, WORDINGS),
+        "GradientBlur, sigma 1.5": GradientBlur(vlm, 1.5),
+        "EOT, 4 samples": augmented(),
+        "EOT and GradientBlur": GradientBlur(augmented(), 1.5),
     }
 
 
@@ -108,7 +110,7 @@ def main() -> None:
             columns = [
                 vlm(x, prompt=prompts),
                 held_out(x, prompt=prompts),
-                ExpectationOverTransformations(vlm, samples=8, generator=seeded(99))(
+                ExpectationOverTransformations(vlm, num_samples=8, generator=seeded(99))(
                     x, prompt=prompts
                 ),
                 *votes(judge, x, wanted),

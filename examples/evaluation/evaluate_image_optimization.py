@@ -66,8 +66,8 @@ def main() -> None:
                 *votes(convolutional, images, wanted),
                 denoiser(images, prompt=prompts),
             ]
-    pairs = zip(values["ExpectationOverTransformations"], values["reward alone"])
-    values["Augmented - alone"] = [with_ - without for with_, without in pairs]
+    pairs = zip(values["augmented"], values["reward alone"])
+    values["augmented - alone"] = [with_ - without for with_, without in pairs]
     print("| | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for name, row in values.items():

@@ -40,7 +40,7 @@ AFTER = {
         assert own and all(ours[k].__code__.co_code == v.co_code for k, v in own.items())
     """,
     "docs/reward.md": """
-        values = reward.each(images, prompt="a cat")
+        values = reward.per_reward(images, prompt="a cat")
         assert [value.shape for value in values.values()] == [(2,), (2,)]
     """,
     "docs/robustness.md": """
@@ -48,7 +48,7 @@ AFTER = {
         assert reward(images, prompt="a cat").shape == (2,)
     """,
     "docs/explain.md": f"""
-        assert why.heat.shape == (1, 2, 64, 64) and why.views.shape == (1, 2)
+        assert why.attribution.shape == (1, 2, 64, 64) and why.views.shape == (1, 2)
         {PICTURE}
     """,
     "docs/text_to_3d.md": "assert model.step().metrics['clip/reward'] > 0",

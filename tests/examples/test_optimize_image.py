@@ -66,13 +66,13 @@ def test_both_arms_from_the_command_line(tmp_path, capsys):
     pictures = {f"{arm}-a-red-mug.png" for arm in ("before", "reward-alone", "augmented")}
     assert {p.name for p in tmp_path.iterdir()} == FILES | pictures
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    for arm in ("reward alone", "ExpectationOverTransformations"):
+    for arm in ("reward alone", "augmented"):
         notes = [line for line in lines if line["arm"] == arm]
         assert [note["step"] for note in notes] == [0, 10, 20]
         assert notes[-1]["reward"] > notes[0]["reward"] + 3
     table = capsys.readouterr().out
     assert "| before | a red mug |" in table
-    assert "| Augmented | a red mug |" in table
+    assert "| augmented | a red mug |" in table
 
 
 def test_a_picture_of_any_size_and_another_vlm_as_judge(tmp_path):

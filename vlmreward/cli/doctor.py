@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     check_device(options)
     reward = load_reward(options)
 
-    from vlmreward.doctor import checks, findings, line, summary
+    from vlmreward.doctor import checks, iter_checks, line, summary
     from vlmreward.utils.progress import progress_bar
 
     found = []
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         usage_errors(TypeError, ValueError),
         progress_bar(total=total, unit="check", leave=False) as bar,
     ):
-        for finding in findings(
+        for finding in iter_checks(
             reward, prompt=options.prompt, answers=tuple(options.answers), quick=options.quick
         ):
             found.append(finding)

@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
         why.save(file)
     value = float(why.reward[0])
     print(f"log-odds {value:+.2f}, P({options.answers[0]}) {float(why.reward[0].sigmoid()):.1%}")
-    how = "blanked" if why.fill is not None else "left out"
+    how = "blanked" if why.replacement is not None else "left out"
     for image, effect in zip(images, why.views[0].tolist()):
         print(f"{image.path}: {how}, the log-odds change by {-effect:+.2f}")
     print(file)

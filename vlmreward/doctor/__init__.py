@@ -1,7 +1,7 @@
 """Does a vision-language model work as a differentiable reward? Checks, with what to do."""
 
-from vlmreward.doctor.checks import CHECKS, checks, examine, findings
+from vlmreward.doctor.checks import CHECKS, checks, iter_checks, run_checks
 from vlmreward.doctor.report import line, summary
 from vlmreward.doctor.result import CheckResult
 
-__all__ = ["CHECKS", "CheckResult", "checks", "examine", "findings", "line", "summary"]
+__all__ = ["CHECKS", "CheckResult", "checks", "iter_checks", "line", "run_checks", "summary"]

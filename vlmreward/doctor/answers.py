@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlmreward.doctor.probe import Probe
 from vlmreward.doctor.reference import prompt_of
-from vlmreward.doctor.result import WARN, CheckResult, check, judged
+from vlmreward.doctor.result import WARN, CheckResult, check, pass_or_fail
 
 __all__ = ["answer_mass", "answer_tokens"]
 
@@ -86,7 +86,7 @@ def answer_tokens(subject: Probe) -> CheckResult:
                 f"{_written(subject, sorted(spellings))} after this prompt"
             )
     both = f"{_written(subject, positive)} against {_written(subject, negative)}"
-    return judged(
+    return pass_or_fail(
         not wrong,
         "; ".join(wrong) or both,
         f"{subject.words[0]!r} against {subject.words[1]!r}, as written after the prompt",
@@ -122,7 +122,7 @@ def answer_mass(subject: Probe) -> CheckResult:
         wanted = [_likely(subject, p, taken | other, word) for word in subject.words]
         advice = f"other spellings are likelier than those taken: pass answers=({wanted[0]}, "
         advice += f"{wanted[1]})"
-    return judged(
+    return pass_or_fail(
         elsewhere <= 0.5 and on_other <= on_taken,
         f"{on_taken:.1%} on the answers, {on_other:.1%} on other spellings, "
         f"{elsewhere:.1%} elsewhere",

@@ -11,7 +11,7 @@ from vlmreward.doctor.probe import Probe
 from vlmreward.doctor.result import Check, CheckResult
 from vlmreward.rewards.yes_no import YesNoReward
 
-__all__ = ["CHECKS", "LONG", "checks", "examine", "findings"]
+__all__ = ["CHECKS", "SLOW_CHECKS", "checks", "iter_checks", "run_checks"]
 
 CHECKS: tuple[Check, ...] = (
     pixels.processor_float,
@@ -32,23 +32,23 @@ CHECKS: tuple[Check, ...] = (
 )
 """From the pixels to the whole: what fails first is usually the cause of what fails later."""
 
-LONG: tuple[Check, ...] = (gradients.finite_differences, cost.forecast)
+SLOW_CHECKS: tuple[Check, ...] = (gradients.finite_differences, cost.forecast)
 """What ``quick`` leaves out: a copy of the model in double precision, and the larger steps."""
 
 
 def checks(quick: bool = False) -> list[Check]:
     """The checks that are made."""
-    return [check for check in CHECKS if not (quick and check in LONG)]
+    return [check for check in CHECKS if not (quick and check in SLOW_CHECKS)]
 
 
-def findings(
+def iter_checks(
     reward: Any,
     *,
     prompt: str = "a red ball",
     answers: tuple[str, str] = ("Yes", "No"),
     quick: bool = False,
 ) -> Iterator[CheckResult]:
-    """``examine``, one finding at a time."""
+    """``run_checks``, one finding at a time."""
     if isinstance(reward, (tuple, list)) and len(reward) == 2:
         reward = YesNoReward((reward[0], reward[1]))
     if not isinstance(reward, YesNoReward):
@@ -56,7 +56,7 @@ def findings(
             f"reward is a {type(reward).__name__}; expected a YesNoReward or a (model, processor) "
             "pair: of a wrapped reward, examine the one inside"
         )
-    if reward.alone:
+    if reward.needs_own_forward:
         raise ValueError(
             "the reward has answers of several tokens, or per_view; expected answers of one token "
             "and all views in one question: examine reward.backbone with another question"
@@ -74,7 +74,7 @@ def findings(
         yield finding
 
 
-def examine(
+def run_checks(
     reward: Any,
     *,
     prompt: str = "a red ball",
@@ -102,6 +102,6 @@ def examine(
         ValueError: a reward of answers of several tokens, or with ``per_view``.
 
     Example:
-        ``[f for f in doctor.examine(reward) if f.status == "FAIL"]``.
+        ``[f for f in doctor.run_checks(reward) if f.status == "FAIL"]``.
     """
-    return list(findings(reward, prompt=prompt, answers=answers, quick=quick))
+    return list(iter_checks(reward, prompt=prompt, answers=answers, quick=quick))

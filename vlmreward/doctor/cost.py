@@ -105,7 +105,7 @@ def time_and_memory(subject: Probe) -> CheckResult:
         OK,
         f"{point.seconds:.2f} s, {_size(point.bytes)} {what}, besides {_size(weights)} of weights "
         f"(1 view, 256x256, {point.tokens} tokens)",
-        figures={"seconds": point.seconds, "bytes": point.bytes, "weights": weights},
+        metrics={"seconds": point.seconds, "bytes": point.bytes, "weights": weights},
     )
 
 
@@ -134,7 +134,7 @@ def forecast(subject: Probe) -> CheckResult:
         f"a forecast, from {len(points)} measured steps, which its fit misses by up to {off:.0%} "
         f"(time) and {size_off:.0%} (memory)",
         details=(head, *rows),
-        figures={"forecast": figures, "fit_off": [off, size_off]},
+        metrics={"forecast": figures, "fit_off": [off, size_off]},
     )
 
 

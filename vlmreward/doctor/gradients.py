@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlmreward.doctor.float64 import Float64Throughout
 from vlmreward.doctor.probe import Probe
-from vlmreward.doctor.result import FAIL, WARN, CheckResult, check, judged, skipped
+from vlmreward.doctor.result import FAIL, WARN, CheckResult, check, pass_or_fail, skipped
 
 __all__ = ["finite_differences", "gradient", "slopes"]
 
@@ -34,7 +34,7 @@ def gradient(subject: Probe) -> CheckResult:
     flat = [view for row in views for view in row]
     rewards = subject.ask(views, [query.prompt for query in queries])
     if not rewards.requires_grad:
-        return judged(False, "the reward has no graph", "at every view", _DETACHED)
+        return pass_or_fail(False, "the reward has no graph", "at every view", _DETACHED)
     gradients = torch.autograd.grad(rewards.sum(), flat, allow_unused=True)
     norms = [0.0 if g is None else float(g.double().norm()) for g in gradients]
     arrives = sum(norm > 0 for norm in norms)
@@ -54,7 +54,7 @@ def gradient(subject: Probe) -> CheckResult:
             "images (sliding windows, or attention to the last image only); ask about fewer views, "
             "in shorter prompts"
         )
-    return judged(
+    return pass_or_fail(
         finite and not silent,
         measured,
         "finite, not 0 at any view",
@@ -147,7 +147,7 @@ def slopes(reward: nn.Module, subject: Probe) -> CheckResult:
             errors.append(abs(slope - expected) / scale if scale else float(slope != 0))
     good = all(error <= limit for error in errors)  # False for NaN too
     worst = max(errors)
-    return judged(
+    return pass_or_fail(
         good,
         f"off by {worst:.1e} of the slope, in {str(dtype).removeprefix('torch.')}",
         f"{limit:.0e}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vlmreward.doctor.probe import Probe
-from vlmreward.doctor.result import CheckResult, check, judged
+from vlmreward.doctor.result import CheckResult, check, pass_or_fail
 from vlmreward.models.answer_tokens import log_odds
 
 __all__ = ["batch", "whole_reward"]
@@ -20,7 +20,7 @@ def whole_reward(subject: Probe) -> CheckResult:
         [log_odds(reference.logits[ids], len(answers.positive)) for reference in subject.references]
     ).double()
     off, limit = float((subject.alone - expected).abs().max()), subject.limit(expected)
-    return judged(
+    return pass_or_fail(
         off <= limit,
         f"off by {off:.1e} (log-odds {', '.join(f'{z:+.2f}' for z in expected.tolist())})",
         f"{limit:.0e}",
@@ -42,7 +42,7 @@ def batch(subject: Probe) -> CheckResult:
     limit = subject.limit(each)
     alone = float((forward - each).abs().max())
     order = float((forward - backward).abs().max())
-    return judged(
+    return pass_or_fail(
         alone <= limit and order <= limit,
         f"off by {alone:.1e} from alone, by {order:.1e} in reverse order",
         f"{limit:.0e}",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmreward.doctor.probe import Probe, noise
-from vlmreward.doctor.result import CheckResult, check, judged, skipped
+from vlmreward.doctor.result import CheckResult, check, pass_or_fail, skipped
 from vlmreward.processors import ImageProcessor
 from vlmreward.processors.base import read_constants
 
@@ -64,7 +64,9 @@ def _both(
 
 
 def _wrong_layout(layout: list[str]) -> CheckResult:
-    return judged(False, "; ".join(layout), "keys, shapes, grids and masks of HF's", _CONSTANTS)
+    return pass_or_fail(
+        False, "; ".join(layout), "keys, shapes, grids and masks of HF's", _CONSTANTS
+    )
 
 
 @check("processor, float")
@@ -80,7 +82,7 @@ def processor_float(subject: Probe) -> CheckResult:
     lanczos = getattr(getattr(ours, "constants", None), "filter", "") == "lanczos"
     limits = (2e-5, 2e-4 if lanczos else 1e-4)
     worst = (float(double.max()), float(single.max()))
-    return judged(
+    return pass_or_fail(
         all(w <= limit for w, limit in zip(worst, limits)),
         f"off by {worst[0]:.1e} in float64, {worst[1]:.1e} in float32",
         f"{limits[0]:.0e}, {limits[1]:.0e}",
@@ -100,7 +102,7 @@ def processor_uint8(subject: Probe) -> CheckResult:
         return _wrong_layout(layout)
     share, worst = float((difference > 1e-5).double().mean()), float(difference.max())
     step = 1.01 * max(read_constants(subject.hf).scale) / 255
-    return judged(
+    return pass_or_fail(
         share <= 1e-4 and worst <= step,
         f"{share:.1e} of the values differ, by at most {worst:.1e}",
         f"1e-04, one level ({step:.1e})",
@@ -132,7 +134,7 @@ def flat_images(subject: Probe) -> CheckResult:
         with torch.no_grad():
             rewards.append(float(subject.ask([[image]], [subject.queries[0].prompt])))
     finite = all(abs(r) < float("inf") for r in rewards)
-    return judged(
+    return pass_or_fail(
         worst <= 1e-5 and finite,
         f"off by {worst:.1e}; reward of gray {rewards[0]:+.2f}, of black {rewards[1]:+.2f}",
         "1e-05 from level * scale + bias; finite",

@@ -15,8 +15,8 @@ _WIDTH = 100
 
 def line(finding: CheckResult) -> str:
     """Status, name, what was measured and the limit; advice and tables in lines below."""
-    limit = f"  [{finding.limit}]" if finding.limit else ""
-    lines = [f"{finding.status:<4}  {finding.name:<18}  {finding.measured}{limit}"]
+    limit = f"  [{finding.expected}]" if finding.expected else ""
+    lines = [f"{finding.status:<4}  {finding.name:<18}  {finding.message}{limit}"]
     if finding.advice:
         lines += textwrap.wrap(
             finding.advice, _WIDTH, initial_indent=f"{'':6}-> ", subsequent_indent=f"{'':9}"

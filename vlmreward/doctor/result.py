@@ -12,7 +12,7 @@ import torch
 if TYPE_CHECKING:
     from vlmreward.doctor.probe import Probe
 
-__all__ = ["FAIL", "OK", "SKIP", "WARN", "Check", "CheckResult", "check", "judged", "skipped"]
+__all__ = ["FAIL", "OK", "SKIP", "WARN", "Check", "CheckResult", "check", "pass_or_fail", "skipped"]
 
 OK, WARN, FAIL, SKIP = "OK", "WARN", "FAIL", "SKIP"
 
@@ -24,21 +24,21 @@ class CheckResult:
     Attributes:
         name: of the check.
         status: ``"OK"``; ``"FAIL"``, wrong; ``"WARN"``, right but to be looked at; or ``"SKIP"``,
-            could not be measured, and ``measured`` says why.
-        measured: what was found, in words.
-        limit: what was expected, in words; empty where nothing is.
+            could not be measured, and ``message`` says why.
+        message: what was found, in words.
+        expected: what was expected, in words; empty where nothing is.
         advice: what to do; empty if nothing.
         details: further lines, for example a table.
-        figures: the numbers behind ``measured``, for programs.
+        metrics: the numbers behind ``message``, for programs.
     """
 
     name: str
     status: str
-    measured: str
-    limit: str = ""
+    message: str
+    expected: str = ""
     advice: str = ""
     details: tuple[str, ...] = ()
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -74,18 +74,18 @@ def check(name: str) -> Callable[[Check], Check]:
     return named
 
 
-def judged(
+def pass_or_fail(
     good: bool,
-    measured: str,
-    limit: str,
+    message: str,
+    expected: str,
     advice: str,
     *,
     otherwise: str = FAIL,
-    **figures: Any,
+    **metrics: Any,
 ) -> CheckResult:
     """OK if ``good``; if not, ``otherwise`` with the advice."""
     status = OK if good else otherwise
-    return CheckResult("", status, measured, limit, "" if good else advice, figures=figures)
+    return CheckResult("", status, message, expected, "" if good else advice, metrics=metrics)
 
 
 def skipped(reason: str, advice: str = "") -> CheckResult:

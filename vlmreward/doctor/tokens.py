@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmreward.doctor.probe import Probe, Query
-from vlmreward.doctor.result import CheckResult, check, judged, skipped
+from vlmreward.doctor.result import CheckResult, check, pass_or_fail, skipped
 from vlmreward.models.families.base import Size
 
 __all__ = ["padding", "positions", "prompt", "token_types"]
@@ -68,7 +68,7 @@ def prompt(subject: Probe) -> CheckResult:
         keys = [k for k in _integers(expected) if k not in nothing and k not in _TYPES]
         wrong += _compared(given, expected, keys)
         length = max(length, expected["input_ids"].shape[1])
-    return judged(
+    return pass_or_fail(
         not wrong,
         "; ".join(dict.fromkeys(wrong)) or f"equal, up to {length} tokens",
         "equal to processor(text, images)",
@@ -93,7 +93,7 @@ def token_types(subject: Probe) -> CheckResult:
         wrong += _compared(given, expected, keys)
         known += keys
     named = ", ".join(dict.fromkeys(known))
-    return judged(
+    return pass_or_fail(
         not wrong,
         "; ".join(dict.fromkeys(wrong)) or (f"{named} equal" if named else "the model takes none"),
         "passed, equal to HF's",
@@ -135,9 +135,11 @@ def positions(subject: Probe) -> CheckResult:
         if len(taken) == 1 and len(expected) > 1:
             taken = taken.expand_as(expected)  # one dimension where there should be three
         if taken.shape != expected.shape:
-            return judged(False, f"{tuple(taken.shape)}", f"{tuple(expected.shape)}", _POSITIONS)
+            return pass_or_fail(
+                False, f"{tuple(taken.shape)}", f"{tuple(expected.shape)}", _POSITIONS
+            )
         off = max(off, int((taken - expected).abs().max()))
-    return judged(off == 0, f"off by {off}, {kind}", "0", _POSITIONS, off=off)
+    return pass_or_fail(off == 0, f"off by {off}, {kind}", "0", _POSITIONS, off=off)
 
 
 @check("padding")
@@ -153,7 +155,7 @@ def padding(subject: Probe) -> CheckResult:
     off, limit = float((batch - alone).abs().max()), subject.limit(alone)
     tokens = [given["input_ids"][0].cpu() for _, given in each]
     trouble = _read_elsewhere(subject, pair, tokens, together) + _side_matters(subject, short)
-    return judged(
+    return pass_or_fail(
         off <= limit and not trouble,
         "; ".join([f"off by {off:.1e} beside a longer query", *trouble]),
         f"{limit:.0e}; each read at its own end",

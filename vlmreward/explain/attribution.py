@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vlmreward.images.validation import flatten_views
-from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import number, reward_like, whole
 
 __all__ = ["SALIENCIES", "IntegratedGradients", "integrated_gradients", "saliency"]
@@ -54,38 +54,39 @@ def check_tensor(images: Any) -> torch.Tensor:
     return images.detach()
 
 
-def filled(images: torch.Tensor, fill: float | str | torch.Tensor) -> torch.Tensor:
+def make_baseline(images: torch.Tensor, replacement: float | str | torch.Tensor) -> torch.Tensor:
     """Images that say nothing, of the shape of the given ones.
 
     Args:
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
-        fill: a gray level in [0, 1]; ``"mean"``, each view's own mean colour; or a tensor that
-            broadcasts to the images.
+        replacement: a gray level in [0, 1]; ``"mean"``, each view's own mean colour; or a tensor
+            that broadcasts to the images.
 
     Raises:
         ValueError: something else.
     """
-    if isinstance(fill, torch.Tensor):
+    if isinstance(replacement, torch.Tensor):
         try:
-            return fill.detach().to(images).expand_as(images)
+            return replacement.detach().to(images).expand_as(images)
         except RuntimeError:
             raise ValueError(
-                f"a baseline has shape {tuple(fill.shape)}; expected one that broadcasts to the "
-                f"images, {tuple(images.shape)}"
+                f"a baseline has shape {tuple(replacement.shape)}; expected one that broadcasts "
+                f"to the images, {tuple(images.shape)}"
             ) from None
-    if isinstance(fill, str):
-        if fill != "mean":
+    if isinstance(replacement, str):
+        if replacement != "mean":
             raise ValueError(
-                f"a baseline is {fill!r}; expected a gray level in [0, 1], 'mean' or a tensor"
+                f"a baseline is {replacement!r}; expected a gray level in [0, 1], 'mean' or a "
+                "tensor"
             )
         return images.mean(dim=(-2, -1), keepdim=True).expand_as(images)
-    if isinstance(fill, bool) or not isinstance(fill, (int, float)):
+    if isinstance(replacement, bool) or not isinstance(replacement, (int, float)):
         raise TypeError(
-            f"a baseline is {fill!r}; expected a gray level in [0, 1], 'mean' or a tensor"
+            f"a baseline is {replacement!r}; expected a gray level in [0, 1], 'mean' or a tensor"
         )
-    if not 0 <= fill <= 1:
-        raise ValueError(f"a baseline is {fill}; expected a gray level in [0, 1]")
-    return torch.full_like(images, fill)
+    if not 0 <= replacement <= 1:
+        raise ValueError(f"a baseline is {replacement}; expected a gray level in [0, 1]")
+    return torch.full_like(images, replacement)
 
 
 def _gradient(
@@ -94,7 +95,7 @@ def _gradient(
     """Gradient at the images, detached."""
     with torch.enable_grad():
         x = images.detach().requires_grad_()
-        values = ask(reward, x, len(x), prompt, placeholders)
+        values = call_reward(reward, x, len(x), prompt, placeholders)
         if not values.requires_grad:
             raise RuntimeError(
                 "the reward returned values without a graph; expected values that are "
@@ -196,13 +197,13 @@ def integrated_gradients(
     whole("steps", steps, _NODES)
     number("tolerance", tolerance, least=0)
     images = check_tensor(images)
-    start = filled(images, baseline)
+    start = make_baseline(images, baseline)
     flatten_views(start)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
 
     def value(at: float) -> torch.Tensor:
         with torch.no_grad():
-            return ask(reward, start.lerp(images, at), len(images), prompt, placeholders)
+            return call_reward(reward, start.lerp(images, at), len(images), prompt, placeholders)
 
     def integrated(ends: tuple[float, float], values: tuple[torch.Tensor, torch.Tensor]) -> _Piece:
         middle, half = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2

@@ -18,7 +18,7 @@ from vlmreward.explain.attribution import (
 )
 from vlmreward.explain.plot import check_suffix, draw
 from vlmreward.explain.view_ablation import leave_one_view_out
-from vlmreward.rewards.protocol import ask
+from vlmreward.rewards.protocol import call_reward
 from vlmreward.utils.arguments import number, whole
 from vlmreward.utils.output import replacing
 
@@ -36,40 +36,40 @@ class Explanation:
         method: one of ``METHODS``.
         questions: B texts, for titles: the placeholders' values, or a question without any.
         images: ``(B, V, 3, H, W)``, as given.
-        heat: ``(B, V, H, W)``, attribution of every pixel, summed over the channels. Signed (above
-            0 speaks for "Yes"), but for ``"gradient-norm"``.
+        attribution: ``(B, V, H, W)`` of every pixel, summed over the channels. Signed (above 0
+            speaks for "Yes"), but for ``"gradient-norm"``.
         reward: ``(B,)``.
-        views: ``(B, V)``, r(all views) - r(without this one); see ``fill``.
-        fill: what stood in for a view; None: it was left out.
+        views: ``(B, V)``, r(all views) - r(without this one); see ``replacement``.
+        replacement: what stood in for a view; None: it was left out.
         baseline_reward: ``(B,)`` for integrated gradients, otherwise None.
-        residual: ``(B,)``, likewise: reward - baseline_reward - sum of ``heat``.
+        residual: ``(B,)``, likewise: reward - baseline_reward - sum of ``attribution``.
     """
 
     method: str
     questions: tuple[str, ...]
     images: torch.Tensor
-    heat: torch.Tensor
+    attribution: torch.Tensor
     reward: torch.Tensor
     views: torch.Tensor
-    fill: float | str | torch.Tensor | None
+    replacement: float | str | torch.Tensor | None
     baseline_reward: torch.Tensor | None = None
     residual: torch.Tensor | None = None
 
     @property
     def signed(self) -> bool:
-        """Whether ``heat`` has two directions."""
+        """Whether ``attribution`` has two directions."""
         return self.method != "gradient-norm"
 
     def save(
-        self, path: str | os.PathLike[str], *, query: int = 0, grain: float | None = None
+        self, path: str | os.PathLike[str], *, query: int = 0, blur_sigma: float | None = None
     ) -> Path:
         """A picture: the views of one query above their heat maps, with the numbers of each view.
 
         Args:
             path: of a PNG, PDF or whatever matplotlib writes.
             query: which of the B.
-            grain: the heat is blurred by this many pixels for the eye (the numbers are not); 0 for
-                not at all. Default: 1/40 of the shorter side.
+            blur_sigma: standard deviation in pixels of a blur of the heat map, for the eye (the
+                numbers are not blurred); 0 for none. Default: 1/40 of the shorter side.
 
         Returns:
             The path.
@@ -77,19 +77,19 @@ class Explanation:
         Raises:
             ImportError: matplotlib is not installed.
             OSError: the file cannot be written; see ``vlmreward.utils.output.replacing``.
-            TypeError: ``query`` is no whole number, or ``grain`` no number.
-            ValueError: there is no such query, ``grain`` is below 0, or matplotlib writes no files
-                that end like this.
+            TypeError: ``query`` is no whole number, or ``blur_sigma`` no number.
+            ValueError: there is no such query, ``blur_sigma`` is below 0, or matplotlib writes no
+                files that end like this.
         """
         whole("query", query, -len(self.images))
         if not -len(self.images) <= query < len(self.images):
             raise ValueError(f"query is {query}; expected below {len(self.images)}")
-        if grain is None:
-            grain = min(self.images.shape[-2:]) / 40
-        number("grain", grain, least=0)
+        if blur_sigma is None:
+            blur_sigma = min(self.images.shape[-2:]) / 40
+        number("blur_sigma", blur_sigma, least=0)
         check_suffix(path)
         with replacing(path) as draft:
-            draw(self, draft, query, grain)
+            draw(self, draft, query, blur_sigma)
         return Path(path)
 
 
@@ -102,7 +102,7 @@ def attribute(
     baseline: float | str | torch.Tensor = 0.5,
     steps: int = 96,
     tolerance: float = 0.02,
-    fill: float | str | torch.Tensor | None = None,
+    replacement: float | str | torch.Tensor | None = None,
     **placeholders: str | Sequence[str],
 ) -> Explanation:
     """Attribute a reward to the pixels and to the views of its images.
@@ -115,8 +115,8 @@ def attribute(
         baseline: of the integrated gradients.
         steps: of the integrated gradients.
         tolerance: of the integrated gradients.
-        fill: in the place of a view that is left out; see ``leave_one_view_out``. None: nothing, or
-            mid-gray for queries of one view.
+        replacement: in the place of a view that is left out; see ``leave_one_view_out``. None:
+            nothing, or mid-gray for queries of one view.
         **placeholders: as the reward takes them.
 
     Returns:
@@ -148,18 +148,18 @@ def attribute(
     else:
         heat = saliency(reward, images, prompt, kind=method, **placeholders)
         with torch.no_grad():
-            value = ask(reward, images, len(images), prompt, placeholders)
+            value = call_reward(reward, images, len(images), prompt, placeholders)
     one = images.ndim == 4
-    if fill is None and (one or images.shape[1] == 1):
-        fill = 0.5
+    if replacement is None and (one or images.shape[1] == 1):
+        replacement = 0.5
     return Explanation(
         method=method,
         questions=_questions(reward, len(images), prompt, placeholders),
         images=images[:, None] if one else images,
-        heat=heat[:, None] if one else heat,
+        attribution=heat[:, None] if one else heat,
         reward=value,
-        views=leave_one_view_out(reward, images, prompt, fill=fill, **placeholders),
-        fill=fill,
+        views=leave_one_view_out(reward, images, prompt, replacement=replacement, **placeholders),
+        replacement=replacement,
         baseline_reward=start,
         residual=residual,
     )

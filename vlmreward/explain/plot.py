@@ -51,12 +51,12 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
         )
 
 
-def draw(explanation: Explanation, path: Path, query: int, grain: float) -> Path:
+def draw(explanation: Explanation, path: Path, query: int, blur_sigma: float) -> Path:
     """Views above their heat maps; see ``Explanation.save``."""
     Figure, FigureCanvasAgg, ScalarMappable, Normalize = _matplotlib()
     images = explanation.images[query].float().clamp(0, 1).cpu()
-    heat = explanation.heat[query].float().cpu()
-    shown = smooth(heat, grain) if grain > 0 else heat
+    heat = explanation.attribution[query].float().cpu()
+    shown = smooth(heat, blur_sigma) if blur_sigma > 0 else heat
     # One scale for all views; a few pixels may stick out
     top = float(shown.abs().flatten().quantile(0.998)) or 1.0
     low = -top if explanation.signed else 0.0
@@ -115,7 +115,7 @@ def _captions(explanation: Explanation, query: int, heat: torch.Tensor) -> list[
 
 
 def _without(explanation: Explanation) -> str:
-    return "left out" if explanation.fill is None else "blanked"
+    return "left out" if explanation.replacement is None else "blanked"
 
 
 def _title(explanation: Explanation, query: int, width: int) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from vlmreward.explain.attribution import check_tensor, filled
-from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.explain.attribution import check_tensor, make_baseline
+from vlmreward.rewards.protocol import Reward, call_reward
 
 __all__ = ["leave_one_view_out"]
 
@@ -17,7 +17,7 @@ def leave_one_view_out(
     images: torch.Tensor,
     prompt: str | Sequence[str] | None = None,
     *,
-    fill: float | str | torch.Tensor | None = None,
+    replacement: float | str | torch.Tensor | None = None,
     **placeholders: str | Sequence[str],
 ) -> torch.Tensor:
     """What the reward owes to each view: r(all views) - r(without this one).
@@ -26,29 +26,33 @@ def leave_one_view_out(
         reward: see ``vlmreward.rewards.protocol.Reward``.
         images: ``(B, V, 3, H, W)`` (or ``(B, 3, H, W)``, one view), floating in [0, 1].
         prompt: as the reward takes it.
-        fill: what takes the place of the view: a gray level, ``"mean"`` (the view's mean colour),
-            or a tensor that broadcasts to the images. None: the view is left out and the reward is
-            given V - 1 of them, which a VLM takes, but not every reward of a fixed number of views.
+        replacement: what takes the place of the view: a gray level, ``"mean"`` (the view's mean
+            colour), or a tensor that broadcasts to the images. None: the view is left out and the
+            reward is given V - 1 of them, which a VLM takes, but not every reward of a fixed number
+            of views.
         **placeholders: as the reward takes them.
 
     Returns:
         ``(B, V)``, detached; above 0 where the view speaks for "Yes".
 
     Raises:
-        ValueError: the only view is to be left out, or images or ``fill`` outside the contract.
+        ValueError: the only view is to be left out, or images or ``replacement`` outside the
+            contract.
     """
     images = check_tensor(images)
     if images.ndim == 4:
-        return leave_one_view_out(reward, images[:, None], prompt, fill=fill, **placeholders)
-    views = images.shape[1]
-    if fill is None and views == 1:
-        raise ValueError(
-            "fill is None for queries of one view, of which nothing would be left; expected a "
-            "gray level, 'mean' or a tensor: pass fill=0.5"
+        return leave_one_view_out(
+            reward, images[:, None], prompt, replacement=replacement, **placeholders
         )
-    instead = None if fill is None else filled(images, fill)
+    views = images.shape[1]
+    if replacement is None and views == 1:
+        raise ValueError(
+            "replacement is None for queries of one view, of which nothing would be left; expected "
+            "a gray level, 'mean' or a tensor: pass replacement=0.5"
+        )
+    instead = None if replacement is None else make_baseline(images, replacement)
     with torch.no_grad():
-        whole = ask(reward, images, len(images), prompt, placeholders)
+        whole = call_reward(reward, images, len(images), prompt, placeholders)
         changes = []
         for view in range(views):
             if instead is None:
@@ -56,5 +60,5 @@ def leave_one_view_out(
             else:
                 others = images.clone()
                 others[:, view] = instead[:, view]
-            changes.append(whole - ask(reward, others, len(images), prompt, placeholders))
+            changes.append(whole - call_reward(reward, others, len(images), prompt, placeholders))
     return torch.stack(changes, dim=1)

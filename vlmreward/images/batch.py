@@ -10,7 +10,7 @@ import torch
 
 from vlmreward.images.validation import flatten_views
 
-__all__ = ["ImageBatchSpec", "flatten_images", "repeated"]
+__all__ = ["ImageBatchSpec", "flatten_images", "repeated", "to_compute_dtype"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class ImageBatchSpec:
     def norms(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Euclidean norm ``(B,)`` of all values of each query, in at least float32."""
         if self.lists is None:
-            return torch.linalg.vector_norm(working(tensors[0]).flatten(1), dim=1)
-        each = torch.stack([torch.linalg.vector_norm(working(t)) for t in tensors])
+            return torch.linalg.vector_norm(to_compute_dtype(tensors[0]).flatten(1), dim=1)
+        each = torch.stack([torch.linalg.vector_norm(to_compute_dtype(t)) for t in tensors])
         owners = torch.tensor(list(self._owners()), device=each.device)
         squares = each.new_zeros(self.batch).index_add(0, owners, each.square())
         return squares.sqrt()
@@ -61,8 +61,8 @@ class ImageBatchSpec:
             yield from [i] * (1 if count is None else count)
 
 
-def working(x: torch.Tensor) -> torch.Tensor:
-    """In the dtype that is computed in: half precision in float32."""
+def to_compute_dtype(x: torch.Tensor) -> torch.Tensor:
+    """The tensor in the dtype of computations: float64 stays, everything else becomes float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 
-from vlmreward.images.batch import working
+from vlmreward.images.batch import to_compute_dtype
 
 __all__ = ["smooth"]
 
@@ -37,7 +37,7 @@ def smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
     radius = max(1, math.ceil(3 * each))
     height, width = x.shape[-2:]
     rows, columns = _mirrored(height, radius, x.device), _mirrored(width, radius, x.device)
-    planes = working(x).reshape(-1, 1, height, width)
+    planes = to_compute_dtype(x).reshape(-1, 1, height, width)
     kernel = get_gaussian_kernel1d(2 * radius + 1, each, device=x.device, dtype=planes.dtype)
     for _ in range(2):
         padded = planes[:, :, rows][..., columns]

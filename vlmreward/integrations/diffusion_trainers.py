@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torchvision.transforms.functional import pil_to_tensor
 
-from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import reward_like
 
 __all__ = ["TrainerReward", "as_images", "trainer_reward"]
@@ -85,7 +85,7 @@ def trainer_reward(
                 "one prompt and one metadata an image"
             )
         asked = [make_prompt(p, m) if make_prompt else p for p, m in zip(prompts, notes)]
-        return ask(reward, pictures, count, asked, {}), {"prompt": asked}
+        return call_reward(reward, pictures, count, asked, {}), {"prompt": asked}
 
     return call
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from vlmreward.images.batch import to_compute_dtype
 from vlmreward.images.validation import check_images, flatten_views
 from vlmreward.processors.affine_autograd import AffineMap, Map, apply_in_chunks
 from vlmreward.processors.resize import REFERENCES, resize, resize_into, resize_uint8
@@ -204,11 +205,6 @@ class ImageProcessor(ABC):
     def process(self, images: Any) -> dict[str, Any]:
         """``__call__`` without the checks."""
 
-    @staticmethod
-    def working(images: torch.Tensor) -> torch.Tensor:
-        """In the dtype that is computed in: half precision in float32, which is what HF returns."""
-        return images if images.dtype == torch.float64 else images.float()
-
     def resample(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Resize ``(..., H, W)`` by the family's filter, as far as ``pixels`` says like 8 bits."""
         if self.pixels == "uint8":
@@ -236,7 +232,7 @@ class ImageProcessor(ABC):
         self, images: torch.Tensor, size: tuple[int, int], layout: OutputTransform
     ) -> torch.Tensor:
         """Resize a batch ``(B, 3, H, W)`` and lay it out, a few images at a time."""
-        images = self.working(images)
+        images = to_compute_dtype(images)
         # autograd finds the derivative where it depends on the image, and a compiler always does
         if self.pixels == "clamp" or torch.compiler.is_compiling():
             return layout.affine(self.resample(images, size))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vlmreward.images.batch import to_compute_dtype
 from vlmreward.processors.base import ImageProcessor, Nested
 
 __all__ = ["FallbackProcessor"]
@@ -84,4 +85,4 @@ class FallbackProcessor(ImageProcessor):
         return dict(self.hf(levels, **self.options, return_tensors="pt", device=device))
 
     def _levels(self, image: torch.Tensor) -> torch.Tensor:
-        return self.working(image) * 255
+        return to_compute_dtype(image) * 255

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vlmreward.images.batch import to_compute_dtype
 from vlmreward.processors.base import ImageProcessor, Nested
 from vlmreward.processors.padding import as_samples, avoid_all_zero_images, padded
 
@@ -77,7 +78,7 @@ class Idefics3Processor(ImageProcessor):
     def _batch(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, 3, H, W)`` of one size -> ``(B, tiles, 3, tile, tile)``."""
         rows, columns = self.grid(*images.shape[-2:])
-        x = self.working(images)
+        x = to_compute_dtype(images)
         for size in self.sizes(*images.shape[-2:]):
             x = self.resample(x, size)
         normal, tile = self.normalised((self.tile, self.tile)), self.tile

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from vlmreward.images.batch import to_compute_dtype
 from vlmreward.processors.base import per_channel
 from vlmreward.processors.clip import CLIPProcessor
 
@@ -25,7 +26,7 @@ class LlavaProcessor(CLIPProcessor):
         """``(B, 3, H, W)`` of one size -> ``(B, 3, crop_height, crop_width)``."""
         height, width = images.shape[-2:]
         if self.border and height != width:
-            images = self.working(images)
+            images = to_compute_dtype(images)
             side = max(height, width)
             top, left = (side - height) // 2, (side - width) // 2
             color = per_channel(self.border, images.dtype, images.device)

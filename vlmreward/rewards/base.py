@@ -136,12 +136,12 @@ class VLMReward(Combinable, nn.Module):
         raise NotImplementedError
 
     @property
-    def wanted(self) -> tuple[str, ...]:
+    def placeholders(self) -> tuple[str, ...]:
         """The placeholders of the question."""
         return self.question.placeholders
 
     @property
-    def alone(self) -> bool:
+    def needs_own_forward(self) -> bool:
         """Whether a ``CompositeReward`` has to ask the question by itself."""
         return self.tokens is None or self.per_view is not None
 
@@ -150,7 +150,7 @@ class VLMReward(Combinable, nn.Module):
         """The token ids whose logits the reward is made of; None where an answer has several."""
         return single(self.sequences)
 
-    def value(self, scores: torch.Tensor) -> torch.Tensor:
+    def from_logits(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores ``(..., S)`` of the answers -> ``(...)``; differentiable.
 
         Args:
@@ -181,7 +181,7 @@ class VLMReward(Combinable, nn.Module):
                         scores,
                         lambda: self.backbone.answer_logits(flat, layout(questions, sizes), None),
                     )
-        return self._over_views(self.value(scores), counts).to(flat[0].device)
+        return self._over_views(self.from_logits(scores), counts).to(flat[0].device)
 
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
         """What looks at the answers to questions that were not asked before, with ``validate``.

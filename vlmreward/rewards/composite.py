@@ -11,7 +11,7 @@ from torch import nn
 
 from vlmreward.images.validation import flatten_views, sizes_of
 from vlmreward.models.frozen_vlm import FrozenVLM
-from vlmreward.rewards.protocol import ask, named
+from vlmreward.rewards.protocol import as_named_dict, call_reward
 
 __all__ = ["REDUCTIONS", "Combinable", "CompositeReward", "QuestionReward"]
 
@@ -22,17 +22,17 @@ class QuestionReward(Protocol):
 
     backbone: FrozenVLM
     validate: bool
-    wanted: tuple[str, ...]
+    placeholders: tuple[str, ...]
     """Placeholders of its question."""
     tokens: tuple[int, ...] | None
     """T token ids whose logits it needs; None if those are not enough."""
-    alone: bool
+    needs_own_forward: bool
     """Whether it has to be asked by itself."""
 
     def questions(self, placeholders: Mapping[str, Any], batch: int) -> list[str]:
         """Values of the placeholders -> B questions."""
 
-    def value(self, logits: torch.Tensor) -> torch.Tensor:
+    def from_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``(..., T)`` of the tokens -> ``(...)``, differentiable."""
 
 
@@ -138,7 +138,7 @@ Term = tuple[Any, str, float]
 
 
 def _own(reward: Any) -> list[Term]:
-    if isinstance(reward, CompositeReward) and reward.combine == "sum":
+    if isinstance(reward, CompositeReward) and reward.reduction == "sum":
         return [
             (member, name, weight)
             for (name, member), weight in zip(reward.members.items(), reward.weights)
@@ -152,7 +152,7 @@ def _terms(other: Any) -> list[Term] | None:
 
 def _total(terms: Sequence[Term]) -> CompositeReward:
     members = dict(zip(_distinct([name for _, name, _ in terms]), [term[0] for term in terms]))
-    return CompositeReward(members, combine="sum", weights=[weight for _, _, weight in terms])
+    return CompositeReward(members, reduction="sum", weights=[weight for _, _, weight in terms])
 
 
 def _name(reward: Any) -> str:
@@ -184,7 +184,7 @@ class CompositeReward(Combinable, nn.Module):
         rewards: a list, or a dict with names; or one ``YesNoReward`` whose model is asked the
             ``questions``. Members may be anything that is called like a reward, checklists too.
         questions: questions as ``YesNoReward`` takes them, a list, or a dict with names.
-        combine: one of ``REDUCTIONS``.
+        reduction: one of ``REDUCTIONS``.
         weights: one for each member, or by name; equal by default. Not for "min" and "and".
         temperature: T of "softmin", in units of the values; above 0.
 
@@ -197,8 +197,8 @@ class CompositeReward(Combinable, nn.Module):
         ValueError: empty, or a combination, weights or a temperature outside of the above.
 
     Example:
-        ``CompositeReward(reward, ["paper/content", "paper/geometry"], combine="and")`` asks the two
-        criteria of VLM3D's prompt as two questions.
+        ``CompositeReward(reward, ["paper/content", "paper/geometry"], reduction="and")`` asks the
+        two criteria of VLM3D's prompt as two questions.
     """
 
     def __init__(
@@ -206,37 +206,37 @@ class CompositeReward(Combinable, nn.Module):
         rewards: Any,
         questions: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
-        combine: str = "mean",
+        reduction: str = "mean",
         weights: Sequence[float] | Mapping[str, float] | None = None,
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if not isinstance(combine, str) or combine not in REDUCTIONS:
-            raise ValueError(f"combine is {combine!r}; expected one of {sorted(REDUCTIONS)}")
+        if not isinstance(reduction, str) or reduction not in REDUCTIONS:
+            raise ValueError(f"reduction is {reduction!r}; expected one of {sorted(REDUCTIONS)}")
         if not (isinstance(temperature, (int, float)) and 0 < temperature < math.inf):
             raise ValueError(f"temperature is {temperature!r}; expected a finite number above 0")
         if questions is not None:
             rewards = _asked(rewards, questions)
-        members = named(rewards, "rewards")
+        members = as_named_dict(rewards, "rewards")
         if not isinstance(rewards, Mapping):
             members = dict(zip(_distinct([_name(m) for m in members.values()]), members.values()))
         for name, member in members.items():
             if not callable(member):
                 raise TypeError(f"{name!r} is a {type(member).__name__}; expected a reward")
         self.members: dict[str, Any] = members
-        self.combine = combine
+        self.reduction = reduction
         self.temperature = temperature
-        self.weights = _weights(weights, list(members), combine)
+        self.weights = _weights(weights, list(members), reduction)
         self._children = nn.ModuleList([m for m in members.values() if isinstance(m, nn.Module)])
 
-    def each(
+    def per_reward(
         self,
         images: torch.Tensor | Sequence[Any],
         prompt: str | Sequence[str] | None = None,
         **placeholders: str | Sequence[str],
     ) -> dict[str, torch.Tensor]:
         """The members' values ``(B,)`` by name, differentiable; arguments as in ``forward``."""
-        return self._each(images, prompt, placeholders)
+        return self._per_reward(images, prompt, placeholders)
 
     def forward(
         self,
@@ -257,14 +257,14 @@ class CompositeReward(Combinable, nn.Module):
         Raises:
             ValueError: a placeholder that no question has, or what a member does not take.
         """
-        return self.combined(self._each(images, prompt, placeholders))
+        return self.reduce(self._per_reward(images, prompt, placeholders))
 
-    def combined(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def reduce(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The members' values by name, each ``(B,)`` -> ``(B,)``; differentiable."""
         own = [values[name] for name in self.members]
-        return REDUCTIONS[self.combine](own, self.weights, self.temperature)
+        return REDUCTIONS[self.reduction](own, self.weights, self.temperature)
 
-    def _each(
+    def _per_reward(
         self, images: Any, prompt: Any, placeholders: Mapping[str, Any]
     ) -> dict[str, torch.Tensor]:
         given = dict(placeholders) if prompt is None else {"prompt": prompt, **placeholders}
@@ -285,7 +285,7 @@ class CompositeReward(Combinable, nn.Module):
 def _of(member: Any, known: Mapping[int, torch.Tensor]) -> torch.Tensor:
     if not isinstance(member, CompositeReward):
         return known[id(member)]
-    return member.combined({name: _of(inner, known) for name, inner in member.members.items()})
+    return member.reduce({name: _of(inner, known) for name, inner in member.members.items()})
 
 
 def _asked(reward: Any, questions: Any) -> Any:
@@ -298,17 +298,19 @@ def _asked(reward: Any, questions: Any) -> Any:
         raise TypeError("questions is a str; expected a list of questions, or a dict with names")
     if isinstance(questions, Mapping):
         return {
-            name: reward.ask(question) for name, question in named(questions, "questions").items()
+            name: reward.ask(question)
+            for name, question in as_named_dict(questions, "questions").items()
         }
-    return [reward.ask(question) for question in named(questions, "questions").values()]
+    return [reward.ask(question) for question in as_named_dict(questions, "questions").values()]
 
 
-def _weights(given: Any, names: Sequence[str], combine: str) -> tuple[float, ...]:
+def _weights(given: Any, names: Sequence[str], reduction: str) -> tuple[float, ...]:
     if given is None:
         return (1.0,) * len(names)
-    if combine in _UNWEIGHTED:
+    if reduction in _UNWEIGHTED:
         raise ValueError(
-            f"weights are given, but combine={combine!r} has none; expected none: leave them out"
+            f"weights are given, but reduction={reduction!r} has none; expected none: leave them "
+            "out"
         )
     if isinstance(given, Mapping):
         if set(given) != set(names):
@@ -324,15 +326,17 @@ def _weights(given: Any, names: Sequence[str], combine: str) -> tuple[float, ...
         raise ValueError(f"there are {len(weights)} weights; expected {len(names)}, one for each")
     if not all(map(math.isfinite, weights)):
         raise ValueError(f"weights are {list(weights)}; expected finite numbers")
-    if combine != "sum" and min(weights) <= 0:
-        raise ValueError(f"weights are {list(weights)}; expected above 0 with combine={combine!r}")
+    if reduction != "sum" and min(weights) <= 0:
+        raise ValueError(
+            f"weights are {list(weights)}; expected above 0 with reduction={reduction!r}"
+        )
     return weights
 
 
 def _check_placeholders(leaves: Sequence[Any], given: Mapping[str, Any]) -> None:
     if not all(isinstance(leaf, QuestionReward) for leaf in leaves):
         return  # what others take is for them to say
-    known = dict.fromkeys(placeholder for leaf in leaves for placeholder in leaf.wanted)
+    known = dict.fromkeys(placeholder for leaf in leaves for placeholder in leaf.placeholders)
     unknown = [placeholder for placeholder in given if placeholder not in known]
     if unknown:
         raise ValueError(
@@ -349,7 +353,7 @@ def _values(
     known: dict[int, torch.Tensor] = {}
     batch: int | None = None
     for leaf in leaves:
-        if isinstance(leaf, QuestionReward) and not leaf.alone:
+        if isinstance(leaf, QuestionReward) and not leaf.needs_own_forward:
             groups.setdefault(id(leaf.backbone), []).append(leaf)
             continue
         if batch is None:
@@ -358,9 +362,9 @@ def _values(
         if isinstance(
             leaf, QuestionReward
         ):  # which is asked by itself, with the placeholders that it has
-            own = {key: value for key, value in given.items() if key in leaf.wanted}
+            own = {key: value for key, value in given.items() if key in leaf.placeholders}
         rest = {key: value for key, value in own.items() if key != "prompt"}
-        known[id(leaf)] = ask(leaf, images, batch, own.get("prompt"), rest)
+        known[id(leaf)] = call_reward(leaf, images, batch, own.get("prompt"), rest)
     for group in groups.values():
         known.update(_together(group, images, given))
     return known
@@ -388,7 +392,7 @@ def _together(
 ) -> dict[int, torch.Tensor]:
     flat, counts = flatten_views(images, values=any(question.validate for question in group))
     columns = [
-        question.questions({f: given[f] for f in question.wanted if f in given}, len(counts))
+        question.questions({f: given[f] for f in question.placeholders if f in given}, len(counts))
         for question in group
     ]
     wanted = [question.tokens or () for question in group]
@@ -401,5 +405,5 @@ def _together(
         own = logits[:, k]
         if wanted[k] != tokens:  # one by one, as a list of indices is copied to a GPU
             own = torch.stack([own[:, tokens.index(token)] for token in wanted[k]], dim=1)
-        out[id(question)] = question.value(own).to(flat[0].device)
+        out[id(question)] = question.from_logits(own).to(flat[0].device)
     return out

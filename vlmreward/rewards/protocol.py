@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-__all__ = ["Reward", "ask", "named"]
+__all__ = ["Reward", "as_named_dict", "call_reward"]
 
 Reward = Callable[..., torch.Tensor]
 """Called as ``reward(images, prompt=None, **placeholders)``; returns ``(B,)``, differentiable to
 the images. A query's value must not depend on the others in the batch."""
 
 
-def ask(
+def call_reward(
     reward: Reward,
     images: Any,
     batch: int,
@@ -42,7 +42,7 @@ def ask(
     return values
 
 
-def named(rewards: Any, what: str) -> dict[str, Any]:
+def as_named_dict(rewards: Any, what: str) -> dict[str, Any]:
     """Several things by name: a mapping as it is, a sequence by its numbers.
 
     Raises:

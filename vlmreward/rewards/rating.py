@@ -81,7 +81,7 @@ class RatingReward(VLMReward):
         """The answers, as tokens, in the order of the scale."""
         return self._sequences
 
-    def value(self, scores: torch.Tensor) -> torch.Tensor:
+    def from_logits(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores ``(..., S)`` of the answers -> their expected value ``(...)``; differentiable."""
         return scores.softmax(-1) @ self.values.to(scores)
 

@@ -164,7 +164,7 @@ class YesNoReward(VLMReward):
         """The variants of both answers, as tokens, the positive ones first."""
         return self.answers.sequences
 
-    def value(self, scores: torch.Tensor) -> torch.Tensor:
+    def from_logits(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores ``(..., S)`` of the answers -> reward ``(...)``; differentiable."""
         return log_odds(scores, len(self.answers.positive))
 

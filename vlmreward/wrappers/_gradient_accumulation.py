@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vlmreward.images.batch import ImageBatchSpec, working
+from vlmreward.images.batch import ImageBatchSpec, to_compute_dtype
 
 __all__ = ["Term", "accumulate_gradients"]
 
@@ -43,18 +43,22 @@ class _GradientAccumulation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, terms: Sequence[Term], layout: ImageBatchSpec, again: str, *tensors: torch.Tensor
+        ctx: Any,
+        terms: Sequence[Term],
+        layout: ImageBatchSpec,
+        double_backward_error: str,
+        *tensors: torch.Tensor,
     ) -> torch.Tensor:
         needed = [i for i, need in enumerate(ctx.needs_input_grad[3:]) if need]
         total: torch.Tensor | None = None
-        sums = [torch.zeros_like(working(tensor)) for tensor in tensors]
+        sums = [torch.zeros_like(to_compute_dtype(tensor)) for tensor in tensors]
         for term in terms:
             values, gradients = _value_and_gradients(term, tensors, needed)
             for i, gradient in zip(needed, gradients):
                 if gradient is not None:
                     sums[i] += gradient
             total = values if total is None else total + values
-        ctx.layout, ctx.again = layout, again
+        ctx.layout, ctx.double_backward_error = layout, double_backward_error
         ctx.dtypes = [tensor.dtype for tensor in tensors]
         ctx.save_for_backward(*sums)
         assert total is not None
@@ -63,13 +67,16 @@ class _GradientAccumulation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():  # with create_graph, where silence would mean zeros
-            raise RuntimeError(ctx.again)
+            raise RuntimeError(ctx.double_backward_error)
         scaled = ctx.layout.scaled(ctx.saved_tensors, grad)
         return (None, None, None, *(g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes)))
 
 
 def accumulate_gradients(
-    terms: Sequence[Term], layout: ImageBatchSpec, tensors: Sequence[torch.Tensor], again: str
+    terms: Sequence[Term],
+    layout: ImageBatchSpec,
+    tensors: Sequence[torch.Tensor],
+    double_backward_error: str,
 ) -> torch.Tensor:
     """Sum of the terms, of which one graph lives at a time.
 
@@ -80,17 +87,17 @@ def accumulate_gradients(
         terms: each from the images' tensors to ``(B,)``; a query's value depends on its own images.
         layout: of the tensors.
         tensors: floating, of the images.
-        again: message of the error for derivatives of the gradient.
+        double_backward_error: message of the error for derivatives of the gradient.
 
     Returns:
         ``(B,)``, differentiable to the tensors.
 
     Raises:
-        RuntimeError: a term is not differentiable, or with ``again`` in a backward pass under
-            ``create_graph=True``.
+        RuntimeError: a term is not differentiable, or with ``double_backward_error`` in a backward
+            pass under ``create_graph=True``.
     """
     if len(terms) == 1:
         return terms[0](tensors)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _GradientAccumulation.apply(terms, layout, again, *tensors)
+        return _GradientAccumulation.apply(terms, layout, double_backward_error, *tensors)
     return torch.stack([term(tensors) for term in terms]).sum(dim=0)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlmreward.images.batch import ImageBatchSpec, flatten_images, repeated, working
-from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.images.batch import ImageBatchSpec, flatten_images, repeated, to_compute_dtype
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import flag, reward_like, whole
 from vlmreward.wrappers._gradient_accumulation import accumulate_gradients
 from vlmreward.wrappers.augmentations import standard_augmentation
@@ -47,11 +47,12 @@ class ExpectationOverTransformations(nn.Module):
     opposite aim: noise that fools a model seldom survives a small rotation, crop or blur, so that
     its part in the gradient averages out, and what is left is what the model sees in all of them.
 
-    The value is the mean over ``samples`` transformations, the gradient exactly that of this
-    mean. Samples are worked through ``chunk`` at a time. As long as there are more of them than
-    that, the gradient is taken at once, during the call, and each graph is freed before the next
-    one: memory is that of ``chunk`` samples, time that of ``samples`` rewards and backward passes,
-    and the result can be differentiated once. With ``chunk=samples`` there is one ordinary graph.
+    The value is the mean over ``num_samples`` transformations, the gradient exactly that of this
+    mean. Samples are worked through ``micro_batch_size`` at a time. As long as there are more of
+    them than that, the gradient is taken at once, during the call, and each graph is freed before
+    the next one: memory is that of ``micro_batch_size`` samples, time that of ``num_samples``
+    rewards and backward passes, and the result can be differentiated once. With
+    ``micro_batch_size=num_samples`` there is one ordinary graph.
 
     Args:
         reward: what to take the expectation of; see ``vlmreward.rewards.protocol.Reward``.
@@ -59,20 +60,22 @@ class ExpectationOverTransformations(nn.Module):
             torch's global generators, every image of a batch transformed by itself: kornia's
             augmentations, a ``Sequential`` of them, or any callable. None:
             ``standard_augmentation()``. It is given float32 or float64.
-        samples: transformations a call; at least 1.
-        shared: one transformation for all views of a query, so that they stay consistent with
-            each other; otherwise one for each view. Queries always have their own.
-        chunk: samples a call of ``reward``; a larger one is faster where the device has room.
+        num_samples: transformations a call; at least 1.
+        share_across_views: one transformation for all views of a query, so that they stay
+            consistent with each other; otherwise one for each view. Queries always have their own.
+        micro_batch_size: samples a call of ``reward``; a larger one is faster where the device
+            has room.
         generator: on the CPU; gives one seed a sample. None: torch's global one. Two generators at
             the same seed give the same samples; the augmentation's own draws leave the global
             generators as they were.
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: ``samples`` or ``chunk`` below 1, or a generator that is not on the CPU.
+        ValueError: ``num_samples`` or ``micro_batch_size`` below 1, or a generator that is
+            not on the CPU.
 
     Example:
-        ``ExpectationOverTransformations(reward, samples=4)(images, prompt="a cat").sum()``.
+        ``ExpectationOverTransformations(reward, num_samples=4)(images, prompt="a cat").sum()``.
     """
 
     def __init__(
@@ -80,16 +83,16 @@ class ExpectationOverTransformations(nn.Module):
         reward: Reward,
         augmentation: Callable[[torch.Tensor], torch.Tensor] | None = None,
         *,
-        samples: int = 4,
-        shared: bool = True,
-        chunk: int = 1,
+        num_samples: int = 4,
+        share_across_views: bool = True,
+        micro_batch_size: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         reward_like(reward)
-        whole("samples", samples)
-        whole("chunk", chunk)
-        flag("shared", shared)
+        whole("num_samples", num_samples)
+        whole("micro_batch_size", micro_batch_size)
+        flag("share_across_views", share_across_views)
         if augmentation is not None and not callable(augmentation):
             raise TypeError(
                 f"augmentation is a {type(augmentation).__name__}; expected a callable of images "
@@ -105,9 +108,9 @@ class ExpectationOverTransformations(nn.Module):
             )
         self.reward = reward
         self.augmentation = standard_augmentation() if augmentation is None else augmentation
-        self.samples = samples
-        self.shared = shared
-        self.chunk = chunk
+        self.num_samples = num_samples
+        self.share_across_views = share_across_views
+        self.micro_batch_size = micro_batch_size
         self.generator = generator
 
     def forward(
@@ -134,15 +137,21 @@ class ExpectationOverTransformations(nn.Module):
         tensors, layout = flatten_images(images)
         seeds = self._seeds()
         terms = [
-            partial(self._term, layout, seeds[start : start + self.chunk], prompt, placeholders)
-            for start in range(0, self.samples, self.chunk)
+            partial(
+                self._term,
+                layout,
+                seeds[start : start + self.micro_batch_size],
+                prompt,
+                placeholders,
+            )
+            for start in range(0, self.num_samples, self.micro_batch_size)
         ]
         return accumulate_gradients(
             terms,
             layout,
             tensors,
-            "Augmented has freed the graphs of its samples; expected create_graph=False: for "
-            "derivatives of the gradient pass chunk=samples",
+            "ExpectationOverTransformations has freed the graphs of its samples; expected "
+            "create_graph=False: for derivatives of the gradient pass micro_batch_size=num_samples",
         )
 
     def augment(self, images: torch.Tensor | Sequence[Any]) -> Any:
@@ -152,7 +161,7 @@ class ExpectationOverTransformations(nn.Module):
 
     def _seeds(self) -> list[int]:
         with _SEEDED:
-            return torch.randint(2**62, (self.samples,), generator=self.generator).tolist()
+            return torch.randint(2**62, (self.num_samples,), generator=self.generator).tolist()
 
     def _term(
         self,
@@ -171,14 +180,16 @@ class ExpectationOverTransformations(nn.Module):
         else:
             batch = [query for sample in drawn for query in sample]
         repeat = {name: repeated(value, times) for name, value in placeholders.items()}
-        values = ask(self.reward, batch, times * layout.batch, repeated(prompt, times), repeat)
-        return values.view(times, layout.batch).sum(dim=0) / self.samples
+        values = call_reward(
+            self.reward, batch, times * layout.batch, repeated(prompt, times), repeat
+        )
+        return values.view(times, layout.batch).sum(dim=0) / self.num_samples
 
     def _transformed(self, images: Any, seed: int) -> Any:
         if isinstance(images, torch.Tensor):
             if images.ndim == 4:
                 return self._apply_seeded(images, seed)
-            if not self.shared:
+            if not self.share_across_views:
                 each = self._apply_seeded(images.flatten(0, 1), seed)
                 return each.unflatten(0, images.shape[:2])
             # The draws for a batch depend on its shape alone, so the same seed gives each view
@@ -201,13 +212,13 @@ class ExpectationOverTransformations(nn.Module):
     ) -> list[torch.Tensor]:
         """Views of one query, maybe of different sizes."""
         seeds = torch.randint(2**62, (len(views),), generator=generator).tolist()
-        if self.shared:
+        if self.share_across_views:
             seeds = seeds[:1] * len(views)
         return [self._apply_seeded(view[None], seed)[0] for view, seed in zip(views, seeds)]
 
     def _apply_seeded(self, images: torch.Tensor, seed: int) -> torch.Tensor:
         with _seeded(seed, images.device):
-            out = self.augmentation(working(images))
+            out = self.augmentation(to_compute_dtype(images))
         if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[:2] != images.shape[:2]:
             received = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vlmreward.images.batch import ImageBatchSpec, flatten_images
-from vlmreward.rewards.protocol import Reward, ask, named
+from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward
 from vlmreward.utils.arguments import number, reward_like
 
 __all__ = ["BALANCES", "Ensemble"]
@@ -100,7 +100,7 @@ class Ensemble(nn.Module):
         momentum: float = 0.0,
     ) -> None:
         super().__init__()
-        members = named(rewards, "rewards")
+        members = as_named_dict(rewards, "rewards")
         if balance not in BALANCES:
             raise ValueError(f"balance is {balance!r}; expected one of {BALANCES}")
         for name, member in members.items():
@@ -158,7 +158,7 @@ class Ensemble(nn.Module):
             seen = _Shared.apply(self, layout, *tensors)
         values = [
             weight
-            * ask(
+            * call_reward(
                 member,
                 layout.together(seen[k * width :][:width]),
                 layout.batch,
@@ -169,7 +169,7 @@ class Ensemble(nn.Module):
         ]
         return torch.stack([value.to(values[0].device) for value in values]).sum(dim=0)
 
-    def each(
+    def per_reward(
         self,
         images: torch.Tensor | Sequence[Any],
         prompt: str | Sequence[str] | None = None,
@@ -178,7 +178,7 @@ class Ensemble(nn.Module):
         """The members' rewards by name, ``(B,)`` each, with their own gradients."""
         _, layout = flatten_images(images)
         return {
-            name: ask(member, images, layout.batch, prompt, placeholders)
+            name: call_reward(member, images, layout.batch, prompt, placeholders)
             for name, member in zip(self.names, self.members)
         }
 

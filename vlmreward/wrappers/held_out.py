@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vlmreward.images.batch import flatten_images
-from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import number, reward_like, whole
 
 __all__ = ["HeldOutMonitor", "Observation", "RewardHackingWarning", "mann_kendall"]
@@ -65,7 +65,7 @@ def mann_kendall(values: Sequence[float]) -> float:
 class HeldOutMonitor(nn.Module):
     """A reward, with another one that looks on and is never optimised.
 
-    An optimised reward is no evidence of anything: a model can be fooled. A second one, of another
+    An optimised reward is no evidence of anything: it can be hacked. A second one, of another
     model or at least another question, that takes no part in the gradient shows when that happens.
 
     Every ``every``-th step both rewards are noted. Once there are ``window`` notes, the last
@@ -92,7 +92,7 @@ class HeldOutMonitor(nn.Module):
     Attributes:
         step: calls with gradients so far.
         history: all observations, oldest first.
-        fooled: whether the last look was in an episode that has been warned of.
+        warned: whether the last look was in an episode that has been warned of.
 
     Raises:
         ValueError: ``every`` below 1, ``significance`` outside (0, 0.5), or a window so short that
@@ -129,7 +129,7 @@ class HeldOutMonitor(nn.Module):
         self.window = window
         self.step = 0
         self.history: list[Observation] = []
-        self.fooled = False
+        self.warned = False
 
     def forward(
         self,
@@ -148,7 +148,7 @@ class HeldOutMonitor(nn.Module):
             ``(B,)`` of ``reward``.
         """
         tensors, layout = flatten_images(images)
-        values = ask(self.reward, images, layout.batch, prompt, placeholders)
+        values = call_reward(self.reward, images, layout.batch, prompt, placeholders)
         if not values.requires_grad:
             return values
         with _STEPS:
@@ -159,7 +159,7 @@ class HeldOutMonitor(nn.Module):
             device = tensors[0].device
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
             with torch.no_grad(), forked:
-                held_out = ask(self.held_out, unseen, layout.batch, prompt, placeholders)
+                held_out = call_reward(self.held_out, unseen, layout.batch, prompt, placeholders)
             with _STEPS:
                 self._note(Observation(step, float(values.detach().mean()), float(held_out.mean())))
         return values
@@ -178,28 +178,28 @@ class HeldOutMonitor(nn.Module):
             return
         rising, falling = self.trends()
         if rising > self.threshold and falling < -self.threshold:
-            if not self.fooled:
+            if not self.warned:
                 start = self.history[-self.window]
                 warnings.warn(
                     f"step {seen.step}: in the last {self.window} looks the reward rose from "
                     f"{start.reward:.3g} to {seen.reward:.3g} while the held-out one fell from "
                     f"{start.held_out:.3g} to {seen.held_out:.3g}; expected both to rise: the "
-                    "model is probably being fooled, so stop, lower the reward's weight, or use "
+                    "reward is probably being hacked, so stop, lower the reward's weight, or use "
                     "ExpectationOverTransformations",
                     RewardHackingWarning,
                     stacklevel=5,  # past this class and nn.Module's two,
                 )
-            self.fooled = True
+            self.warned = True
         elif rising <= 0 or falling >= 0:
             # Not as soon as a score is back under the threshold, or noise would warn anew
-            self.fooled = False
+            self.warned = False
 
     def get_extra_state(self) -> dict[str, Any]:
         """Step, history and episode, for ``state_dict()``."""
         history = [astuple(seen) for seen in self.history]
-        return {"step": self.step, "history": history, "fooled": self.fooled}
+        return {"step": self.step, "history": history, "warned": self.warned}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on where ``get_extra_state`` was taken."""
-        self.step, self.fooled = state["step"], state["fooled"]
+        self.step, self.warned = state["step"], state["warned"]
         self.history = [Observation(*seen) for seen in state["history"]]

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vlmreward.images.batch import ImageBatchSpec, flatten_images
-from vlmreward.rewards.protocol import Reward, ask
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import reward_like, whole
 from vlmreward.wrappers._gradient_accumulation import accumulate_gradients
 
@@ -72,18 +72,19 @@ class MicroBatched(nn.Module):
 
     Args:
         reward: see ``vlmreward.rewards.protocol.Reward``.
-        size: queries a part; at least 1.
+        micro_batch_size: queries a part; at least 1.
         max_memory: instead of it, what a part's graph may keep, in bytes or as ``"6GiB"``: the
             first call with images of some size runs one query and counts what its graph keeps.
             What the model's layers need beside that for a moment is not counted, nor its weights.
 
     Attributes:
-        sizes: with ``max_memory``, the queries a part by what was counted: the layout of a query's
-            images -> number.
+        measured_sizes: with ``max_memory``, the queries a part by what was counted: the layout of
+            a query's images -> number.
 
     Raises:
-        TypeError: ``size`` is no whole number, or the reward cannot be called.
-        ValueError: neither or both of ``size`` and ``max_memory``, or one of them not above 0.
+        TypeError: ``micro_batch_size`` is no whole number, or the reward cannot be called.
+        ValueError: neither or both of ``micro_batch_size`` and ``max_memory``, or one of them
+            not above 0.
 
     Example:
         ``MicroBatched(reward, max_memory="6GiB")(images, prompt="a cat").sum().backward()``.
@@ -93,18 +94,23 @@ class MicroBatched(nn.Module):
         self,
         reward: Reward,
         *,
-        size: int | None = None,
+        micro_batch_size: int | None = None,
         max_memory: int | float | str | None = None,
     ) -> None:
         super().__init__()
         reward_like(reward)
-        if (size is None) == (max_memory is None):
-            given = "neither is given" if size is None else "both are given"
-            raise ValueError(f"size and max_memory: {given}; expected one of size and max_memory")
+        if (micro_batch_size is None) == (max_memory is None):
+            given = "neither is given" if micro_batch_size is None else "both are given"
+            raise ValueError(
+                f"micro_batch_size and max_memory: {given}; expected one of "
+                "micro_batch_size and max_memory"
+            )
         self.reward = reward
-        self.size = None if size is None else whole("size", size)
+        self.micro_batch_size = (
+            None if micro_batch_size is None else whole("micro_batch_size", micro_batch_size)
+        )
         self.max_memory = None if max_memory is None else parse_bytes(max_memory)
-        self.sizes: dict[Any, int] = {}
+        self.measured_sizes: dict[Any, int] = {}
 
     def forward(
         self,
@@ -116,7 +122,7 @@ class MicroBatched(nn.Module):
         tensors, layout = flatten_images(images)
         given = dict(placeholders) if prompt is None else {"prompt": prompt, **placeholders}
         wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        size = self.size or self._measured(tensors, layout, given, wanted)
+        size = self.micro_batch_size or self._measured(tensors, layout, given, wanted)
         terms = [
             partial(self._term, layout, slice(start, start + size), given)
             for start in range(0, layout.batch, size)
@@ -143,7 +149,7 @@ class MicroBatched(nn.Module):
             name: value[part] if isinstance(value, (list, tuple)) else value
             for name, value in given.items()
         }
-        values = ask(
+        values = call_reward(
             self.reward, batch, stop - start, placeholders.pop("prompt", None), placeholders
         )
         return F.pad(values, (start, layout.batch - stop))
@@ -162,7 +168,7 @@ class MicroBatched(nn.Module):
         first = layout.together([tensor.detach() for tensor in tensors])[0]
         views = first if isinstance(first, (list, tuple)) else [first]
         key = tuple((tuple(view.shape), view.dtype) for view in views)
-        if key not in self.sizes:
+        if key not in self.measured_sizes:
             model = self.reward.parameters() if isinstance(self.reward, nn.Module) else ()
             known = {parameter.untyped_storage().data_ptr() for parameter in model}
             alone, one = flatten_images(layout.together([t.detach() for t in tensors])[:1])
@@ -171,8 +177,8 @@ class MicroBatched(nn.Module):
                     one, slice(0, 1), _first(given), [t.requires_grad_() for t in alone]
                 )
             del values
-            self.sizes[key] = max(1, self.max_memory // max(1, sum(kept.values())))
-        return self.sizes[key]
+            self.measured_sizes[key] = max(1, self.max_memory // max(1, sum(kept.values())))
+        return self.measured_sizes[key]
 
 
 def _first(given: Mapping[str, Any]) -> dict[str, Any]:

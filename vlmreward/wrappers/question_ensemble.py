@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vlmreward.images.batch import flatten_images
-from vlmreward.rewards.protocol import Reward, ask, named
+from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward
 from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["QuestionEnsemble"]
@@ -64,10 +64,14 @@ class QuestionEnsemble(nn.Module):
                 f"reward is a {type(reward).__name__} without a question; expected a YesNoReward: "
                 "put rewards of another kind into an Ensemble"
             )
-        against = {} if negated_questions is None else named(negated_questions, "negated_questions")
+        against = (
+            {}
+            if negated_questions is None
+            else as_named_dict(negated_questions, "negated_questions")
+        )
         if negated_questions is not None and not isinstance(negated_questions, Mapping):
             against = {f"not {name}": question for name, question in against.items()}
-        asked = named(questions, "questions")
+        asked = as_named_dict(questions, "questions")
         if both := sorted(asked.keys() & against.keys()):
             raise ValueError(
                 f"questions and negated_questions share the name {both[0]!r}; expected each "
@@ -107,13 +111,13 @@ class QuestionEnsemble(nn.Module):
             ``(B,)``, differentiable to the images. The graphs of all questions live until the
             backward pass.
         """
-        values = self.each(images, prompt, **placeholders)
+        values = self.per_reward(images, prompt, **placeholders)
         mean = torch.stack([values[name] for name in self._asked]).mean(dim=0)
         if not self._against:
             return mean
         return (mean - torch.stack([values[name] for name in self._against]).mean(dim=0)) / 2
 
-    def each(
+    def per_reward(
         self,
         images: torch.Tensor | Sequence[Any],
         prompt: str | Sequence[str] | None = None,
@@ -123,6 +127,6 @@ class QuestionEnsemble(nn.Module):
         sign."""
         _, layout = flatten_images(images)
         return {
-            name: ask(asking, images, layout.batch, prompt, placeholders)
+            name: call_reward(asking, images, layout.batch, prompt, placeholders)
             for name, asking in (self._asked | self._against).items()
         }

@@ -26,7 +26,7 @@ def by_status(found, status):
 
 
 def failed(reward, *, quick=True, **options):
-    return by_status(doctor.examine(reward, quick=quick, **options), "FAIL")
+    return by_status(doctor.run_checks(reward, quick=quick, **options), "FAIL")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def reward(family_pair):
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_every_family_passes(family, family_folder):
-    found = doctor.examine(YesNoReward(family_folder(family)))
+    found = doctor.run_checks(YesNoReward(family_folder(family)))
     assert [finding.name for finding in found] == [check.check_name for check in doctor.CHECKS]
     # random weights put no probability on Yes and No; in the tiny Gemma 3 the end of a long
     # question is too many sliding windows away from the images
@@ -50,10 +50,10 @@ def test_every_family_passes(family, family_folder):
 
 
 def test_a_trained_model_has_nothing_to_look_at():
-    found = doctor.examine(YesNoReward("builtin/blocks"), prompt="a red sphere")
+    found = doctor.run_checks(YesNoReward("builtin/blocks"), prompt="a red sphere")
     assert by_status(found, "OK") == {finding.name for finding in found}
     (mass,) = [finding for finding in found if finding.name == "answer mass"]
-    assert mass.figures["on_answers"] > 0.99
+    assert mass.metrics["on_answers"] > 0.99
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -69,7 +69,7 @@ def test_other_modes_pass(reward, pixels):
 
 
 def test_a_pair_is_enough_and_quick_leaves_out_what_is_long(family_pair):
-    found = doctor.examine(family_pair("llava"), quick=True)
+    found = doctor.run_checks(family_pair("llava"), quick=True)
     assert by_status(found, "FAIL") == set()
     left_out = {check.check_name for check in doctor.CHECKS} - {f.name for f in found}
     assert left_out == {"finite differences", "forecast"}
@@ -99,7 +99,7 @@ def test_a_processor_without_a_counterpart(family_pair):
     other = copy.copy(processor)
     other.image_processor = Changed(**processor.image_processor.to_dict())
     with pytest.warns(UserWarning, match="Changed has no counterpart"):
-        found = doctor.examine((model, other))
+        found = doctor.run_checks((model, other))
     assert by_status(found, "FAIL") == set()
     assert by_status(found, "SKIP") == {"processor, uint8"}
 
@@ -109,7 +109,7 @@ def test_leaves_the_reward_as_it_was(family_pair):
     mine = YesNoReward((model, processor), pixels="clamp")
     before, side = dict(vars(mine.backbone)), processor.tokenizer.padding_side
     attention = model.model.visual.config._attn_implementation
-    doctor.examine(mine, quick=True)
+    doctor.run_checks(mine, quick=True)
     assert vars(mine.backbone)["images"] is before["images"]
     assert mine.backbone.images.pixels == "clamp"
     assert processor.tokenizer.padding_side == side
@@ -142,11 +142,9 @@ def test_wrong_mean(reward, family):
 def test_another_size_is_named(reward):
     mine = reward("qwen2_vl")
     mine.backbone.images.max_pixels //= 2
-    found = {f.name: f for f in doctor.examine(mine, quick=True)}
+    found = {f.name: f for f in doctor.run_checks(mine, quick=True)}
     assert found["processor, float"].status == found["processor, uint8"].status == "FAIL"
-    assert (
-        "224x224: pixel_values (36, 1176), HF's (100, 1176)" in found["processor, float"].measured
-    )
+    assert "224x224: pixel_values (36, 1176), HF's (100, 1176)" in found["processor, float"].message
 
 
 def plant_layout(reward, change):
@@ -208,7 +206,7 @@ class Detached(YesNoReward):
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "paligemma", "gemma3"])
 def test_detached_gradient(reward, family):
     """What needs a gradient is skipped."""
-    found = doctor.examine(reward(family, Detached))
+    found = doctor.run_checks(reward(family, Detached))
     assert by_status(found, "FAIL") == {"gradient"}
     assert by_status(found, "SKIP") == {"finite differences", "time and memory", "forecast"}
 
@@ -223,9 +221,9 @@ class FirstViewOnly(YesNoReward):
 
 def test_a_detached_view(reward):
     """Of which the slopes are wrong too."""
-    found = {f.name: f for f in doctor.examine(reward("qwen2_5_vl", FirstViewOnly))}
+    found = {f.name: f for f in doctor.run_checks(reward("qwen2_5_vl", FirstViewOnly))}
     assert by_status(found.values(), "FAIL") == {"gradient", "finite differences"}
-    assert "at 2 of 3 views" in found["gradient"].measured
+    assert "at 2 of 3 views" in found["gradient"].message
 
 
 class Doubled(YesNoReward):
@@ -296,9 +294,9 @@ def read_at_the_end_of_right_padding(layout, lengths):
 def test_padding_mixed_up(reward, family, change):
     mine = reward(family)
     plant_layout(mine, change)
-    found = {f.name: f for f in doctor.examine(mine, quick=True)}
+    found = {f.name: f for f in doctor.run_checks(mine, quick=True)}
     assert by_status(found.values(), "FAIL") == {"padding"} | BATCH
-    assert "query 0 is read at token" in found["padding"].measured
+    assert "query 0 is read at token" in found["padding"].message
 
 
 def test_padding_mixed_up_under_a_prompt_without_fields(reward):
@@ -326,7 +324,7 @@ class FirstImage(YesNoReward):
 
 def test_every_text_against_the_first_image(reward):
     """The gradient is right: these values do not depend on the other images."""
-    found = doctor.examine(reward("qwen2_5_vl", FirstImage))
+    found = doctor.run_checks(reward("qwen2_5_vl", FirstImage))
     assert by_status(found, "FAIL") == BATCH
     assert by_status(found, "WARN") == {"answer mass", "gradient"}
 
@@ -335,7 +333,7 @@ def test_another_prompt(reward):
     mine = reward("llava")
     asked = mine.backbone.family.asked
     mine.backbone.family.asked = lambda prompt, sizes: asked(f"Hello. {prompt}", sizes)
-    found = doctor.examine(mine)
+    found = doctor.run_checks(mine)
     assert by_status(found, "FAIL") == {"prompt"} | WHOLE
     assert by_status(found, "SKIP") == {"token types", "positions"}
 
@@ -347,10 +345,10 @@ def test_an_error_is_a_finding_and_the_others_go_on(reward):
         raise RuntimeError("no such key\nin the model")
 
     mine.backbone.family.image_inputs = broken
-    found = {f.name: f for f in doctor.examine(mine, quick=True)}
+    found = {f.name: f for f in doctor.run_checks(mine, quick=True)}
     assert found["processor, float"].status == "OK"
     assert found["batch"].status == "FAIL"
-    assert found["batch"].measured == "RuntimeError: no such key"
+    assert found["batch"].message == "RuntimeError: no such key"
 
 
 # --- the parts
@@ -360,7 +358,7 @@ def test_refuses_questions_that_transformers_cannot_be_asked(reward):
     mine = reward("llava")
     for other in (mine.ask("Is it {prompt}?", answers=("a cat", "a dog")), per_view(mine)):
         with pytest.raises(ValueError, match="expected answers of one token and all views"):
-            doctor.examine(other)
+            doctor.run_checks(other)
 
 
 def per_view(reward):
@@ -369,22 +367,22 @@ def per_view(reward):
 
 def test_refuses_what_is_no_reward():
     with pytest.raises(TypeError, match=r"function; expected a YesNoReward.*examine the one"):
-        doctor.examine(lambda images: images.sum())
+        doctor.run_checks(lambda images: images.sum())
 
 
 @pytest.mark.parametrize("kind", [YesNoReward, Doubled])
 def test_slopes_in_single_precision(reward, kind):
     mine = reward("qwen2_5_vl", kind)
     finding = slopes(mine, Probe(mine, prompt="a cat", words=("Yes", "No")))
-    assert finding.figures["precision"] == "float32"
+    assert finding.metrics["precision"] == "float32"
     assert finding.status == ("OK" if kind is YesNoReward else "FAIL")
 
 
 def test_without_memory_for_a_copy(reward, monkeypatch):
     monkeypatch.setattr("vlmreward.doctor.gradients._free_memory", lambda device: 1000)
-    found = {f.name: f for f in doctor.examine(reward("llava"))}
+    found = {f.name: f for f in doctor.run_checks(reward("llava"))}
     assert found["finite differences"].status == "SKIP"
-    assert "not enough memory for a copy" in found["finite differences"].measured
+    assert "not enough memory for a copy" in found["finite differences"].message
 
 
 def test_double_precision_throughout():
@@ -418,7 +416,7 @@ def test_forecast_of_memory(reward):
     """Twice as many views as were measured, and measured now."""
     mine = reward("qwen2_5_vl")
     subject = Probe(mine, prompt="a cat", words=("Yes", "No"))
-    expected = forecast(subject).figures["forecast"]["8x256"]["bytes"]
+    expected = forecast(subject).metrics["forecast"]["8x256"]["bytes"]
     # matrix products copy a little more of one view than of each of several
     assert measured_step(subject, 8, 256).bytes == pytest.approx(expected, rel=0.05)
 
@@ -426,7 +424,7 @@ def test_forecast_of_memory(reward):
 def test_findings_as_text_and_json(reward):
     mine = reward("llava")
     take(mine, "No", "Yes")
-    found = doctor.examine(mine)
+    found = doctor.run_checks(mine)
     (wrong,) = [f for f in found if f.status == "FAIL"]
     first, *rest = doctor.line(wrong).splitlines()
     assert first.startswith("FAIL  answer tokens")

@@ -130,12 +130,12 @@ def test_views_left_out_or_replaced():
     reward = Views(1.0, 10.0, 100.0)
     means = x.mean((2, 3, 4))
     weights = reward.weights
-    gray = explain.leave_one_view_out(reward, x, fill=0.25)
+    gray = explain.leave_one_view_out(reward, x, replacement=0.25)
     close(gray, weights * (means - 0.25))
-    close(explain.leave_one_view_out(reward, x, fill="mean"), torch.zeros_like(gray))
+    close(explain.leave_one_view_out(reward, x, replacement="mean"), torch.zeros_like(gray))
     other = noise(3, 1, 1, seed=4)
     close(
-        explain.leave_one_view_out(reward, x, fill=other),
+        explain.leave_one_view_out(reward, x, replacement=other),
         weights * (means - other.mean()),
         rtol=1e-9,
         atol=1e-9,
@@ -151,15 +151,18 @@ def test_views_left_out_or_replaced():
 def test_single_images_are_queries_of_one_view():
     x = noise(2, 3, 4, 5)
     close(
-        explain.leave_one_view_out(Views(2.0), x, fill=0.5), 2 * (x.mean((1, 2, 3)) - 0.5)[:, None]
+        explain.leave_one_view_out(Views(2.0), x, replacement=0.5),
+        2 * (x.mean((1, 2, 3)) - 0.5)[:, None],
     )
-    with pytest.raises(ValueError, match=r"fill is None for queries of one view.*fill=0.5"):
+    with pytest.raises(
+        ValueError, match=r"replacement is None for queries of one view.*replacement=0.5"
+    ):
         explain.leave_one_view_out(Views(2.0), x)
     whole = explain.attribute(Square(), x)
     assert whole.images.shape == (2, 1, 3, 4, 5)
-    assert whole.heat.shape == (2, 1, 4, 5)
+    assert whole.attribution.shape == (2, 1, 4, 5)
     assert whole.views.shape == (2, 1)
-    assert whole.fill == 0.5
+    assert whole.replacement == 0.5
 
 
 @pytest.mark.parametrize("method", explain.METHODS)
@@ -172,12 +175,14 @@ def test_an_explanation_holds_all_of_it(method):
     close(whole.views, explain.leave_one_view_out(reward, x))
     if method == "integrated-gradients":
         path = explain.integrated_gradients(reward, x)
-        close(whole.heat, path.attributions.sum(2))
-        close(whole.heat.sum((1, 2, 3)), whole.reward - whole.baseline_reward - whole.residual)
+        close(whole.attribution, path.attributions.sum(2))
+        close(
+            whole.attribution.sum((1, 2, 3)), whole.reward - whole.baseline_reward - whole.residual
+        )
     else:
-        close(whole.heat, explain.saliency(reward, x, kind=method))
+        close(whole.attribution, explain.saliency(reward, x, kind=method))
         assert whole.residual is None
-    assert whole.signed == (whole.heat.min() < 0)
+    assert whole.signed == (whole.attribution.min() < 0)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_saves_a_picture(tmp_path, views, method):
     # Another query is another picture; without blur it has more contrast
     whole.save(tmp_path / "other.png", query=0)
     assert (tmp_path / "other.png").read_bytes() != path.read_bytes()
-    whole.save(tmp_path / "sharp.pdf", grain=0)
+    whole.save(tmp_path / "sharp.pdf", blur_sigma=0)
     assert (tmp_path / "sharp.pdf").read_bytes()[:4] == b"%PDF"
 
 
@@ -210,7 +215,7 @@ def test_the_views_are_in_the_picture(tmp_path):
     weight = torch.ones(3, 32, 32, dtype=torch.float64)
     weight[..., 16:] = -1
     whole = explain.attribute(Linear(weight), x, method="gradient-x-input")
-    picture = torch.from_numpy(imread(whole.save(tmp_path / "a.png", grain=0))[..., :3])
+    picture = torch.from_numpy(imread(whole.save(tmp_path / "a.png", blur_sigma=0))[..., :3])
 
     def share(*color):
         return float(((picture - torch.tensor(color)).abs() < 0.02).all(-1).float().mean())
@@ -225,14 +230,14 @@ def test_numbers_in_the_picture():
     x = torch.ones(1, 2, 3, 4, 4, dtype=torch.float64)
     weight = torch.full((3, 4, 4), 1 / 48, dtype=torch.float64)
     whole = explain.attribute(Linear(weight), x, prompt="a cat", baseline=0.25)
-    assert _captions(whole, 0, whole.heat[0]) == ["pixels +0.75\nleft out -1.00"] * 2
+    assert _captions(whole, 0, whole.attribution[0]) == ["pixels +0.75\nleft out -1.00"] * 2
     title = _title(whole, 0, 200)
     assert title == (
         "a cat\nlog-odds +2.00, P(Yes) 88%; baseline +0.50; not attributed "
         + f"{float(whole.residual):+.2f}"
     )
-    norms = explain.attribute(Linear(weight), x, method="gradient-norm", fill=0.5)
-    assert _captions(norms, 0, norms.heat[0]) == ["pixels 50%\nblanked -0.50"] * 2
+    norms = explain.attribute(Linear(weight), x, method="gradient-norm", replacement=0.5)
+    assert _captions(norms, 0, norms.attribution[0]) == ["pixels 50%\nblanked -0.50"] * 2
     assert norms.questions == ("",)
 
 
@@ -287,7 +292,7 @@ def test_a_vlm_explained(pair):
     rise = whole.reward - whole.baseline_reward
     assert rise.abs() > 0.05
     assert whole.residual.abs() < 0.05 * rise.abs()
-    assert (whole.heat.flatten(2).abs().sum(2) > 1e-3).all()
+    assert (whole.attribution.flatten(2).abs().sum(2) > 1e-3).all()
     assert whole.questions == ("a cat",)
     with torch.no_grad():
         left = [reward(x[:, [1]], prompt="a cat"), reward(x[:, [0]], prompt="a cat")]

@@ -95,7 +95,7 @@ def test_answers_are_looked_up_where_they_were(family):
 def test_doctor_agrees_and_sees_a_second_one(family):
     pair = pair_with(family, written=True, added=True)
     reward = YesNoReward(pair, question=QUESTION)
-    found = {f.name: f for f in doctor.examine(reward, quick=True)}
+    found = {f.name: f for f in doctor.run_checks(reward, quick=True)}
     assert [f for f in found.values() if f.status == "FAIL"] == []
     family, tokens = reward.backbone.family, pair[1].tokenizer
 
@@ -110,6 +110,6 @@ def test_doctor_agrees_and_sees_a_second_one(family):
 
     family.asked = twice
     planted = YesNoReward(reward.backbone, question=f"{QUESTION} ")
-    found = {f.name: f for f in doctor.examine(planted, quick=True)}
+    found = {f.name: f for f in doctor.run_checks(planted, quick=True)}
     assert found["prompt"].status == "FAIL"
-    assert "input_ids" in found["prompt"].measured
+    assert "input_ids" in found["prompt"].message

@@ -77,7 +77,7 @@ def test_different_numbers_of_images(pair, reward):
 
 def test_gradient_and_several_questions(reward):
     x = torch.rand(1, 2, 3, 40, 50, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    questions = CompositeReward([reward, reward.ask("Is there no {prompt}?")], combine="mean")
+    questions = CompositeReward([reward, reward.ask("Is there no {prompt}?")], reduction="mean")
     (together,) = torch.autograd.grad(questions(x, prompt="a cat").sum(), x)
     each = sum(member(x, prompt="a cat") for member in questions.members.values()) / 2
     (expected,) = torch.autograd.grad(each.sum(), x)
@@ -115,7 +115,7 @@ def test_an_answer_of_several_tokens(pair, reward):
 
 
 def test_doctor_finds_nothing_wrong(reward):
-    found = doctor.examine(reward, quick=True)
+    found = doctor.run_checks(reward, quick=True)
     assert [f for f in found if f.status == "FAIL"] == []
 
 

@@ -124,7 +124,7 @@ def test_parts_add_up(reward, size):
     images = noise(3, 2, 3, 40, 50, dtype=torch.float32)
     prompts = ["a cat", "a red cube on a sphere", "dogs"]
     expected, expected_grad = step(reward, images, prompt=prompts)
-    value, grad = step(MicroBatched(reward, size=size), images, prompt=prompts)
+    value, grad = step(MicroBatched(reward, micro_batch_size=size), images, prompt=prompts)
     torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
     assert (grad - expected_grad).norm() < 1e-4 * expected_grad.norm()
 
@@ -132,7 +132,7 @@ def test_parts_add_up(reward, size):
 def test_lists_of_different_sizes(reward):
     queries = [[noise(3, 30, 40)], [noise(3, 50, 40), noise(3, 30, 30)], [noise(3, 40, 40)]]
     out = []
-    for r in (reward, MicroBatched(reward, size=2)):
+    for r in (reward, MicroBatched(reward, micro_batch_size=2)):
         leaves = [[v.float().requires_grad_() for v in q] for q in queries]
         values = r(leaves, prompt="a cat")
         out.append((values, torch.autograd.grad(values.sum(), [v for q in leaves for v in q])))
@@ -143,7 +143,7 @@ def test_lists_of_different_sizes(reward):
 
 def test_one_part_at_a_time():
     linear = Linear(pattern(3, 4, 4))
-    micro = MicroBatched(linear, size=2)
+    micro = MicroBatched(linear, micro_batch_size=2)
     _, grad = step(micro, noise(5, 3, 4, 4), prompt=list("abcde"), size="x")
     assert [(len(i), t, f) for i, t, f in linear.calls] == [
         (2, ["a", "b"], {"size": "x"}),
@@ -158,25 +158,25 @@ def test_budget_decides_the_size(reward):
     one = kept_bytes(reward, images[:1], prompt="a cat")
     micro = MicroBatched(reward, max_memory=2.5 * one)
     value, grad = step(micro, images, prompt="a cat")
-    assert list(micro.sizes.values()) == [2]
+    assert list(micro.measured_sizes.values()) == [2]
     expected, expected_grad = step(reward, images, prompt="a cat")
     torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
     assert (grad - expected_grad).norm() < 1e-4 * expected_grad.norm()
     assert kept_bytes(micro, images, prompt="a cat") == images.nbytes  # the gradient
     tight = MicroBatched(CompositeReward(reward, [QUESTION, "Is it red?"]), max_memory="1 kB")
     step(tight, images, prompt="a cat")
-    assert list(tight.sizes.values()) == [1]
+    assert list(tight.measured_sizes.values()) == [1]
 
 
 def test_without_gradients_nothing_is_measured(reward):
     micro = MicroBatched(reward, max_memory="1MiB")
     with torch.no_grad():
         micro(noise(2, 3, 40, 50, dtype=torch.float32), prompt="a cat")
-    assert not micro.sizes
+    assert not micro.measured_sizes
 
 
 def test_second_derivatives_say_what_to_do():
-    micro = MicroBatched(Square(), size=1)
+    micro = MicroBatched(Square(), micro_batch_size=1)
     x = noise(2, 3, 4, 4).requires_grad_()
     with pytest.raises(RuntimeError, match="call the reward itself"):
         torch.autograd.grad(micro(x).sum(), x, create_graph=True)
@@ -204,8 +204,11 @@ def test_sizes_in_bytes(text, size):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "expected one of size and max_memory"),
-        ({"size": 1, "max_memory": 5}, "expected one of size and max_memory"),
+        ({}, "expected one of micro_batch_size and max_memory"),
+        (
+            {"micro_batch_size": 1, "max_memory": 5},
+            "expected one of micro_batch_size and max_memory",
+        ),
         ({"size": 0}, "a whole number >= 1"),
         ({"max_memory": 0}, "above 0"),
         ({"max_memory": "6 iB"}, "such as '6GiB'"),

@@ -139,7 +139,7 @@ def test_a_question_about_each_view(family, family_pair):
     assert len(mean.top_answers(queries, prompt=prompts, k=2)) == 3
     assert mean.ask("A {prompt}?").per_view == "mean"
     both = CompositeReward({"together": together, "mean": mean, "total": total})
-    found = both.each(queries, prompt=prompts)
+    found = both.per_reward(queries, prompt=prompts)
     torch.testing.assert_close(found["mean"], mean(queries, prompt=prompts))
     torch.testing.assert_close(found["together"], together(queries, prompt=prompts))
 

@@ -60,7 +60,7 @@ def test_other_models_are_not_asked(family_pair):
 
 
 def test_the_doctor_keeps_its_samples_to_itself(reward):
-    assert heard(doctor.examine, reward, quick=True) == []
+    assert heard(doctor.run_checks, reward, quick=True) == []
 
 
 def test_the_words_are_kept_when_the_model_is_saved(reward, tmp_path):

@@ -108,9 +108,9 @@ def test_scales_are_looked_at_before_a_model_is_loaded(options, error, message):
         (lambda r: CompositeReward(r, ["paper/Z"]), ValueError, "no question is named"),
         (lambda r: CompositeReward(3), TypeError, "rewards is a int"),
         (
-            lambda r: CompositeReward([r], combine=[]),
+            lambda r: CompositeReward([r], reduction=[]),
             ValueError,
-            r"combine is \[\]; expected one of",
+            r"reduction is \[\]; expected one of",
         ),
         (
             lambda r: CompositeReward([r], temperature="x"),

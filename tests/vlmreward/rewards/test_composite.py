@@ -41,7 +41,7 @@ def test_arithmetic(reward, images):
     total = reward + 0.5 * other
     assert list(total.members) == ["content", "color"]
     assert total.weights == (1.0, 0.5)
-    values = total.each(images, **placeholders)
+    values = total.per_reward(images, **placeholders)
     assert list(values) == ["content", "color"]
     close(values["color"], b)
 
@@ -58,8 +58,8 @@ def test_what_is_not_a_reward_is_refused_by_arithmetic(reward):
 
 
 def test_one_line_for_the_criteria_of_the_paper(reward, images):
-    both = CompositeReward(reward, ["paper/content", "paper/geometry"], combine="and")
-    each = both.each(images, prompt="a cat")
+    both = CompositeReward(reward, ["paper/content", "paper/geometry"], reduction="and")
+    each = both.per_reward(images, prompt="a cat")
     assert list(each) == ["paper/content", "paper/geometry"]
     close(each["paper/geometry"], reward.ask("paper/geometry")(images))
     p = torch.stack(list(each.values())).double().sigmoid().prod(0)
@@ -71,7 +71,7 @@ def test_rewards_of_other_kinds_and_models(reward, images):
     linear = Linear(pattern(3, 30, 40).float())
     mixed = CompositeReward(
         {"vlm": reward, "other": second, "linear": linear, "aug": wrappers.GradientBlur(reward)},
-        combine="sum",
+        reduction="sum",
         weights={"vlm": 1, "other": 2, "linear": 3, "aug": 4},
     )
     a, b = reward(images, prompt="a cat"), second(images, prompt="a cat")
@@ -87,7 +87,7 @@ def test_checklists_nest_and_ask_once(reward, images, monkeypatch):
         lambda self, *args, **kwargs: calls.append(1) or original(self, *args, **kwargs),
     )
     other = reward.ask("Is it red?")
-    inner = CompositeReward([reward, other], combine="min")
+    inner = CompositeReward([reward, other], reduction="min")
     outer = CompositeReward({"inner": inner, "again": other})
     value = outer(images, prompt="a cat")
     assert len(calls) == 1
@@ -98,7 +98,7 @@ def test_checklists_nest_and_ask_once(reward, images, monkeypatch):
 numbers = st.lists(st.floats(-30, 30), min_size=1, max_size=5)
 
 
-def combine(name, values, weights=None, temperature=1.0):
+def reduced(name, values, weights=None, temperature=1.0):
     members = [torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in values]
     weights = weights or [1.0] * len(values)
     out = REDUCTIONS[name](members, weights, temperature)
@@ -107,7 +107,7 @@ def combine(name, values, weights=None, temperature=1.0):
 
 @given(numbers)
 def test_and_is_the_log_odds_of_the_product(values):
-    value, _ = combine("and", values)
+    value, _ = reduced("and", values)
     # exactly, from the closed form of the odds against it: prod (1 + e^-m) - 1
     against = math.fsum(
         math.exp(-math.fsum(subset))
@@ -118,31 +118,31 @@ def test_and_is_the_log_odds_of_the_product(values):
 
 
 def test_and_stays_finite_where_the_model_is_sure():
-    value, grads = combine("and", [300.0, 300.0])
+    value, grads = reduced("and", [300.0, 300.0])
     assert value == pytest.approx(300 - math.log(2))
     assert grads == pytest.approx([0.5, 0.5])
-    value, grads = combine("and", [-300.0, 300.0])
+    value, grads = reduced("and", [-300.0, 300.0])
     assert value == pytest.approx(-300)
     assert grads == pytest.approx([1, 0])
 
 
 @given(numbers, st.floats(0.05, 20))
 def test_softmin_lies_between_min_and_mean(values, temperature):
-    value, grads = combine("softmin", values, temperature=temperature)
+    value, grads = reduced("softmin", values, temperature=temperature)
     assert min(values) - 1e-9 <= value <= sum(values) / len(values) + 1e-9
     assert sum(grads) == pytest.approx(1)
 
 
 def test_limits_of_softmin():
     values = [1.0, 2.0, 4.0]
-    assert combine("softmin", values, temperature=1e-3)[0] == pytest.approx(1, abs=2e-3)
-    assert combine("softmin", values, [1, 1, 2], 1e6)[0] == pytest.approx(11 / 4, abs=1e-5)
+    assert reduced("softmin", values, temperature=1e-3)[0] == pytest.approx(1, abs=2e-3)
+    assert reduced("softmin", values, [1, 1, 2], 1e6)[0] == pytest.approx(11 / 4, abs=1e-5)
 
 
 def test_mean_min_and_sum():
-    assert combine("mean", [1.0, 4.0], [1.0, 2.0]) == (3.0, pytest.approx([1 / 3, 2 / 3]))
-    assert combine("sum", [1.0, 4.0], [1.0, -2.0]) == (-7.0, [1.0, -2.0])
-    assert combine("min", [4.0, 1.0, 2.0]) == (1.0, [0.0, 1.0, 0.0])
+    assert reduced("mean", [1.0, 4.0], [1.0, 2.0]) == (3.0, pytest.approx([1 / 3, 2 / 3]))
+    assert reduced("sum", [1.0, 4.0], [1.0, -2.0]) == (-7.0, [1.0, -2.0])
+    assert reduced("min", [4.0, 1.0, 2.0]) == (1.0, [0.0, 1.0, 0.0])
 
 
 def test_gradient_reaches_the_pixels(reward, images):
@@ -158,13 +158,13 @@ def test_gradient_reaches_the_pixels(reward, images):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"combine": "max"}, ValueError, "expected one of"),
+        ({"reduction": "max"}, ValueError, "expected one of"),
         ({"temperature": 0}, ValueError, "above 0"),
         ({"weights": [1, 2]}, ValueError, "2 weights; expected 1"),
         ({"weights": {"x": 1}}, ValueError, r"for \['x'\]; expected \['content'\]"),
-        ({"weights": [-1]}, ValueError, "above 0 with combine='mean'"),
-        ({"weights": [math.nan], "combine": "sum"}, ValueError, "finite"),
-        ({"weights": [1], "combine": "and"}, ValueError, "leave them out"),
+        ({"weights": [-1]}, ValueError, "above 0 with reduction='mean'"),
+        ({"weights": [math.nan], "reduction": "sum"}, ValueError, "finite"),
+        ({"weights": [1], "reduction": "and"}, ValueError, "leave them out"),
         ({"questions": "Is it {prompt}?"}, TypeError, "a list of questions"),
         ({"questions": []}, ValueError, "questions is empty"),
     ],

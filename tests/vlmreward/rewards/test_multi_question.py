@@ -36,10 +36,10 @@ def both(rewards, images, weights, **placeholders):
     for together in (True, False):
         leaves = [[v.clone().requires_grad_() for v in query] for query in images]
         if together:
-            values = list(CompositeReward(rewards).each(leaves, **placeholders).values())
+            values = list(CompositeReward(rewards).per_reward(leaves, **placeholders).values())
         else:
             values = [
-                r(leaves, **{k: v for k, v in placeholders.items() if k in r.wanted})
+                r(leaves, **{k: v for k, v in placeholders.items() if k in r.placeholders})
                 for r in rewards
             ]
         values = torch.stack(values)
@@ -97,7 +97,9 @@ def test_sequence_is_shared(family):
 def test_one_question_twice(family):
     _, reward = family
     images = [views((40, 50))]
-    values = CompositeReward([reward.ask(QUESTIONS[2]), reward.ask(QUESTIONS[2])]).each(images)
+    values = CompositeReward([reward.ask(QUESTIONS[2]), reward.ask(QUESTIONS[2])]).per_reward(
+        images
+    )
     assert list(values) == [QUESTIONS[2], f"{QUESTIONS[2]} (2)"]
     first, second = values.values()
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
@@ -111,9 +113,9 @@ def test_a_model_that_is_moved_to_another_dtype_is_asked_anew():
     asked = CompositeReward([reward, reward.ask(QUESTIONS[1]), several])
     images = [views((40, 50))]
     single = [[view.float() for view in query] for query in images]
-    before = asked.each(single, prompt="a cat")
+    before = asked.per_reward(single, prompt="a cat")
     asked.to(torch.float64)
-    for name, value in asked.each(images, prompt="a cat").items():
+    for name, value in asked.per_reward(images, prompt="a cat").items():
         torch.testing.assert_close(value.float(), before[name], atol=1e-4, rtol=0)
 
 

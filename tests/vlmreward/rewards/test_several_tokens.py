@@ -93,7 +93,7 @@ def test_single_tokens_agree_on_both_ways(qwen, images):
     reward = YesNoReward(qwen, question=QUESTION)
     flat, questions, sizes, _ = reward._asked(images, "a cat", {})
     scores = reward.backbone.log_probabilities(flat, questions, sizes, reward.sequences)
-    torch.testing.assert_close(reward.value(scores), reward(images, prompt="a cat"))
+    torch.testing.assert_close(reward.from_logits(scores), reward(images, prompt="a cat"))
 
 
 def test_mass_and_top_answers(qwen, images):
@@ -173,7 +173,7 @@ def test_any_answers_in_one_checklist(qwen, images):
             "scale": RatingReward(yes.backbone),
         }
     )
-    each = both.each(images, prompt="a cat", kind=["dog", "bird"])
+    each = both.per_reward(images, prompt="a cat", kind=["dog", "bird"])
     for name, member in both.members.items():
         extra = {"kind": ["dog", "bird"]} if name == "words" else {}
         alone = member(images, prompt="a cat", **extra)

@@ -272,7 +272,7 @@ def test_views_of_a_query_stay_under_one_transformation():
             torch.randn(1000).sort()
             return images * self.drawn
 
-    reward = ExpectationOverTransformations(Linear(pattern(3, 4, 4)), Remembering(), samples=2)
+    reward = ExpectationOverTransformations(Linear(pattern(3, 4, 4)), Remembering(), num_samples=2)
     x = noise(1, 1, 3, 4, 4).expand(1, 3, 3, 4, 4)
 
     def work(k):

@@ -38,7 +38,7 @@ def gradient(reward, images, factors=None, **placeholders):
     return values.detach(), x.grad
 
 
-# Augmented
+# ExpectationOverTransformations
 
 
 class Scaled(torch.nn.Module):
@@ -58,7 +58,9 @@ def test_value_and_gradient_are_those_of_the_mean_over_the_samples():
     """r = |s x|^2 with random s: mean s^2 |x|^2 and 2 mean(s^2) x, query by query."""
     x, scaled = noise(3, 3, 5, 4), Scaled()
     factors = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    values, grad = gradient(ExpectationOverTransformations(Square(), scaled, samples=6), x, factors)
+    values, grad = gradient(
+        ExpectationOverTransformations(Square(), scaled, num_samples=6), x, factors
+    )
     squares = torch.stack(scaled.drawn).square()
     assert squares.shape == (6, 3)
     assert squares.unique().numel() == 18
@@ -73,8 +75,8 @@ def test_tends_to_the_expectation():
     reward = ExpectationOverTransformations(
         Square(),
         lambda y: y + sigma * torch.randn_like(y),
-        samples=400,
-        chunk=50,
+        num_samples=400,
+        micro_batch_size=50,
         generator=seeded(),
     )
     values, grad = gradient(reward, x)
@@ -93,7 +95,7 @@ def test_chunks_change_nothing(chunk, shape):
     def run(chunk):
         generator = seeded(7)
         reward = ExpectationOverTransformations(
-            Linear(weight), samples=5, chunk=chunk, generator=generator
+            Linear(weight), num_samples=5, micro_batch_size=chunk, generator=generator
         )
         return gradient(reward, x, factors)
 
@@ -104,7 +106,7 @@ def test_chunks_change_nothing(chunk, shape):
 def test_lists_of_texts_follow_the_samples():
     """Every repetition of the batch is asked with the same prompts."""
     inner = Linear(torch.zeros(3, 8, 8, dtype=torch.float64))
-    reward = ExpectationOverTransformations(inner, samples=3, chunk=2)
+    reward = ExpectationOverTransformations(inner, num_samples=3, micro_batch_size=2)
     reward(noise(2, 3, 8, 8), prompt=["a", "b"], style="c", other=["d", "e"])
     prompts = [(prompt, placeholders) for _, prompt, placeholders in inner.calls]
     assert prompts == [
@@ -135,7 +137,9 @@ def test_one_graph_at_a_time(chunk):
             return grad.view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
 
     x = noise(1, 3, 8, 8).requires_grad_()
-    ExpectationOverTransformations(Counted.apply, samples=6, chunk=chunk)(x).sum().backward()
+    ExpectationOverTransformations(Counted.apply, num_samples=6, micro_batch_size=chunk)(
+        x
+    ).sum().backward()
     assert peak == [chunk] * (6 // chunk)
 
 
@@ -150,7 +154,7 @@ def test_under_no_grad_no_gradient_is_taken():
             raise AssertionError("a backward pass")
 
     x = noise(2, 3, 8, 8).requires_grad_()
-    reward = ExpectationOverTransformations(Never.apply, lambda y: y, samples=2)
+    reward = ExpectationOverTransformations(Never.apply, lambda y: y, num_samples=2)
     with torch.no_grad():
         close(reward(x), x.flatten(1).sum(1))
     with pytest.raises(AssertionError, match="backward"):
@@ -167,7 +171,7 @@ def test_one_transformation_for_all_views_or_one_each(augmentation):
     assert torch.equal(together[:, 0], together[:, 1])
     assert not torch.equal(together[0, 0] - x[0, 0], together[1, 0] - x[1, 0])
     each = ExpectationOverTransformations(
-        Square(), augmentation, shared=False, generator=seeded(1)
+        Square(), augmentation, share_across_views=False, generator=seeded(1)
     ).augment(x)
     assert (each[:, 0] - each[:, 1]).abs().amax((1, 2, 3)).min() > 0.05
 
@@ -190,7 +194,7 @@ def test_gradients_of_lists():
     weight = pattern(3, 6, 6)
     leaves = [noise(3, 6, 6, seed=i).requires_grad_() for i in range(3)]
     scaled = Scaled()
-    values = ExpectationOverTransformations(Linear(weight), scaled, samples=2)(
+    values = ExpectationOverTransformations(Linear(weight), scaled, num_samples=2)(
         [[leaves[0], leaves[1]], [leaves[2]]]
     )
     values.backward(torch.tensor([1.0, 3.0], dtype=torch.float64))
@@ -250,7 +254,7 @@ def test_half_precision_images_get_their_dtype_back():
         seen.append(images.dtype)
         return images.float().flatten(1).sum(1)
 
-    values = ExpectationOverTransformations(reward, samples=3)(x)
+    values = ExpectationOverTransformations(reward, num_samples=3)(x)
     values.sum().backward()
     assert seen == [torch.bfloat16] * 3
     assert x.grad.dtype == torch.bfloat16
@@ -258,10 +262,10 @@ def test_half_precision_images_get_their_dtype_back():
 
 
 def test_augmented_refuses():
-    with pytest.raises(ValueError, match="samples is 0"):
-        ExpectationOverTransformations(Square(), samples=0)
-    with pytest.raises(ValueError, match="chunk is 0"):
-        ExpectationOverTransformations(Square(), chunk=0)
+    with pytest.raises(ValueError, match="num_samples is 0"):
+        ExpectationOverTransformations(Square(), num_samples=0)
+    with pytest.raises(ValueError, match="micro_batch_size is 0"):
+        ExpectationOverTransformations(Square(), micro_batch_size=0)
     with pytest.raises(ValueError, match="strength is -1"):
         standard_augmentation(-1)
     x = noise(2, 3, 8, 8)
@@ -280,7 +284,10 @@ def test_augmented_refuses():
 @pytest.mark.parametrize(
     ("reward", "remedy"),
     [
-        (ExpectationOverTransformations(Square(), lambda y: y, samples=2), "chunk=samples"),
+        (
+            ExpectationOverTransformations(Square(), lambda y: y, num_samples=2),
+            "micro_batch_size=num_samples",
+        ),
         (Ensemble([Square()], balance="gradient-norm"), "balance=None"),
     ],
 )
@@ -289,7 +296,9 @@ def test_second_derivatives_are_refused_or_right(reward, remedy):
     with pytest.raises(RuntimeError, match=f"create_graph=False.*{remedy}"):
         torch.autograd.grad(reward(x).sum(), x, create_graph=True)
     plain = GradientBlur(
-        ExpectationOverTransformations(Ensemble([Square()]), lambda y: y, samples=2, chunk=2),
+        ExpectationOverTransformations(
+            Ensemble([Square()]), lambda y: y, num_samples=2, micro_batch_size=2
+        ),
         sigma=1.0,
     )
     (grad,) = torch.autograd.grad(plain(x).sum(), x, create_graph=True)
@@ -299,7 +308,7 @@ def test_second_derivatives_are_refused_or_right(reward, remedy):
     close(second, smooth(smooth(point, 1.0), 1.0))
 
 
-# Paraphrased
+# QuestionEnsemble
 
 
 class Asked:
@@ -320,7 +329,7 @@ def test_mean_over_wordings():
     questions = {"short": "{prompt}?", "long": "Is this {prompt}?"}
     both = QuestionEnsemble(reward, questions)
     prompts = ["cat", "mouse"]
-    each = both.each(x, prompts)
+    each = both.per_reward(x, prompts)
     assert list(each) == list(both.names) == ["short", "long"]
     total = x.flatten(1).sum(1)
     close(each["short"], total + torch.tensor([4.0, 6.0]))
@@ -342,7 +351,7 @@ def test_negated_questions_cancel_what_a_model_says_to_everything():
     )
     assert reward.names == ("0", "1", "not 0")
     close(reward(x, prompt="cat"), x.flatten(1).sum(1))
-    close(reward.each(x, prompt="cat")["not 0"], 100 - x.flatten(1).sum(1))
+    close(reward.per_reward(x, prompt="cat")["not 0"], 100 - x.flatten(1).sum(1))
     close(gradient(reward, x, prompt="cat")[1], torch.ones_like(x))
 
 
@@ -395,8 +404,8 @@ def test_balanced_gradients_are_equally_long(views):
     unit = 0.75 * a.weight / norm(a.weight) + 0.25 * b.weight / norm(b.weight)
     shape = (2, *[1] * (x.ndim - 1))
     close(grad, behind.view(shape) * (mean * unit).expand(x.shape))
-    assert list(reward.each(x)) == ["a", "b"]
-    close(reward.each(x)["b"], b(x))
+    assert list(reward.per_reward(x)) == ["a", "b"]
+    close(reward.per_reward(x)["b"], b(x))
 
 
 def test_members_that_agree_in_norm_give_the_plain_gradient():
@@ -528,7 +537,7 @@ def test_low_pass_refuses():
             blur_gradient(noise(1, 3, 8, 8), sigma)
 
 
-# Watched
+# HeldOutMonitor
 
 
 class Script:
@@ -571,7 +580,7 @@ def test_warns_once_when_the_two_part_ways():
     up = [float(i) for i in range(30)]
     steps, watched = watch(up, [-v for v in up], window=10)
     assert steps == [9]
-    assert watched.fooled
+    assert watched.warned
 
 
 def test_does_not_warn_otherwise():
@@ -694,7 +703,7 @@ def test_all_of_them_around_a_vlm(vlm):
             [vlm, QuestionEnsemble(vlm, ["Yes or No: {prompt}?"])], balance="gradient-norm"
         )
         reward = ExpectationOverTransformations(
-            GradientBlur(reward), samples=2, chunk=chunk, generator=seeded(2)
+            GradientBlur(reward), num_samples=2, micro_batch_size=chunk, generator=seeded(2)
         )
         return HeldOutMonitor(reward, vlm, every=1)
 
@@ -706,9 +715,11 @@ def test_all_of_them_around_a_vlm(vlm):
     close(again[0], values, atol=1e-4, rtol=1e-4)
     close(again[1], grad, atol=1e-5 + 1e-3 * grad.abs().max().item(), rtol=0)
     # A step along the gradient raises what it is the gradient of
-    plain = ExpectationOverTransformations(GradientBlur(vlm, 1.0), samples=2, generator=seeded(2))
+    plain = ExpectationOverTransformations(
+        GradientBlur(vlm, 1.0), num_samples=2, generator=seeded(2)
+    )
     before, slope = gradient(plain, x, prompt="a cat")
-    raised = ExpectationOverTransformations(vlm, samples=2, generator=seeded(2))
+    raised = ExpectationOverTransformations(vlm, num_samples=2, generator=seeded(2))
     with torch.no_grad():
         after = raised(x + 1e-3 * slope / slope.norm(), prompt="a cat")
     assert after.sum() > before.sum()
@@ -716,7 +727,7 @@ def test_all_of_them_around_a_vlm(vlm):
 
 def test_wrappers_can_be_copied_and_moved(vlm):
     reward = ExpectationOverTransformations(
-        QuestionEnsemble(vlm, ["{prompt}?"]), samples=2, generator=seeded()
+        QuestionEnsemble(vlm, ["{prompt}?"]), num_samples=2, generator=seeded()
     )
     other = copy.deepcopy(reward).to("cpu")
     x = noise(1, 3, 56, 56, dtype=torch.float32)

@@ -181,7 +181,7 @@ ROWS = [
         "micro: both",
         "MicroBatched(toy, micro_batch_size=1, max_memory=9)",
         ValueError,
-        r"expected one of size an",
+        r"expected one of micro",
     ),
     (
         "micro: size 0",
@@ -394,7 +394,7 @@ ROWS = [
         "augmented: shared",
         "ExpectationOverTransformations(toy, share_across_views='no')",
         TypeError,
-        r"shared.*'no'; expected",
+        r"share_across_views.*'no'; expected",
     ),
     (
         "augmented: shape",

@@ -56,11 +56,11 @@ def test_files_and_folders_of_different_sizes(tmp_path):
 
 def test_bad_input(refused, tmp_path, capsys):
     main = score_images.main
-    text = ["--text", "a cube", "--out", tmp_path]
-    assert "no images in the folder" in refused(main, tmp_path, *text)
-    assert "no such file" in refused(main, tmp_path / "none.png", *text)
+    words = ["--prompt", "a cube", "--out", tmp_path]
+    assert "no images in the folder" in refused(main, tmp_path, *words)
+    assert "no such file" in refused(main, tmp_path / "none.png", *words)
     (tmp_path / "broken.png").write_text("no picture")
-    assert "cannot read" in refused(main, tmp_path / "broken.png", *text)
+    assert "cannot read" in refused(main, tmp_path / "broken.png", *words)
     with pytest.raises(SystemExit):
         main([str(tmp_path)])
     assert "expected a --prompt" in capsys.readouterr().err

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from vlmreward.images.validation import flatten_views
-from vlmreward.rewards.protocol import Reward, call_reward
+from vlmreward.images.batch import ImageBatch
+from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
 from vlmreward.utils.arguments import number, reward_like, whole
 
 __all__ = ["SALIENCIES", "IntegratedGradients", "integrated_gradients", "saliency"]
@@ -39,8 +38,8 @@ class IntegratedGradients:
     residual: torch.Tensor
 
 
-def check_tensor(images: Any) -> torch.Tensor:
-    """Refuse anything but a tensor of queries.
+def check_tensor(images: torch.Tensor) -> ImageBatch:
+    """A tensor of queries, checked and detached.
 
     Raises:
         TypeError, ValueError: not ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating, in [0, 1].
@@ -50,8 +49,9 @@ def check_tensor(images: Any) -> torch.Tensor:
             f"images is a {type(images).__name__}; expected a tensor (B, 3, H, W) or "
             "(B, V, 3, H, W): stack them, or explain queries of different sizes one by one"
         )
-    flatten_views(images)
-    return images.detach()
+    batch = ImageBatch.of(images)
+    batch.check_values()
+    return batch.detach()
 
 
 def make_baseline(images: torch.Tensor, replacement: float | str | torch.Tensor) -> torch.Tensor:
@@ -89,28 +89,26 @@ def make_baseline(images: torch.Tensor, replacement: float | str | torch.Tensor)
     return torch.full_like(images, replacement)
 
 
-def _gradient(
-    reward: Reward, images: torch.Tensor, prompt: Any, placeholders: dict[str, Any]
-) -> torch.Tensor:
-    """Gradient at the images, detached."""
+def _gradient(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
+    """Gradient at the images of a batch of one tensor, detached."""
     with torch.enable_grad():
-        x = images.detach().requires_grad_()
-        values = call_reward(reward, x, len(x), prompt, placeholders)
-        if not values.requires_grad:
+        x = batch.tensors[0].detach().requires_grad_()
+        found = call_reward(reward, batch.with_tensors([x], same_values=True), values)
+        if not found.requires_grad:
             raise RuntimeError(
                 "the reward returned values without a graph; expected values that are "
                 "differentiable to the images"
             )
-        return torch.autograd.grad(values.sum(), x)[0]
+        return torch.autograd.grad(found.sum(), x)[0]
 
 
 def saliency(
     reward: Reward,
     images: torch.Tensor,
-    prompt: str | Sequence[str] | None = None,
+    prompt: Text | None = None,
     *,
     kind: str = "gradient-x-input",
-    **placeholders: str | Sequence[str],
+    **placeholders: Text,
 ) -> torch.Tensor:
     """How much each pixel moves the reward, to first order (Simonyan et al., 2013).
 
@@ -131,11 +129,11 @@ def saliency(
     if kind not in SALIENCIES:
         raise ValueError(f"kind is {kind!r}; expected one of {SALIENCIES}")
     reward_like(reward)
-    images = check_tensor(images)
-    gradient = _gradient(reward, images, prompt, placeholders)
+    batch = check_tensor(images)
+    gradient = _gradient(reward, batch, placeholder_values(prompt, placeholders))
     if kind == "gradient-norm":
         return torch.linalg.vector_norm(gradient, dim=-3)
-    return (gradient * images).sum(dim=-3)
+    return (gradient * batch.tensors[0]).sum(dim=-3)
 
 
 @dataclass(frozen=True)
@@ -155,12 +153,12 @@ class _Piece:
 def integrated_gradients(
     reward: Reward,
     images: torch.Tensor,
-    prompt: str | Sequence[str] | None = None,
+    prompt: Text | None = None,
     *,
     baseline: float | str | torch.Tensor = 0.5,
     steps: int = 96,
     tolerance: float = 0.02,
-    **placeholders: str | Sequence[str],
+    **placeholders: Text,
 ) -> IntegratedGradients:
     """Integrated gradients, Eq. 1 of Sundararajan et al. (2017), "Axiomatic Attribution".
 
@@ -196,21 +194,24 @@ def integrated_gradients(
     reward_like(reward)
     whole("steps", steps, _NODES)
     number("tolerance", tolerance, least=0)
-    images = check_tensor(images)
+    batch = check_tensor(images)
+    (images,) = batch.tensors
     start = make_baseline(images, baseline)
-    flatten_views(start)
+    check_tensor(start)
+    values_given = placeholder_values(prompt, placeholders)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
 
     def value(at: float) -> torch.Tensor:
         with torch.no_grad():
-            return call_reward(reward, start.lerp(images, at), len(images), prompt, placeholders)
+            between = batch.with_tensors([start.lerp(images, at)])
+            return call_reward(reward, between, values_given)
 
     def integrated(ends: tuple[float, float], values: tuple[torch.Tensor, torch.Tensor]) -> _Piece:
         middle, half = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2
         mean = torch.zeros_like(images)
         for node, weight in zip(nodes, weights):
-            at = start.lerp(images, middle + half * float(node))
-            mean += half * float(weight) * _gradient(reward, at, prompt, placeholders)
+            at = batch.with_tensors([start.lerp(images, middle + half * float(node))])
+            mean += half * float(weight) * _gradient(reward, at, values_given)
         added = ((images - start) * mean).flatten(1).sum(dim=1).to(values[0])
         return _Piece(ends, values, mean, values[1] - values[0] - added)
 

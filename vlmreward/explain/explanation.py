@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from vlmreward.explain.attribution import (
 )
 from vlmreward.explain.plot import check_suffix, draw
 from vlmreward.explain.view_ablation import leave_one_view_out
-from vlmreward.rewards.protocol import call_reward
+from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
 from vlmreward.utils.arguments import number, whole
 from vlmreward.utils.output import replacing
 
@@ -94,16 +93,16 @@ class Explanation:
 
 
 def attribute(
-    reward: Any,
+    reward: Reward,
     images: torch.Tensor,
-    prompt: str | Sequence[str] | None = None,
+    prompt: Text | None = None,
     *,
     method: str = "integrated-gradients",
     baseline: float | str | torch.Tensor = 0.5,
     steps: int = 96,
     tolerance: float = 0.02,
     replacement: float | str | torch.Tensor | None = None,
-    **placeholders: str | Sequence[str],
+    **placeholders: Text,
 ) -> Explanation:
     """Attribute a reward to the pixels and to the views of its images.
 
@@ -131,7 +130,9 @@ def attribute(
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {METHODS}")
-    images = check_tensor(images)
+    batch = check_tensor(images)
+    (images,) = batch.tensors
+    values = placeholder_values(prompt, placeholders)
     start = residual = None
     if method == "integrated-gradients":
         path = integrated_gradients(
@@ -148,13 +149,13 @@ def attribute(
     else:
         heat = saliency(reward, images, prompt, kind=method, **placeholders)
         with torch.no_grad():
-            value = call_reward(reward, images, len(images), prompt, placeholders)
+            value = call_reward(reward, batch, values)
     one = images.ndim == 4
     if replacement is None and (one or images.shape[1] == 1):
         replacement = 0.5
     return Explanation(
         method=method,
-        questions=_questions(reward, len(images), prompt, placeholders),
+        questions=_questions(reward, len(images), values),
         images=images[:, None] if one else images,
         attribution=heat[:, None] if one else heat,
         reward=value,
@@ -165,11 +166,9 @@ def attribute(
     )
 
 
-def _questions(
-    reward: Any, batch: int, prompt: Any, placeholders: dict[str, Any]
-) -> tuple[str, ...]:
+def _questions(reward: Reward, batch: int, given: Mapping[str, Text]) -> tuple[str, ...]:
     """What was asked about, in short: the placeholders, or the question where it has none."""
-    values = list((placeholders if prompt is None else {"prompt": prompt, **placeholders}).values())
+    values: list[Text] = list(given.values())
     if not values:
         values = [getattr(getattr(reward, "question", None), "template", "")]
     return tuple(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from vlmreward.explain.attribution import check_tensor, make_baseline
-from vlmreward.rewards.protocol import Reward, call_reward
+from vlmreward.images.batch import ImageBatch
+from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
 
 __all__ = ["leave_one_view_out"]
 
@@ -15,10 +14,10 @@ __all__ = ["leave_one_view_out"]
 def leave_one_view_out(
     reward: Reward,
     images: torch.Tensor,
-    prompt: str | Sequence[str] | None = None,
+    prompt: Text | None = None,
     *,
     replacement: float | str | torch.Tensor | None = None,
-    **placeholders: str | Sequence[str],
+    **placeholders: Text,
 ) -> torch.Tensor:
     """What the reward owes to each view: r(all views) - r(without this one).
 
@@ -39,7 +38,7 @@ def leave_one_view_out(
         ValueError: the only view is to be left out, or images or ``replacement`` outside the
             contract.
     """
-    images = check_tensor(images)
+    (images,) = check_tensor(images).tensors
     if images.ndim == 4:
         return leave_one_view_out(
             reward, images[:, None], prompt, replacement=replacement, **placeholders
@@ -50,9 +49,10 @@ def leave_one_view_out(
             "replacement is None for queries of one view, of which nothing would be left; expected "
             "a gray level, 'mean' or a tensor: pass replacement=0.5"
         )
+    values = placeholder_values(prompt, placeholders)
     instead = None if replacement is None else make_baseline(images, replacement)
     with torch.no_grad():
-        whole = call_reward(reward, images, len(images), prompt, placeholders)
+        whole = call_reward(reward, ImageBatch.of(images), values)
         changes = []
         for view in range(views):
             if instead is None:
@@ -60,5 +60,5 @@ def leave_one_view_out(
             else:
                 others = images.clone()
                 others[:, view] = instead[:, view]
-            changes.append(whole - call_reward(reward, others, len(images), prompt, placeholders))
+            changes.append(whole - call_reward(reward, ImageBatch.of(others), values))
     return torch.stack(changes, dim=1)

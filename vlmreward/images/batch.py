@@ -1,16 +1,32 @@
-"""What wraps a reward: images taken apart into tensors and put together again, checked calls."""
+"""Batches of images that are checked once and then passed on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
-from vlmreward.images.validation import flatten_views
+from vlmreward.images.validation import check_values, flatten_views, sizes_of
 
-__all__ = ["ImageBatchSpec", "flatten_images", "repeated", "to_compute_dtype"]
+__all__ = [
+    "ImageBatch",
+    "ImageBatchSpec",
+    "Images",
+    "Query",
+    "concatenate",
+    "takes_image_batch",
+    "to_compute_dtype",
+]
+
+Query = torch.Tensor | Sequence[torch.Tensor]
+"""The images of one query: ``(3, H, W)``, ``(V, 3, H, W)``, or a list of ``(3, H, W)``."""
+
+Images = torch.Tensor | Sequence[Query]
+"""Images in any layout of the contract; see ``vlmreward.images.validation.flatten_views``."""
+
+Forward = TypeVar("Forward", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -26,8 +42,8 @@ class ImageBatchSpec:
     batch: int
     lists: tuple[int | None, ...] | None
 
-    def together(self, tensors: Sequence[torch.Tensor]) -> Any:
-        """The images again, of these tensors."""
+    def unflatten(self, tensors: Sequence[torch.Tensor]) -> Images:
+        """The images in their layout, made of these tensors."""
         if self.lists is None:
             return tensors[0]
         left = iter(tensors)
@@ -61,38 +77,164 @@ class ImageBatchSpec:
             yield from [i] * (1 if count is None else count)
 
 
+@dataclass
+class _Pixels:
+    """What is known of the values of images; shared by batches that hold the same pixels."""
+
+    checked: bool = False
+
+
+class ImageBatch:
+    """Images of B queries whose types, dtypes, shapes and devices have been checked.
+
+    Made once a call by ``of`` and passed on by nested wrappers and rewards, which so do not check
+    the same images again. Rewards that users write are given plain tensors; see
+    ``vlmreward.rewards.protocol.call_reward``.
+
+    Attributes:
+        spec: how the tensors make up the queries.
+        tensors: the images as they were given, not copied: one tensor, or those in the lists.
+    """
+
+    def __init__(
+        self,
+        spec: ImageBatchSpec,
+        tensors: Sequence[torch.Tensor],
+        pixels: _Pixels | None = None,
+    ) -> None:
+        self.spec = spec
+        self.tensors = tuple(tensors)
+        self._pixels = pixels or _Pixels()
+
+    @classmethod
+    def of(cls, images: Images | ImageBatch) -> ImageBatch:
+        """Check images and take them apart; a batch is returned as it is.
+
+        Raises:
+            TypeError, ValueError: as ``flatten_views``; values are not looked at.
+        """
+        if isinstance(images, ImageBatch):
+            return images
+        _, counts = flatten_views(images, values=False)
+        if isinstance(images, torch.Tensor):
+            return cls(ImageBatchSpec(len(counts), None), [images])
+        tensors: list[torch.Tensor] = []
+        lists: list[int | None] = []
+        for query in images:
+            if isinstance(query, torch.Tensor):
+                tensors.append(query)
+                lists.append(None)
+            else:
+                tensors += query
+                lists.append(len(query))
+        return cls(ImageBatchSpec(len(counts), tuple(lists)), tensors)
+
+    def __len__(self) -> int:
+        return self.spec.batch
+
+    def __getitem__(self, part: slice) -> ImageBatch:
+        """The queries of a slice."""
+        start, stop, _ = part.indices(len(self))
+        lists = self.spec.lists
+        if lists is None:
+            tensors: Sequence[torch.Tensor] = [self.tensors[0][part]]
+        else:
+            widths = [1 if count is None else count for count in lists]
+            first = sum(widths[:start])
+            tensors = self.tensors[first : first + sum(widths[start:stop])]
+            lists = lists[start:stop]
+        return ImageBatch(ImageBatchSpec(stop - start, lists), tensors, replace(self._pixels))
+
+    @property
+    def images(self) -> Images:
+        """The images in the layout in which they were given."""
+        return self.spec.unflatten(self.tensors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.tensors[0].device
+
+    @property
+    def requires_grad(self) -> bool:
+        """True if any of the images is part of a graph."""
+        return any(tensor.requires_grad for tensor in self.tensors)
+
+    def detach(self) -> ImageBatch:
+        """The same pixels without a graph."""
+        return self.with_tensors([tensor.detach() for tensor in self.tensors], same_values=True)
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of views of each query."""
+        if self.spec.lists is None:
+            (whole,) = self.tensors
+            return [whole.shape[1] if whole.ndim == 5 else 1] * len(self)
+        left = iter(self.tensors)
+        return [
+            _n_views(next(left)) if count is None else len([next(left) for _ in range(count)])
+            for count in self.spec.lists
+        ]
+
+    @property
+    def views(self) -> torch.Tensor | list[torch.Tensor]:
+        """All N views in a row: ``(N, 3, H, W)``, or a list of ``(3, H, W)``. No copy."""
+        if self.spec.lists is None:
+            (whole,) = self.tensors
+            return whole.flatten(0, 1) if whole.ndim == 5 else whole
+        return [
+            view
+            for tensor in self.tensors
+            for view in (tensor.unbind() if tensor.ndim == 4 else [tensor])
+        ]
+
+    @property
+    def sizes(self) -> list[list[tuple[int, int]]]:
+        """Height and width of each view, query by query."""
+        return sizes_of(self.views, self.counts)
+
+    def check_values(self) -> None:
+        """Refuse values outside [0, 1] and NaN, unless that has been done for these pixels.
+
+        Raises:
+            ValueError: as ``vlmreward.images.validation.check_values``.
+        """
+        if not self._pixels.checked:
+            check_values(self.views)
+            self._pixels.checked = True
+
+    def with_tensors(
+        self, tensors: Sequence[torch.Tensor], *, same_values: bool = False
+    ) -> ImageBatch:
+        """A batch of the same layout, made of other tensors.
+
+        Args:
+            tensors: of the shapes of ``self.tensors``, but for heights and widths.
+            same_values: they hold the same pixels, and only the graph behind them is another.
+        """
+        return ImageBatch(self.spec, tensors, self._pixels if same_values else None)
+
+
+def concatenate(batches: Sequence[ImageBatch]) -> ImageBatch:
+    """The queries of several batches of one layout, one batch after the other."""
+    first = batches[0]
+    if first.spec.lists is None:
+        spec = ImageBatchSpec(sum(map(len, batches)), None)
+        return ImageBatch(spec, [torch.cat([batch.tensors[0] for batch in batches])])
+    spec = ImageBatchSpec(sum(map(len, batches)), first.spec.lists * len(batches))
+    return ImageBatch(spec, [tensor for batch in batches for tensor in batch.tensors])
+
+
+def takes_image_batch(forward: Forward) -> Forward:
+    """Mark a reward's ``forward`` as one that takes an ``ImageBatch`` in place of images."""
+    forward.__dict__["takes_image_batch"] = True
+    return forward
+
+
 def to_compute_dtype(x: torch.Tensor) -> torch.Tensor:
     """The tensor in the dtype of computations: float64 stays, everything else becomes float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def flatten_images(images: Any) -> tuple[list[torch.Tensor], ImageBatchSpec]:
-    """Images in any layout of the contract -> their tensors, and how they belong together.
-
-    Args:
-        images: as ``vlmreward.images.validation.flatten_views`` takes them.
-
-    Returns:
-        The tensors, not copied, and the layout, with ``layout.together(tensors)`` the images.
-
-    Raises:
-        TypeError, ValueError: as ``flatten_views``; values are not looked at.
-    """
-    _, counts = flatten_views(images, values=False)
-    if isinstance(images, torch.Tensor):
-        return [images], ImageBatchSpec(len(counts), None)
-    tensors: list[torch.Tensor] = []
-    lists: list[int | None] = []
-    for query in images:
-        if isinstance(query, torch.Tensor):
-            tensors.append(query)
-            lists.append(None)
-        else:
-            tensors += query
-            lists.append(len(query))
-    return tensors, ImageBatchSpec(len(counts), tuple(lists))
-
-
-def repeated(value: Any, times: int) -> Any:
-    """Value of a placeholder for a batch repeated as a whole: one for all stays, lists repeat."""
-    return list(value) * times if isinstance(value, (list, tuple)) else value
+def _n_views(query: torch.Tensor) -> int:
+    return len(query) if query.ndim == 4 else 1

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torchvision.transforms.functional import pil_to_tensor
 
+from vlmreward.images.batch import ImageBatch
 from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import reward_like
 
@@ -85,7 +86,7 @@ def trainer_reward(
                 "one prompt and one metadata an image"
             )
         asked = [make_prompt(p, m) if make_prompt else p for p, m in zip(prompts, notes)]
-        return call_reward(reward, pictures, count, asked, {}), {"prompt": asked}
+        return call_reward(reward, ImageBatch.of(pictures), {"prompt": asked}), {"prompt": asked}
 
     return call
 

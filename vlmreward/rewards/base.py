@@ -5,43 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Union
 
 import torch
 from torch import nn
 
-from vlmreward.images.validation import flatten_views, sizes_of
+from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
 from vlmreward.models.answer_tokens import Ids, single
 from vlmreward.models.frozen_vlm import FrozenVLM
 from vlmreward.models.token_layout import Size
+from vlmreward.rewards._answer_check import AnswerCheck, NotFiniteError
 from vlmreward.rewards.composite import Combinable
+from vlmreward.rewards.protocol import Text, placeholder_values
 from vlmreward.rewards.questions import QuestionTemplate
-from vlmreward.utils.notices import warn
 
 __all__ = ["PER_VIEW", "NotFiniteError", "TokenProbability", "VLMReward"]
 
 PER_VIEW = (None, "mean", "sum")
 """All views of a query in one question, or the mean or sum over a question about each."""
-_LITTLE = 0.01
-"""Share of the probability below which answers are too unlikely to compare."""
-_LOOKED_AT = 1024
-"""Number of different questions whose answers are looked at."""
-
-
-def _short(question: str) -> str:
-    return repr(question if len(question) <= 60 else f"{question[:40]}...{question[-17:]}")
-
-
-class NotFiniteError(ValueError):
-    """A model's answer that is NaN or infinite.
-
-    Attributes:
-        query: the place in the batch of the first query that has such an answer.
-    """
-
-    def __init__(self, query: int, message: str) -> None:
-        super().__init__(message)
-        self.query = query
 
 
 @dataclass(frozen=True)
@@ -59,34 +40,50 @@ class TokenProbability:
     probability: float
 
 
-class VLMReward(Combinable, nn.Module):
+@dataclass(frozen=True)
+class _Asked:
+    """What the model is asked: views in a row, and for each question the sizes of its images."""
+
+    views: torch.Tensor | Sequence[torch.Tensor]
+    questions: list[str]
+    sizes: list[list[Size]]
+    counts: list[int]
+
+
+ModelSource = Union[str, "os.PathLike[str]", tuple[nn.Module, object], FrozenVLM, "VLMReward"]
+"""Hub id, local folder, ``(model, processor)`` pair, or a model that is loaded already."""
+
+
+class VLMReward(Combinable):
     """A question to a model whose answer's probabilities become a number.
 
+    The base of ``YesNoReward``, which says more of the arguments, and of ``RatingReward``.
+
     Args:
-        model: as ``YesNoReward`` takes it; likewise all that follows.
-        question: see there.
-        pixels: see there.
-        device: see there.
-        dtype: see there.
-        checkpoint: see there.
-        model_kwargs: see there.
-        per_view: see there.
-        validate: see there.
-        name: see there.
+        model: hub id, local folder, ``(model, processor)`` pair, ``FrozenVLM`` or another reward.
+        question: what the VLM is asked: a template, a text, or a name in ``NAMED_QUESTIONS``.
+        pixels: one of ``vlmreward.processors.PIXEL_MODES``.
+        device: where the model runs.
+        dtype: of the model's parameters.
+        checkpoint: recompute the inside of the model's layers in the backward pass.
+        model_kwargs: further arguments of the model's ``from_pretrained``.
+        per_view: one of ``PER_VIEW``.
+        validate: look at every image's values, and at the first answers to each question.
+        name: what the reward is called where there are several; default: its question.
     """
 
     backbone: FrozenVLM
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | tuple[Any, Any] | FrozenVLM | VLMReward,
+        model: ModelSource,
         *,
         question: str | QuestionTemplate,
         pixels: str = "float",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         checkpoint: bool = False,
-        model_kwargs: Mapping[str, Any] | None = None,
+        model_kwargs: Mapping[str, object] | None = None,
         per_view: str | None = None,
         validate: bool = True,
         name: str | None = None,
@@ -105,8 +102,6 @@ class VLMReward(Combinable, nn.Module):
                 )
         self.name = name or (question if isinstance(question, str) else self.question.template)
         self.validate = validate
-        self._seen: dict[str, None] = {}
-        self._told: dict[QuestionTemplate, object] = {}
         if per_view not in PER_VIEW:
             raise ValueError(f"per_view is {per_view!r}; expected one of {PER_VIEW}")
         self.per_view = per_view
@@ -129,6 +124,7 @@ class VLMReward(Combinable, nn.Module):
                 checkpoint=checkpoint,
                 model_kwargs=model_kwargs,
             )
+        self._check = AnswerCheck(self.backbone)
 
     @property
     def sequences(self) -> tuple[Ids, ...]:
@@ -159,29 +155,64 @@ class VLMReward(Combinable, nn.Module):
         """
         raise NotImplementedError
 
+    @takes_image_batch
     def forward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
-        """The reward ``(B,)`` of each query; see the subclass."""
-        flat, questions, sizes, counts = self._asked(images, prompt, placeholders)
-        layout = self.backbone.layout
+        """The reward of each query.
+
+        Args:
+            images: floating RGB in [0, 1], channels first. ``(B, 3, H, W)``: one image a query.
+                ``(B, V, 3, H, W)``: V views a query, all seen by one question. A list of
+                ``(3, H, W)`` of different sizes: one image a query; a list of lists of them (or of
+                ``(V, 3, H, W)``): several. Any device; never changed in place. Differentiable.
+            prompt: value of the question's ``{prompt}`` placeholder, one for all or a list of B.
+            **placeholders: values of the question's other placeholders, likewise.
+
+        Returns:
+            ``(B,)`` on the images' device, float32 (float64 for a float64 model), differentiable to
+            the images. A query's reward does not depend on the others in the batch.
+
+        Raises:
+            TypeError: images or prompts of another type.
+            ValueError: images outside the contract (see ``vlmreward.images.validation``), a
+                placeholder missing or unknown, or a number of prompts that is not B.
+        """
+        asked = self._asked(images, prompt, placeholders)
         if self.tokens is not None:
             scores = self.backbone.answer_logits(
-                flat, layout(questions, sizes), self.tokens, look=self.first_look(questions)
+                asked.views,
+                self.backbone.layout(asked.questions, asked.sizes),
+                self.tokens,
+                look=self.first_look(asked.questions),
             )
         else:
-            scores = self.backbone.log_probabilities(flat, questions, sizes, self.sequences)
-            if self.first_look(questions):
-                with torch.no_grad():
-                    self._judge(
-                        questions,
-                        scores,
-                        lambda: self.backbone.answer_logits(flat, layout(questions, sizes), None),
-                    )
-        return self._over_views(self.from_logits(scores), counts).to(flat[0].device)
+            scores = self._sequence_scores(asked)
+        return self._over_views(self.from_logits(scores), asked.counts).to(asked.views[0].device)
+
+    def _sequence_scores(self, asked: _Asked) -> torch.Tensor:
+        """Log-probabilities ``(B, S)`` of answers of several tokens."""
+        scores = self.backbone.log_probabilities(
+            asked.views, asked.questions, asked.sizes, self.sequences
+        )
+        if self.first_look(asked.questions):
+            with torch.no_grad():
+                self._check(
+                    self.question,
+                    asked.questions,
+                    self.sequences,
+                    scores,
+                    lambda: self._logits(asked),
+                )
+        return scores
+
+    def _logits(self, asked: _Asked) -> torch.Tensor:
+        """Logits ``(B, V)`` of the whole vocabulary."""
+        layout = self.backbone.layout(asked.questions, asked.sizes)
+        return self.backbone.answer_logits(asked.views, layout, None)
 
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
         """What looks at the answers to questions that were not asked before, with ``validate``.
@@ -198,7 +229,7 @@ class VLMReward(Combinable, nn.Module):
         """
         if not self.validate or torch.compiler.is_compiling():
             return None
-        if len(self._seen) >= _LOOKED_AT or all(question in self._seen for question in questions):
+        if not self._check.wanted(questions):
             return None
         tokens = list(self.tokens or ())
 
@@ -206,62 +237,22 @@ class VLMReward(Combinable, nn.Module):
             each = logits.log_softmax(-1)
             # column by column, because a list of indices lies on the CPU
             scores = torch.stack([each[:, token] for token in tokens], dim=-1)
-            self._judge(questions, scores, lambda: logits)
+            self._check(self.question, questions, self.sequences, scores, lambda: logits)
 
         return look
 
-    def _judge(
-        self,
-        questions: Sequence[str],
-        scores: torch.Tensor,
-        logits: Callable[[], torch.Tensor],
-    ) -> None:
-        """Refuse or warn by the log-probabilities ``(B, S)`` of the answers."""
-        masses, finite = torch.stack(
-            [scores.logsumexp(-1).exp(), scores.isfinite().all(-1).to(scores)]
-        ).tolist()
-        if not all(finite):
-            query = finite.index(0)
-            broken = self.backbone.broken_parameter()
-            raise NotFiniteError(
-                query,
-                f"the model's logits are not finite for {_short(questions[query])}; expected "
-                "finite ones: "
-                + (
-                    f"its parameter {broken} holds NaN or infinity: save or download it again"
-                    if broken
-                    else f"they overflow in {self.backbone.vlm.dtype}: pass dtype=torch.bfloat16 "
-                    "or torch.float32"
-                ),
-            )
-        self._seen.update(dict.fromkeys(questions))
-        least = min(masses)
-        mark = object()
-        if least >= _LITTLE or self._told.setdefault(self.question, mark) is not mark:
-            return
-        row = masses.index(least)
-        share, token = logits()[row].softmax(-1).max(-1)
-        said = ", ".join(repr(self.backbone.describe(*ids)) for ids in self.sequences[:4])
-        warn(
-            f"the answers {said} hold {least:.1g} of the probability after {_short(questions[row])}"
-            f"; expected at least {_LITTLE}: the model would rather say "
-            f"{self.backbone.describe(int(token))!r} ({float(share):.0%}), so that the reward "
-            "compares unlikely words; ask more plainly, or pass its own words as answers (see "
-            "answer_mass and top_answers)"
-        )
-
     def _asked(
-        self, images: Any, prompt: Any, placeholders: Mapping[str, Any]
-    ) -> tuple[Any, list[str], list[list[Size]], list[int]]:
-        """All images, the questions, the sizes of each one's images, and images of each query."""
-        flat, counts = flatten_views(images, values=self.validate)
-        if prompt is not None:
-            placeholders = {"prompt": prompt, **placeholders}
-        questions, sizes = self.questions(placeholders, len(counts)), sizes_of(flat, counts)
+        self, images: Images | ImageBatch, prompt: Text | None, placeholders: Mapping[str, Text]
+    ) -> _Asked:
+        batch = ImageBatch.of(images)
+        if self.validate:
+            batch.check_values()
+        counts, sizes = batch.counts, batch.sizes
+        questions = self.questions(placeholder_values(prompt, placeholders), len(batch))
         if self.per_view is not None:
             questions = [q for q, count in zip(questions, counts) for _ in range(count)]
             sizes = [[size] for views in sizes for size in views]
-        return flat, questions, sizes, counts
+        return _Asked(batch.views, questions, sizes, counts)
 
     def _over_views(self, values: torch.Tensor, counts: list[int]) -> torch.Tensor:
         """One value a query: as they are, or of its views' values the mean or the sum."""
@@ -272,9 +263,9 @@ class VLMReward(Combinable, nn.Module):
 
     def answer_mass(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """How much of the probability lies on the answers: the reward is blind to the rest.
 
@@ -290,21 +281,23 @@ class VLMReward(Combinable, nn.Module):
             ``(B,)`` in [0, 1] on the images' device, with ``per_view`` the mean over the views;
             differentiable.
         """
-        flat, questions, sizes, counts = self._asked(images, prompt, placeholders)
-        scores = self.backbone.log_probabilities(flat, questions, sizes, self.sequences)
-        mass = scores.logsumexp(-1).exp().to(flat[0].device)
+        asked = self._asked(images, prompt, placeholders)
+        scores = self.backbone.log_probabilities(
+            asked.views, asked.questions, asked.sizes, self.sequences
+        )
+        mass = scores.logsumexp(-1).exp().to(asked.views[0].device)
         if self.per_view is not None:
-            mass = torch.stack([part.mean() for part in mass.split(counts)])
+            mass = torch.stack([part.mean() for part in mass.split(asked.counts)])
         return mass
 
     @torch.no_grad()
     def top_answers(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
+        images: Images,
+        prompt: Text | None = None,
         *,
         k: int = 10,
-        **placeholders: str | Sequence[str],
+        **placeholders: Text,
     ) -> list[list[TokenProbability]]:
         """The tokens that the model would most likely begin its answer with.
 
@@ -324,37 +317,17 @@ class VLMReward(Combinable, nn.Module):
             raise TypeError(f"k is a {type(k).__name__}; expected an int")
         if not 1 <= k <= self.backbone.vocabulary:
             raise ValueError(f"k is {k}; expected 1 to {self.backbone.vocabulary}")
-        flat, questions, sizes, _ = self._asked(images, prompt, placeholders)
-        layout = self.backbone.layout(questions, sizes)
-        top = self.backbone.answer_logits(flat, layout, None).softmax(-1).topk(k)
+        logits = self._logits(self._asked(images, prompt, placeholders))
+        top = logits.softmax(-1).topk(k)
         return [
             [TokenProbability(i, self.backbone.describe(i), p) for i, p in zip(ids, shares)]
             for ids, shares in zip(top.indices.tolist(), top.values.tolist())
         ]
 
-    def questions(self, placeholders: Mapping[str, Any], batch: int) -> list[str]:
+    def questions(self, values: Mapping[str, Text], batch: int) -> list[str]:
         """Values of the question's placeholders, each one for all or a list of B -> B questions.
 
         Raises:
             TypeError, ValueError: as ``forward`` does for its prompts.
         """
-        self.question.check_placeholders(placeholders)
-        columns: dict[str, list[str]] = {}
-        for name, value in placeholders.items():
-            if isinstance(value, str):
-                columns[name] = [value] * batch
-            elif isinstance(value, (list, tuple)):
-                if len(value) != batch:
-                    raise ValueError(
-                        f"{name} has {len(value)} items for {batch} queries; expected one str for "
-                        f"all or a list of {batch}: (B, V, 3, H, W) is B queries of V views"
-                    )
-                columns[name] = list(value)
-            else:
-                raise TypeError(
-                    f"{name} is a {type(value).__name__}; expected a str or a list of {batch} str"
-                )
-        return [
-            self.question.format(**{name: values[i] for name, values in columns.items()})
-            for i in range(batch)
-        ]
+        return self.question.format_batch(values, batch)

@@ -3,120 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from vlmreward.images.validation import flatten_views, sizes_of
-from vlmreward.models.frozen_vlm import FrozenVLM
-from vlmreward.rewards.protocol import as_named_dict, call_reward
+from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
+from vlmreward.rewards._joint_forward import check_placeholders, values_of
+from vlmreward.rewards.protocol import Reward, Text, as_named_dict, placeholder_values
+from vlmreward.rewards.questions import QuestionTemplate
+from vlmreward.rewards.reductions import REDUCTIONS
 
-__all__ = ["REDUCTIONS", "Combinable", "CompositeReward", "QuestionReward"]
+__all__ = ["Combinable", "CompositeReward"]
 
-
-@runtime_checkable
-class QuestionReward(Protocol):
-    """A reward that asks a model one question, and can be asked together with others."""
-
-    backbone: FrozenVLM
-    validate: bool
-    placeholders: tuple[str, ...]
-    """Placeholders of its question."""
-    tokens: tuple[int, ...] | None
-    """T token ids whose logits it needs; None if those are not enough."""
-    needs_own_forward: bool
-    """Whether it has to be asked by itself."""
-
-    def questions(self, placeholders: Mapping[str, Any], batch: int) -> list[str]:
-        """Values of the placeholders -> B questions."""
-
-    def from_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits ``(..., T)`` of the tokens -> ``(...)``, differentiable."""
-
-
-@runtime_checkable
-class Looking(Protocol):
-    """A question that looks at all logits when it is asked for the first time."""
-
-    def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
-        """B questions -> a function of ``(B, V)``, or None."""
-
-
-Values = Sequence[torch.Tensor]
-Combination = Callable[[Values, Sequence[float], float], torch.Tensor]
-"""Values, weights and a temperature -> one value. Numbers stay numbers: a tensor of weights would
-have to be copied to a GPU at every call."""
-
-
-def _sum(values: Values, weights: Sequence[float], temperature: float) -> torch.Tensor:
-    return torch.stack([w * v for w, v in zip(weights, values)]).sum(dim=0)
-
-
-def _mean(values: Values, weights: Sequence[float], temperature: float) -> torch.Tensor:
-    return _sum(values, weights, temperature) / sum(weights)
-
-
-def _min(values: Values, weights: Sequence[float], temperature: float) -> torch.Tensor:
-    return torch.stack(list(values)).amin(dim=0)
-
-
-def _softmin(values: Values, weights: Sequence[float], temperature: float) -> torch.Tensor:
-    shares = [math.log(weight / sum(weights)) for weight in weights]
-    terms = [share - value / temperature for share, value in zip(shares, values)]
-    return -temperature * torch.stack(terms).logsumexp(dim=0)
-
-
-def _and(values: Values, weights: Sequence[float], temperature: float) -> torch.Tensor:
-    # The odds against a and b are (1 + o_a)(1 + o_b) - 1 = o_a + o_b + o_a o_b: as logarithms,
-    # nothing is rounded away, however sure the model is
-    against = -values[0]
-    for value in values[1:]:
-        against = torch.logaddexp(torch.logaddexp(against, -value), against - value)
-    return -against
-
-
-REDUCTIONS: dict[str, Combination] = {
-    "sum": _sum,
-    "mean": _mean,
-    "min": _min,
-    "softmin": _softmin,
-    "and": _and,
-}
-"""How the values m_k of K rewards, with weights w_k, become one.
-
-- ``"sum"``: sum of w_k m_k; what ``a + 0.5 * b`` makes.
-- ``"mean"``: that over the sum of the weights.
-- ``"min"``: the smallest; only its question has a gradient.
-- ``"softmin"``: -T log of the weighted mean of exp(-m_k / T): "min" for T to 0, "mean" for T to
-  infinity; the gradient is shared, most to the smallest.
-- ``"and"``: for log-odds: those of all answers being "Yes", if they are independent.
-"""
 _UNWEIGHTED = ("min", "and")
 
+Question = str | QuestionTemplate
 
-class Combinable:
+
+@runtime_checkable
+class Askable(Protocol):
+    """A reward whose model can be asked other questions, such as ``YesNoReward``."""
+
+    def __call__(
+        self, images: Images, prompt: Text | None = None, **placeholders: Text
+    ) -> torch.Tensor:
+        """The reward ``(B,)``."""
+
+    def ask(self, question: Question) -> Reward:
+        """Another question to the same model."""
+
+
+class Combinable(nn.Module):
     """Arithmetic with rewards: ``content + 0.5 * geometry`` is a ``CompositeReward``."""
 
-    def __add__(self, other: Any) -> CompositeReward:
+    def __add__(self, other: object) -> CompositeReward:
         terms = _terms(other)
         return NotImplemented if terms is None else _total([*_own(self), *terms])
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: object) -> Combinable:
         if isinstance(other, (int, float)) and other == 0:  # where sum() begins
             return self
         terms = _terms(other)
         return NotImplemented if terms is None else _total([*terms, *_own(self)])
 
-    def __mul__(self, factor: Any) -> CompositeReward:
+    def __mul__(self, factor: object) -> CompositeReward:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
             return NotImplemented
         return _total([(reward, name, weight * factor) for reward, name, weight in _own(self)])
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: Any) -> CompositeReward:
+    def __truediv__(self, divisor: object) -> CompositeReward:
         if not isinstance(divisor, (int, float)):
             return NotImplemented
         if divisor == 0:
@@ -126,18 +65,18 @@ class Combinable:
     def __neg__(self) -> CompositeReward:
         return self * -1.0
 
-    def __sub__(self, other: Any) -> CompositeReward:
+    def __sub__(self, other: object) -> CompositeReward:
         terms = _terms(other)
         if terms is None:
             return NotImplemented
         return _total([*_own(self), *[(reward, name, -weight) for reward, name, weight in terms]])
 
 
-Term = tuple[Any, str, float]
+Term = tuple[Reward, str, float]
 """Reward, name and weight."""
 
 
-def _own(reward: Any) -> list[Term]:
+def _own(reward: Reward) -> list[Term]:
     if isinstance(reward, CompositeReward) and reward.reduction == "sum":
         return [
             (member, name, weight)
@@ -146,7 +85,7 @@ def _own(reward: Any) -> list[Term]:
     return [(reward, _name(reward), 1.0)]
 
 
-def _terms(other: Any) -> list[Term] | None:
+def _terms(other: object) -> list[Term] | None:
     return _own(other) if callable(other) else None
 
 
@@ -155,7 +94,7 @@ def _total(terms: Sequence[Term]) -> CompositeReward:
     return CompositeReward(members, reduction="sum", weights=[weight for _, _, weight in terms])
 
 
-def _name(reward: Any) -> str:
+def _name(reward: object) -> str:
     return str(getattr(reward, "name", None) or type(reward).__name__)
 
 
@@ -172,7 +111,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return out
 
 
-class CompositeReward(Combinable, nn.Module):
+class CompositeReward(Combinable):
     """Several rewards of the same images, combined.
 
     Questions to the same model are asked together: the images are encoded once, and so is
@@ -203,8 +142,8 @@ class CompositeReward(Combinable, nn.Module):
 
     def __init__(
         self,
-        rewards: Any,
-        questions: Sequence[Any] | Mapping[str, Any] | None = None,
+        rewards: Askable | Sequence[Reward] | Mapping[str, Reward],
+        questions: Sequence[Question] | Mapping[str, Question] | None = None,
         *,
         reduction: str = "mean",
         weights: Sequence[float] | Mapping[str, float] | None = None,
@@ -223,7 +162,7 @@ class CompositeReward(Combinable, nn.Module):
         for name, member in members.items():
             if not callable(member):
                 raise TypeError(f"{name!r} is a {type(member).__name__}; expected a reward")
-        self.members: dict[str, Any] = members
+        self.members: dict[str, Reward] = members
         self.reduction = reduction
         self.temperature = temperature
         self.weights = _weights(weights, list(members), reduction)
@@ -231,18 +170,23 @@ class CompositeReward(Combinable, nn.Module):
 
     def per_reward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> dict[str, torch.Tensor]:
         """The members' values ``(B,)`` by name, differentiable; arguments as in ``forward``."""
-        return self._per_reward(images, prompt, placeholders)
+        values = placeholder_values(prompt, placeholders)
+        leaves = self._leaves()
+        check_placeholders(leaves, values)
+        known = values_of(leaves, ImageBatch.of(images), values)
+        return {name: _of(member, known) for name, member in self.members.items()}
 
+    @takes_image_batch
     def forward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """The combined reward of each query.
 
@@ -257,39 +201,32 @@ class CompositeReward(Combinable, nn.Module):
         Raises:
             ValueError: a placeholder that no question has, or what a member does not take.
         """
-        return self.reduce(self._per_reward(images, prompt, placeholders))
+        return self.reduce(self.per_reward(images, prompt, **placeholders))
 
     def reduce(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The members' values by name, each ``(B,)`` -> ``(B,)``; differentiable."""
         own = [values[name] for name in self.members]
         return REDUCTIONS[self.reduction](own, self.weights, self.temperature)
 
-    def _per_reward(
-        self, images: Any, prompt: Any, placeholders: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor]:
-        given = dict(placeholders) if prompt is None else {"prompt": prompt, **placeholders}
-        leaves = self._leaves()
-        _check_placeholders(leaves, given)
-        known = _values(leaves, images, given)
-        return {name: _of(member, known) for name, member in self.members.items()}
-
-    def _leaves(self) -> list[Any]:
+    def _leaves(self) -> list[Reward]:
         """The rewards that are no checklists, each once."""
-        found: dict[int, Any] = {}
+        found: dict[int, Reward] = {}
         for member in self.members.values():
             for leaf in member._leaves() if isinstance(member, CompositeReward) else [member]:
                 found[id(leaf)] = leaf
         return list(found.values())
 
 
-def _of(member: Any, known: Mapping[int, torch.Tensor]) -> torch.Tensor:
+def _of(member: Reward, known: Mapping[int, torch.Tensor]) -> torch.Tensor:
     if not isinstance(member, CompositeReward):
         return known[id(member)]
     return member.reduce({name: _of(inner, known) for name, inner in member.members.items()})
 
 
-def _asked(reward: Any, questions: Any) -> Any:
-    if not hasattr(reward, "ask"):
+def _asked(
+    reward: object, questions: Sequence[Question] | Mapping[str, Question]
+) -> Sequence[Reward] | Mapping[str, Reward]:
+    if not isinstance(reward, Askable):
         raise TypeError(
             f"rewards is a {type(reward).__name__}; expected one YesNoReward, as questions are "
             "given"
@@ -304,7 +241,9 @@ def _asked(reward: Any, questions: Any) -> Any:
     return [reward.ask(question) for question in as_named_dict(questions, "questions").values()]
 
 
-def _weights(given: Any, names: Sequence[str], reduction: str) -> tuple[float, ...]:
+def _weights(
+    given: Sequence[float] | Mapping[str, float] | None, names: Sequence[str], reduction: str
+) -> tuple[float, ...]:
     if given is None:
         return (1.0,) * len(names)
     if reduction in _UNWEIGHTED:
@@ -331,79 +270,3 @@ def _weights(given: Any, names: Sequence[str], reduction: str) -> tuple[float, .
             f"weights are {list(weights)}; expected above 0 with reduction={reduction!r}"
         )
     return weights
-
-
-def _check_placeholders(leaves: Sequence[Any], given: Mapping[str, Any]) -> None:
-    if not all(isinstance(leaf, QuestionReward) for leaf in leaves):
-        return  # what others take is for them to say
-    known = dict.fromkeys(placeholder for leaf in leaves for placeholder in leaf.placeholders)
-    unknown = [placeholder for placeholder in given if placeholder not in known]
-    if unknown:
-        raise ValueError(
-            f"no question has a placeholder {', '.join(unknown)}; expected placeholders: "
-            f"{', '.join(known) or 'none'}: leave out {unknown[0]}=..."
-        )
-
-
-def _values(
-    leaves: Sequence[Any], images: Any, given: Mapping[str, Any]
-) -> dict[int, torch.Tensor]:
-    """Value ``(B,)`` of each reward by its id; questions to one model are asked together."""
-    groups: dict[int, list[QuestionReward]] = {}
-    known: dict[int, torch.Tensor] = {}
-    batch: int | None = None
-    for leaf in leaves:
-        if isinstance(leaf, QuestionReward) and not leaf.needs_own_forward:
-            groups.setdefault(id(leaf.backbone), []).append(leaf)
-            continue
-        if batch is None:
-            batch = len(flatten_views(images, values=False)[1])
-        own = given
-        if isinstance(
-            leaf, QuestionReward
-        ):  # which is asked by itself, with the placeholders that it has
-            own = {key: value for key, value in given.items() if key in leaf.placeholders}
-        rest = {key: value for key, value in own.items() if key != "prompt"}
-        known[id(leaf)] = call_reward(leaf, images, batch, own.get("prompt"), rest)
-    for group in groups.values():
-        known.update(_together(group, images, given))
-    return known
-
-
-def _first_look(
-    group: Sequence[QuestionReward], columns: Sequence[Sequence[str]]
-) -> Callable[[torch.Tensor], None] | None:
-    """The members' first looks at the answers to their questions, if any has one."""
-    looks = [
-        question.first_look(asked) if isinstance(question, Looking) else None
-        for question, asked in zip(group, columns)
-    ]
-
-    def look(logits: torch.Tensor) -> None:
-        for k, one in enumerate(looks):
-            if one is not None:
-                one(logits[:, k])
-
-    return look if any(looks) else None
-
-
-def _together(
-    group: Sequence[QuestionReward], images: Any, given: Mapping[str, Any]
-) -> dict[int, torch.Tensor]:
-    flat, counts = flatten_views(images, values=any(question.validate for question in group))
-    columns = [
-        question.questions({f: given[f] for f in question.placeholders if f in given}, len(counts))
-        for question in group
-    ]
-    wanted = [question.tokens or () for question in group]
-    tokens = tuple(dict.fromkeys(token for own in wanted for token in own))
-    logits = group[0].backbone.multi_question_logits(
-        flat, list(zip(*columns)), sizes_of(flat, counts), tokens, look=_first_look(group, columns)
-    )
-    out = {}
-    for k, question in enumerate(group):
-        own = logits[:, k]
-        if wanted[k] != tokens:  # one by one, as a list of indices is copied to a GPU
-            own = torch.stack([own[:, tokens.index(token)] for token in wanted[k]], dim=1)
-        out[id(question)] = question.from_logits(own).to(flat[0].device)
-    return out

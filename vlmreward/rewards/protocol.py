@@ -3,60 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 
-__all__ = ["Reward", "as_named_dict", "call_reward"]
+from vlmreward.images.batch import ImageBatch
+
+__all__ = ["Reward", "Text", "as_named_dict", "call_reward", "placeholder_values"]
 
 Reward = Callable[..., torch.Tensor]
 """Called as ``reward(images, prompt=None, **placeholders)``; returns ``(B,)``, differentiable to
 the images. A query's value must not depend on the others in the batch."""
 
+Text = str | Sequence[str]
+"""A value of a placeholder: one for all queries, or a list of B."""
 
-def call_reward(
-    reward: Reward,
-    images: Any,
-    batch: int,
-    prompt: str | Sequence[str] | None,
-    placeholders: Mapping[str, Any],
-) -> torch.Tensor:
+Member = TypeVar("Member")
+
+
+def placeholder_values(prompt: Text | None, placeholders: Mapping[str, Text]) -> dict[str, Text]:
+    """The values of all placeholders, ``prompt`` (if it is given) first."""
+    return dict(placeholders) if prompt is None else {"prompt": prompt, **placeholders}
+
+
+def call_reward(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
     """``reward(images, prompt, **placeholders)``, refused if it is not one value a query.
+
+    A reward whose ``forward`` is marked by ``vlmreward.images.batch.takes_image_batch`` is given
+    the batch itself, which is not checked again; any other is given the plain tensors.
+
+    Args:
+        reward: see ``Reward``.
+        batch: of B queries.
+        values: of the placeholders; see ``placeholder_values``.
+
+    Returns:
+        ``(B,)``, as the reward returned it.
 
     Raises:
         TypeError: the reward did not return a tensor.
         ValueError: of another shape than ``(B,)``.
     """
-    values = (
-        reward(images, **placeholders) if prompt is None else reward(images, prompt, **placeholders)
-    )
-    if not isinstance(values, torch.Tensor):
+    marked = getattr(getattr(reward, "forward", None), "takes_image_batch", False) is True
+    images = batch if marked else batch.images
+    rest = dict(values)
+    prompt = rest.pop("prompt", None)
+    found = reward(images, **rest) if prompt is None else reward(images, prompt, **rest)
+    if not isinstance(found, torch.Tensor):
         raise TypeError(
-            f"the reward returned a {type(values).__name__}; expected a tensor ({batch},)"
+            f"the reward returned a {type(found).__name__}; expected a tensor ({len(batch)},)"
         )
-    if values.shape != (batch,):
+    if found.shape != (len(batch),):
         raise ValueError(
-            f"the reward returned shape {tuple(values.shape)}; expected ({batch},): one value a "
-            "query"
+            f"the reward returned shape {tuple(found.shape)}; expected ({len(batch)},): one value "
+            "a query"
         )
-    return values
+    return found
 
 
-def as_named_dict(rewards: Any, what: str) -> dict[str, Any]:
+def as_named_dict(
+    members: Mapping[str, Member] | Sequence[Member] | Callable[..., object], what: str
+) -> dict[str, Member]:
     """Several things by name: a mapping as it is, a sequence by its numbers.
 
     Raises:
         TypeError: neither of them.
         ValueError: empty.
     """
-    if isinstance(rewards, Mapping):
-        members = {str(name): member for name, member in rewards.items()}
-    elif isinstance(rewards, Sequence) and not isinstance(rewards, str):
-        members = {str(i): member for i, member in enumerate(rewards)}
+    if isinstance(members, Mapping):
+        named = {str(name): member for name, member in members.items()}
+    elif isinstance(members, Sequence) and not isinstance(members, str):
+        named = {str(i): member for i, member in enumerate(members)}
     else:
         raise TypeError(
-            f"{what} is a {type(rewards).__name__}; expected a list, or a dict with names"
+            f"{what} is a {type(members).__name__}; expected a list, or a dict with names"
         )
-    if not members:
+    if not named:
         raise ValueError(f"{what} is empty; expected at least one")
-    return members
+    return named

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["NAMED_QUESTIONS", "QuestionTemplate"]
 
@@ -123,7 +123,7 @@ class QuestionTemplate:
         return cls(NAMED_QUESTIONS[name])
 
     @classmethod
-    def of(cls, question: Any) -> QuestionTemplate:
+    def of(cls, question: object) -> QuestionTemplate:
         """A template, a name in ``NAMED_QUESTIONS`` or the text of a question -> the template.
 
         A text of ASCII without spaces and placeholders, such as ``"paper/Z"``, is taken for a name.
@@ -166,7 +166,34 @@ class QuestionTemplate:
                 )
         return self.template.format(**values)
 
-    def check_placeholders(self, values: Any) -> None:
+    def format_batch(self, values: Mapping[str, str | Sequence[str]], batch: int) -> list[str]:
+        """Values of the placeholders, each one for all or a list of B -> B questions.
+
+        Raises:
+            TypeError, ValueError: as ``format``, or a list that is not of B items.
+        """
+        self.check_placeholders(values)
+        columns: dict[str, list[str]] = {}
+        for name, value in values.items():
+            if isinstance(value, str):
+                columns[name] = [value] * batch
+            elif isinstance(value, (list, tuple)):
+                if len(value) != batch:
+                    raise ValueError(
+                        f"{name} has {len(value)} items for {batch} queries; expected one str for "
+                        f"all or a list of {batch}: (B, V, 3, H, W) is B queries of V views"
+                    )
+                columns[name] = list(value)
+            else:
+                raise TypeError(
+                    f"{name} is a {type(value).__name__}; expected a str or a list of {batch} str"
+                )
+        return [
+            self.format(**{name: column[i] for name, column in columns.items()})
+            for i in range(batch)
+        ]
+
+    def check_placeholders(self, values: Iterable[str]) -> None:
         """Refuse a set of names that is not exactly the template's.
 
         Raises:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from vlmreward.models.answer_tokens import Ids, check_mutually_exclusive
-from vlmreward.models.frozen_vlm import FrozenVLM
-from vlmreward.rewards.base import VLMReward
+from vlmreward.rewards.base import ModelSource, VLMReward
 from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["ONE_TO_FIVE", "RatingReward"]
@@ -50,7 +48,7 @@ class RatingReward(VLMReward):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | tuple[Any, Any] | FrozenVLM | VLMReward,
+        model: ModelSource,
         *,
         question: str | QuestionTemplate = "one-to-five",
         scale: Mapping[str, float] = ONE_TO_FIVE,
@@ -84,28 +82,6 @@ class RatingReward(VLMReward):
     def from_logits(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores ``(..., S)`` of the answers -> their expected value ``(...)``; differentiable."""
         return scores.softmax(-1) @ self.values.to(scores)
-
-    def forward(
-        self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
-    ) -> torch.Tensor:
-        """The expected value of each query's answer.
-
-        Args:
-            images: as ``YesNoReward`` takes them. Differentiable.
-            prompt: value of the question's ``{prompt}`` placeholder, one for all or a list of B.
-            **placeholders: values of the question's other placeholders, likewise.
-
-        Returns:
-            ``(B,)`` on the images' device, between the lowest and the highest value of the scale;
-            differentiable to the images.
-
-        Raises:
-            TypeError, ValueError: as ``YesNoReward`` does.
-        """
-        return super().forward(images, prompt, **placeholders)
 
     def ask(
         self,

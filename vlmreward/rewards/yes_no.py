@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
+from vlmreward.images.batch import Images
 from vlmreward.models.answer_tokens import (
     Answer,
     Answers,
@@ -17,7 +16,8 @@ from vlmreward.models.answer_tokens import (
     resolve_answers,
 )
 from vlmreward.models.frozen_vlm import FrozenVLM
-from vlmreward.rewards.base import VLMReward
+from vlmreward.rewards.base import ModelSource, VLMReward
+from vlmreward.rewards.protocol import Text
 from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["YesNoReward"]
@@ -82,7 +82,7 @@ class YesNoReward(VLMReward):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | tuple[Any, Any] | FrozenVLM | VLMReward,
+        model: ModelSource,
         *,
         question: str | QuestionTemplate = "yes-no",
         answers: tuple[Answer, Answer] = ("Yes", "No"),
@@ -90,7 +90,7 @@ class YesNoReward(VLMReward):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         checkpoint: bool = False,
-        model_kwargs: Mapping[str, Any] | None = None,
+        model_kwargs: Mapping[str, object] | None = None,
         per_view: str | None = None,
         validate: bool = True,
         name: str | None = None,
@@ -109,34 +109,6 @@ class YesNoReward(VLMReward):
             name=name,
         )
         self.answers = resolve_answers(answers, self.backbone.lookup())
-
-    def forward(
-        self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
-    ) -> torch.Tensor:
-        """The reward of each query, Eq. 5: log P(Yes) - log P(No).
-
-        Args:
-            images: floating RGB in [0, 1], channels first. ``(B, 3, H, W)``: one image a query.
-                ``(B, V, 3, H, W)``: V views a query, all seen by one question. A list of
-                ``(3, H, W)`` of different sizes: one image a query; a list of lists of them (or of
-                ``(V, 3, H, W)``): several. Any device; never changed in place. Differentiable.
-            prompt: value of the question's ``{prompt}`` placeholder, one for all or a list of B.
-            **placeholders: values of the question's other placeholders, likewise.
-
-        Returns:
-            ``(B,)`` on the images' device, float32 (float64 for a float64 model), differentiable to
-            the images. Above 0 means that "Yes" is the likelier answer. A query's reward does not
-            depend on the others in the batch.
-
-        Raises:
-            TypeError: images or prompts of another type.
-            ValueError: images outside the contract (see ``vlmreward.images.validation``), a
-                placeholder missing or unknown, or a number of prompts that is not B.
-        """
-        return super().forward(images, prompt, **placeholders)
 
     def ask(
         self,
@@ -170,9 +142,9 @@ class YesNoReward(VLMReward):
 
     def probability(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """P(Yes) among the two answers, Eq. 4 of VLM3D: the sigmoid of the reward.
 

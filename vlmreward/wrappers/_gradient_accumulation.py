@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 
-from vlmreward.images.batch import ImageBatchSpec, to_compute_dtype
+from vlmreward.images.batch import ImageBatch, ImageBatchSpec, to_compute_dtype
 
 __all__ = ["Term", "accumulate_gradients"]
 
-Term = Callable[[Sequence[torch.Tensor]], torch.Tensor]
-"""The tensors of a batch of images -> values ``(B,)``."""
+Term = Callable[[ImageBatch], torch.Tensor]
+"""A batch of images -> values ``(B,)``; a query's value depends on its own images alone."""
 
 
 def _value_and_gradients(
-    term: Term, tensors: Sequence[torch.Tensor], needed: Sequence[int]
+    term: Term, batch: ImageBatch, tensors: Sequence[torch.Tensor], needed: Sequence[int]
 ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
     """Values ``(B,)`` and the gradients of their sum; nothing of the graph survives."""
     inputs = [tensor.detach() for tensor in tensors]
     for i in needed:
         inputs[i] = inputs[i].requires_grad_()
     with torch.enable_grad():
-        values = term(inputs)
+        values = term(batch.with_tensors(inputs, same_values=True))
     if not values.requires_grad:
         raise RuntimeError(
             "the reward returned values without a graph; expected values that are "
@@ -45,7 +45,7 @@ class _GradientAccumulation(torch.autograd.Function):
     def forward(
         ctx: Any,
         terms: Sequence[Term],
-        layout: ImageBatchSpec,
+        batch: ImageBatch,
         double_backward_error: str,
         *tensors: torch.Tensor,
     ) -> torch.Tensor:
@@ -53,30 +53,28 @@ class _GradientAccumulation(torch.autograd.Function):
         total: torch.Tensor | None = None
         sums = [torch.zeros_like(to_compute_dtype(tensor)) for tensor in tensors]
         for term in terms:
-            values, gradients = _value_and_gradients(term, tensors, needed)
+            values, gradients = _value_and_gradients(term, batch, tensors, needed)
             for i, gradient in zip(needed, gradients):
                 if gradient is not None:
                     sums[i] += gradient
             total = values if total is None else total + values
-        ctx.layout, ctx.double_backward_error = layout, double_backward_error
+        ctx.spec, ctx.double_backward_error = batch.spec, double_backward_error
         ctx.dtypes = [tensor.dtype for tensor in tensors]
         ctx.save_for_backward(*sums)
         assert total is not None
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # with create_graph, where silence would mean zeros
             raise RuntimeError(ctx.double_backward_error)
-        scaled = ctx.layout.scaled(ctx.saved_tensors, grad)
+        spec: ImageBatchSpec = ctx.spec
+        scaled = spec.scaled(ctx.saved_tensors, grad)
         return (None, None, None, *(g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes)))
 
 
 def accumulate_gradients(
-    terms: Sequence[Term],
-    layout: ImageBatchSpec,
-    tensors: Sequence[torch.Tensor],
-    double_backward_error: str,
+    terms: Sequence[Term], batch: ImageBatch, double_backward_error: str
 ) -> torch.Tensor:
     """Sum of the terms, of which one graph lives at a time.
 
@@ -84,20 +82,19 @@ def accumulate_gradients(
     ordinary graph.
 
     Args:
-        terms: each from the images' tensors to ``(B,)``; a query's value depends on its own images.
-        layout: of the tensors.
-        tensors: floating, of the images.
+        terms: each from the batch to ``(B,)``.
+        batch: the images.
         double_backward_error: message of the error for derivatives of the gradient.
 
     Returns:
-        ``(B,)``, differentiable to the tensors.
+        ``(B,)``, differentiable to the images.
 
     Raises:
         RuntimeError: a term is not differentiable, or with ``double_backward_error`` in a backward
             pass under ``create_graph=True``.
     """
     if len(terms) == 1:
-        return terms[0](tensors)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _GradientAccumulation.apply(terms, layout, double_backward_error, *tensors)
-    return torch.stack([term(tensors) for term in terms]).sum(dim=0)
+        return terms[0](batch)
+    if torch.is_grad_enabled() and batch.requires_grad:
+        return _GradientAccumulation.apply(terms, batch, double_backward_error, *batch.tensors)
+    return torch.stack([term(batch) for term in terms]).sum(dim=0)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
-from vlmreward.images.batch import ImageBatchSpec, flatten_images, repeated, to_compute_dtype
-from vlmreward.rewards.protocol import Reward, call_reward
+from vlmreward.images.batch import (
+    ImageBatch,
+    Images,
+    concatenate,
+    takes_image_batch,
+    to_compute_dtype,
+)
+from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
 from vlmreward.utils.arguments import flag, reward_like, whole
 from vlmreward.wrappers._gradient_accumulation import accumulate_gradients
 from vlmreward.wrappers.augmentations import standard_augmentation
@@ -113,11 +118,12 @@ class ExpectationOverTransformations(nn.Module):
         self.micro_batch_size = micro_batch_size
         self.generator = generator
 
+    @takes_image_batch
     def forward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """Mean reward of each query over the transformations.
 
@@ -134,78 +140,66 @@ class ExpectationOverTransformations(nn.Module):
             ValueError: what the augmentation returns is not a batch of as many RGB images.
             RuntimeError: the reward is not differentiable.
         """
-        tensors, layout = flatten_images(images)
+        batch = ImageBatch.of(images)
+        values = placeholder_values(prompt, placeholders)
         seeds = self._seeds()
         terms = [
-            partial(
-                self._term,
-                layout,
-                seeds[start : start + self.micro_batch_size],
-                prompt,
-                placeholders,
-            )
+            partial(self._term, seeds[start : start + self.micro_batch_size], values)
             for start in range(0, self.num_samples, self.micro_batch_size)
         ]
         return accumulate_gradients(
             terms,
-            layout,
-            tensors,
+            batch,
             "ExpectationOverTransformations has freed the graphs of its samples; expected "
             "create_graph=False: for derivatives of the gradient pass micro_batch_size=num_samples",
         )
 
-    def augment(self, images: torch.Tensor | Sequence[Any]) -> Any:
+    def augment(self, images: Images) -> Images:
         """The images under one random transformation, to look at: same layout, in [0, 1]."""
-        flatten_images(images)
-        return self._transformed(images, self._seeds()[0])
+        return self._transformed(ImageBatch.of(images), self._seeds()[0]).images
 
     def _seeds(self) -> list[int]:
         with _SEEDED:
             return torch.randint(2**62, (self.num_samples,), generator=self.generator).tolist()
 
     def _term(
-        self,
-        layout: ImageBatchSpec,
-        seeds: Sequence[int],
-        prompt: Any,
-        placeholders: dict[str, Any],
-        tensors: Sequence[torch.Tensor],
+        self, seeds: Sequence[int], values: Mapping[str, Text], batch: ImageBatch
     ) -> torch.Tensor:
         """What these samples add to the mean, in one call of the reward."""
-        images = layout.together(tensors)
-        drawn = [self._transformed(images, seed) for seed in seeds]
         times = len(seeds)
-        if isinstance(images, torch.Tensor):
-            batch: Any = torch.cat(drawn)
-        else:
-            batch = [query for sample in drawn for query in sample]
-        repeat = {name: repeated(value, times) for name, value in placeholders.items()}
-        values = call_reward(
-            self.reward, batch, times * layout.batch, repeated(prompt, times), repeat
-        )
-        return values.view(times, layout.batch).sum(dim=0) / self.num_samples
+        samples = concatenate([self._transformed(batch, seed) for seed in seeds])
+        repeated = {
+            name: list(value) * times if isinstance(value, (list, tuple)) else value
+            for name, value in values.items()
+        }
+        rewards = call_reward(self.reward, samples, repeated)
+        return rewards.view(times, len(batch)).sum(dim=0) / self.num_samples
 
-    def _transformed(self, images: Any, seed: int) -> Any:
+    def _transformed(self, batch: ImageBatch, seed: int) -> ImageBatch:
+        images = batch.images
         if isinstance(images, torch.Tensor):
-            if images.ndim == 4:
-                return self._apply_seeded(images, seed)
-            if not self.share_across_views:
-                each = self._apply_seeded(images.flatten(0, 1), seed)
-                return each.unflatten(0, images.shape[:2])
-            # The draws for a batch depend on its shape alone, so the same seed gives each view
-            # of a query the same transformation
-            views = [self._apply_seeded(view, seed) for view in images.unbind(1)]
-            return torch.stack(views, dim=1)
+            return batch.with_tensors([self._transformed_tensor(images, seed)])
         generator = torch.Generator().manual_seed(seed)
-        out: list[Any] = []
+        out: list[torch.Tensor] = []
         for query in images:
             if isinstance(query, torch.Tensor) and query.ndim == 3:
-                out.append(self._one_by_one([query], generator)[0])
+                out += self._one_by_one([query], generator)
             elif isinstance(query, torch.Tensor):
                 out.append(torch.stack(self._one_by_one(list(query), generator)))
             else:
-                out.append(self._one_by_one(query, generator))
-        return out
+                out += self._one_by_one(query, generator)
+        return batch.with_tensors(out)
+
+    def _transformed_tensor(self, images: torch.Tensor, seed: int) -> torch.Tensor:
+        if images.ndim == 4:
+            return self._apply_seeded(images, seed)
+        if not self.share_across_views:
+            each = self._apply_seeded(images.flatten(0, 1), seed)
+            return each.unflatten(0, images.shape[:2])
+        # The draws for a batch depend on its shape alone, so the same seed gives each view of a
+        # query the same transformation
+        views = [self._apply_seeded(view, seed) for view in images.unbind(1)]
+        return torch.stack(views, dim=1)
 
     def _one_by_one(
         self, views: Sequence[torch.Tensor], generator: torch.Generator

@@ -9,8 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlmreward.images.batch import ImageBatchSpec, flatten_images
-from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward
+from vlmreward.images.batch import ImageBatch, ImageBatchSpec, Images, takes_image_batch
+from vlmreward.rewards.protocol import (
+    Reward,
+    Text,
+    as_named_dict,
+    call_reward,
+    placeholder_values,
+)
 from vlmreward.utils.arguments import number, reward_like
 
 __all__ = ["BALANCES", "Ensemble"]
@@ -27,9 +33,9 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, ensemble: Ensemble, layout: ImageBatchSpec, *tensors: torch.Tensor
+        ctx: Any, ensemble: Ensemble, spec: ImageBatchSpec, *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        ctx.ensemble, ctx.layout, ctx.width = ensemble, layout, len(tensors)
+        ctx.ensemble, ctx.spec, ctx.width = ensemble, spec, len(tensors)
         return tuple(tensor.view_as(tensor) for _ in ensemble.names for tensor in tensors)
 
     @staticmethod
@@ -40,9 +46,9 @@ class _Shared(torch.autograd.Function):
                 "create_graph=False: for derivatives of the gradient pass balance=None"
             )
         members = [grads[i : i + ctx.width] for i in range(0, len(grads), ctx.width)]
-        norms = torch.stack([ctx.layout.norms(member) for member in members])
+        norms = torch.stack([ctx.spec.norms(member) for member in members])
         factors = ctx.ensemble.factors(norms)
-        scaled = [ctx.layout.scaled(member, f) for member, f in zip(members, factors)]
+        scaled = [ctx.spec.scaled(member, f) for member, f in zip(members, factors)]
         return None, None, *(torch.stack(parts).sum(dim=0) for parts in zip(*scaled))
 
 
@@ -134,11 +140,12 @@ class Ensemble(nn.Module):
             )
         return [number(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)]
 
+    @takes_image_batch
     def forward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """Weighted mean of the members' rewards.
 
@@ -150,35 +157,34 @@ class Ensemble(nn.Module):
         Returns:
             ``(B,)``; differentiable to the images, once if balanced.
         """
-        tensors, layout = flatten_images(images)
-        width = len(tensors)
+        batch = ImageBatch.of(images)
+        values = placeholder_values(prompt, placeholders)
+        width = len(batch.tensors)
         if self.balance is None:
-            seen = tuple(tensors) * len(self.members)
+            seen = batch.tensors * len(self.members)
         else:
-            seen = _Shared.apply(self, layout, *tensors)
-        values = [
-            weight
-            * call_reward(
-                member,
-                layout.together(seen[k * width :][:width]),
-                layout.batch,
-                prompt,
-                placeholders,
+            seen = _Shared.apply(self, batch.spec, *batch.tensors)
+        rewards = [
+            weight * call_reward(member, batch.with_tensors(own, same_values=True), values)
+            for member, weight, own in zip(
+                self.members,
+                self.weights,
+                [seen[k * width :][:width] for k in range(len(self.members))],
             )
-            for k, (member, weight) in enumerate(zip(self.members, self.weights))
         ]
-        return torch.stack([value.to(values[0].device) for value in values]).sum(dim=0)
+        return torch.stack([reward.to(rewards[0].device) for reward in rewards]).sum(dim=0)
 
     def per_reward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> dict[str, torch.Tensor]:
         """The members' rewards by name, ``(B,)`` each, with their own gradients."""
-        _, layout = flatten_images(images)
+        batch = ImageBatch.of(images)
+        values = placeholder_values(prompt, placeholders)
         return {
-            name: call_reward(member, images, layout.batch, prompt, placeholders)
+            name: call_reward(member, batch, values)
             for name, member in zip(self.names, self.members)
         }
 

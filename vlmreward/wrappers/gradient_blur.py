@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from vlmreward.images.batch import flatten_images
+from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
 from vlmreward.images.filters import smooth
-from vlmreward.rewards.protocol import Reward
+from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
 from vlmreward.utils.arguments import number, reward_like
 
 __all__ = ["GradientBlur", "blur_gradient"]
@@ -27,7 +26,7 @@ class _SmoothGradient(torch.autograd.Function):
         return smooth(grad, ctx.sigma), None
 
 
-def blur_gradient(images: torch.Tensor | Sequence[Any], sigma: float) -> Any:
+def blur_gradient(images: Images, sigma: float) -> Images:
     """The images as they are; their gradient is blurred on its way back.
 
     Args:
@@ -42,8 +41,12 @@ def blur_gradient(images: torch.Tensor | Sequence[Any], sigma: float) -> Any:
         TypeError, ValueError: images outside the contract.
     """
     number("sigma", sigma, above=0)
-    tensors, layout = flatten_images(images)
-    return layout.together([_SmoothGradient.apply(tensor, sigma) for tensor in tensors])
+    return _blurred(ImageBatch.of(images), sigma).images
+
+
+def _blurred(batch: ImageBatch, sigma: float) -> ImageBatch:
+    tensors = [_SmoothGradient.apply(tensor, sigma) for tensor in batch.tensors]
+    return batch.with_tensors(tensors, same_values=True)
 
 
 class GradientBlur(nn.Module):
@@ -71,11 +74,12 @@ class GradientBlur(nn.Module):
         self.reward = reward
         self.sigma = sigma
 
+    @takes_image_batch
     def forward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """The reward of each query.
 
@@ -87,9 +91,5 @@ class GradientBlur(nn.Module):
         Returns:
             ``(B,)``.
         """
-        images = blur_gradient(images, self.sigma)
-        return (
-            self.reward(images, **placeholders)
-            if prompt is None
-            else self.reward(images, prompt, **placeholders)
-        )
+        batch = _blurred(ImageBatch.of(images), self.sigma)
+        return call_reward(self.reward, batch, placeholder_values(prompt, placeholders))

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlmreward.images.batch import flatten_images
-from vlmreward.rewards.protocol import Reward, call_reward
+from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
+from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
 from vlmreward.utils.arguments import number, reward_like, whole
 
 __all__ = ["HeldOutMonitor", "Observation", "RewardHackingWarning", "mann_kendall"]
@@ -131,11 +131,12 @@ class HeldOutMonitor(nn.Module):
         self.history: list[Observation] = []
         self.warned = False
 
+    @takes_image_batch
     def forward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """The optimised reward, unchanged.
 
@@ -147,19 +148,19 @@ class HeldOutMonitor(nn.Module):
         Returns:
             ``(B,)`` of ``reward``.
         """
-        tensors, layout = flatten_images(images)
-        values = call_reward(self.reward, images, layout.batch, prompt, placeholders)
+        batch = ImageBatch.of(images)
+        given = placeholder_values(prompt, placeholders)
+        values = call_reward(self.reward, batch, given)
         if not values.requires_grad:
             return values
         with _STEPS:
             step = self.step
             self.step += 1
         if step % self.every == 0:
-            unseen = layout.together([tensor.detach() for tensor in tensors])
-            device = tensors[0].device
+            device = batch.device
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
             with torch.no_grad(), forked:
-                held_out = call_reward(self.held_out, unseen, layout.batch, prompt, placeholders)
+                held_out = call_reward(self.held_out, batch.detach(), given)
             with _STEPS:
                 self._note(Observation(step, float(values.detach().mean()), float(held_out.mean())))
         return values

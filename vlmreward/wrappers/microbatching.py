@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vlmreward.images.batch import ImageBatchSpec, flatten_images
-from vlmreward.rewards.protocol import Reward, call_reward
+from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
+from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
 from vlmreward.utils.arguments import reward_like, whole
 from vlmreward.wrappers._gradient_accumulation import accumulate_gradients
 
@@ -110,79 +109,61 @@ class MicroBatched(nn.Module):
             None if micro_batch_size is None else whole("micro_batch_size", micro_batch_size)
         )
         self.max_memory = None if max_memory is None else parse_bytes(max_memory)
-        self.measured_sizes: dict[Any, int] = {}
+        self.measured_sizes: dict[tuple[tuple[tuple[int, ...], torch.dtype], ...], int] = {}
 
+    @takes_image_batch
     def forward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """The reward of each query; arguments, result and errors are those of the reward."""
-        tensors, layout = flatten_images(images)
-        given = dict(placeholders) if prompt is None else {"prompt": prompt, **placeholders}
-        wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        size = self.micro_batch_size or self._measured(tensors, layout, given, wanted)
+        batch = ImageBatch.of(images)
+        values = placeholder_values(prompt, placeholders)
+        size = self.micro_batch_size or self._measured(batch, values)
         terms = [
-            partial(self._term, layout, slice(start, start + size), given)
-            for start in range(0, layout.batch, size)
+            partial(self._term, slice(start, start + size), values)
+            for start in range(0, len(batch), size)
         ]
         return accumulate_gradients(
             terms,
-            layout,
-            tensors,
+            batch,
             "MicroBatched has freed the graphs of its parts; expected create_graph=False: call the "
             "reward itself for derivatives of the gradient",
         )
 
-    def _term(
-        self,
-        layout: ImageBatchSpec,
-        part: slice,
-        given: Mapping[str, Any],
-        tensors: Sequence[torch.Tensor],
-    ) -> torch.Tensor:
-        """Values of this part of the batch, in their places among zeros."""
-        batch = layout.together(tensors)[part]
-        start, stop, _ = part.indices(layout.batch)
-        placeholders = {
-            name: value[part] if isinstance(value, (list, tuple)) else value
-            for name, value in given.items()
-        }
-        values = call_reward(
-            self.reward, batch, stop - start, placeholders.pop("prompt", None), placeholders
-        )
-        return F.pad(values, (start, layout.batch - stop))
+    def _term(self, part: slice, values: Mapping[str, Text], batch: ImageBatch) -> torch.Tensor:
+        """Rewards of this part of the batch, in their places among zeros."""
+        start, stop, _ = part.indices(len(batch))
+        own = call_reward(self.reward, batch[part], _of_part(values, part))
+        return F.pad(own, (start, len(batch) - stop))
 
-    def _measured(
-        self,
-        tensors: Sequence[torch.Tensor],
-        layout: ImageBatchSpec,
-        given: Mapping[str, Any],
-        wanted: bool,
-    ) -> int:
+    def _measured(self, batch: ImageBatch, values: Mapping[str, Text]) -> int:
         """Queries a part under ``max_memory``."""
         assert self.max_memory is not None
-        if not wanted:  # no graph
-            return layout.batch
-        first = layout.together([tensor.detach() for tensor in tensors])[0]
-        views = first if isinstance(first, (list, tuple)) else [first]
-        key = tuple((tuple(view.shape), view.dtype) for view in views)
+        if not (torch.is_grad_enabled() and batch.requires_grad):  # no graph
+            return len(batch)
+        one = batch[:1].detach()
+        key = tuple((tuple(view.shape), view.dtype) for view in one.tensors)
         if key not in self.measured_sizes:
             model = self.reward.parameters() if isinstance(self.reward, nn.Module) else ()
             known = {parameter.untyped_storage().data_ptr() for parameter in model}
-            alone, one = flatten_images(layout.together([t.detach() for t in tensors])[:1])
+            leaves = [tensor.requires_grad_() for tensor in one.tensors]
             with _counted(known) as kept:
-                values = self._term(
-                    one, slice(0, 1), _first(given), [t.requires_grad_() for t in alone]
+                rewards = call_reward(
+                    self.reward,
+                    one.with_tensors(leaves, same_values=True),
+                    _of_part(values, slice(0, 1)),
                 )
-            del values
+            del rewards
             self.measured_sizes[key] = max(1, self.max_memory // max(1, sum(kept.values())))
         return self.measured_sizes[key]
 
 
-def _first(given: Mapping[str, Any]) -> dict[str, Any]:
+def _of_part(values: Mapping[str, Text], part: slice) -> dict[str, Text]:
+    """The placeholders' values for the queries of a slice."""
     return {
-        name: value[:1] if isinstance(value, (list, tuple)) else value
-        for name, value in given.items()
+        name: value[part] if isinstance(value, (list, tuple)) else value
+        for name, value in values.items()
     }

@@ -9,8 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlmreward.images.batch import flatten_images
-from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward
+from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
+from vlmreward.rewards.protocol import (
+    Reward,
+    Text,
+    as_named_dict,
+    call_reward,
+    placeholder_values,
+)
 from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["QuestionEnsemble"]
@@ -94,11 +100,12 @@ class QuestionEnsemble(nn.Module):
                     "the same"
                 )
 
+    @takes_image_batch
     def forward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> torch.Tensor:
         """Mean over the wordings, or half its distance from the negated questions'.
 
@@ -119,14 +126,15 @@ class QuestionEnsemble(nn.Module):
 
     def per_reward(
         self,
-        images: torch.Tensor | Sequence[Any],
-        prompt: str | Sequence[str] | None = None,
-        **placeholders: str | Sequence[str],
+        images: Images | ImageBatch,
+        prompt: Text | None = None,
+        **placeholders: Text,
     ) -> dict[str, torch.Tensor]:
         """The reward of every question by name, ``(B,)`` each; negated ones with their own
         sign."""
-        _, layout = flatten_images(images)
+        batch = ImageBatch.of(images)
+        values = placeholder_values(prompt, placeholders)
         return {
-            name: call_reward(asking, images, layout.batch, prompt, placeholders)
+            name: call_reward(asking, batch, values)
             for name, asking in (self._asked | self._against).items()
         }

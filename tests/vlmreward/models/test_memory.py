@@ -209,7 +209,7 @@ def test_sizes_in_bytes(text, size):
             {"micro_batch_size": 1, "max_memory": 5},
             "expected one of micro_batch_size and max_memory",
         ),
-        ({"size": 0}, "a whole number >= 1"),
+        ({"micro_batch_size": 0}, "a whole number >= 1"),
         ({"max_memory": 0}, "above 0"),
         ({"max_memory": "6 iB"}, "such as '6GiB'"),
     ],

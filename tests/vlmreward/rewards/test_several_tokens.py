@@ -91,7 +91,8 @@ def images(rng):
 
 def test_single_tokens_agree_on_both_ways(qwen, images):
     reward = YesNoReward(qwen, question=QUESTION)
-    flat, questions, sizes, _ = reward._asked(images, "a cat", {})
+    asked = reward._asked(images, "a cat", {})
+    flat, questions, sizes = asked.views, asked.questions, asked.sizes
     scores = reward.backbone.log_probabilities(flat, questions, sizes, reward.sequences)
     torch.testing.assert_close(reward.from_logits(scores), reward(images, prompt="a cat"))
 
@@ -122,7 +123,8 @@ def test_half_precision_does_not_round_the_normaliser(qwen, images):
     model = copy.deepcopy(qwen[0]).bfloat16()
     reward = YesNoReward((model, qwen[1]), question=QUESTION, answers=LONG)
     assert reward(images, prompt="a cat").dtype == torch.float32
-    flat, questions, sizes, _ = reward._asked(images, "a cat", {})
+    asked = reward._asked(images, "a cat", {})
+    flat, questions, sizes = asked.views, asked.questions, asked.sizes
     layout = reward.backbone.layout(questions, sizes)
     everything = range(reward.backbone.vocabulary)
     logits = reward.backbone.answer_logits(flat, layout, None)

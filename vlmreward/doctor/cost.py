@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from vlmreward.doctor.nnls import fitted
 from vlmreward.doctor.probe import Probe
 from vlmreward.doctor.result import OK, CheckResult, check, skipped
+from vlmreward.utils.saved_tensors import counted_bytes
 
 __all__ = ["Point", "forecast", "measured_step", "time_and_memory"]
 
@@ -40,22 +39,6 @@ class Point:
     bytes: int
 
 
-class _Kept:
-    """Bytes that autograd keeps for the backward pass, besides the weights."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        owned = itertools.chain(module.parameters(), module.buffers())
-        self.owned = {t.untyped_storage().data_ptr() for t in owned}
-        self.kept: dict[int, int] = {}
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self.owned:
-            self.kept[storage.data_ptr()] = storage.nbytes()
-        # not the tensor itself: an output would hold its graph, and that the output, for good
-        return tensor.detach()
-
-
 def measured_step(subject: Probe, views: int, side: int) -> Point:
     """Run a step of one query of so many views, as often as it takes to time it."""
     prompt = subject.queries[0].prompt
@@ -68,7 +51,6 @@ def measured_step(subject: Probe, views: int, side: int) -> Point:
     seconds: list[float] = []
     size = 0
     while len(seconds) < 2 or (len(seconds) < _RUNS and sum(seconds) < _ENOUGH):
-        kept = _Kept(subject.vlm)
         if cuda:
             torch.cuda.synchronize(device)
             torch.cuda.reset_peak_memory_stats(device)
@@ -78,11 +60,11 @@ def measured_step(subject: Probe, views: int, side: int) -> Point:
             subject.reward(x, **placeholders).sum().backward()
             torch.cuda.synchronize(device)
         else:
-            with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda t: t):
+            with counted_bytes(subject.vlm) as kept:
                 value = subject.reward(x, **placeholders).sum()
             value.backward()
         seconds.append(time.perf_counter() - start)
-        size = torch.cuda.max_memory_allocated(device) - held if cuda else sum(kept.kept.values())
+        size = torch.cuda.max_memory_allocated(device) - held if cuda else sum(kept.values())
         x.grad = None
     return Point(int(layout.last[0]) + 1, min(seconds), size)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlmreward.utils.errors import first_line
+
 if TYPE_CHECKING:
     from vlmreward.doctor.probe import Probe
 
@@ -59,11 +61,10 @@ def check(name: str) -> Callable[[Check], Check]:
             except (torch.OutOfMemoryError, MemoryError):
                 return CheckResult(name, SKIP, "not enough memory", advice="use a larger machine")
             except Exception as error:  # of foreign code: whatever it is, it belongs in the report
-                first = (str(error).splitlines() or [""])[0]
                 return CheckResult(
                     name,
                     FAIL,
-                    f"{type(error).__name__}: {first}",
+                    f"{type(error).__name__}: {first_line(error)}",
                     "no error",
                     "the check itself broke off: the message above says where to look",
                 )

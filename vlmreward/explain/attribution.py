@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from vlmreward.images.batch import ImageBatch
-from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
+from vlmreward.rewards.placeholders import Text, placeholder_values
+from vlmreward.rewards.protocol import Reward, call_reward, require_graph
 from vlmreward.utils.arguments import number, reward_like, whole
 
 __all__ = ["SALIENCIES", "IntegratedGradients", "integrated_gradients", "saliency"]
@@ -94,11 +95,7 @@ def _gradient(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -> 
     with torch.enable_grad():
         x = batch.tensors[0].detach().requires_grad_()
         found = call_reward(reward, batch.with_tensors([x], same_values=True), values)
-        if not found.requires_grad:
-            raise RuntimeError(
-                "the reward returned values without a graph; expected values that are "
-                "differentiable to the images"
-            )
+        require_graph(found)
         return torch.autograd.grad(found.sum(), x)[0]
 
 

@@ -17,7 +17,8 @@ from vlmreward.explain.attribution import (
 )
 from vlmreward.explain.plot import check_suffix, draw
 from vlmreward.explain.view_ablation import leave_one_view_out
-from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
+from vlmreward.rewards.placeholders import Text, placeholder_values
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import number, whole
 from vlmreward.utils.output import replacing
 

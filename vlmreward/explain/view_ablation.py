@@ -6,7 +6,8 @@ import torch
 
 from vlmreward.explain.attribution import check_tensor, make_baseline
 from vlmreward.images.batch import ImageBatch
-from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
+from vlmreward.rewards.placeholders import Text, placeholder_values
+from vlmreward.rewards.protocol import Reward, call_reward
 
 __all__ = ["leave_one_view_out"]
 

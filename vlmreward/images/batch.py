@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 
@@ -16,7 +15,6 @@ __all__ = [
     "Images",
     "Query",
     "concatenate",
-    "takes_image_batch",
     "to_compute_dtype",
 ]
 
@@ -25,8 +23,6 @@ Query = torch.Tensor | Sequence[torch.Tensor]
 
 Images = torch.Tensor | Sequence[Query]
 """Images in any layout of the contract; see ``vlmreward.images.validation.flatten_views``."""
-
-Forward = TypeVar("Forward", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -223,12 +219,6 @@ def concatenate(batches: Sequence[ImageBatch]) -> ImageBatch:
         return ImageBatch(spec, [torch.cat([batch.tensors[0] for batch in batches])])
     spec = ImageBatchSpec(sum(map(len, batches)), first.spec.lists * len(batches))
     return ImageBatch(spec, [tensor for batch in batches for tensor in batch.tensors])
-
-
-def takes_image_batch(forward: Forward) -> Forward:
-    """Mark a reward's ``forward`` as one that takes an ``ImageBatch`` in place of images."""
-    forward.__dict__["takes_image_batch"] = True
-    return forward
 
 
 def to_compute_dtype(x: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from vlmreward.images.validation import check_images, gray_to_rgb, rgba_to_rgb
 from vlmreward.utils.arguments import number
+from vlmreward.utils.errors import first_line
 
 __all__ = ["SUFFIXES", "ImageFile", "ImageFileError", "find_images", "load_image"]
 
@@ -74,7 +75,7 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
                 image, conversions = _rgb(opened, background)
         check_images([image])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):
             reason = "no such file"
         elif isinstance(error, IsADirectoryError):

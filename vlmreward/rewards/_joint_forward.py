@@ -9,7 +9,8 @@ import torch
 
 from vlmreward.images.batch import ImageBatch, Images
 from vlmreward.models.frozen_vlm import FrozenVLM
-from vlmreward.rewards.protocol import Reward, Text, call_reward
+from vlmreward.rewards.placeholders import Text
+from vlmreward.rewards.protocol import Reward, call_reward
 
 __all__ = ["QuestionReward", "check_placeholders", "values_of"]
 

@@ -9,9 +9,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
+from vlmreward.images.batch import ImageBatch, Images
 from vlmreward.rewards._joint_forward import check_placeholders, values_of
-from vlmreward.rewards.protocol import Reward, Text, as_named_dict, placeholder_values
+from vlmreward.rewards.module import RewardModule, SeveralRewards
+from vlmreward.rewards.placeholders import Text
+from vlmreward.rewards.protocol import Reward, as_named_dict
 from vlmreward.rewards.questions import QuestionTemplate
 from vlmreward.rewards.reductions import REDUCTIONS
 
@@ -35,7 +37,7 @@ class Askable(Protocol):
         """Another question to the same model."""
 
 
-class Combinable(nn.Module):
+class Combinable(RewardModule):
     """Arithmetic with rewards: ``content + 0.5 * geometry`` is a ``CompositeReward``."""
 
     def __add__(self, other: object) -> CompositeReward:
@@ -111,7 +113,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return out
 
 
-class CompositeReward(Combinable):
+class CompositeReward(Combinable, SeveralRewards):
     """Several rewards of the same images, combined.
 
     Questions to the same model are asked together: the images are encoded once, and so is
@@ -168,40 +170,22 @@ class CompositeReward(Combinable):
         self.weights = _weights(weights, list(members), reduction)
         self._children = nn.ModuleList([m for m in members.values() if isinstance(m, nn.Module)])
 
-    def per_reward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
-    ) -> dict[str, torch.Tensor]:
-        """The members' values ``(B,)`` by name, differentiable; arguments as in ``forward``."""
-        values = placeholder_values(prompt, placeholders)
-        leaves = self._leaves()
-        check_placeholders(leaves, values)
-        known = values_of(leaves, ImageBatch.of(images), values)
-        return {name: _of(member, known) for name, member in self.members.items()}
-
-    @takes_image_batch
-    def forward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
-    ) -> torch.Tensor:
-        """The combined reward of each query.
-
-        Args:
-            images: as ``YesNoReward`` takes them.
-            prompt: value of the questions' ``{prompt}`` placeholder, one for all or a list of B.
-            **placeholders: values of other placeholders. Each question is given those that it has.
-
-        Returns:
-            ``(B,)``, differentiable to the images.
+    def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
+        """The combined reward of each query; each question is given the values that it has.
 
         Raises:
             ValueError: a placeholder that no question has, or what a member does not take.
         """
-        return self.reduce(self.per_reward(images, prompt, **placeholders))
+        return self.reduce(self.per_reward_batch(batch, values))
+
+    def per_reward_batch(
+        self, batch: ImageBatch, values: Mapping[str, Text]
+    ) -> dict[str, torch.Tensor]:
+        """The members' values ``(B,)`` by name, differentiable."""
+        leaves = self._leaves()
+        check_placeholders(leaves, values)
+        known = values_of(leaves, batch, values)
+        return {name: _of(member, known) for name, member in self.members.items()}
 
     def reduce(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The members' values by name, each ``(B,)`` -> ``(B,)``; differentiable."""

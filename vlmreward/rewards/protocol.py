@@ -8,34 +8,28 @@ from typing import TypeVar
 import torch
 
 from vlmreward.images.batch import ImageBatch
+from vlmreward.rewards.module import RewardModule
+from vlmreward.rewards.placeholders import Text
 
-__all__ = ["Reward", "Text", "as_named_dict", "call_reward", "placeholder_values"]
+__all__ = ["Reward", "as_named_dict", "call_reward", "require_graph"]
 
 Reward = Callable[..., torch.Tensor]
 """Called as ``reward(images, prompt=None, **placeholders)``; returns ``(B,)``, differentiable to
 the images. A query's value must not depend on the others in the batch."""
 
-Text = str | Sequence[str]
-"""A value of a placeholder: one for all queries, or a list of B."""
-
 Member = TypeVar("Member")
-
-
-def placeholder_values(prompt: Text | None, placeholders: Mapping[str, Text]) -> dict[str, Text]:
-    """The values of all placeholders, ``prompt`` (if it is given) first."""
-    return dict(placeholders) if prompt is None else {"prompt": prompt, **placeholders}
 
 
 def call_reward(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
     """``reward(images, prompt, **placeholders)``, refused if it is not one value a query.
 
-    A reward whose ``forward`` is marked by ``vlmreward.images.batch.takes_image_batch`` is given
-    the batch itself, which is not checked again; any other is given the plain tensors.
+    A ``RewardModule`` is given the batch itself, which is not checked again; any other reward, and
+    a ``RewardModule`` with a ``forward`` of its own, is given the plain tensors.
 
     Args:
         reward: see ``Reward``.
         batch: of B queries.
-        values: of the placeholders; see ``placeholder_values``.
+        values: of the placeholders; see ``vlmreward.rewards.placeholders``.
 
     Returns:
         ``(B,)``, as the reward returned it.
@@ -44,8 +38,8 @@ def call_reward(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -
         TypeError: the reward did not return a tensor.
         ValueError: of another shape than ``(B,)``.
     """
-    marked = getattr(getattr(reward, "forward", None), "takes_image_batch", False) is True
-    images = batch if marked else batch.images
+    forward = getattr(getattr(reward, "forward", None), "__func__", None)
+    images = batch if forward is RewardModule.forward else batch.images
     rest = dict(values)
     prompt = rest.pop("prompt", None)
     found = reward(images, **rest) if prompt is None else reward(images, prompt, **rest)
@@ -59,6 +53,19 @@ def call_reward(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -
             "a query"
         )
     return found
+
+
+def require_graph(values: torch.Tensor) -> None:
+    """Refuse values of a reward that are not differentiable.
+
+    Raises:
+        RuntimeError: they have no graph.
+    """
+    if not values.requires_grad:
+        raise RuntimeError(
+            "the reward returned values without a graph; expected values that are "
+            "differentiable to the images: is it under no_grad or on detached images?"
+        )
 
 
 def as_named_dict(

@@ -17,7 +17,7 @@ from vlmreward.models.answer_tokens import (
 )
 from vlmreward.models.frozen_vlm import FrozenVLM
 from vlmreward.rewards.base import ModelSource, VLMReward
-from vlmreward.rewards.protocol import Text
+from vlmreward.rewards.placeholders import Text
 from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["YesNoReward"]

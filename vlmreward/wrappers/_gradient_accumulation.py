@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vlmreward.images.batch import ImageBatch, ImageBatchSpec, to_compute_dtype
+from vlmreward.rewards.protocol import require_graph
 
 __all__ = ["Term", "accumulate_gradients"]
 
@@ -24,11 +25,7 @@ def _value_and_gradients(
         inputs[i] = inputs[i].requires_grad_()
     with torch.enable_grad():
         values = term(batch.with_tensors(inputs, same_values=True))
-    if not values.requires_grad:
-        raise RuntimeError(
-            "the reward returned values without a graph; expected values that are "
-            "differentiable to the images: is it under no_grad or on detached images?"
-        )
+    require_graph(values)
     ones = torch.ones_like(values)
     gradients = torch.autograd.grad(values, [inputs[i] for i in needed], ones, allow_unused=True)
     return values.detach(), gradients

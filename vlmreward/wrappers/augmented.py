@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import nn
 
 from vlmreward.images.batch import (
     ImageBatch,
     Images,
     concatenate,
-    takes_image_batch,
     to_compute_dtype,
 )
-from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
+from vlmreward.rewards.module import RewardModule
+from vlmreward.rewards.placeholders import Text, repeat_values
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import flag, reward_like, whole
 from vlmreward.wrappers._gradient_accumulation import accumulate_gradients
 from vlmreward.wrappers.augmentations import standard_augmentation
@@ -45,7 +45,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-class ExpectationOverTransformations(nn.Module):
+class ExpectationOverTransformations(RewardModule):
     """Expectation of a reward over random transformations of the images (EOT).
 
     Implements Eq. 1 of Athalye et al. (2018), "Synthesizing Robust Adversarial Examples", with the
@@ -118,30 +118,13 @@ class ExpectationOverTransformations(nn.Module):
         self.micro_batch_size = micro_batch_size
         self.generator = generator
 
-    @takes_image_batch
-    def forward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
-    ) -> torch.Tensor:
+    def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
         """Mean reward of each query over the transformations.
-
-        Args:
-            images: as the reward takes them, in [0, 1]: ``(B, 3, H, W)``, ``(B, V, 3, H, W)`` or
-                lists. Differentiable.
-            prompt: as the reward takes it.
-            **placeholders: as the reward takes them.
-
-        Returns:
-            ``(B,)``, differentiable to the images.
 
         Raises:
             ValueError: what the augmentation returns is not a batch of as many RGB images.
             RuntimeError: the reward is not differentiable.
         """
-        batch = ImageBatch.of(images)
-        values = placeholder_values(prompt, placeholders)
         seeds = self._seeds()
         terms = [
             partial(self._term, seeds[start : start + self.micro_batch_size], values)
@@ -168,11 +151,7 @@ class ExpectationOverTransformations(nn.Module):
         """What these samples add to the mean, in one call of the reward."""
         times = len(seeds)
         samples = concatenate([self._transformed(batch, seed) for seed in seeds])
-        repeated = {
-            name: list(value) * times if isinstance(value, (list, tuple)) else value
-            for name, value in values.items()
-        }
-        rewards = call_reward(self.reward, samples, repeated)
+        rewards = call_reward(self.reward, samples, repeat_values(values, times))
         return rewards.view(times, len(batch)).sum(dim=0) / self.num_samples
 
     def _transformed(self, batch: ImageBatch, seed: int) -> ImageBatch:

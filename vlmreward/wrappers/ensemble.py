@@ -9,14 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlmreward.images.batch import ImageBatch, ImageBatchSpec, Images, takes_image_batch
-from vlmreward.rewards.protocol import (
-    Reward,
-    Text,
-    as_named_dict,
-    call_reward,
-    placeholder_values,
-)
+from vlmreward.images.batch import ImageBatch, ImageBatchSpec
+from vlmreward.rewards.module import SeveralRewards
+from vlmreward.rewards.placeholders import Text
+from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward
 from vlmreward.utils.arguments import number, reward_like
 
 __all__ = ["BALANCES", "Ensemble"]
@@ -52,7 +48,7 @@ class _Shared(torch.autograd.Function):
         return None, None, *(torch.stack(parts).sum(dim=0) for parts in zip(*scaled))
 
 
-class Ensemble(nn.Module):
+class Ensemble(SeveralRewards):
     """Weighted mean of several rewards, whose gradients can be balanced.
 
     Noise that fools one model seldom fools another, so that what several agree on is more likely
@@ -140,25 +136,8 @@ class Ensemble(nn.Module):
             )
         return [number(f"weights[{i}]", w, above=0) for i, w in enumerate(weights)]
 
-    @takes_image_batch
-    def forward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
-    ) -> torch.Tensor:
-        """Weighted mean of the members' rewards.
-
-        Args:
-            images: as the members take them. Differentiable.
-            prompt: as the members take it.
-            **placeholders: likewise; every member is given all of them.
-
-        Returns:
-            ``(B,)``; differentiable to the images, once if balanced.
-        """
-        batch = ImageBatch.of(images)
-        values = placeholder_values(prompt, placeholders)
+    def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
+        """Weighted mean of the members' rewards; differentiable once if balanced."""
         width = len(batch.tensors)
         if self.balance is None:
             seen = batch.tensors * len(self.members)
@@ -174,15 +153,10 @@ class Ensemble(nn.Module):
         ]
         return torch.stack([reward.to(rewards[0].device) for reward in rewards]).sum(dim=0)
 
-    def per_reward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
+    def per_reward_batch(
+        self, batch: ImageBatch, values: Mapping[str, Text]
     ) -> dict[str, torch.Tensor]:
-        """The members' rewards by name, ``(B,)`` each, with their own gradients."""
-        batch = ImageBatch.of(images)
-        values = placeholder_values(prompt, placeholders)
+        """The value ``(B,)`` of each member by name, with its own gradient."""
         return {
             name: call_reward(member, batch, values)
             for name, member in zip(self.names, self.members)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
-from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
+from vlmreward.images.batch import ImageBatch, Images
 from vlmreward.images.filters import smooth
-from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
+from vlmreward.rewards.module import RewardModule
+from vlmreward.rewards.placeholders import Text
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import number, reward_like
 
 __all__ = ["GradientBlur", "blur_gradient"]
@@ -49,7 +51,7 @@ def _blurred(batch: ImageBatch, sigma: float) -> ImageBatch:
     return batch.with_tensors(tensors, same_values=True)
 
 
-class GradientBlur(nn.Module):
+class GradientBlur(RewardModule):
     """A reward whose gradient at the pixels is blurred; its value is unchanged.
 
     Noise that fools a model lives in single pixels, and so does much of its gradient. Blurred, the
@@ -74,22 +76,6 @@ class GradientBlur(nn.Module):
         self.reward = reward
         self.sigma = sigma
 
-    @takes_image_batch
-    def forward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
-    ) -> torch.Tensor:
-        """The reward of each query.
-
-        Args:
-            images: as the reward takes them. Differentiable, with a blurred gradient.
-            prompt: as the reward takes it.
-            **placeholders: as the reward takes them.
-
-        Returns:
-            ``(B,)``.
-        """
-        batch = _blurred(ImageBatch.of(images), self.sigma)
-        return call_reward(self.reward, batch, placeholder_values(prompt, placeholders))
+    def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
+        """The reward of each query; its gradient is blurred on its way back."""
+        return call_reward(self.reward, _blurred(batch, self.sigma), values)

@@ -6,16 +6,17 @@ import math
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from statistics import NormalDist
 from typing import Any
 
 import torch
-from torch import nn
 
-from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
-from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
+from vlmreward.images.batch import ImageBatch
+from vlmreward.rewards.module import RewardModule
+from vlmreward.rewards.placeholders import Text
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import number, reward_like, whole
 
 __all__ = ["HeldOutMonitor", "Observation", "RewardHackingWarning", "mann_kendall"]
@@ -62,7 +63,7 @@ def mann_kendall(values: Sequence[float]) -> float:
     return (rises - math.copysign(1, rises)) / math.sqrt(variance)
 
 
-class HeldOutMonitor(nn.Module):
+class HeldOutMonitor(RewardModule):
     """A reward, with another one that looks on and is never optimised.
 
     An optimised reward is no evidence of anything: it can be hacked. A second one, of another
@@ -131,28 +132,11 @@ class HeldOutMonitor(nn.Module):
         self.history: list[Observation] = []
         self.warned = False
 
-    @takes_image_batch
-    def forward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
-    ) -> torch.Tensor:
-        """The optimised reward, unchanged.
-
-        Args:
-            images: as both rewards take them. Differentiable.
-            prompt: as both rewards take it.
-            **placeholders: as both rewards take them.
-
-        Returns:
-            ``(B,)`` of ``reward``.
-        """
-        batch = ImageBatch.of(images)
-        given = placeholder_values(prompt, placeholders)
-        values = call_reward(self.reward, batch, given)
-        if not values.requires_grad:
-            return values
+    def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
+        """The optimised reward of each query, unchanged."""
+        rewards = call_reward(self.reward, batch, values)
+        if not rewards.requires_grad:
+            return rewards
         with _STEPS:
             step = self.step
             self.step += 1
@@ -160,10 +144,12 @@ class HeldOutMonitor(nn.Module):
             device = batch.device
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
             with torch.no_grad(), forked:
-                held_out = call_reward(self.held_out, batch.detach(), given)
+                held_out = call_reward(self.held_out, batch.detach(), values)
             with _STEPS:
-                self._note(Observation(step, float(values.detach().mean()), float(held_out.mean())))
-        return values
+                self._note(
+                    Observation(step, float(rewards.detach().mean()), float(held_out.mean()))
+                )
+        return rewards
 
     def trends(self) -> tuple[float, float]:
         """Standard scores of the trends of reward and held-out reward in the last window."""
@@ -188,7 +174,7 @@ class HeldOutMonitor(nn.Module):
                     "reward is probably being hacked, so stop, lower the reward's weight, or use "
                     "ExpectationOverTransformations",
                     RewardHackingWarning,
-                    stacklevel=5,  # past this class and nn.Module's two,
+                    stacklevel=6,  # past this class, RewardModule and nn.Module's two
                 )
             self.warned = True
         elif rising <= 0 or falling >= 0:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
-from vlmreward.rewards.protocol import Reward, Text, call_reward, placeholder_values
+from vlmreward.images.batch import ImageBatch
+from vlmreward.rewards.module import RewardModule
+from vlmreward.rewards.placeholders import Text, select_values
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import reward_like, whole
+from vlmreward.utils.saved_tensors import counted_bytes
 from vlmreward.wrappers._gradient_accumulation import accumulate_gradients
 
 __all__ = ["MicroBatched", "parse_bytes"]
@@ -44,23 +45,7 @@ def parse_bytes(size: int | float | str) -> int:
     return int(amount)
 
 
-@contextmanager
-def _counted(known: set[int]) -> Iterator[dict[int, int]]:
-    """Bytes that the graph keeps, by storage, of those that are not ``known``."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-        # not the tensor itself: an output would hold its graph, and that the output, for good
-        return tensor.detach()
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield kept
-
-
-class MicroBatched(nn.Module):
+class MicroBatched(RewardModule):
     """A reward that is given its batch in parts, so that one part's graph lives at a time.
 
     The gradient at the pixels is taken part by part during the call; memory is that of a part, and
@@ -111,16 +96,8 @@ class MicroBatched(nn.Module):
         self.max_memory = None if max_memory is None else parse_bytes(max_memory)
         self.measured_sizes: dict[tuple[tuple[tuple[int, ...], torch.dtype], ...], int] = {}
 
-    @takes_image_batch
-    def forward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
-    ) -> torch.Tensor:
-        """The reward of each query; arguments, result and errors are those of the reward."""
-        batch = ImageBatch.of(images)
-        values = placeholder_values(prompt, placeholders)
+    def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
+        """The reward of each query, part by part."""
         size = self.micro_batch_size or self._measured(batch, values)
         terms = [
             partial(self._term, slice(start, start + size), values)
@@ -136,7 +113,7 @@ class MicroBatched(nn.Module):
     def _term(self, part: slice, values: Mapping[str, Text], batch: ImageBatch) -> torch.Tensor:
         """Rewards of this part of the batch, in their places among zeros."""
         start, stop, _ = part.indices(len(batch))
-        own = call_reward(self.reward, batch[part], _of_part(values, part))
+        own = call_reward(self.reward, batch[part], select_values(values, part))
         return F.pad(own, (start, len(batch) - stop))
 
     def _measured(self, batch: ImageBatch, values: Mapping[str, Text]) -> int:
@@ -147,23 +124,13 @@ class MicroBatched(nn.Module):
         one = batch[:1].detach()
         key = tuple((tuple(view.shape), view.dtype) for view in one.tensors)
         if key not in self.measured_sizes:
-            model = self.reward.parameters() if isinstance(self.reward, nn.Module) else ()
-            known = {parameter.untyped_storage().data_ptr() for parameter in model}
             leaves = [tensor.requires_grad_() for tensor in one.tensors]
-            with _counted(known) as kept:
+            with counted_bytes(self.reward) as kept:
                 rewards = call_reward(
                     self.reward,
                     one.with_tensors(leaves, same_values=True),
-                    _of_part(values, slice(0, 1)),
+                    select_values(values, slice(0, 1)),
                 )
             del rewards
             self.measured_sizes[key] = max(1, self.max_memory // max(1, sum(kept.values())))
         return self.measured_sizes[key]
-
-
-def _of_part(values: Mapping[str, Text], part: slice) -> dict[str, Text]:
-    """The placeholders' values for the queries of a slice."""
-    return {
-        name: value[part] if isinstance(value, (list, tuple)) else value
-        for name, value in values.items()
-    }

@@ -7,16 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from vlmreward.images.batch import ImageBatch, Images, takes_image_batch
-from vlmreward.rewards.protocol import (
-    Reward,
-    Text,
-    as_named_dict,
-    call_reward,
-    placeholder_values,
-)
+from vlmreward.images.batch import ImageBatch
+from vlmreward.rewards.module import SeveralRewards
+from vlmreward.rewards.placeholders import Text
+from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward
 from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["QuestionEnsemble"]
@@ -31,7 +26,7 @@ def _with_question(reward: Any, question: Any) -> Any:
     return other
 
 
-class QuestionEnsemble(nn.Module):
+class QuestionEnsemble(SeveralRewards):
     """Mean of one reward over wordings of its question, and against the opposite question.
 
     A picture that fools a model often does so for one wording. With ``negated_questions``
@@ -100,40 +95,21 @@ class QuestionEnsemble(nn.Module):
                     "the same"
                 )
 
-    @takes_image_batch
-    def forward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
-    ) -> torch.Tensor:
-        """Mean over the wordings, or half its distance from the negated questions'.
+    def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
+        """Mean over the wordings, or half its distance from that over the negated questions.
 
-        Args:
-            images: as the reward takes them. Differentiable.
-            prompt: value of the questions' ``{prompt}`` placeholder, one for all or a list of B.
-            **placeholders: values of the questions' other placeholders.
-
-        Returns:
-            ``(B,)``, differentiable to the images. The graphs of all questions live until the
-            backward pass.
+        The graphs of all questions live until the backward pass.
         """
-        values = self.per_reward(images, prompt, **placeholders)
-        mean = torch.stack([values[name] for name in self._asked]).mean(dim=0)
+        rewards = self.per_reward_batch(batch, values)
+        mean = torch.stack([rewards[name] for name in self._asked]).mean(dim=0)
         if not self._against:
             return mean
-        return (mean - torch.stack([values[name] for name in self._against]).mean(dim=0)) / 2
+        return (mean - torch.stack([rewards[name] for name in self._against]).mean(dim=0)) / 2
 
-    def per_reward(
-        self,
-        images: Images | ImageBatch,
-        prompt: Text | None = None,
-        **placeholders: Text,
+    def per_reward_batch(
+        self, batch: ImageBatch, values: Mapping[str, Text]
     ) -> dict[str, torch.Tensor]:
-        """The reward of every question by name, ``(B,)`` each; negated ones with their own
-        sign."""
-        batch = ImageBatch.of(images)
-        values = placeholder_values(prompt, placeholders)
+        """The value ``(B,)`` of each member by name, with its own gradient."""
         return {
             name: call_reward(asking, batch, values)
             for name, asking in (self._asked | self._against).items()

@@ -12,6 +12,7 @@ from margins import PROMPTS, QUESTION, levels, unit
 
 from vlmreward import CompositeReward, RatingReward, SpellingVariants, YesNoReward
 from vlmreward.doctor.reference import ask_transformers
+from vlmreward.images.batch import ImageBatch
 
 LONG = ("a cat", ["Nothing", "Yes"])
 
@@ -91,7 +92,7 @@ def images(rng):
 
 def test_single_tokens_agree_on_both_ways(qwen, images):
     reward = YesNoReward(qwen, question=QUESTION)
-    asked = reward._asked(images, "a cat", {})
+    asked = reward._asked(ImageBatch.of(images), {"prompt": "a cat"})
     flat, questions, sizes = asked.views, asked.questions, asked.sizes
     scores = reward.backbone.log_probabilities(flat, questions, sizes, reward.sequences)
     torch.testing.assert_close(reward.from_logits(scores), reward(images, prompt="a cat"))
@@ -123,7 +124,7 @@ def test_half_precision_does_not_round_the_normaliser(qwen, images):
     model = copy.deepcopy(qwen[0]).bfloat16()
     reward = YesNoReward((model, qwen[1]), question=QUESTION, answers=LONG)
     assert reward(images, prompt="a cat").dtype == torch.float32
-    asked = reward._asked(images, "a cat", {})
+    asked = reward._asked(ImageBatch.of(images), {"prompt": "a cat"})
     flat, questions, sizes = asked.views, asked.questions, asked.sizes
     layout = reward.backbone.layout(questions, sizes)
     everything = range(reward.backbone.vocabulary)

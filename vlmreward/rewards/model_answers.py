@@ -1,0 +1,177 @@
+"""What a model is asked about images, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vlmreward.images.batch import ImageBatch, Images
+from vlmreward.models.answer_tokens import Ids, single
+from vlmreward.models.frozen_vlm import FrozenVLM
+from vlmreward.models.token_layout import Size
+from vlmreward.rewards.composite import Combinable
+from vlmreward.rewards.placeholders import Text, placeholder_values
+from vlmreward.rewards.questions import QuestionTemplate
+
+__all__ = ["PER_VIEW", "AskedQuestions", "ModelAnswers", "TokenProbability"]
+
+PER_VIEW = (None, "mean", "sum")
+"""All views of a query in one question, or the mean or sum over a question about each."""
+
+
+@dataclass(frozen=True)
+class TokenProbability:
+    """A token that the model may answer with.
+
+    Attributes:
+        token: its id.
+        text: as the tokenizer writes it.
+        probability: of its being the next one, in [0, 1].
+    """
+
+    token: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class AskedQuestions:
+    """What the model is asked: views in a row, and for each question the sizes of its images."""
+
+    views: torch.Tensor | Sequence[torch.Tensor]
+    questions: list[str]
+    sizes: list[list[Size]]
+    counts: list[int]
+
+
+class ModelAnswers(Combinable):
+    """A question to a model, with the probabilities of its answers.
+
+    Attributes:
+        backbone: the model.
+        question: the template of what it is asked.
+        per_view: one of ``PER_VIEW``.
+        validate: look at the values of all images.
+    """
+
+    backbone: FrozenVLM
+    question: QuestionTemplate
+    per_view: str | None
+    validate: bool
+
+    @property
+    def sequences(self) -> tuple[Ids, ...]:
+        """S answers that are scored, as tokens."""
+        raise NotImplementedError
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The placeholders of the question."""
+        return self.question.placeholders
+
+    @property
+    def needs_own_forward(self) -> bool:
+        """Whether a ``CompositeReward`` has to ask the question by itself."""
+        return self.tokens is None or self.per_view is not None
+
+    @property
+    def tokens(self) -> tuple[int, ...] | None:
+        """The token ids whose logits the reward is made of; None where an answer has several."""
+        return single(self.sequences)
+
+    def _asked(self, batch: ImageBatch, values: Mapping[str, Text]) -> AskedQuestions:
+        if self.validate:
+            batch.check_values()
+        counts, sizes = batch.counts, batch.sizes
+        questions = self.questions(values, len(batch))
+        if self.per_view is not None:
+            questions = [q for q, count in zip(questions, counts) for _ in range(count)]
+            sizes = [[size] for views in sizes for size in views]
+        return AskedQuestions(batch.views, questions, sizes, counts)
+
+    def _over_views(self, values: torch.Tensor, counts: list[int]) -> torch.Tensor:
+        """One value a query: as they are, or of its views' values the mean or the sum."""
+        if self.per_view is None:
+            return values
+        parts = values.split(counts)
+        return torch.stack([p.mean() if self.per_view == "mean" else p.sum() for p in parts])
+
+    def _logits(self, asked: AskedQuestions) -> torch.Tensor:
+        """Logits ``(B, V)`` of the whole vocabulary."""
+        layout = self.backbone.layout(asked.questions, asked.sizes)
+        return self.backbone.answer_logits(asked.views, layout, None)
+
+    def answer_mass(
+        self,
+        images: Images,
+        prompt: Text | None = None,
+        **placeholders: Text,
+    ) -> torch.Tensor:
+        """How much of the probability lies on the answers: the reward is blind to the rest.
+
+        Near 1 the model answers as it is asked. Where little is left, it would rather say something
+        else (see ``top_answers``), and the reward compares two unlikely words.
+
+        Args:
+            images: as in ``forward``.
+            prompt: as in ``forward``.
+            **placeholders: as in ``forward``.
+
+        Returns:
+            ``(B,)`` in [0, 1] on the images' device, with ``per_view`` the mean over the views;
+            differentiable.
+        """
+        asked = self._asked(ImageBatch.of(images), placeholder_values(prompt, placeholders))
+        scores = self.backbone.log_probabilities(
+            asked.views, asked.questions, asked.sizes, self.sequences
+        )
+        mass = scores.logsumexp(-1).exp().to(asked.views[0].device)
+        if self.per_view is not None:
+            mass = torch.stack([part.mean() for part in mass.split(asked.counts)])
+        return mass
+
+    @torch.no_grad()
+    def top_answers(
+        self,
+        images: Images,
+        prompt: Text | None = None,
+        *,
+        k: int = 10,
+        **placeholders: Text,
+    ) -> list[list[TokenProbability]]:
+        """The tokens that the model would most likely begin its answer with.
+
+        Args:
+            images: as in ``forward``.
+            prompt: as in ``forward``.
+            k: how many of each query, at least 1.
+            **placeholders: as in ``forward``.
+
+        Returns:
+            For each of B queries, with ``per_view`` for each view, k tokens, the likeliest first.
+
+        Raises:
+            ValueError: k is below 1 or above the vocabulary, or what ``forward`` refuses.
+        """
+        if isinstance(k, bool) or not isinstance(k, int):
+            raise TypeError(f"k is a {type(k).__name__}; expected an int")
+        if not 1 <= k <= self.backbone.vocabulary:
+            raise ValueError(f"k is {k}; expected 1 to {self.backbone.vocabulary}")
+        logits = self._logits(
+            self._asked(ImageBatch.of(images), placeholder_values(prompt, placeholders))
+        )
+        top = logits.softmax(-1).topk(k)
+        return [
+            [TokenProbability(i, self.backbone.describe(i), p) for i, p in zip(ids, shares)]
+            for ids, shares in zip(top.indices.tolist(), top.values.tolist())
+        ]
+
+    def questions(self, values: Mapping[str, Text], batch: int) -> list[str]:
+        """Values of the question's placeholders, each one for all or a list of B -> B questions.
+
+        Raises:
+            TypeError, ValueError: as ``forward`` does for its prompts.
+        """
+        return self.question.format_batch(values, batch)

@@ -296,7 +296,9 @@ def names(folder: Path) -> dict[str, Any]:
     from vlmreward.images import io as files
     from vlmreward.images.validation import check_images, flatten_views
     from vlmreward.integrations import diffusion_trainers as adapters
-    from vlmreward.processors.resize import resize, resize_uint8, weight_matrix
+    from vlmreward.processors._resize_weights import weight_matrix
+    from vlmreward.processors.quantized_resize import resize_uint8
+    from vlmreward.processors.resize import resize
     from vlmreward.wrappers.gradient_blur import blur_gradient
     from vlmreward.wrappers.microbatching import parse_bytes
     from vlmreward_3d import cameras, presets

@@ -14,7 +14,8 @@ import torch
 from vlmreward.images.batch import to_compute_dtype
 from vlmreward.images.validation import check_images, flatten_views
 from vlmreward.processors.affine_autograd import AffineMap, Map, apply_in_chunks
-from vlmreward.processors.resize import REFERENCES, resize, resize_into, resize_uint8
+from vlmreward.processors.quantized_resize import REFERENCES, resize_uint8
+from vlmreward.processors.resize import resize, resize_into
 from vlmreward.utils.arguments import number
 from vlmreward.utils.lasting import lasting
 

@@ -8,8 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlmreward.processors import resize as resample
-from vlmreward.processors.resize import FILTERS, resize, resize_uint8, weight_matrix
+from vlmreward.processors import quantized_resize
+from vlmreward.processors import resize as resize_module
+from vlmreward.processors._resize_weights import FILTERS, weight_matrix
+from vlmreward.processors.quantized_resize import resize_uint8
+from vlmreward.processors.resize import resize
 
 PIL_FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
 sides = st.integers(1, 700)
@@ -145,8 +148,8 @@ def test_never_changes_its_input(function):
 
 @pytest.mark.parametrize("function", [resize, resize_uint8])
 def test_works_for_gradients_after_inference_mode(function):
-    resample._float_operator.cache_clear()
-    resample._fixed.cache_clear()
+    resize_module._float_operator.cache_clear()
+    quantized_resize._quantized_operator.cache_clear()
     with torch.inference_mode():
         function(noise(1, 3, 33, 44), (28, 56))
     x = noise(1, 3, 33, 44).requires_grad_()
@@ -185,12 +188,14 @@ def test_reduced_matmul_precision_is_set_aside_and_restored(monkeypatch):
 
 
 def test_what_is_kept_is_fit_for_autograd():
-    resample._float_operator.cache_clear()
-    resample._fixed.cache_clear()
+    resize_module._float_operator.cache_clear()
+    quantized_resize._quantized_operator.cache_clear()
     with torch.inference_mode():
         operators = (
-            resample._float_operator(9, 5, "bicubic", torch.float32, torch.device("cpu")),
-            resample._fixed(9, 5, "bicubic", torch.device("cpu"), "torchvision").high,
+            resize_module._float_operator(9, 5, "bicubic", torch.float32, torch.device("cpu")),
+            quantized_resize._quantized_operator(
+                9, 5, "bicubic", torch.device("cpu"), "torchvision"
+            ).high,
         )
     assert not any(band.matrix.is_inference() for o in operators for band in o.bands)
 
@@ -203,12 +208,14 @@ def dense(operator):
     return torch.cat(parts).to(torch.int64)
 
 
-@given(st.integers(2, 3000), st.integers(2, 300), st.sampled_from(resample.REFERENCES))
+@given(st.integers(2, 3000), st.integers(2, 300), st.sampled_from(quantized_resize.REFERENCES))
 @example(3000, 2, "pil")  # so many weights that float64 is needed
 @example(300, 200, "pil")
 @example(200, 300, "torchvision")
 def test_8_bit_sums_are_those_of_integers(n_in, n_out, reference):
-    fixed = resample._fixed(n_in, n_out, "bicubic", torch.device("cpu"), reference)
+    fixed = quantized_resize._quantized_operator(
+        n_in, n_out, "bicubic", torch.device("cpu"), reference
+    )
     levels = torch.cat([(noise(3, n_in) * 256).floor(), torch.full((1, n_in), 255.0)])
     whole = dense(fixed.high)
     if fixed.low is not None:
@@ -221,7 +228,9 @@ def test_8_bit_sums_are_those_of_integers(n_in, n_out, reference):
 
 def test_8_bit_weights_come_in_three_forms():
     def form(n_in, n_out, reference):
-        fixed = resample._fixed(n_in, n_out, "bicubic", torch.device("cpu"), reference)
+        fixed = quantized_resize._quantized_operator(
+            n_in, n_out, "bicubic", torch.device("cpu"), reference
+        )
         return fixed.high.dtype, fixed.low is None
 
     assert form(200, 300, "torchvision") == (torch.float32, True)
@@ -230,7 +239,7 @@ def test_8_bit_weights_come_in_three_forms():
 
 
 def test_caches_are_bounded():
-    for cache in (resample._float_operator, resample._fixed):
+    for cache in (resize_module._float_operator, quantized_resize._quantized_operator):
         assert cache.cache_info().maxsize is not None
 
 

@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlmreward import CompositeReward, YesNoReward, processors
 from vlmreward.processors import base
-from vlmreward.processors.resize import _fixed, _float_operator, resize
+from vlmreward.processors.quantized_resize import _quantized_operator
+from vlmreward.processors.resize import _float_operator, resize
 
 QUESTION = "Does this image show {prompt}?"
 NOT_MAPPED = {"idefics2", "idefics3", "smolvlm"}
@@ -21,7 +22,7 @@ NOT_MAPPED = {"idefics2", "idefics3", "smolvlm"}
 @pytest.fixture(autouse=True)
 def nothing_kept():
     """Each test makes what is kept anew, under its transform."""
-    for kept in (base._kept, _float_operator, _fixed):
+    for kept in (base._kept, _float_operator, _quantized_operator):
         kept.cache_clear()
 
 

@@ -13,7 +13,7 @@ from reference_rewards import Linear, Square, noise, pattern
 
 from vlmreward import CompositeReward, YesNoReward
 from vlmreward.models._lru_cache import _LRUCache
-from vlmreward.processors.resize import _full_precision
+from vlmreward.processors._banded_operator import full_precision
 from vlmreward.wrappers import Ensemble, ExpectationOverTransformations, HeldOutMonitor
 
 QUESTION = "Does this image show {prompt}? Answer Yes or No."
@@ -248,7 +248,7 @@ def test_full_precision_until_the_last_thread_is_done():
     def work(k):
         if k:
             first.wait(60)
-        with _full_precision(device):
+        with full_precision(device):
             (second if k else first).set()
             (done if k else second).wait(60)
             seen.append(settings.fp32_precision)

@@ -81,7 +81,7 @@ def test_a_picture_of_any_size_and_another_vlm_as_judge(tmp_path):
     words = ["a red mug", "--start", file, "--judge-model", "builtin/blocks", "--steps", 2]
     words += ["--samples", 1, "--parametrization", "pixels", "--out", tmp_path / "run"]
     assert optimize_image.main([str(word) for word in words]) == 0
-    made = load_image(tmp_path / "run" / "eot-a-red-mug.png").image
+    made = load_image(tmp_path / "run" / "augmented-a-red-mug.png").image
     assert made.shape == (3, 40, 56)
 
 

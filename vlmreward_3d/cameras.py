@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class Cameras:
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Cameras:
         return Cameras(self.c2w[index], self.fov[index])
 
-    def to(self, *args, **kwargs) -> Cameras:
+    def to(self, *args: Any, **kwargs: Any) -> Cameras:
         """Move both tensors, with the arguments of `torch.Tensor.to`."""
         return Cameras(self.c2w.to(*args, **kwargs), self.fov.to(*args, **kwargs))
 

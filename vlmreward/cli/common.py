@@ -6,13 +6,15 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlmreward.cli import arguments
 from vlmreward.cli.process import loading, out_of_memory, usable_device
 from vlmreward.utils.output import require_writable, write_atomically
 
 if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
     from vlmreward.rewards.yes_no import YesNoReward
 
 __all__ = [
@@ -40,7 +42,7 @@ class UsageError(Exception):
 
 
 def command(
-    commands: Any, name: str, *, short: str, about: str, more: str
+    commands: Commands, name: str, *, short: str, about: str, more: str
 ) -> argparse.ArgumentParser:
     """A parser for one command, whose help keeps its line breaks."""
     return commands.add_parser(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vlmreward.cli.arguments import text
 from vlmreward.cli.common import (
@@ -19,6 +19,9 @@ from vlmreward.cli.common import (
     writable,
     write,
 )
+
+if TYPE_CHECKING:
+    from vlmreward.cli.common import Commands
 
 __all__ = ["add"]
 
@@ -44,7 +47,7 @@ exit codes:
 """
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = command(
         commands,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlmreward.cli import arguments
 from vlmreward.cli.common import (
@@ -23,7 +23,11 @@ from vlmreward.cli.images import add_images, read
 
 if TYPE_CHECKING:
     import torch
+    from tqdm import tqdm
 
+    from vlmreward.cli.common import Commands
+    from vlmreward.images.batch import Images
+    from vlmreward.rewards.placeholders import Text
     from vlmreward.rewards.yes_no import YesNoReward
 
 __all__ = ["add"]
@@ -51,7 +55,7 @@ exit codes:
 _SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = command(
         commands, "explain", short="a picture of where log-odds come from", about=_ABOUT, more=_MORE
@@ -146,10 +150,12 @@ def run(options: argparse.Namespace) -> int:
 class _Counted:
     """A reward whose calls move a progress bar."""
 
-    def __init__(self, reward: YesNoReward, bar: Any) -> None:
+    def __init__(self, reward: YesNoReward, bar: tqdm) -> None:
         self.reward, self.bar = reward, bar
         self.question = reward.question
 
-    def __call__(self, *arguments: Any, **placeholders: Any) -> torch.Tensor:
+    def __call__(
+        self, images: Images, prompt: Text | None = None, **placeholders: Text
+    ) -> torch.Tensor:
         self.bar.update()
-        return self.reward(*arguments, **placeholders)
+        return self.reward(images, prompt, **placeholders)

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 __all__ = ["INTERRUPTED", "loading", "out_of_memory", "speaking", "usable_device"]
 
@@ -59,7 +59,7 @@ def loading(what: str = "torch and models' libraries") -> Iterator[None]:
         yield
         return
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         os.write(2, b"\nstopped\n")
         os._exit(INTERRUPTED)
 

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from vlmreward.cli.arguments import positive, text
 from vlmreward.cli.common import (
@@ -26,6 +26,7 @@ from vlmreward.cli.common import (
 from vlmreward.cli.images import add_images, read
 
 if TYPE_CHECKING:
+    from vlmreward.cli.common import Commands
     from vlmreward.images.io import ImageFile
     from vlmreward.rewards.yes_no import YesNoReward
 
@@ -50,7 +51,17 @@ exit codes:
 """
 
 
-def add(commands: Any) -> None:
+class Score(TypedDict):
+    """What a model says about the images of one query."""
+
+    images: list[str]
+    conversions: dict[str, tuple[str, ...]]
+    prompt: str | None
+    log_odds: float
+    p_yes: float
+
+
+def add(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = command(
         commands, "score", short="log-odds of images and prompts", about=_ABOUT, more=_MORE
@@ -90,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _scored(
     reward: YesNoReward, queries: list[list[ImageFile]], prompts: list[str | None], batch: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Score]:
     """One row for every query and prompt, in order."""
     import torch
 
@@ -124,12 +135,12 @@ def _scored(
             bar.update(len(part))
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: Score) -> str:
     images = row["images"]
     return images[0] if len(images) == 1 else f"{images[0]} and {len(images) - 1} more views"
 
 
-def _table(options: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+def _table(options: argparse.Namespace, rows: list[Score]) -> str:
     head = ("image", "prompt", "log-odds", f"P({options.answers[0]})")
     cells = [
         (_name(r), r["prompt"] or "", f"{r['log_odds']:+.2f}", f"{r['p_yes']:.1%}") for r in rows
@@ -142,7 +153,7 @@ def _table(options: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], ""])
 
 
-def _csv(options: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+def _csv(options: argparse.Namespace, rows: list[Score]) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["image", "prompt", "log_odds", "p_yes"])
@@ -153,6 +164,6 @@ def _csv(options: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def _json(options: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+def _json(options: argparse.Namespace, rows: list[Score]) -> str:
     whole = {"model": options.model, "question": options.question, "answers": list(options.answers)}
     return json.dumps({**whole, "scores": rows}, indent=2, ensure_ascii=False) + "\n"

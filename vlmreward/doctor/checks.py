@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+
+from torch import nn
 
 from vlmreward.doctor import answers, cost, gradients, parity, pixels, tokens
 from vlmreward.doctor.probe import Probe
@@ -42,7 +43,7 @@ def checks(quick: bool = False) -> list[Check]:
 
 
 def iter_checks(
-    reward: Any,
+    reward: YesNoReward | tuple[nn.Module, object],
     *,
     prompt: str = "a red ball",
     answers: tuple[str, str] = ("Yes", "No"),
@@ -75,7 +76,7 @@ def iter_checks(
 
 
 def run_checks(
-    reward: Any,
+    reward: YesNoReward | tuple[nn.Module, object],
     *,
     prompt: str = "a red ball",
     answers: tuple[str, str] = ("Yes", "No"),

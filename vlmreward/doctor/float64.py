@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -24,7 +24,13 @@ class Float64Throughout(TorchFunctionMode):
         super().__init__()
         self.active = active
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if self.active:
             if func is torch.Tensor.float:
@@ -34,5 +40,5 @@ class Float64Throughout(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _wide(value: Any) -> Any:
+def _wide(value: object) -> object:
     return torch.float64 if value is torch.float32 else value

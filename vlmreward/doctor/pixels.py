@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from vlmreward.doctor.probe import Probe, noise
+from vlmreward.doctor.reference import HFObject, Inputs
 from vlmreward.doctor.result import CheckResult, check, pass_or_fail, skipped
 from vlmreward.processors import ImageProcessor
 from vlmreward.processors.base import read_constants
@@ -24,7 +23,7 @@ _CONSTANTS = (
 )
 
 
-def _theirs(hf: Any, images: list[Tensor], options: dict[str, Any]) -> dict[str, Any]:
+def _theirs(hf: HFObject, images: list[Tensor], options: Inputs) -> Inputs:
     """HF's answer to images of any dtype, counted in levels from 0 to 255."""
     if getattr(hf, "backend", None) == "pil":
         made = hf([image.permute(1, 2, 0).numpy() for image in images], return_tensors="pt")
@@ -33,7 +32,7 @@ def _theirs(hf: Any, images: list[Tensor], options: dict[str, Any]) -> dict[str,
     return {"pixel_values": made} if isinstance(made, Tensor) else dict(made)
 
 
-def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+def _differing(ours: Inputs, theirs: Inputs) -> list[str]:
     """What differs in keys, shapes, grids and masks."""
     different = [f"no {key}" for key in theirs if key not in ours]
     for key in [key for key in theirs if key in ours]:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vlmreward.doctor.reference import Reference, ask_transformers
+from vlmreward.doctor.reference import HFObject, Inputs, Reference, ask_transformers
 from vlmreward.processors import FallbackProcessor, ImageProcessor
 from vlmreward.rewards.yes_no import YesNoReward
 
@@ -47,7 +46,7 @@ class Probe:
     def __init__(self, reward: YesNoReward, *, prompt: str, words: tuple[str, str]) -> None:
         self.reward, self.words = reward, words
         self.backbone = reward.backbone
-        self.vlm: Any = reward.backbone.vlm
+        self.vlm: HFObject = reward.backbone.vlm
         self.processor = reward.backbone.processor
         self.hf = getattr(self.processor, "image_processor", self.processor)
         self.images = reward.backbone.images
@@ -81,7 +80,7 @@ class Probe:
         with torch.no_grad(), self.pixels("uint8"):
             return self.ask([q.unit for q in queries], [q.prompt for q in queries]).double().cpu()
 
-    def recorded(self, queries: Sequence[Query]) -> tuple[Tensor, dict[str, Any]]:
+    def recorded(self, queries: Sequence[Query]) -> tuple[Tensor, Inputs]:
         """``values``, and the keyword arguments that the model was called with."""
         with recorded_inputs(self.vlm.base_model) as calls:
             values = self.values(queries)
@@ -101,7 +100,7 @@ class Probe:
         return self.queries
 
     @cached_property
-    def _each(self) -> list[tuple[Tensor, dict[str, Any]]]:
+    def _each(self) -> list[tuple[Tensor, Inputs]]:
         return [self.recorded([query]) for query in self.queries]
 
     @property
@@ -110,7 +109,7 @@ class Probe:
         return torch.cat([value for value, _ in self._each])
 
     @property
-    def given(self) -> list[dict[str, Any]]:
+    def given(self) -> list[Inputs]:
         """What the model was called with for every sample query, in a batch of its own."""
         return [inputs for _, inputs in self._each]
 
@@ -175,9 +174,9 @@ def _scene(size: tuple[int, int], seed: int) -> Tensor:
 
 
 @contextmanager
-def recorded_inputs(module: nn.Module) -> Iterator[list[dict[str, Any]]]:
+def recorded_inputs(module: nn.Module) -> Iterator[list[Inputs]]:
     """Keyword arguments of every call of a module."""
-    calls: list[dict[str, Any]] = []
+    calls: list[Inputs] = []
     handle = module.register_forward_pre_hook(
         lambda _module, _arguments, named: calls.append(named), with_kwargs=True
     )

@@ -16,6 +16,13 @@ from vlmreward.models._acceleration.window_attention import own_windows
 __all__ = ["Reference", "ask_transformers", "prompt_of"]
 
 
+HFObject = Any
+"""An object of transformers, whose models and processors have no common interface."""
+
+Inputs = dict[str, Any]
+"""Arguments of a model by name: tensors, but for a switch or a list here and there."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """One query as transformers reads and answers it.
@@ -26,7 +33,7 @@ class Reference:
             CPU.
     """
 
-    inputs: dict[str, Any]
+    inputs: Inputs
     logits: Tensor
 
     @property
@@ -35,7 +42,7 @@ class Reference:
         return self.inputs["input_ids"][0].cpu()
 
 
-def prompt_of(vlm: Any, processor: Any, question: str, images: int) -> str:
+def prompt_of(vlm: HFObject, processor: HFObject, question: str, images: int) -> str:
     """The prompt as the documentation of the model's family says that it should be."""
     if vlm.config.model_type == "idefics":  # its processor places the images by itself
         return f"User:{question}\nAssistant:"
@@ -48,7 +55,12 @@ def prompt_of(vlm: Any, processor: Any, question: str, images: int) -> str:
 
 
 def ask_transformers(
-    vlm: Any, processor: Any, question: str, views: Sequence[Tensor], *, eight_bit: bool = True
+    vlm: HFObject,
+    processor: HFObject,
+    question: str,
+    views: Sequence[Tensor],
+    *,
+    eight_bit: bool = True,
 ) -> Reference:
     """One question about images, by transformers alone.
 
@@ -59,7 +71,7 @@ def ask_transformers(
         views: uint8 ``(3, H, W)``.
         eight_bit: whether the image processor gets 8-bit images, or floats of the same levels.
     """
-    pictures: list[Any] = [to_pil_image(v) if eight_bit else v.float() for v in views]
+    pictures: list[object] = [to_pil_image(v) if eight_bit else v.float() for v in views]
     if vlm.config.model_type == "idefics":
         asked = processor(
             text=[["User:", *pictures, f"{question}\nAssistant:"]], return_tensors="pt"

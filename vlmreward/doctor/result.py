@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -40,9 +40,9 @@ class CheckResult:
     expected: str = ""
     advice: str = ""
     details: tuple[str, ...] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, object] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
 
@@ -82,7 +82,7 @@ def pass_or_fail(
     advice: str,
     *,
     otherwise: str = FAIL,
-    **metrics: Any,
+    **metrics: object,
 ) -> CheckResult:
     """OK if ``good``; if not, ``otherwise`` with the advice."""
     status = OK if good else otherwise

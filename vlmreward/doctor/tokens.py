@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from vlmreward.doctor.probe import Probe, Query
+from vlmreward.doctor.reference import Inputs
 from vlmreward.doctor.result import CheckResult, check, pass_or_fail, skipped
 from vlmreward.models.families.base import Size
 
@@ -28,12 +27,12 @@ _SEEN = (
 )
 
 
-def _pairs(subject: Probe) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(subject: Probe) -> list[tuple[Inputs, Inputs]]:
     """Of single queries, so that nothing is padded: what the model is given, and HF's inputs."""
     return [(g, r.inputs) for g, r in zip(subject.given, subject.references)]
 
 
-def _compared(given: dict[str, Any], expected: dict[str, Any], keys: list[str]) -> list[str]:
+def _compared(given: Inputs, expected: Inputs, keys: list[str]) -> list[str]:
     """What is missing or different, in words."""
     wrong = []
     for key in keys:
@@ -46,7 +45,7 @@ def _compared(given: dict[str, Any], expected: dict[str, Any], keys: list[str]) 
     return list(dict.fromkeys(wrong))
 
 
-def _integers(inputs: dict[str, Any]) -> list[str]:
+def _integers(inputs: Inputs) -> list[str]:
     return [k for k, v in inputs.items() if isinstance(v, Tensor) and not v.is_floating_point()]
 
 
@@ -102,7 +101,7 @@ def token_types(subject: Probe) -> CheckResult:
     )
 
 
-def _positions_of(subject: Probe, given: dict[str, Any], expected: dict[str, Any]) -> Tensor:
+def _positions_of(subject: Probe, given: Inputs, expected: Inputs) -> Tensor:
     """``(P, L)`` of the first row: passed on, or what the model makes of what it is given."""
     if (passed := given.get("position_ids")) is not None:
         return passed[..., 0, :].reshape(-1, passed.shape[-1]).cpu()
@@ -169,7 +168,7 @@ def _sizes(query: Query) -> list[Size]:
 
 
 def _read_elsewhere(
-    subject: Probe, queries: list[Query], alone: list[Tensor], together: dict[str, Any]
+    subject: Probe, queries: list[Query], alone: list[Tensor], together: Inputs
 ) -> list[str]:
     """Whether in a batch each answer is read at the end of its query's own tokens."""
     questions = [subject.question(query.prompt) for query in queries]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vlmreward.images.validation import check_values, flatten_views, sizes_of
+from vlmreward.images.validation import Images, Query, check_values, flatten_views, sizes_of
 
 __all__ = [
     "ImageBatch",
@@ -17,12 +17,6 @@ __all__ = [
     "concatenate",
     "to_compute_dtype",
 ]
-
-Query = torch.Tensor | Sequence[torch.Tensor]
-"""The images of one query: ``(3, H, W)``, ``(V, 3, H, W)``, or a list of ``(3, H, W)``."""
-
-Images = torch.Tensor | Sequence[Query]
-"""Images in any layout of the contract; see ``vlmreward.images.validation.flatten_views``."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -146,7 +145,7 @@ def find_images(patterns: Sequence[str | os.PathLike[str]]) -> list[Path]:
         isinstance(pattern, (str, os.PathLike)) for pattern in patterns
     ):
         raise TypeError(f"patterns is {patterns!r}; expected a list of paths or globs")
-    found: dict[Path, Any] = {}
+    found: dict[Path, None] = {}
     for given in patterns:
         pattern = os.fspath(given)
         path = Path(pattern)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from vlmreward.utils.arguments import number
 __all__ = [
     "MAX_ASPECT_RATIO",
     "RANGE_TOLERANCE",
+    "Images",
     "check_images",
     "check_values",
     "flatten_views",
@@ -19,6 +19,12 @@ __all__ = [
     "rgba_to_rgb",
     "sizes_of",
 ]
+
+Query = torch.Tensor | Sequence[torch.Tensor]
+"""The images of one query: ``(3, H, W)``, ``(V, 3, H, W)``, or a list of ``(3, H, W)``."""
+
+Images = torch.Tensor | Sequence[Query]
+"""Images in any layout of the contract; see ``flatten_views``."""
 
 RANGE_TOLERANCE = 1 / 128
 """How far outside [0, 1] a value may lie: renderers and decoders overshoot a little in half
@@ -28,7 +34,7 @@ MAX_ASPECT_RATIO = 200
 """Images longer and thinner than this are refused, as by Qwen's own processor."""
 
 
-def _check_one(image: Any, what: str, dims: int) -> None:
+def _check_one(image: object, what: str, dims: int) -> None:
     """Type, dtype and shape of one tensor of images; costs no synchronisation."""
     layout = {3: "(3, H, W)", 4: "(B, 3, H, W)", 5: "(B, V, 3, H, W)"}
     if not isinstance(image, torch.Tensor):
@@ -156,7 +162,7 @@ def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool 
 
 
 def flatten_views(
-    images: Any, *, values: bool = True
+    images: Images, *, values: bool = True
 ) -> tuple[torch.Tensor | list[torch.Tensor], list[int]]:
     """Queries of one or several views -> all images in a row, and how many each query has.
 
@@ -260,7 +266,7 @@ def rgba_to_rgb(images: torch.Tensor, background: float | torch.Tensor = 1.0) ->
     return color * alpha + background * (1 - alpha)
 
 
-def _require_tensor(images: Any) -> None:
+def _require_tensor(images: object) -> None:
     if not isinstance(images, torch.Tensor):
         raise TypeError(
             f"images is a {type(images).__name__}; expected a torch.Tensor: convert it, e.g. with "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
+import numpy as np
 import torch
+from PIL.Image import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from vlmreward.images.batch import ImageBatch
@@ -14,11 +16,13 @@ from vlmreward.utils.arguments import reward_like
 
 __all__ = ["TrainerReward", "as_images", "trainer_reward"]
 
-TrainerReward = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
+Note = TypeVar("Note")
+
+TrainerReward = Callable[..., tuple[torch.Tensor, dict[str, list[str]]]]
 """Called as ``(images, prompts, metadata)``; returns the rewards ``(B,)`` and a dict of notes."""
 
 
-def as_images(images: Any) -> torch.Tensor | list[torch.Tensor]:
+def as_images(images: object) -> torch.Tensor | list[torch.Tensor]:
     """Images as diffusion pipelines hand them out -> images as rewards take them.
 
     Args:
@@ -35,9 +39,9 @@ def as_images(images: Any) -> torch.Tensor | list[torch.Tensor]:
     """
     if isinstance(images, torch.Tensor):
         return images.float() / 255 if images.dtype == torch.uint8 else images
-    if hasattr(images, "__array_interface__") and not hasattr(images, "mode"):
+    if isinstance(images, np.ndarray):
         return as_images(torch.from_numpy(images).movedim(-1, -3))
-    if isinstance(images, (list, tuple)) and images and all(hasattr(i, "convert") for i in images):
+    if isinstance(images, (list, tuple)) and images and all(isinstance(i, Image) for i in images):
         return [pil_to_tensor(image.convert("RGB")).float() / 255 for image in images]
     raise TypeError(
         f"images is a {type(images).__name__}; expected a tensor (B, 3, H, W), an array "
@@ -46,7 +50,7 @@ def as_images(images: Any) -> torch.Tensor | list[torch.Tensor]:
 
 
 def trainer_reward(
-    reward: Reward, *, make_prompt: Callable[[str, Any], str] | None = None
+    reward: Reward, *, make_prompt: Callable[[str, Note | None], str] | None = None
 ) -> TrainerReward:
     """A reward as ``(images, prompts, metadata) -> (rewards, info)``.
 
@@ -75,8 +79,8 @@ def trainer_reward(
     reward_like(reward)
 
     def call(
-        images: Any, prompts: Sequence[str], metadata: Sequence[Any] | None = None
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        images: object, prompts: Sequence[str], metadata: Sequence[Note] | None = None
+    ) -> tuple[torch.Tensor, dict[str, list[str]]]:
         pictures = as_images(images)
         count = len(pictures)
         notes = [None] * count if metadata is None else list(metadata)

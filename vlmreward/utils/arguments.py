@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from numbers import Real
-from typing import Any
+from typing import SupportsIndex
 
 __all__ = ["flag", "interval", "number", "reward_like", "whole"]
 
 
-def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+def whole(name: str, value: object, least: int = 1, most: int | None = None) -> int:
     """A whole number within bounds; no boolean, and no float even where it is whole.
 
     Args:
@@ -24,10 +25,10 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
         ValueError: out of bounds.
     """
     expected = f"a whole number >= {least}" + ("" if most is None else f" and <= {most}")
-    try:
-        found = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        found = None
+    found: int | None = None
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            found = operator.index(value)
     if found is None:
         raise TypeError(f"{name} is {value!r}; expected {expected}")
     if found < least or (most is not None and found > most):
@@ -37,7 +38,7 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
 
 def number(
     name: str,
-    value: Any,
+    value: object,
     *,
     above: float | None = None,
     least: float | None = None,
@@ -76,7 +77,7 @@ def number(
     return found
 
 
-def interval(name: str, value: Any, **bounds: float | None) -> tuple[float, float]:
+def interval(name: str, value: object, **bounds: float | None) -> tuple[float, float]:
     """Two finite numbers, the lower one first.
 
     Args:
@@ -96,7 +97,7 @@ def interval(name: str, value: Any, **bounds: float | None) -> tuple[float, floa
     return low, high
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """True or False, and nothing that Python merely takes for one of them.
 
     Raises:
@@ -107,7 +108,7 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def reward_like(value: Any, name: str = "reward") -> None:
+def reward_like(value: object, name: str = "reward") -> None:
     """Refuse what cannot be called like a reward.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -35,7 +35,7 @@ class _Lines:
         """Nothing is kept back but what is not due."""
 
 
-def progress_bar(*arguments: Any, **options: Any) -> tqdm:
+def progress_bar(*arguments: object, **options: object) -> tqdm:
     """tqdm on standard error: a bar on a terminal, elsewhere a line at most every 10 seconds.
 
     Args:
@@ -49,6 +49,5 @@ def progress_bar(*arguments: Any, **options: Any) -> tqdm:
         return tqdm(*arguments, **{"file": stream} | options)
     if options.get("leave") is False:
         options["disable"] = True
-    lines: Any = _Lines(stream)
-    plain = {"file": lines, "mininterval": 1.0, "ncols": 0}
+    plain: dict[str, object] = {"file": _Lines(stream), "mininterval": 1.0, "ncols": 0}
     return tqdm(*arguments, **options | plain)

@@ -35,7 +35,7 @@ class _Shared(torch.autograd.Function):
         return tuple(tensor.view_as(tensor) for _ in ensemble.names for tensor in tensors)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # with create_graph
             raise RuntimeError(
                 "balanced gradients are not the derivative of anything; expected "

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -36,6 +36,12 @@ class Observation:
     step: int
     reward: float
     held_out: float
+
+
+class _State(TypedDict):
+    step: int
+    history: list[tuple[int, float, float]]
+    warned: bool
 
 
 def mann_kendall(values: Sequence[float]) -> float:
@@ -181,12 +187,12 @@ class HeldOutMonitor(RewardModule):
             # Not as soon as a score is back under the threshold, or noise would warn anew
             self.warned = False
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> _State:
         """Step, history and episode, for ``state_dict()``."""
         history = [astuple(seen) for seen in self.history]
         return {"step": self.step, "history": history, "warned": self.warned}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: _State) -> None:
         """Go on where ``get_extra_state`` was taken."""
         self.step, self.warned = state["step"], state["warned"]
         self.history = [Observation(*seen) for seen in state["history"]]

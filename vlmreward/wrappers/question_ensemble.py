@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 
-from vlmreward.images.batch import ImageBatch
+from vlmreward.images.batch import ImageBatch, Images
 from vlmreward.rewards.module import SeveralRewards
 from vlmreward.rewards.placeholders import Text
-from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward
+from vlmreward.rewards.protocol import as_named_dict, call_reward
 from vlmreward.rewards.questions import QuestionTemplate
 
 __all__ = ["QuestionEnsemble"]
@@ -19,7 +19,18 @@ __all__ = ["QuestionEnsemble"]
 Questions = Mapping[str, str | QuestionTemplate] | Sequence[str | QuestionTemplate]
 
 
-def _with_question(reward: Any, question: Any) -> Any:
+class AsksQuestion(Protocol):
+    """A reward that asks one question, which can be exchanged."""
+
+    question: QuestionTemplate
+
+    def __call__(
+        self, images: Images, prompt: Text | None = None, **placeholders: Text
+    ) -> torch.Tensor:
+        """The reward ``(B,)``."""
+
+
+def _with_question(reward: AsksQuestion, question: str | QuestionTemplate) -> AsksQuestion:
     """The reward with another question; everything else, the model above all, is the same."""
     other = copy.copy(reward)
     other.question = QuestionTemplate.of(question)
@@ -57,7 +68,11 @@ class QuestionEnsemble(SeveralRewards):
     """
 
     def __init__(
-        self, reward: Reward, questions: Questions, *, negated_questions: Questions | None = None
+        self,
+        reward: AsksQuestion,
+        questions: Questions,
+        *,
+        negated_questions: Questions | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(getattr(reward, "question", None), QuestionTemplate):

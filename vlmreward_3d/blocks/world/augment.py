@@ -8,7 +8,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 
-def _uniform(shape, low: float, high: float, g: torch.Generator) -> Tensor:
+def _uniform(shape: tuple[int, ...], low: float, high: float, g: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=g)
 
 

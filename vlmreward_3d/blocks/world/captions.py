@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -73,7 +75,10 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     return f"{names[0]} {scene.relation} {names[1]}"
 
 
-def _other(options, current, rng: np.random.Generator) -> str:
+Option = TypeVar("Option")
+
+
+def _other(options: Iterable[object], current: object, rng: np.random.Generator) -> str:
     rest = [o for o in options if o != current]
     return str(rest[int(rng.integers(len(rest)))])
 
@@ -114,7 +119,7 @@ def false_captions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, st
     return [(kind, caption(s, rng)) for kind, s in out if _key(s) != truth]
 
 
-def _pick(options, rng: np.random.Generator):
+def _pick(options: Sequence[Option], rng: np.random.Generator) -> Option:
     return options[int(rng.integers(len(options)))]
 
 

@@ -149,7 +149,14 @@ class QuestionSampler:
         return (pixels.flip(2), cover.flip(2)) if mirrored else (pixels, cover)
 
     @staticmethod
-    def _ask(scene, flaw, rng, stage, long, views) -> list[Question]:
+    def _ask(
+        scene: Scene,
+        flaw: str | None,
+        rng: np.random.Generator,
+        stage: str,
+        long: bool,
+        views: int,
+    ) -> list[Question]:
         if stage == "words":
             return []
         if stage == "simple":

@@ -57,7 +57,15 @@ def _shape_parts(shape: str, two_faced: bool) -> list[tuple]:
     sides = (1, -1) if two_faced else (1,)
     parts: list[tuple] = []
 
-    def add(kind, center, scale, rotation=eye, param=0.0, tint=None, role=BODY):
+    def add(
+        kind: str,
+        center: tuple[float, float, float],
+        scale: tuple[float, ...],
+        rotation: np.ndarray = eye,
+        param: float = 0.0,
+        tint: tuple[float, float, float] | None = None,
+        role: int = BODY,
+    ) -> None:
         parts.append((kind, center, scale, rotation, param, tint, role))
 
     if shape == "sphere":

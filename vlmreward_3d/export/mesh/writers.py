@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from vlmreward_3d.atomic_io import write_atomically
 from vlmreward_3d.export.mesh.marching_cubes import Surface, colors_at
 from vlmreward_3d.export.mesh.texture import Textured, bake_texture
 from vlmreward_3d.fields.volume import VolumeField
+
+if TYPE_CHECKING:
+    from trimesh.visual.material import PBRMaterial
 
 __all__ = [
     "MESH_FILES",
@@ -144,14 +147,14 @@ def _write(path: Path, surface: Surface) -> None:
     write_atomically(path, _exported(mesh, path.suffix.removeprefix(".")))
 
 
-def _whole(surface: Surface):
+def _whole(surface: Surface) -> Any:
     """The surface as trimesh's class, in glTF's axes."""
     import trimesh
 
     return trimesh.Trimesh(_gltf_axes(surface.vertices), surface.faces, process=False)
 
 
-def _rough(**maps: Any):
+def _rough(**maps: Any) -> PBRMaterial:
     """A material of trimesh without gloss; without one, glTF's readers assume polished metal."""
     from trimesh.visual.material import PBRMaterial
 
@@ -164,7 +167,7 @@ def _opaque(rgb: np.ndarray) -> np.ndarray:
     return np.concatenate([rgb, np.ones((len(rgb), 1))], axis=1)
 
 
-def _exported(mesh, kind: str, **options: Any) -> bytes:
+def _exported(mesh: Any, kind: str, **options: Any) -> bytes:
     data = mesh.export(file_type=kind, **options)
     return data.encode() if isinstance(data, str) else data
 

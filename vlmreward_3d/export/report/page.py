@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -197,7 +198,7 @@ def _table(config: VLM3DConfig) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _setting(value) -> str:
+def _setting(value: Any) -> str:
     """A value of the configuration's JSON as a reader wants it."""
     if isinstance(value, str):
         return value or "(empty)"

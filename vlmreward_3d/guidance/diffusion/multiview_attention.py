@@ -26,7 +26,7 @@ class ViewMergingAttention:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> Tensor:
         """Attend over all tokens of all views of a group."""
         n, length, channels = hidden_states.shape

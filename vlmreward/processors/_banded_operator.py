@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -93,6 +93,10 @@ def banded_operator(
     return BandedOperator(weights.shape[1], weights.shape[0], moved(weights), moved(weights.T))
 
 
+class _Precision(Protocol):
+    fp32_precision: str
+
+
 class _Shortcuts:
     """TF32 or bfloat16 in products of float32, which is one setting of a process, and off within.
 
@@ -102,7 +106,7 @@ class _Shortcuts:
         settings: of the products of a kind of device, with ``fp32_precision``.
     """
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: _Precision) -> None:
         self.settings = settings
         self.lock = threading.Lock()
         self.within = 0
@@ -162,7 +166,7 @@ def apply_operator(
 # a large image needs little memory beside its result
 _PART = 2**20
 
-Passes = Callable[[torch.Tensor, torch.Tensor], Any]
+Passes = Callable[[torch.Tensor, torch.Tensor], None]
 """Both passes of a resize, from planes into planes that are there."""
 
 

@@ -137,7 +137,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
     ctx.size, ctx.filter = inputs[0].shape[-2:], inputs[3]
 
 
-def _straight_through(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+def _straight_through(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     return resize_adjoint(grad, ctx.size, ctx.filter), None, None, None, None
 
 

@@ -9,7 +9,7 @@ transposed bands, and nothing is accumulated with atomics: gradients are bitwise
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
     ctx.filter, ctx.adjoint = inputs[3:]
 
 
-def _transposed(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+def _transposed(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     return _resize(grad, *ctx.size, ctx.filter, not ctx.adjoint), None, None, None, None
 
 
@@ -122,16 +122,16 @@ class ResizeFunction(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, *options: Any
+        info: object, in_dims: tuple[int, ...], x: torch.Tensor, *options: object
     ) -> tuple[torch.Tensor, int]:
         return ResizeFunction.apply(x.movedim(in_dims[0], 0), *options), 0
 
     @staticmethod
-    def jvp(ctx: Any, tangent: torch.Tensor, *_: Any) -> torch.Tensor:
+    def jvp(ctx: Any, tangent: torch.Tensor, *_: object) -> torch.Tensor:
         return _resize_or_identity(tangent, ctx.size, ctx.filter, ctx.adjoint)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad = _resize_or_identity(grad, ctx.before, ctx.filter, not ctx.adjoint)
         return grad, None, None, None, None
 
@@ -192,7 +192,7 @@ def resize_adjoint(
     return _resize_or_identity(grad, size, filter, True)
 
 
-def check_resize(x: Any, size: Any, filter: str) -> None:
+def check_resize(x: torch.Tensor, size: Sequence[int], filter: str) -> None:
     """Refuse what the kernels would take for something else."""
     if torch.compiler.is_compiling():
         return

@@ -18,7 +18,8 @@ import common
 import torch
 from torchvision.utils import save_image
 
-from vlmreward.images.io import find_images, load_image
+from vlmreward.images.find import find_images
+from vlmreward.images.io import load_image
 from vlmreward.utils.progress import progress_bar
 
 PROMPTS = ("a red cube", "a blue sphere", "a green mug")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlmreward import doctor, explain, processors, wrappers
-    from vlmreward.images.validation import gray_to_rgb, rgba_to_rgb
+    from vlmreward.images.channels import gray_to_rgb, rgba_to_rgb
     from vlmreward.models.answer_tokens import SpellingVariants
     from vlmreward.rewards.composite import CompositeReward
     from vlmreward.rewards.questions import QuestionTemplate
@@ -37,8 +37,8 @@ _HOMES = {
     "RatingReward": "rewards.rating",
     "SpellingVariants": "models.answer_tokens",
     "YesNoReward": "rewards.yes_no",
-    "gray_to_rgb": "images.validation",
-    "rgba_to_rgb": "images.validation",
+    "gray_to_rgb": "images.channels",
+    "rgba_to_rgb": "images.channels",
 }
 """Where a name lives that is not a module itself."""
 

@@ -294,6 +294,7 @@ def names(folder: Path) -> dict[str, Any]:
     from vlmreward import explain, processors, wrappers
     from vlmreward.doctor.checks import run_checks
     from vlmreward.images import io as files
+    from vlmreward.images.find import find_images
     from vlmreward.images.validation import check_images, flatten_views
     from vlmreward.integrations import diffusion_trainers as adapters
     from vlmreward.processors._resize_weights import weight_matrix
@@ -363,7 +364,7 @@ def names(folder: Path) -> dict[str, Any]:
         },
         **{"check_images": check_images, "flatten_views": flatten_views, "explain": explain},
         **{"resize": resize, "resize_uint8": resize_uint8, "weight_matrix": weight_matrix},
-        **{"adapters": adapters, "load_image": files.load_image, "find_images": files.find_images},
+        **{"adapters": adapters, "load_image": files.load_image, "find_images": find_images},
         **{"run_checks": run_checks, "parse_bytes": parse_bytes},
         # vlmreward_3d
         **{"changed": changed, "tiny": stub_models.tiny, "presets": presets, "Schedule": Schedule},

@@ -36,7 +36,7 @@ def read(
     """Load images; what was converted, and what cannot be read, is said on stderr.
 
     Args:
-        patterns: as ``vlmreward.images.io.find_images`` takes them.
+        patterns: as ``vlmreward.images.find.find_images`` takes them.
         all_or_nothing: refuse to go on where one cannot be read.
 
     Returns:
@@ -46,7 +46,8 @@ def read(
         UsageError: nothing was found, or could be read.
     """
     with loading():
-        from vlmreward.images.io import ImageFileError, find_images, load_image
+        from vlmreward.images.find import find_images
+        from vlmreward.images.io import ImageFileError, load_image
 
     with usage_errors(ImageFileError):
         paths = find_images(patterns)

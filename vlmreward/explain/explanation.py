@@ -9,12 +9,9 @@ from pathlib import Path
 
 import torch
 
-from vlmreward.explain.attribution import (
-    SALIENCIES,
-    check_tensor,
-    integrated_gradients,
-    saliency,
-)
+from vlmreward.explain._inputs import check_tensor
+from vlmreward.explain._integrated_gradients import integrated_gradients
+from vlmreward.explain._saliency import SALIENCIES, saliency
 from vlmreward.explain.plot import check_suffix, draw
 from vlmreward.explain.view_ablation import leave_one_view_out
 from vlmreward.rewards.placeholders import Text, placeholder_values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vlmreward.explain.attribution import check_tensor, make_baseline
+from vlmreward.explain._inputs import check_tensor, make_baseline
 from vlmreward.images.batch import ImageBatch
 from vlmreward.rewards.placeholders import Text, placeholder_values
 from vlmreward.rewards.protocol import Reward, call_reward

@@ -7,7 +7,7 @@ import math
 import torch
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 
-from vlmreward.images.batch import to_compute_dtype
+from vlmreward.images.layout import to_compute_dtype
 
 __all__ = ["smooth"]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +11,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from vlmreward.images.validation import check_images, gray_to_rgb, rgba_to_rgb
+from vlmreward.images.channels import gray_to_rgb, rgba_to_rgb
+from vlmreward.images.validation import check_images
 from vlmreward.utils.arguments import number
 from vlmreward.utils.errors import first_line
 
-__all__ = ["SUFFIXES", "ImageFile", "ImageFileError", "find_images", "load_image"]
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-"""What is taken for an image inside a folder; a file that is named itself may be anything."""
+__all__ = ["ImageFile", "ImageFileError", "load_image"]
 
 _ORIENTATION = 0x0112  # of EXIF
 
@@ -128,39 +124,3 @@ def _rgb(opened: Image.Image, background: float) -> tuple[torch.Tensor, list[str
 def _unit(image: Image.Image) -> torch.Tensor:
     """8-bit channels as floats, ``(C, H, W)``."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous() / 255
-
-
-def find_images(patterns: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Files, folders and globs -> image files: in the order given, sorted inside each, once each.
-
-    Args:
-        patterns: paths of files, which are taken as they are; of folders, of which the images are
-            taken (see ``SUFFIXES``) but not those of folders inside; or globs (``**`` too).
-
-    Raises:
-        TypeError: not a list of paths.
-        ImageFileError: one of them gives nothing.
-    """
-    if isinstance(patterns, (str, os.PathLike)) or not all(
-        isinstance(pattern, (str, os.PathLike)) for pattern in patterns
-    ):
-        raise TypeError(f"patterns is {patterns!r}; expected a list of paths or globs")
-    found: dict[Path, None] = {}
-    for given in patterns:
-        pattern = os.fspath(given)
-        path = Path(pattern)
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not files:
-                raise ImageFileError(
-                    f"no images in the folder {path}; expected files ending in "
-                    f"{', '.join(sorted(SUFFIXES))}"
-                )
-        elif path.exists() or not glob.has_magic(pattern):
-            files = [path]
-        else:
-            files = sorted(Path(p) for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
-            if not files:
-                raise ImageFileError(f"nothing matches {pattern!r}; expected image files")
-        found.update(dict.fromkeys(files))
-    return list(found)

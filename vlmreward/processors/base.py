@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from vlmreward.images.batch import to_compute_dtype
+from vlmreward.images.layout import to_compute_dtype
 from vlmreward.images.validation import check_images, flatten_views
 from vlmreward.processors.affine_autograd import AffineMap, Map, apply_in_chunks
 from vlmreward.processors.quantized_resize import REFERENCES, resize_uint8

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vlmreward.images.batch import to_compute_dtype
+from vlmreward.images.layout import to_compute_dtype
 from vlmreward.processors.base import ImageProcessor, Nested
 from vlmreward.processors.padding import as_samples, avoid_all_zero_images, padded
 

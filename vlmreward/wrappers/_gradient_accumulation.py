@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from vlmreward.images.batch import ImageBatch, ImageBatchSpec, to_compute_dtype
+from vlmreward.images.batch import ImageBatch
+from vlmreward.images.layout import ImageBatchSpec, to_compute_dtype
 from vlmreward.rewards.protocol import require_graph
 
 __all__ = ["Term", "accumulate_gradients"]

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
 
-from vlmreward.images.batch import (
-    ImageBatch,
-    Images,
-    concatenate,
-    to_compute_dtype,
-)
+from vlmreward.images.batch import ImageBatch, Images, concatenate
+from vlmreward.images.layout import to_compute_dtype
 from vlmreward.rewards.module import RewardModule
 from vlmreward.rewards.placeholders import Text, repeat_values
 from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import flag, reward_like, whole
 from vlmreward.wrappers._gradient_accumulation import accumulate_gradients
+from vlmreward.wrappers._seeding import SEEDED, seeded
 from vlmreward.wrappers.augmentations import standard_augmentation
 
 __all__ = ["ExpectationOverTransformations"]
-
-
-_SEEDED = threading.RLock()
-"""torch's generators are those of all threads, and an augmentation keeps what it drew last."""
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators of the CPU and of this device at a seed; afterwards as they were.
-
-    One thread at a time.
-    """
-    cuda = device.type == "cuda"
-    with _SEEDED, torch.random.fork_rng(devices=[device] if cuda else []):
-        # torch.manual_seed would seed every GPU, also those that are not put back
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 class ExpectationOverTransformations(RewardModule):
@@ -142,7 +117,7 @@ class ExpectationOverTransformations(RewardModule):
         return self._transformed(ImageBatch.of(images), self._seeds()[0]).images
 
     def _seeds(self) -> list[int]:
-        with _SEEDED:
+        with SEEDED:
             return torch.randint(2**62, (self.num_samples,), generator=self.generator).tolist()
 
     def _term(
@@ -190,7 +165,7 @@ class ExpectationOverTransformations(RewardModule):
         return [self._apply_seeded(view[None], seed)[0] for view, seed in zip(views, seeds)]
 
     def _apply_seeded(self, images: torch.Tensor, seed: int) -> torch.Tensor:
-        with _seeded(seed, images.device):
+        with seeded(seed, images.device):
             out = self.augmentation(to_compute_dtype(images))
         if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[:2] != images.shape[:2]:
             received = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlmreward.images.batch import ImageBatch, ImageBatchSpec
+from vlmreward.images.batch import ImageBatch
+from vlmreward.images.layout import ImageBatchSpec
 from vlmreward.rewards.module import SeveralRewards
 from vlmreward.rewards.placeholders import Text
 from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from statistics import NormalDist
 from typing import TypedDict
@@ -18,8 +16,9 @@ from vlmreward.rewards.module import RewardModule
 from vlmreward.rewards.placeholders import Text
 from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import number, reward_like, whole
+from vlmreward.wrappers.trend import mann_kendall
 
-__all__ = ["HeldOutMonitor", "Observation", "RewardHackingWarning", "mann_kendall"]
+__all__ = ["HeldOutMonitor", "Observation", "RewardHackingWarning"]
 
 _STEPS = threading.Lock()
 """For the steps and the history, which calls from several threads go into."""
@@ -42,31 +41,6 @@ class _State(TypedDict):
     step: int
     history: list[tuple[int, float, float]]
     warned: bool
-
-
-def mann_kendall(values: Sequence[float]) -> float:
-    """Standard score of a monotone trend (Mann, 1945; Kendall, 1975), with correction for ties.
-
-    Args:
-        values: in the order of time.
-
-    Returns:
-        About standard normal if the values come in any order alike; positive if they rise. 0 for
-        fewer than two values, or equal ones.
-
-    Examples:
-        >>> round(mann_kendall([1, 2, 3, 4, 5, 6]), 3)
-        2.63
-    """
-    n = len(values)
-    rises = sum(
-        (values[j] > values[i]) - (values[j] < values[i]) for j in range(n) for i in range(j)
-    )
-    variance = n * (n - 1) * (2 * n + 5) / 18
-    variance -= sum(t * (t - 1) * (2 * t + 5) / 18 for t in Counter(values).values())
-    if rises == 0 or variance <= 0:
-        return 0.0
-    return (rises - math.copysign(1, rises)) / math.sqrt(variance)
 
 
 class HeldOutMonitor(RewardModule):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmreward.images.io import ImageFileError, find_images, load_image
+from vlmreward.images.find import find_images
+from vlmreward.images.io import ImageFileError, load_image
 
 rng = np.random.default_rng(0)
 RGB = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)

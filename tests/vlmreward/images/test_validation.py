@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from vlmreward import processors
+from vlmreward.images.channels import gray_to_rgb, rgba_to_rgb
 from vlmreward.images.validation import (
     RANGE_TOLERANCE,
     check_images,
     check_values,
     flatten_views,
-    gray_to_rgb,
-    rgba_to_rgb,
 )
 
 GOOD = torch.full((2, 3, 8, 9), 0.5)

@@ -21,7 +21,7 @@ from vlmreward.wrappers import (
     blur_gradient,
     standard_augmentation,
 )
-from vlmreward.wrappers.held_out import mann_kendall
+from vlmreward.wrappers.trend import mann_kendall
 
 close = torch.testing.assert_close
 

@@ -1,25 +1,20 @@
-"""Which pixels a reward looks at: saliency and integrated gradients."""
+"""What every pixel adds to a reward, counted from a baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from vlmreward.images.batch import ImageBatch
+from vlmreward.explain._inputs import check_tensor, gradient_at, make_baseline
 from vlmreward.rewards.placeholders import Text, placeholder_values
-from vlmreward.rewards.protocol import Reward, call_reward, require_graph
+from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import number, reward_like, whole
 
-__all__ = ["SALIENCIES", "IntegratedGradients", "integrated_gradients", "saliency"]
+__all__ = ["IntegratedGradients", "integrated_gradients"]
 
 _NODES = 4  # of the quadrature in each piece of the path
-
-SALIENCIES = ("gradient-norm", "gradient-x-input")
-"""Length of a pixel's gradient over its three channels (unsigned), or its inner product with the
-pixel itself (signed)."""
 
 
 @dataclass(frozen=True)
@@ -37,100 +32,6 @@ class IntegratedGradients:
     reward: torch.Tensor
     baseline_reward: torch.Tensor
     residual: torch.Tensor
-
-
-def check_tensor(images: torch.Tensor) -> ImageBatch:
-    """A tensor of queries, checked and detached.
-
-    Raises:
-        TypeError, ValueError: not ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating, in [0, 1].
-    """
-    if isinstance(images, (list, tuple)):
-        raise TypeError(
-            f"images is a {type(images).__name__}; expected a tensor (B, 3, H, W) or "
-            "(B, V, 3, H, W): stack them, or explain queries of different sizes one by one"
-        )
-    batch = ImageBatch.of(images)
-    batch.check_values()
-    return batch.detach()
-
-
-def make_baseline(images: torch.Tensor, replacement: float | str | torch.Tensor) -> torch.Tensor:
-    """Images that say nothing, of the shape of the given ones.
-
-    Args:
-        images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
-        replacement: a gray level in [0, 1]; ``"mean"``, each view's own mean colour; or a tensor
-            that broadcasts to the images.
-
-    Raises:
-        ValueError: something else.
-    """
-    if isinstance(replacement, torch.Tensor):
-        try:
-            return replacement.detach().to(images).expand_as(images)
-        except RuntimeError:
-            raise ValueError(
-                f"a baseline has shape {tuple(replacement.shape)}; expected one that broadcasts "
-                f"to the images, {tuple(images.shape)}"
-            ) from None
-    if isinstance(replacement, str):
-        if replacement != "mean":
-            raise ValueError(
-                f"a baseline is {replacement!r}; expected a gray level in [0, 1], 'mean' or a "
-                "tensor"
-            )
-        return images.mean(dim=(-2, -1), keepdim=True).expand_as(images)
-    if isinstance(replacement, bool) or not isinstance(replacement, (int, float)):
-        raise TypeError(
-            f"a baseline is {replacement!r}; expected a gray level in [0, 1], 'mean' or a tensor"
-        )
-    if not 0 <= replacement <= 1:
-        raise ValueError(f"a baseline is {replacement}; expected a gray level in [0, 1]")
-    return torch.full_like(images, replacement)
-
-
-def _gradient(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
-    """Gradient at the images of a batch of one tensor, detached."""
-    with torch.enable_grad():
-        x = batch.tensors[0].detach().requires_grad_()
-        found = call_reward(reward, batch.with_tensors([x], same_values=True), values)
-        require_graph(found)
-        return torch.autograd.grad(found.sum(), x)[0]
-
-
-def saliency(
-    reward: Reward,
-    images: torch.Tensor,
-    prompt: Text | None = None,
-    *,
-    kind: str = "gradient-x-input",
-    **placeholders: Text,
-) -> torch.Tensor:
-    """How much each pixel moves the reward, to first order (Simonyan et al., 2013).
-
-    Args:
-        reward: see ``vlmreward.rewards.protocol.Reward``.
-        images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
-        prompt: as the reward takes it.
-        kind: one of ``SALIENCIES``.
-        **placeholders: as the reward takes them.
-
-    Returns:
-        ``(B, H, W)`` or ``(B, V, H, W)``, detached.
-
-    Raises:
-        TypeError, ValueError: images outside the contract, or unknown ``kind``.
-        RuntimeError: the reward is not differentiable.
-    """
-    if kind not in SALIENCIES:
-        raise ValueError(f"kind is {kind!r}; expected one of {SALIENCIES}")
-    reward_like(reward)
-    batch = check_tensor(images)
-    gradient = _gradient(reward, batch, placeholder_values(prompt, placeholders))
-    if kind == "gradient-norm":
-        return torch.linalg.vector_norm(gradient, dim=-3)
-    return (gradient * batch.tensors[0]).sum(dim=-3)
 
 
 @dataclass(frozen=True)
@@ -208,7 +109,7 @@ def integrated_gradients(
         mean = torch.zeros_like(images)
         for node, weight in zip(nodes, weights):
             at = batch.with_tensors([start.lerp(images, middle + half * float(node))])
-            mean += half * float(weight) * _gradient(reward, at, values_given)
+            mean += half * float(weight) * gradient_at(reward, at, values_given)
         added = ((images - start) * mean).flatten(1).sum(dim=1).to(values[0])
         return _Piece(ends, values, mean, values[1] - values[0] - added)
 

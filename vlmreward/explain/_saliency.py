@@ -1,0 +1,50 @@
+"""How much each pixel moves a reward, to first order."""
+
+from __future__ import annotations
+
+import torch
+
+from vlmreward.explain._inputs import check_tensor, gradient_at
+from vlmreward.rewards.placeholders import Text, placeholder_values
+from vlmreward.rewards.protocol import Reward
+from vlmreward.utils.arguments import reward_like
+
+__all__ = ["SALIENCIES", "saliency"]
+
+SALIENCIES = ("gradient-norm", "gradient-x-input")
+"""Length of a pixel's gradient over its three channels (unsigned), or its inner product with the
+pixel itself (signed)."""
+
+
+def saliency(
+    reward: Reward,
+    images: torch.Tensor,
+    prompt: Text | None = None,
+    *,
+    kind: str = "gradient-x-input",
+    **placeholders: Text,
+) -> torch.Tensor:
+    """How much each pixel moves the reward, to first order (Simonyan et al., 2013).
+
+    Args:
+        reward: see ``vlmreward.rewards.protocol.Reward``.
+        images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
+        prompt: as the reward takes it.
+        kind: one of ``SALIENCIES``.
+        **placeholders: as the reward takes them.
+
+    Returns:
+        ``(B, H, W)`` or ``(B, V, H, W)``, detached.
+
+    Raises:
+        TypeError, ValueError: images outside the contract, or unknown ``kind``.
+        RuntimeError: the reward is not differentiable.
+    """
+    if kind not in SALIENCIES:
+        raise ValueError(f"kind is {kind!r}; expected one of {SALIENCIES}")
+    reward_like(reward)
+    batch = check_tensor(images)
+    gradient = gradient_at(reward, batch, placeholder_values(prompt, placeholders))
+    if kind == "gradient-norm":
+        return torch.linalg.vector_norm(gradient, dim=-3)
+    return (gradient * batch.tensors[0]).sum(dim=-3)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from vlmreward.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlmreward import doctor, explain, processors, wrappers
@@ -30,26 +31,23 @@ __all__ = [
     "wrappers",
 ]
 
-_HOMES = {
-    "CompositeReward": "rewards.composite",
-    "MicroBatched": "wrappers.microbatching",
-    "QuestionTemplate": "rewards.questions",
-    "RatingReward": "rewards.rating",
-    "SpellingVariants": "models.answer_tokens",
-    "YesNoReward": "rewards.yes_no",
-    "gray_to_rgb": "images.channels",
-    "rgba_to_rgb": "images.channels",
-}
-"""Where a name lives that is not a module itself."""
-
-
-def __getattr__(name: str) -> object:
-    """Import on first use: the command line answers at once, without torch."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return import_module(f"{__name__}.{name}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CompositeReward": "rewards.composite",
+        "MicroBatched": "wrappers.microbatching",
+        "QuestionTemplate": "rewards.questions",
+        "RatingReward": "rewards.rating",
+        "SpellingVariants": "models.answer_tokens",
+        "YesNoReward": "rewards.yes_no",
+        "doctor": "",
+        "explain": "",
+        "gray_to_rgb": "images.channels",
+        "processors": "",
+        "rgba_to_rgb": "images.channels",
+        "wrappers": "",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What the commands share: options of the model, and how mistakes are reported."""
+"""Shared parts of the commands: options of the model, and reports of mistakes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def command(
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, pixels: str, model: bool = True) -> None:
-    """Which model, asked how, and where it runs."""
+    """Add the options of the model, its question and its device."""
     if model:
         parser.add_argument(
             "--model",

@@ -36,7 +36,7 @@ def read(
     """Load images; what was converted, and what cannot be read, is said on stderr.
 
     Args:
-        patterns: as ``vlmreward.images.find.find_images`` takes them.
+        patterns: files, folders and globs; see ``vlmreward.images.find.find_images``.
         all_or_nothing: refuse to go on where one cannot be read.
 
     Returns:

@@ -30,7 +30,7 @@ Each command has a --help of its own, with examples and exit codes. In Python:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of all commands."""
+    """The parser of all commands."""
     whole = argparse.ArgumentParser(
         prog="vlmreward",
         description=_ABOUT,

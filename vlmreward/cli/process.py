@@ -113,7 +113,7 @@ def usable_device(name: str, option: str = "--device") -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that no memory is left, on a GPU or beside it."""
+    """True if an error says that no memory is left, on a GPU or beside it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "not enough memory" in str(error)

@@ -52,7 +52,7 @@ exit codes:
 
 
 class Score(TypedDict):
-    """What a model says about the images of one query."""
+    """A model's answer about the images of one query."""
 
     images: list[str]
     conversions: dict[str, tuple[str, ...]]

@@ -1,4 +1,4 @@
-"""Which tokens are read as the answer, and is that where the probability is?"""
+"""Checks of the tokens that are read as the answer, and of their probability."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ CHECKS: tuple[Check, ...] = (
 """From the pixels to the whole: what fails first is usually the cause of what fails later."""
 
 SLOW_CHECKS: tuple[Check, ...] = (gradients.finite_differences, cost.forecast)
-"""What ``quick`` leaves out: a copy of the model in double precision, and the larger steps."""
+"""Checks that ``quick`` leaves out: they need a copy of the model in float64, or larger steps."""
 
 
 def checks(quick: bool = False) -> list[Check]:

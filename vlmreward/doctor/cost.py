@@ -1,4 +1,4 @@
-"""What a step costs, and what it would cost for other numbers of views and sizes."""
+"""The cost of a step, measured, and forecast for other numbers of views and sizes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Point:
     """A step, forward and backward, on one query.
 
     Attributes:
-        tokens: of the prompt, images included.
+        tokens: number of tokens of the prompt, images included.
         seconds: the shortest of some runs, which is what other processes disturbed least.
         bytes: on a GPU, the peak above what was held before; elsewhere what is kept for the
             backward pass.
@@ -121,7 +121,7 @@ def forecast(subject: Probe) -> CheckResult:
 
 
 def _work(subject: Probe, views: int, side: int) -> tuple[float, float]:
-    """What a step's cost grows with: tokens of the images, and pixels in millions."""
+    """The quantities that a step's cost grows with: image tokens, and pixels in millions."""
     question = subject.question(subject.queries[0].prompt)
 
     def length(n: int) -> int:

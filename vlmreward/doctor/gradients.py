@@ -65,7 +65,7 @@ def gradient(subject: Probe) -> CheckResult:
 
 
 def _matters(subject: Probe, views: list[list[Tensor]], which: int) -> bool:
-    """Whether the answer changes when a view becomes its negative."""
+    """True if the negative of a view, the ``which``-th of all, changes an answer."""
     prompts = [query.prompt for query in subject.queries[: len(views)]]
     counter = itertools.count()
     changed = [[1 - v if next(counter) == which else v for v in row] for row in views]

@@ -18,7 +18,7 @@ def fitted(
     A cost never falls as the work grows, which a plain fit to noisy times may claim.
 
     Args:
-        features: of each of the N measurements.
+        features: features of each of the N measurements.
         values: N, above 0.
 
     Returns:

@@ -33,7 +33,7 @@ def _theirs(hf: HFObject, images: list[Tensor], options: Inputs) -> Inputs:
 
 
 def _differing(ours: Inputs, theirs: Inputs) -> list[str]:
-    """What differs in keys, shapes, grids and masks."""
+    """Differences in keys, shapes, grids and masks."""
     different = [f"no {key}" for key in theirs if key not in ours]
     for key in [key for key in theirs if key in ours]:
         a, b = torch.as_tensor(ours[key]), torch.as_tensor(theirs[key])

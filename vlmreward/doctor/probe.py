@@ -40,7 +40,7 @@ class Probe:
     Args:
         reward: the reward; its state is restored after every check.
         prompt: for the question's placeholders.
-        words: what the positive and the negative answer should say.
+        words: the words of the positive and the negative answer.
     """
 
     def __init__(self, reward: YesNoReward, *, prompt: str, words: tuple[str, str]) -> None:
@@ -59,7 +59,7 @@ class Probe:
 
     @property
     def has_modes(self) -> bool:
-        """Whether the image processor can follow the 8-bit path."""
+        """True if the image processor can follow the 8-bit path."""
         return not isinstance(self.images, FallbackProcessor)
 
     def question(self, prompt: str) -> str:
@@ -110,12 +110,12 @@ class Probe:
 
     @property
     def given(self) -> list[Inputs]:
-        """What the model was called with for every sample query, in a batch of its own."""
+        """Arguments of the model for every sample query, in a batch of its own."""
         return [inputs for _, inputs in self._each]
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
-        """What transformers alone makes of the sample queries."""
+        """The sample queries as transformers alone reads and answers them."""
         return tuple(
             ask_transformers(
                 self.vlm,

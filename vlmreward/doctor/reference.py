@@ -28,7 +28,7 @@ class Reference:
     """One query as transformers reads and answers it.
 
     Attributes:
-        inputs: of the model, a batch of one.
+        inputs: inputs of the model, a batch of one.
         logits: ``(vocabulary,)`` float32 (float64 for a float64 model) of the next token, on the
             CPU.
     """
@@ -69,7 +69,7 @@ def ask_transformers(
         processor: its processor.
         question: without markup.
         views: uint8 ``(3, H, W)``.
-        eight_bit: whether the image processor gets 8-bit images, or floats of the same levels.
+        eight_bit: give the image processor 8-bit images in place of floats of the same levels.
     """
     pictures: list[object] = [to_pil_image(v) if eight_bit else v.float() for v in views]
     if vlm.config.model_type == "idefics":

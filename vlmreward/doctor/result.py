@@ -1,4 +1,4 @@
-"""What a check found, and how checks are written."""
+"""Results of checks, and the decorator that makes a check."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class CheckResult:
     """The outcome of one check.
 
     Attributes:
-        name: of the check.
+        name: name of the check.
         status: ``"OK"``; ``"FAIL"``, wrong; ``"WARN"``, right but to be looked at; or ``"SKIP"``,
             could not be measured, and ``message`` says why.
-        message: what was found, in words.
-        expected: what was expected, in words; empty where nothing is.
-        advice: what to do; empty if nothing.
+        message: the finding, in words.
+        expected: the expectation, in words; empty where there is none.
+        advice: the remedy; empty if there is none.
         details: further lines, for example a table.
         metrics: the numbers behind ``message``, for programs.
     """

@@ -28,12 +28,12 @@ _SEEN = (
 
 
 def _pairs(subject: Probe) -> list[tuple[Inputs, Inputs]]:
-    """Of single queries, so that nothing is padded: what the model is given, and HF's inputs."""
+    """The model's inputs and HF's for single queries, so that nothing is padded."""
     return [(g, r.inputs) for g, r in zip(subject.given, subject.references)]
 
 
 def _compared(given: Inputs, expected: Inputs, keys: list[str]) -> list[str]:
-    """What is missing or different, in words."""
+    """Missing and different inputs, in words."""
     wrong = []
     for key in keys:
         if key not in given:
@@ -50,7 +50,7 @@ def _integers(inputs: Inputs) -> list[str]:
 
 
 def _other_prompt(subject: Probe) -> CheckResult | None:
-    """What hangs on the prompt cannot be compared where that is another one."""
+    """A skipped result where the prompts differ, and with them everything behind them."""
     for given, expected in _pairs(subject):
         if _compared(given, expected, ["input_ids"]):
             return skipped("the tokens themselves differ: see 'prompt'")
@@ -79,7 +79,7 @@ def prompt(subject: Probe) -> CheckResult:
 
 @check("token types")
 def token_types(subject: Probe) -> CheckResult:
-    """What tells image tokens from text is passed where the model takes it.
+    """Token types, which tell image tokens from text, are passed where the model takes them.
 
     Without it, and without a message, PaliGemma and Gemma 3 mask wrongly and Qwen counts its
     positions in one dimension.
@@ -170,7 +170,7 @@ def _sizes(query: Query) -> list[Size]:
 def _read_elsewhere(
     subject: Probe, queries: list[Query], alone: list[Tensor], together: Inputs
 ) -> list[str]:
-    """Whether in a batch each answer is read at the end of its query's own tokens."""
+    """Queries of a batch whose answer is not read at the end of their own tokens, in words."""
     questions = [subject.question(query.prompt) for query in queries]
     last = subject.backbone.layout(questions, [_sizes(query) for query in queries]).last.tolist()
     tokens, mask, wrong = together["input_ids"].cpu(), together.get("attention_mask"), []
@@ -188,7 +188,7 @@ def _read_elsewhere(
 
 
 def _side_matters(subject: Probe, query: Query) -> list[str]:
-    """Whether the tokenizer's own padding side changes what is asked."""
+    """Differences that the tokenizer's own padding side makes to a question, in words."""
     tokenizer = subject.processor.tokenizer
     kept, rows = tokenizer.padding_side, []
     try:

@@ -1,4 +1,4 @@
-"""Where a reward comes from: pixels by gradients, views by leaving them out."""
+"""Attribution of a reward: pixels by gradients, views by leaving them out."""
 
 from vlmreward.explain._integrated_gradients import IntegratedGradients, integrated_gradients
 from vlmreward.explain._saliency import saliency

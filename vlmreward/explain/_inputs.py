@@ -1,4 +1,4 @@
-"""What the explanations start from: checked images, baselines, and the gradient at the pixels."""
+"""Inputs of explanations: checked images, baselines, and the gradient at the pixels."""
 
 from __future__ import annotations
 

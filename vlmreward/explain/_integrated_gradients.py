@@ -1,4 +1,4 @@
-"""What every pixel adds to a reward, counted from a baseline."""
+"""Integrated gradients: the contribution of every pixel to a reward, from a baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NODES = 4  # of the quadrature in each piece of the path
 
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """What every value of every pixel adds to a reward, counted from a baseline.
+    """The contribution of every value of every pixel to a reward, counted from a baseline.
 
     Attributes:
         attributions: shape of the images; they sum up to ``reward - baseline_reward - residual``.
@@ -70,16 +70,16 @@ def integrated_gradients(
     miss less than ``tolerance``. One forward and backward pass at a time.
 
     Args:
-        reward: see ``vlmreward.rewards.protocol.Reward``; deterministic.
+        reward: any deterministic reward, called as ``reward(images, prompt)``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
-        prompt: as the reward takes it.
-        baseline: where to start from: a gray level, ``"mean"`` (each view's mean colour), or a
+        prompt: value of ``{prompt}``, one for all or a list of B.
+        baseline: start of the line: a gray level, ``"mean"`` (each view's mean colour), or a
             tensor that broadcasts to the images. What equals the baseline gets no attribution,
             so it should be a colour that the objects do not have.
         steps: gradients at most; at least 4.
-        tolerance: of the residual, as a share of the difference of the two rewards; 0 uses up all
+        tolerance: largest residual, as a share of the difference of the two rewards; 0 uses up all
             ``steps``.
-        **placeholders: as the reward takes them.
+        **placeholders: values of the other placeholders, likewise.
 
     Returns:
         Attributions, both rewards and what is missing from completeness; detached.

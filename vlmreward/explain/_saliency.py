@@ -27,11 +27,11 @@ def saliency(
     """How much each pixel moves the reward, to first order (Simonyan et al., 2013).
 
     Args:
-        reward: see ``vlmreward.rewards.protocol.Reward``.
+        reward: any reward, called as ``reward(images, prompt)``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
-        prompt: as the reward takes it.
+        prompt: value of ``{prompt}``, one for all or a list of B.
         kind: one of ``SALIENCIES``.
-        **placeholders: as the reward takes them.
+        **placeholders: values of the other placeholders, likewise.
 
     Returns:
         ``(B, H, W)`` or ``(B, V, H, W)``, detached.

@@ -27,7 +27,7 @@ METHODS = ("integrated-gradients", *SALIENCIES)
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a reward of B queries of V views comes from; all tensors detached.
+    """Attribution of a reward of B queries of V views; all tensors detached.
 
     Attributes:
         method: one of ``METHODS``.
@@ -37,7 +37,7 @@ class Explanation:
             speaks for "Yes"), but for ``"gradient-norm"``.
         reward: ``(B,)``.
         views: ``(B, V)``, r(all views) - r(without this one); see ``replacement``.
-        replacement: what stood in for a view; None: it was left out.
+        replacement: stand-in for a view; None: it was left out.
         baseline_reward: ``(B,)`` for integrated gradients, otherwise None.
         residual: ``(B,)``, likewise: reward - baseline_reward - sum of ``attribution``.
     """
@@ -54,7 +54,7 @@ class Explanation:
 
     @property
     def signed(self) -> bool:
-        """Whether ``attribution`` has two directions."""
+        """True if ``attribution`` has two directions."""
         return self.method != "gradient-norm"
 
     def save(
@@ -63,7 +63,7 @@ class Explanation:
         """A picture: the views of one query above their heat maps, with the numbers of each view.
 
         Args:
-            path: of a PNG, PDF or whatever matplotlib writes.
+            path: a PNG, PDF or any other file that matplotlib writes.
             query: which of the B.
             blur_sigma: standard deviation in pixels of a blur of the heat map, for the eye (the
                 numbers are not blurred); 0 for none. Default: 1/40 of the shorter side.
@@ -105,16 +105,16 @@ def attribute(
     """Attribute a reward to the pixels and to the views of its images.
 
     Args:
-        reward: see ``vlmreward.rewards.protocol.Reward``.
+        reward: any reward, called as ``reward(images, prompt)``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
-        prompt: as the reward takes it.
+        prompt: value of ``{prompt}``, one for all or a list of B.
         method: one of ``METHODS``; see ``integrated_gradients`` and ``saliency``.
-        baseline: of the integrated gradients.
-        steps: of the integrated gradients.
-        tolerance: of the integrated gradients.
+        baseline: baseline of the integrated gradients.
+        steps: largest number of gradients of the integrated gradients.
+        tolerance: tolerance of the integrated gradients.
         replacement: in the place of a view that is left out; see ``leave_one_view_out``. None:
             nothing, or mid-gray for queries of one view.
-        **placeholders: as the reward takes them.
+        **placeholders: values of the other placeholders, likewise.
 
     Returns:
         The explanation; ``.save(path)`` makes a picture of it.
@@ -165,7 +165,7 @@ def attribute(
 
 
 def _questions(reward: Reward, batch: int, given: Mapping[str, Text]) -> tuple[str, ...]:
-    """What was asked about, in short: the placeholders, or the question where it has none."""
+    """Titles of the queries: the placeholders' values, or the question where it has none."""
     values: list[Text] = list(given.values())
     if not values:
         values = [getattr(getattr(reward, "question", None), "template", "")]

@@ -1,4 +1,4 @@
-"""Which views a reward looks at."""
+"""The views that a reward looks at."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def leave_one_view_out(
     replacement: float | str | torch.Tensor | None = None,
     **placeholders: Text,
 ) -> torch.Tensor:
-    """What the reward owes to each view: r(all views) - r(without this one).
+    """The contribution of each view to the reward: r(all views) - r(without this one).
 
     Args:
-        reward: see ``vlmreward.rewards.protocol.Reward``.
+        reward: any reward, called as ``reward(images, prompt)``.
         images: ``(B, V, 3, H, W)`` (or ``(B, 3, H, W)``, one view), floating in [0, 1].
-        prompt: as the reward takes it.
-        replacement: what takes the place of the view: a gray level, ``"mean"`` (the view's mean
+        prompt: value of ``{prompt}``, one for all or a list of B.
+        replacement: in place of the view, a gray level, ``"mean"`` (the view's mean
             colour), or a tensor that broadcasts to the images. None: the view is left out and the
             reward is given V - 1 of them, which a VLM takes, but not every reward of a fixed number
             of views.
-        **placeholders: as the reward takes them.
+        **placeholders: values of the other placeholders, likewise.
 
     Returns:
         ``(B, V)``, detached; above 0 where the view speaks for "Yes".

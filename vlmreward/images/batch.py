@@ -20,7 +20,7 @@ __all__ = [
 
 @dataclass
 class _Pixels:
-    """What is known of the values of images; shared by batches that hold the same pixels."""
+    """Knowledge about the values of images, shared by batches that hold the same pixels."""
 
     checked: bool = False
 
@@ -93,7 +93,7 @@ class ImageBatch:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device of the images."""
         return self.tensors[0].device
 
     @property
@@ -150,7 +150,7 @@ class ImageBatch:
         """A batch of the same layout, made of other tensors.
 
         Args:
-            tensors: of the shapes of ``self.tensors``, but for heights and widths.
+            tensors: as many as ``self.tensors``, of the same shapes but for heights and widths.
             same_values: they hold the same pixels, and only the graph behind them is another.
         """
         return ImageBatch(self.spec, tensors, self._pixels if same_values else None)

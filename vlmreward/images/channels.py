@@ -65,7 +65,7 @@ def _require_tensor(images: object) -> None:
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    """Whether a tensor of the shape can be expanded to another one."""
+    """True if a tensor of the shape can be expanded to another one."""
     return len(shape) <= len(to) and all(
         own in (1, wanted) for own, wanted in zip(reversed(shape), reversed(to))
     )

@@ -12,7 +12,7 @@ from vlmreward.images.io import ImageFileError
 __all__ = ["SUFFIXES", "find_images"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-"""What is taken for an image inside a folder; a file that is named itself may be anything."""
+"""Endings of the files that are read in a folder; a file that is named itself may have any."""
 
 
 def find_images(patterns: Sequence[str | os.PathLike[str]]) -> list[Path]:

@@ -30,9 +30,9 @@ class ImageFile:
     """An image of a file.
 
     Attributes:
-        path: where it was.
+        path: the file.
         image: float32 RGB ``(3, H, W)`` in [0, 1].
-        conversions: what was done to it besides dividing by the largest level, in words.
+        conversions: changes besides the division by the largest level, in words.
     """
 
     path: Path
@@ -48,7 +48,7 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
     frame is taken. What was done is in ``conversions``.
 
     Args:
-        path: of the file.
+        path: the file.
         background: gray level in [0, 1] under what is transparent; white, as in HF's processors.
 
     Raises:

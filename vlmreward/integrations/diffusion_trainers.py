@@ -26,7 +26,7 @@ def as_images(images: object) -> torch.Tensor | list[torch.Tensor]:
     """Images as diffusion pipelines hand them out -> images as rewards take them.
 
     Args:
-        images: what a diffusers pipeline returns with ``output_type`` "pt", "np" or "pil": a float
+        images: result of a diffusers pipeline with ``output_type`` "pt", "np" or "pil": a float
             tensor ``(B, 3, H, W)`` in [0, 1], a float array ``(B, H, W, 3)`` in [0, 1], or a list
             of PIL images. Also with 8-bit values: a uint8 tensor or array.
 
@@ -59,8 +59,8 @@ def trainer_reward(
     AlignProp needs it (Prabhudesai et al., 2023); DDPO (Black et al., 2023) calls it without.
 
     Args:
-        reward: see ``vlmreward.rewards.protocol.Reward``; a ``YesNoReward``, or one in wrappers.
-        make_prompt: what to ask about an image, from its prompt and its metadata; default: the
+        reward: any reward, such as a ``YesNoReward``, or one in wrappers.
+        make_prompt: makes the reward's prompt from an image's prompt and its metadata; default: the
             prompt. For prompts that carry style words or the like.
 
     Returns:

@@ -59,7 +59,7 @@ class AnswerCheck:
         """Look at the answers to some questions.
 
         Args:
-            template: of the questions; a warning is given once for each.
+            template: the template of the questions; a warning is given once for each.
             questions: B of them.
             answers: token ids of the S answers.
             scores: log-probabilities ``(B, S)`` of the answers.

@@ -1,4 +1,4 @@
-"""What the rewards have in common that ask a vision-language model for an answer."""
+"""The base of the rewards that ask a vision-language model for an answer."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class VLMReward(ModelAnswers):
 
     Args:
         model: hub id, local folder, ``(model, processor)`` pair, ``FrozenVLM`` or another reward.
-        question: what the VLM is asked: a template, a text, or a name in ``NAMED_QUESTIONS``.
+        question: a template, a text, or a name in ``NAMED_QUESTIONS``.
         pixels: one of ``vlmreward.processors.PIXEL_MODES``.
-        device: where the model runs.
-        dtype: of the model's parameters.
+        device: the device that the model runs on.
+        dtype: dtype of the model's parameters.
         checkpoint: recompute the inside of the model's layers in the backward pass.
         model_kwargs: further arguments of the model's ``from_pretrained``.
         per_view: one of ``PER_VIEW``.
         validate: look at every image's values, and at the first answers to each question.
-        name: what the reward is called where there are several; default: its question.
+        name: the reward's name among several; default: its question.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class VLMReward(ModelAnswers):
         return scores
 
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
-        """What looks at the answers to questions that were not asked before, with ``validate``.
+        """A function that looks at the answers to new questions, with ``validate``.
 
         Where the answers hold less than 1 % of the probability, it warns, once for a question, and
         it refuses logits that are not finite. That costs one product with the output matrix and, on

@@ -1,4 +1,4 @@
-"""What a model is asked about images, and what it answers."""
+"""A question to a model about images, and the probabilities of its answers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class TokenProbability:
 
     Attributes:
         token: its id.
-        text: as the tokenizer writes it.
-        probability: of its being the next one, in [0, 1].
+        text: the token in the tokenizer's spelling.
+        probability: probability that it is the next token, in [0, 1].
     """
 
     token: int
@@ -38,7 +38,7 @@ class TokenProbability:
 
 @dataclass(frozen=True)
 class AskedQuestions:
-    """What the model is asked: views in a row, and for each question the sizes of its images."""
+    """A batch of questions: views in a row, and for each question the sizes of its images."""
 
     views: torch.Tensor | Sequence[torch.Tensor]
     questions: list[str]
@@ -73,7 +73,7 @@ class ModelAnswers(Combinable):
 
     @property
     def needs_own_forward(self) -> bool:
-        """Whether a ``CompositeReward`` has to ask the question by itself."""
+        """True if a ``CompositeReward`` has to ask the question by itself."""
         return self.tokens is None or self.per_view is not None
 
     @property
@@ -115,9 +115,9 @@ class ModelAnswers(Combinable):
         else (see ``top_answers``), and the reward compares two unlikely words.
 
         Args:
-            images: as in ``forward``.
-            prompt: as in ``forward``.
-            **placeholders: as in ``forward``.
+            images: images in any layout of ``forward``.
+            prompt: value of ``{prompt}``, one for all or a list of B.
+            **placeholders: values of the other placeholders, likewise.
 
         Returns:
             ``(B,)`` in [0, 1] on the images' device, with ``per_view`` the mean over the views;
@@ -144,10 +144,10 @@ class ModelAnswers(Combinable):
         """The tokens that the model would most likely begin its answer with.
 
         Args:
-            images: as in ``forward``.
-            prompt: as in ``forward``.
+            images: images in any layout of ``forward``.
+            prompt: value of ``{prompt}``, one for all or a list of B.
             k: how many of each query, at least 1.
-            **placeholders: as in ``forward``.
+            **placeholders: values of the other placeholders, likewise.
 
         Returns:
             For each of B queries, with ``per_view`` for each view, k tokens, the likeliest first.

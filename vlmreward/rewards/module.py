@@ -52,7 +52,7 @@ class RewardModule(nn.Module):
 
         Args:
             batch: images that have been checked, but for their values.
-            values: of all placeholders, ``"prompt"`` among them.
+            values: values of all placeholders, ``"prompt"`` among them.
         """
 
 
@@ -65,9 +65,9 @@ class SeveralRewards(RewardModule):
         """The value ``(B,)`` of each of the rewards by name, with its own gradient.
 
         Args:
-            images: as in ``forward``.
-            prompt: as in ``forward``.
-            **placeholders: as in ``forward``.
+            images: images in any layout of ``forward``.
+            prompt: value of ``{prompt}``, one for all or a list of B.
+            **placeholders: values of the other placeholders, likewise.
         """
         values = placeholder_values(prompt, placeholders)
         return self.per_reward_batch(ImageBatch.of(images), values)

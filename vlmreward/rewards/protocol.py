@@ -27,9 +27,9 @@ def call_reward(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -
     a ``RewardModule`` with a ``forward`` of its own, is given the plain tensors.
 
     Args:
-        reward: see ``Reward``.
-        batch: of B queries.
-        values: of the placeholders; see ``vlmreward.rewards.placeholders``.
+        reward: a ``Reward``.
+        batch: images of B queries.
+        values: values of the placeholders, by ``placeholder_values``.
 
     Returns:
         ``(B,)``, as the reward returned it.

@@ -25,14 +25,14 @@ class RatingReward(VLMReward):
     ``YesNoReward`` are not.
 
     Args:
-        model: as ``YesNoReward`` takes it.
-        question: the question, with named placeholders; likewise.
+        model: a model, its name, or another reward; see ``YesNoReward``.
+        question: a template, a text, or a name in ``NAMED_QUESTIONS``.
         scale: the answers and their values: texts of one or several tokens.
         **options: all others of ``YesNoReward`` but ``answers``.
 
     Attributes:
-        scale: as given.
-        answers: as the tokenizer writes them.
+        scale: the answers and their values.
+        answers: the answers in the tokenizer's spelling.
 
     Raises:
         OSError, TypeError: as of ``YesNoReward``.

@@ -36,17 +36,17 @@ class YesNoReward(VLMReward):
             transformers objects, or another reward or its ``FrozenVLM``, which is then shared. Its
             parameters are frozen and it is put into eval mode, for good. See the table of families
             in the documentation.
-        question: what the VLM is asked, with placeholders: a ``QuestionTemplate``, a text such as
+        question: a ``QuestionTemplate``, a text with placeholders such as
             ``"Is there {prompt}? Answer Yes or No."``, or a name in ``NAMED_QUESTIONS``.
-        answers: what counts for and against: each a text, a token id, ``SpellingVariants`` of a
-            word, or a list of these, whose probabilities are added. A text is looked up behind the
-            question, where a word follows a colon with a space. Of a text of several tokens the
+        answers: the answer for and the one against: each a text, a token id, ``SpellingVariants``
+            of a word, or a list of these, whose probabilities are added. A text is looked up behind
+            the question, where a word follows a colon with a space. Of a text of several tokens the
             probabilities are multiplied (their logarithms added), which needs the whole output
             layer.
         pixels: ``"float"``, ``"clamp"`` or ``"uint8"``; see ``vlmreward.processors.PIXEL_MODES``.
-        device: where the model runs; default: the GPU if there is one, or where a pair's model is.
-        dtype: of its parameters; default: the checkpoint's on a GPU, float32 on a CPU, or as a
-            pair's model has them.
+        device: the model's device; default: the GPU if there is one, or where a pair's model is.
+        dtype: dtype of its parameters; default: the checkpoint's on a GPU, float32 on a CPU, or
+            that of a pair's model.
         checkpoint: keep only what goes into each of the model's layers, and compute its inside
             again in the backward pass: a fraction of the memory, for one more forward pass.
         model_kwargs: further arguments of the model's ``from_pretrained``, such as
@@ -58,7 +58,7 @@ class YesNoReward(VLMReward):
             last image alone.
         validate: look at every image's values (range, NaN): one pass over the pixels, and one
             synchronisation on a GPU. Shapes and dtypes are checked in any case.
-        name: what the reward is called where there are several; default: its question.
+        name: the reward's name among several; default: its question.
 
     Attributes:
         answers: the token ids that were taken, and how the tokenizer writes them. How much of the
@@ -149,9 +149,9 @@ class YesNoReward(VLMReward):
         """P(Yes) among the two answers, Eq. 4 of VLM3D: the sigmoid of the reward.
 
         Args:
-            images: as in ``forward``.
-            prompt: as in ``forward``.
-            **placeholders: as in ``forward``.
+            images: images in any layout of ``forward``.
+            prompt: value of ``{prompt}``, one for all or a list of B.
+            **placeholders: values of the other placeholders, likewise.
 
         Returns:
             ``(B,)`` in [0, 1]; differentiable, but flat where the model is sure: optimise the

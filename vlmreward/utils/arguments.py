@@ -15,8 +15,8 @@ def whole(name: str, value: object, least: int = 1, most: int | None = None) -> 
     """A whole number within bounds; no boolean, and no float even where it is whole.
 
     Args:
-        name: of the argument, for the message.
-        value: what was passed.
+        name: name of the argument, for the message.
+        value: the value that was passed.
         least: lowest value allowed.
         most: highest value allowed; None for no limit.
 
@@ -48,8 +48,8 @@ def number(
     """A finite number within bounds; no boolean.
 
     Args:
-        name: of the argument, for the message.
-        value: what was passed.
+        name: name of the argument, for the message.
+        value: the value that was passed.
         above: the value has to be greater than this.
         least: the value has to be at least this.
         below: the value has to be less than this.
@@ -81,9 +81,9 @@ def interval(name: str, value: object, **bounds: float | None) -> tuple[float, f
     """Two finite numbers, the lower one first.
 
     Args:
-        name: of the argument, for the message.
-        value: what was passed.
-        **bounds: of both numbers, as ``number`` takes them.
+        name: name of the argument, for the message.
+        value: the value that was passed.
+        **bounds: bounds of both numbers; see ``number``.
 
     Raises:
         TypeError: not two numbers.

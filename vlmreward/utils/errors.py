@@ -1,4 +1,4 @@
-"""What errors say, in short."""
+"""Messages of errors, in short."""
 
 from __future__ import annotations
 

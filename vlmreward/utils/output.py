@@ -107,7 +107,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Of what a path leads to; None if there is nothing yet."""
+    """Status of the file that a path leads to; None if there is none yet."""
     try:
         return os.stat(path)
     except FileNotFoundError:
@@ -138,7 +138,7 @@ def _descriptor(path: Path) -> int | None:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """What is written itself, opened for writing from its beginning."""
+    """The file itself, opened for writing from its beginning."""
     descriptor = _descriptor(path)
     if descriptor is None:
         # without O_CREAT: a pipe that is gone is no new file

@@ -39,8 +39,8 @@ def progress_bar(*arguments: object, **options: object) -> tqdm:
     """tqdm on standard error: a bar on a terminal, elsewhere a line at most every 10 seconds.
 
     Args:
-        *arguments: of tqdm.
-        **options: of tqdm; on no terminal, what is to vanish (``leave=False``) is left out.
+        *arguments: arguments of tqdm.
+        **options: options of tqdm; on no terminal, what is to vanish (``leave=False``) is left out.
     """
     stream = sys.stderr
     if stream is None:  # closed by the caller

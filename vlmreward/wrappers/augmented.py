@@ -35,7 +35,7 @@ class ExpectationOverTransformations(RewardModule):
     ``micro_batch_size=num_samples`` there is one ordinary graph.
 
     Args:
-        reward: what to take the expectation of; see ``vlmreward.rewards.protocol.Reward``.
+        reward: any reward, called as ``reward(images, prompt)``.
         augmentation: ``(N, 3, H, W) -> (N, 3, H', W')``, differentiable, all of its randomness from
             torch's global generators, every image of a batch transformed by itself: kornia's
             augmentations, a ``Sequential`` of them, or any callable. None:
@@ -123,7 +123,7 @@ class ExpectationOverTransformations(RewardModule):
     def _term(
         self, seeds: Sequence[int], values: Mapping[str, Text], batch: ImageBatch
     ) -> torch.Tensor:
-        """What these samples add to the mean, in one call of the reward."""
+        """The share of these samples in the mean, by one call of the reward."""
         times = len(seeds)
         samples = concatenate([self._transformed(batch, seed) for seed in seeds])
         rewards = call_reward(self.reward, samples, repeat_values(values, times))

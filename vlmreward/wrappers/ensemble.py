@@ -75,12 +75,13 @@ class Ensemble(SeveralRewards):
             may be on
             a device of its own.
         balance: one of ``BALANCES``.
-        weights: of the members, above 0, in their order or by name; default: equal. Their sum does
-            not matter.
-        momentum: of the running mean, in [0, 1); 0 for the norms of each call and query alone.
+        weights: one for each member, above 0, in their order or by name; default: equal. Their
+            sum does not matter.
+        momentum: momentum of the running mean, in [0, 1); 0 for the norms of each call and
+            query alone.
 
     Attributes:
-        names: of the members.
+        names: names of the members.
         shares: buffer ``(K,)``, running means of |u_k| / n; NaN before the first backward pass.
 
     Raises:
@@ -164,7 +165,7 @@ class Ensemble(SeveralRewards):
         }
 
     def factors(self, norms: torch.Tensor) -> torch.Tensor:
-        """What the weighted gradients w_k u_k are multiplied by; keeps the running means.
+        """Factors of the weighted gradients w_k u_k; updates the running means.
 
         Args:
             norms: ``(K, B)`` of w_k u_k.

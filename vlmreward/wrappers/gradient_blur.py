@@ -33,7 +33,7 @@ def blur_gradient(images: Images, sigma: float) -> Images:
 
     Args:
         images: ``(B, 3, H, W)``, ``(B, V, 3, H, W)`` or lists, as a reward takes them.
-        sigma: of the Gaussian, in pixels of these images; above 0.
+        sigma: standard deviation of the Gaussian, in pixels of these images; above 0.
 
     Returns:
         The same images, values and layout; backward, ``smooth`` is applied to the gradient.
@@ -59,8 +59,8 @@ class GradientBlur(RewardModule):
     still raises the reward (the blur is symmetric and positive), but not grain by grain.
 
     Args:
-        reward: see ``vlmreward.rewards.protocol.Reward``.
-        sigma: of the Gaussian, in pixels of the images that are passed; above 0.
+        reward: any reward, called as ``reward(images, prompt)``.
+        sigma: standard deviation of the Gaussian, in pixels of the images that are passed; above 0.
 
     Raises:
         ValueError: ``sigma`` is not above 0.

@@ -73,7 +73,7 @@ class HeldOutMonitor(RewardModule):
     Attributes:
         step: calls with gradients so far.
         history: all observations, oldest first.
-        warned: whether the last look was in an episode that has been warned of.
+        warned: True if the last look was in an episode that has been warned of.
 
     Raises:
         ValueError: ``every`` below 1, ``significance`` outside (0, 0.5), or a window so short that

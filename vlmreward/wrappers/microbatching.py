@@ -55,7 +55,7 @@ class MicroBatched(RewardModule):
     A single query that is too large needs ``YesNoReward(..., checkpoint=True)``.
 
     Args:
-        reward: see ``vlmreward.rewards.protocol.Reward``.
+        reward: any reward, called as ``reward(images, prompt)``.
         micro_batch_size: queries a part; at least 1.
         max_memory: instead of it, what a part's graph may keep, in bytes or as ``"6GiB"``: the
             first call with images of some size runs one query and counts what its graph keeps.

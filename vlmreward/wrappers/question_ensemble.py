@@ -56,7 +56,7 @@ class QuestionEnsemble(SeveralRewards):
             {prompt}?".
 
     Attributes:
-        names: of all questions, those of ``negated_questions`` last.
+        names: names of all questions, those of ``negated_questions`` last.
 
     Raises:
         TypeError: the reward has no question to change.

@@ -245,6 +245,7 @@ def known_words(*, captions: bool = False) -> list[str]:
     if captions:
         texts = [caption(scene, rng) for scene in scenes]
     else:
-        named = [text for name, text in NAMED_QUESTIONS.items() if name.startswith("paper/")]
+        paper = [text for name, text in NAMED_QUESTIONS.items() if name.startswith("paper/")]
+        named = [text.format(prompt="") for text in paper]
         texts = [*named, *corpus(scenes, rng)]
     return sorted({word for text in texts for word in words_of(text)})

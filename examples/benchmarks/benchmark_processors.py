@@ -8,8 +8,8 @@ and a plot (processors.png) there.
     python examples/benchmarks/benchmark_processors.py [--device cuda] [--out DIR]
 
 The contenders:
-    ours           vlmreward, pixels="float"
-    ours uint8     vlmreward, pixels="uint8"
+    ours           vlmreward, pixel_mode="float"
+    ours uint8     vlmreward, pixel_mode="uint8"
     HF torchvision transformers' torchvision backend, on floats
     HF PIL         transformers' PIL backend, on 8-bit images; it has no gradient
     kornia         kornia's antialiased resize, then our normalisation and layout
@@ -110,7 +110,7 @@ def with_resize(
 ) -> processors.ImageProcessor:
     """The same processor around another resize; autograd finds the gradient."""
     other = copy.copy(processor)
-    other.pixels = "clamp"
+    other.pixel_mode = "clamp"
     other.resample = resize
     return other
 
@@ -122,7 +122,7 @@ def contender(family: str, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda pictures: _values(hf(pictures, return_tensors="pt"))
     if name == HF:
         return lambda x: _values(hf(x, do_rescale=False, return_tensors="pt", device=x.device))
-    ours = processors.from_hf(hf, pixels="uint8" if name == "ours uint8" else "float")
+    ours = processors.from_hf(hf, pixel_mode="uint8" if name == "ours uint8" else "float")
     filter = {"lanczos": "bicubic"}.get(ours.constants.filter, ours.constants.filter)
     if name == "kornia":
         ours = with_resize(

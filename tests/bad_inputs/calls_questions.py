@@ -346,8 +346,8 @@ ROWS = [
         r"per_view is 1; expected",
     ),
     (
-        "pixels: uint16",
-        "YesNoReward(pair, pixels='uint16')",
+        "pixel_mode: uint16",
+        "YesNoReward(pair, pixel_mode='uint16')",
         ValueError,
         r"'uint16'; expected one of",
     ),
@@ -410,8 +410,8 @@ ROWS = [
         r"another reward's model",
     ),
     (
-        "pixels: of another",
-        "YesNoReward(reward, pixels='uint8')",
+        "pixel_mode: of another",
+        "YesNoReward(reward, pixel_mode='uint8')",
         ValueError,
         r"another reward's mod",
     ),

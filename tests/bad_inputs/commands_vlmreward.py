@@ -31,7 +31,7 @@ def _model_options(command: str) -> list[tuple[str, str, int, str]]:
         ("device meta", "--device meta", r"meta.*expected"),
         ("no such GPU", "--device cuda:99", r"cuda:99.*expected"),
         ("dtype", "--dtype int8", r"--dtype: invalid choice: 'int8'.*|expected"),
-        ("pixels", "--pixels uint16", r"--pixels: invalid choice: 'uint16'"),
+        ("pixel mode", "--pixel-mode uint16", r"--pixel-mode: invalid choice: 'uint16'"),
         ("one answer", "--answers Yes", r"--answers: expected 2 arguments"),
         ("equal answers", "--answers Yes Yes", r"share the token.*expected"),
         ("an empty answer", '--answers Yes ""', r"--answers: received ''; expected"),

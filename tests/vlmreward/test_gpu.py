@@ -23,10 +23,10 @@ def gradient(proc, x, y):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_processor_equals_the_cpus(family, pixels):
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_processor_equals_the_cpus(family, pixel_mode):
     """Lanczos too, which HF replaces by bicubic there."""
-    proc = processors.from_hf(family.hf(), pixels=pixels)
+    proc = processors.from_hf(family.hf(), pixel_mode=pixel_mode)
     here = noise(2, 3, 200, 333).requires_grad_()
     there = here.detach().cuda().requires_grad_()
     expected = proc(here)["pixel_values"]
@@ -54,10 +54,10 @@ def test_gradients_repeat_bitwise(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_does_not_wait_for_the_gpu(family, pixels):
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_does_not_wait_for_the_gpu(family, pixel_mode):
     x = noise(2, 3, 100, 90).cuda().requires_grad_()
-    proc = processors.from_hf(family.hf(), pixels=pixels)
+    proc = processors.from_hf(family.hf(), pixel_mode=pixel_mode)
     y = torch.randn_like(proc(x)["pixel_values"])
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -358,7 +358,9 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
     report = VLM3D(config, guidances).step()
     assert ("vlm/reward" not in report.metrics) == ("--no-vlm" in flags)
     if "--separate-queries" in flags:
-        single = YesNoReward(sources / "vlm", question="paper/content", pixels=config.vlm_pixels)
+        single = YesNoReward(
+            sources / "vlm", question="paper/content", pixel_mode=config.vlm_pixels
+        )
         views = torch.rand(1, 2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
         each = [single, single.ask("paper/geometry")]
         reward = guidances[1].guidance.reward

@@ -54,7 +54,9 @@ def command(
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, pixels: str, model: bool = True) -> None:
+def add_model_options(
+    parser: argparse.ArgumentParser, *, pixel_mode: str, model: bool = True
+) -> None:
     """Add the options of the model, its question and its device."""
     if model:
         parser.add_argument(
@@ -81,11 +83,11 @@ def add_model_options(parser: argparse.ArgumentParser, *, pixels: str, model: bo
         help="the two words that are compared; default: Yes No",
     )
     parser.add_argument(
-        "--pixels",
+        "--pixel-mode",
         choices=("float", "clamp", "uint8"),
-        default=pixels,
+        default=pixel_mode,
         help="how far to follow the 8-bit path of image files: float, not at all; uint8, as the "
-        f"model's own processor does; default: {pixels}",
+        f"model's own processor does; default: {pixel_mode}",
     )
     parser.add_argument("--device", help='"cpu", "cuda", ...; default: the GPU if there is one')
     parser.add_argument(
@@ -135,7 +137,7 @@ def load_reward(options: argparse.Namespace) -> YesNoReward:
             options.model,
             question=options.question,
             answers=tuple(options.answers),
-            pixels=options.pixels,
+            pixel_mode=options.pixel_mode,
             device=options.device,
             dtype=dtype,
         )

@@ -72,7 +72,7 @@ def add(commands: Commands) -> None:
         "without the forecast of costs",
     )
     parser.add_argument("--json", metavar="FILE", help="write the findings, with all numbers")
-    add_model_options(parser, pixels="float", model=False)
+    add_model_options(parser, pixel_mode="float", model=False)
     parser.set_defaults(run=run)
 
 

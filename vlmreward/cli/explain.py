@@ -86,7 +86,7 @@ def add(commands: Commands) -> None:
         "view's mean colour; pixels that equal it get nothing; default: 0.5",
     )
     # the exact gradient is wanted here, not that of rounded pixels
-    add_model_options(parser, pixels="float")
+    add_model_options(parser, pixel_mode="float")
     parser.set_defaults(run=run)
 
 

@@ -82,7 +82,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--batch", type=positive, default=4, metavar="N", help="questions at a time; default: 4"
     )
-    add_model_options(parser, pixels="uint8")
+    add_model_options(parser, pixel_mode="uint8")
     parser.set_defaults(run=run)
 
 

@@ -77,7 +77,7 @@ class Probe:
 
     def values(self, queries: Sequence[Query]) -> Tensor:
         """The reward ``(B,)`` of sample queries, following the 8-bit path, without a graph."""
-        with torch.no_grad(), self.pixels("uint8"):
+        with torch.no_grad(), self.pixel_mode("uint8"):
             return self.ask([q.unit for q in queries], [q.prompt for q in queries]).double().cpu()
 
     def recorded(self, queries: Sequence[Query]) -> tuple[Tensor, Inputs]:
@@ -128,16 +128,16 @@ class Probe:
         )
 
     def in_mode(self, mode: str) -> ImageProcessor:
-        """The reward's own image processor, with another ``pixels`` where it has several."""
+        """The reward's own image processor, with another ``pixel_mode`` where it has several."""
         if not self.has_modes:
             return self.images
         images = copy.copy(self.images)
-        images.pixels = mode
+        images.pixel_mode = mode
         return images
 
     @contextmanager
-    def pixels(self, mode: str) -> Iterator[None]:
-        """The reward with this ``pixels``."""
+    def pixel_mode(self, mode: str) -> Iterator[None]:
+        """The reward with this ``pixel_mode``."""
         self.backbone.images = self.in_mode(mode)
         try:
             yield

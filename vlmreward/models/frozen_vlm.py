@@ -126,7 +126,7 @@ class FrozenVLM(nn.Module):
         model: hub id, local folder, ``"builtin/blocks"``, or a ``(model, processor)`` pair of
             transformers objects. The parameters are frozen and the model put into eval mode, a
             pair's too.
-        pixels: see ``vlmreward.processors.PIXEL_MODES``.
+        pixel_mode: see ``vlmreward.processors.PIXEL_MODES``.
         device: where to run. Default: where a pair's model is; for loaded models the GPU if there
             is one.
         dtype: of the parameters. Default: as a pair's model has them; for loaded models the
@@ -146,15 +146,17 @@ class FrozenVLM(nn.Module):
         self,
         model: str | os.PathLike[str] | tuple[Any, Any],
         *,
-        pixels: str = "float",
+        pixel_mode: str = "float",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         checkpoint: bool = False,
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if pixels not in processors.PIXEL_MODES:
-            raise ValueError(f"pixels is {pixels!r}; expected one of {processors.PIXEL_MODES}")
+        if pixel_mode not in processors.PIXEL_MODES:
+            raise ValueError(
+                f"pixel_mode is {pixel_mode!r}; expected one of {processors.PIXEL_MODES}"
+            )
         if not isinstance(model_kwargs, (Mapping, type(None))):
             raise TypeError(
                 f"model_kwargs is a {type(model_kwargs).__name__}; expected a dict of arguments of "
@@ -178,7 +180,7 @@ class FrozenVLM(nn.Module):
         if checkpoint:
             self.set_checkpointing(True)
         self.processor = processor
-        self.images = processors.from_hf(processor, pixels=pixels)
+        self.images = processors.from_hf(processor, pixel_mode=pixel_mode)
         self.family = family_of(self.vlm, processor)
         if isinstance(self.images, processors.FallbackProcessor):
             with _PROCESSORS, quiet(), _template_errors():

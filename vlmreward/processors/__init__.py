@@ -34,7 +34,7 @@ FAMILIES: tuple[type[ImageProcessor], ...] = (
 
 
 def from_hf(
-    hf_image_processor: Any, pixels: str = "float", *, reference: str | None = None
+    hf_image_processor: Any, pixel_mode: str = "float", *, backend: str | None = None
 ) -> ImageProcessor:
     """The differentiable counterpart of an HF image or video processor.
 
@@ -42,9 +42,9 @@ def from_hf(
         hf_image_processor: an image processor of transformers (either backend), a video processor
             of Qwen's, or a processor that has an image processor. All constants are read from it,
             at this moment.
-        pixels: ``"float"``, ``"clamp"`` or ``"uint8"``: how far the forward pass follows HF's
+        pixel_mode: ``"float"``, ``"clamp"`` or ``"uint8"``: how far the forward pass follows HF's
             8-bit path; see ``PIXEL_MODES``.
-        reference: which of HF's backends ``"uint8"`` is identical to, ``"torchvision"`` or
+        backend: which of HF's backends ``"uint8"`` is identical to, ``"torchvision"`` or
             ``"pil"``; by default that of ``hf_image_processor``.
 
     Returns:
@@ -54,14 +54,14 @@ def from_hf(
 
     Raises:
         TypeError: not an image processor, or one that no gradient comes through.
-        ValueError: an unknown ``pixels`` or ``reference``, or a resampling filter that is not
+        ValueError: an unknown ``pixel_mode`` or ``backend``, or a resampling filter that is not
             available.
     """
     hf = getattr(hf_image_processor, "image_processor", hf_image_processor)
-    backend = getattr(hf, "backend", "torchvision")
+    chosen: str = getattr(hf, "backend", "torchvision") if backend is None else backend
     # the exact class: a subclass may do something else
     name = type(hf).__name__.removesuffix("Pil").removesuffix("Fast")
     for family in FAMILIES:
         if name in family.hf_classes:
-            return family(hf, pixels=pixels, reference=reference or backend)
-    return FallbackProcessor(hf, pixels=pixels, reference=reference or backend)
+            return family(hf, pixel_mode=pixel_mode, backend=chosen)
+    return FallbackProcessor(hf, pixel_mode=pixel_mode, backend=chosen)

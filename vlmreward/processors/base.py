@@ -14,7 +14,7 @@ import torch
 from vlmreward.images.layout import to_compute_dtype
 from vlmreward.images.validation import check_images, flatten_views
 from vlmreward.processors.affine_autograd import AffineMap, Map, apply_in_chunks
-from vlmreward.processors.quantized_resize import REFERENCES, resize_uint8
+from vlmreward.processors.quantized_resize import BACKENDS, resize_uint8
 from vlmreward.processors.resize import resize, resize_into
 from vlmreward.utils.arguments import number
 from vlmreward.utils.lasting import lasting
@@ -139,29 +139,29 @@ class ImageProcessor(ABC):
     Attributes:
         hf_classes: names of the HF classes of which it is the counterpart.
         nested: whether images come in samples of several images each.
-        pixels: one of ``PIXEL_MODES``.
-        reference: whose 8-bit arithmetic ``pixels="uint8"`` follows, one of ``REFERENCES``.
+        pixel_mode: one of ``PIXEL_MODES``.
+        backend: whose 8-bit arithmetic ``pixel_mode="uint8"`` follows, one of ``BACKENDS``.
     """
 
     hf_classes: ClassVar[frozenset[str]] = frozenset()
     nested: ClassVar[bool] = False
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        if pixels not in PIXEL_MODES:
-            raise ValueError(f"pixels is {pixels!r}; expected one of {PIXEL_MODES}")
-        if reference not in REFERENCES:
-            raise ValueError(f"reference is {reference!r}; expected one of {REFERENCES}")
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        if pixel_mode not in PIXEL_MODES:
+            raise ValueError(f"pixel_mode is {pixel_mode!r}; expected one of {PIXEL_MODES}")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}; expected one of {BACKENDS}")
         self.constants = read_constants(hf)
-        self.pixels = pixels
-        self.reference = reference
+        self.pixel_mode = pixel_mode
+        self.backend = backend
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(pixels={self.pixels!r}, {self.constants})"
+        return f"{type(self).__name__}(pixel_mode={self.pixel_mode!r}, {self.constants})"
 
     @property
     def gradient(self) -> str:
         """What the gradient is: see ``GRADIENTS``."""
-        return GRADIENTS[self.pixels]
+        return GRADIENTS[self.pixel_mode]
 
     def __call__(
         self, images: Any, *, dtype: torch.dtype | None = None, validate: bool = True
@@ -207,10 +207,10 @@ class ImageProcessor(ABC):
         """``__call__`` without the checks."""
 
     def resample(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Resize ``(..., H, W)`` by the family's filter, as far as ``pixels`` says like 8 bits."""
-        if self.pixels == "uint8":
-            return resize_uint8(images, size, self.constants.filter, reference=self.reference)
-        return resize(images, size, self.constants.filter, clamp=self.pixels == "clamp")
+        """Resize ``(..., H, W)`` by the family's filter, as ``pixel_mode`` says."""
+        if self.pixel_mode == "uint8":
+            return resize_uint8(images, size, self.constants.filter, backend=self.backend)
+        return resize(images, size, self.constants.filter, clamp=self.pixel_mode == "clamp")
 
     def normalised(self, size: tuple[int, int]) -> OutputTransform:
         """Scale and bias of every channel, and nothing else."""
@@ -235,7 +235,7 @@ class ImageProcessor(ABC):
         """Resize a batch ``(B, 3, H, W)`` and lay it out, a few images at a time."""
         images = to_compute_dtype(images)
         # autograd finds the derivative where it depends on the image, and a compiler always does
-        if self.pixels == "clamp" or torch.compiler.is_compiling():
+        if self.pixel_mode == "clamp" or torch.compiler.is_compiling():
             return layout.affine(self.resample(images, size))
         before = (images.shape[-2], images.shape[-1])
         filter = self.constants.filter

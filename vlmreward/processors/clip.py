@@ -18,8 +18,8 @@ class CLIPProcessor(FixedSizeProcessor):
 
     hf_classes = frozenset({"CLIPImageProcessor"})
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        super().__init__(hf, pixels=pixels, reference=reference)
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.crop_size: tuple[int, int] | None = None
         if hf.do_center_crop:
             self.crop_size = (
@@ -40,7 +40,7 @@ class CLIPProcessor(FixedSizeProcessor):
         crop = self.crop_size or size
         normal = self.normalised(crop)
         down, across = (wanted - n for wanted, n in zip(crop, size))
-        pil = self.reference == "pil"  # of an odd border it puts the larger half first
+        pil = self.backend == "pil"  # of an odd border it puts the larger half first
         top, left = (-(-n // 2) if pil else int(n / 2) for n in (down, across))
         put = (left, across - left, top, down - top)
         return OutputTransform(

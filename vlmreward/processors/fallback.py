@@ -25,12 +25,12 @@ class FallbackProcessor(ImageProcessor):
 
     Args:
         hf: an image processor with ``backend == "torchvision"``.
-        pixels: only ``"float"``.
-        reference: only ``"torchvision"``.
+        pixel_mode: only ``"float"``.
+        backend: only ``"torchvision"``.
 
     Raises:
         TypeError: not an image processor of that backend, or one that no gradient comes through.
-        ValueError: another ``pixels``.
+        ValueError: another ``pixel_mode``.
 
     Attributes:
         options: keyword arguments of every call of ``hf``; none by default.
@@ -38,18 +38,18 @@ class FallbackProcessor(ImageProcessor):
 
     nested = True
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         name = type(hf).__name__
-        if getattr(hf, "backend", None) != "torchvision" or reference != "torchvision":
+        if getattr(hf, "backend", None) != "torchvision" or backend != "torchvision":
             raise TypeError(
                 f"no differentiable counterpart of {name}; expected an image processor of "
                 'transformers with the torchvision backend: load it with backend="torchvision"'
             )
-        if pixels != "float":
+        if pixel_mode != "float":
             raise ValueError(
-                f"pixels is {pixels!r} and {name} has no counterpart here; expected 'float'"
+                f"pixel_mode is {pixel_mode!r} and {name} has no counterpart here; expected 'float'"
             )
-        self.hf, self.pixels, self.reference = hf, pixels, reference
+        self.hf, self.pixel_mode, self.backend = hf, pixel_mode, backend
         self.options: dict[str, Any] = {}
         self._look_at_the_gradient()
         warnings.warn(

@@ -17,8 +17,8 @@ class FixedSizeProcessor(ImageProcessor):
 
     hf_classes = frozenset({"SiglipImageProcessor", "IdeficsImageProcessor"})
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        super().__init__(hf, pixels=pixels, reference=reference)
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.size = hf.size
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:

@@ -21,8 +21,8 @@ class Gemma3Processor(FixedSizeProcessor):
 
     hf_classes = frozenset({"Gemma3ImageProcessor"})
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        super().__init__(hf, pixels=pixels, reference=reference)
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.pan_and_scan = bool(hf.do_pan_and_scan)
         self.min_crop_size = hf.pan_and_scan_min_crop_size
         self.max_crops = hf.pan_and_scan_max_num_crops

@@ -23,8 +23,8 @@ class Idefics2Processor(ImageProcessor):
     hf_classes = frozenset({"Idefics2ImageProcessor"})
     nested = True
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        super().__init__(hf, pixels=pixels, reference=reference)
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.size = hf.size
         self.split = bool(hf.do_image_splitting)
         self.pad = bool(hf.do_pad)

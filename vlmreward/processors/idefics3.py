@@ -27,8 +27,8 @@ class Idefics3Processor(ImageProcessor):
     hf_classes = frozenset({"Idefics3ImageProcessor", "SmolVLMImageProcessor"})
     nested = True
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        super().__init__(hf, pixels=pixels, reference=reference)
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.size = hf.size
         self.tile = int(hf.max_image_size["longest_edge"])
         self.split = bool(hf.do_image_splitting)

@@ -18,8 +18,8 @@ class LlavaProcessor(CLIPProcessor):
 
     hf_classes = frozenset({"LlavaImageProcessor"})
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        super().__init__(hf, pixels=pixels, reference=reference)
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.border = tuple(int(m * 255) / 255 for m in hf.image_mean) if hf.do_pad else None
 
     def batch(self, images: torch.Tensor) -> torch.Tensor:

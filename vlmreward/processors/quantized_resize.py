@@ -19,9 +19,9 @@ from vlmreward.processors._resize_weights import dense, filter_weights
 from vlmreward.processors.resize import ResizeFunction, check_resize, resize_adjoint
 from vlmreward.utils.lasting import lasting
 
-__all__ = ["REFERENCES", "resize_uint8"]
+__all__ = ["BACKENDS", "resize_uint8"]
 
-REFERENCES = ("torchvision", "pil")
+BACKENDS = ("torchvision", "pil")
 """Whose resize of 8-bit images is followed."""
 
 
@@ -62,12 +62,12 @@ def _largest_sum(weights: torch.Tensor) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _quantized_operator(
-    n_in: int, n_out: int, filter: str, device: torch.device, reference: str
+    n_in: int, n_out: int, filter: str, device: torch.device, backend: str
 ) -> _QuantizedOperator:
     with lasting():
         weights, inputs = filter_weights(n_in, n_out, filter)
         bits = 22  # PIL's
-        if reference == "torchvision":  # as many as let the largest weight fit into int16
+        if backend == "torchvision":  # as many as let the largest weight fit into int16
             bits = 0
             while bits < 22 and int(0.5 + weights.max().item() * 2 ** (bits + 1)) < 2**15:
                 bits += 1
@@ -99,22 +99,22 @@ def _pillow() -> int:
         return 13
 
 
-def _height_first(before: tuple[int, int], size: tuple[int, int], reference: str) -> bool:
+def _height_first(before: tuple[int, int], size: tuple[int, int], backend: str) -> bool:
     """Whether an 8-bit resize begins with the height: from Pillow 13 on, where that saves more."""
     saved = before[0] - size[0]
-    return reference == "pil" and _pillow() >= 13 and saved > max(0, 2 * (before[1] - size[1]))
+    return backend == "pil" and _pillow() >= 13 and saved > max(0, 2 * (before[1] - size[1]))
 
 
 @torch.library.custom_op("vlmreward::resize_uint8", mutates_args=())
 def _resize_uint8(
-    x: torch.Tensor, height: int, width: int, filter: str, reference: str
+    x: torch.Tensor, height: int, width: int, filter: str, backend: str
 ) -> torch.Tensor:
     """8-bit forward; its backward is that of the float resize (straight-through)."""
     size, before = (height, width), (x.shape[-2], x.shape[-1])
-    order = (-2, -1) if _height_first(before, size, reference) else (-1, -2)
+    order = (-2, -1) if _height_first(before, size, backend) else (-1, -2)
 
     operators = {
-        axis: _quantized_operator(before[axis], size[axis], filter, x.device, reference)
+        axis: _quantized_operator(before[axis], size[axis], filter, x.device, backend)
         for axis in order
         if before[axis] != size[axis]
     }
@@ -129,7 +129,7 @@ def _resize_uint8(
 
 
 @_resize_uint8.register_fake
-def _(x: torch.Tensor, height: int, width: int, filter: str, reference: str) -> torch.Tensor:
+def _(x: torch.Tensor, height: int, width: int, filter: str, backend: str) -> torch.Tensor:
     return x.new_empty(*x.shape[:-2], height, width)
 
 
@@ -149,7 +149,7 @@ def resize_uint8(
     size: tuple[int, int],
     filter: str = "bicubic",
     *,
-    reference: str = "torchvision",
+    backend: str = "torchvision",
 ) -> torch.Tensor:
     """Resize as uint8 images are resized, on floats that stand for them.
 
@@ -163,20 +163,20 @@ def resize_uint8(
             anything outside to the nearest end.
         size: ``(height, width)`` of the result.
         filter: one of ``FILTERS``.
-        reference: one of ``REFERENCES``.
+        backend: one of ``BACKENDS``.
 
     Returns:
         ``(..., height, width)``, multiples of 1/255. The gradient to ``x`` is straight-through:
         that of the float ``resize``, without rounding or saturation.
 
     Raises:
-        TypeError, ValueError: as ``resize``, or an unknown ``reference``.
+        TypeError, ValueError: as ``resize``, or an unknown ``backend``.
     """
     check_resize(x, size, filter)
-    if reference not in REFERENCES:
-        raise ValueError(f"reference is {reference!r}; expected one of {REFERENCES}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {BACKENDS}")
     if torch.compiler.is_compiling():
-        return _resize_uint8(x, *size, filter, reference)
+        return _resize_uint8(x, *size, filter, backend)
     return ResizeFunction.apply(
-        x, size, filter, False, lambda images: _resize_uint8(images, *size, filter, reference)
+        x, size, filter, False, lambda images: _resize_uint8(images, *size, filter, backend)
     )

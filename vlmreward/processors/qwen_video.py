@@ -24,8 +24,8 @@ class Qwen2VLVideoProcessor(ImageProcessor):
     hf_classes = frozenset({"Qwen2VLVideoProcessor"})
     nested = True
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        super().__init__(hf, pixels=pixels, reference=reference)
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.patch_size = int(hf.patch_size)
         self.merge_size = int(hf.merge_size)
         self.temporal_patch_size = int(hf.temporal_patch_size)

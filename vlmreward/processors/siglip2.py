@@ -25,8 +25,8 @@ class Siglip2Processor(ImageProcessor):
 
     hf_classes = frozenset({"Siglip2ImageProcessor"})
 
-    def __init__(self, hf: Any, *, pixels: str = "float", reference: str = "torchvision") -> None:
-        super().__init__(hf, pixels=pixels, reference=reference)
+    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+        super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.patch_size = int(hf.patch_size)
         self.max_num_patches = int(hf.max_num_patches)
 

@@ -30,7 +30,7 @@ class VLMReward(ModelAnswers):
     Args:
         model: hub id, local folder, ``(model, processor)`` pair, ``FrozenVLM`` or another reward.
         question: a template, a text, or a name in ``NAMED_QUESTIONS``.
-        pixels: one of ``vlmreward.processors.PIXEL_MODES``.
+        pixel_mode: one of ``vlmreward.processors.PIXEL_MODES``.
         device: the device that the model runs on.
         dtype: dtype of the model's parameters.
         checkpoint: recompute the inside of the model's layers in the backward pass.
@@ -45,7 +45,7 @@ class VLMReward(ModelAnswers):
         model: ModelSource,
         *,
         question: str | QuestionTemplate,
-        pixels: str = "float",
+        pixel_mode: str = "float",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         checkpoint: bool = False,
@@ -75,16 +75,16 @@ class VLMReward(ModelAnswers):
             model = model.backbone
         if isinstance(model, FrozenVLM):
             of_model = (device, dtype, checkpoint or None, model_kwargs)
-            if any(option is not None for option in of_model) or pixels != "float":
+            if any(option is not None for option in of_model) or pixel_mode != "float":
                 raise ValueError(
-                    "device, dtype, checkpoint, model_kwargs or pixels is given for another "
+                    "device, dtype, checkpoint, model_kwargs or pixel_mode is given for another "
                     "reward's model; expected none of them: set them where the model is loaded"
                 )
             self.backbone = model
         else:
             self.backbone = FrozenVLM(
                 model,
-                pixels=pixels,
+                pixel_mode=pixel_mode,
                 device=device,
                 dtype=dtype,
                 checkpoint=checkpoint,

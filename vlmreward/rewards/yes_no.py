@@ -43,7 +43,8 @@ class YesNoReward(VLMReward):
             the question, where a word follows a colon with a space. Of a text of several tokens the
             probabilities are multiplied (their logarithms added), which needs the whole output
             layer.
-        pixels: ``"float"``, ``"clamp"`` or ``"uint8"``; see ``vlmreward.processors.PIXEL_MODES``.
+        pixel_mode: ``"float"``, ``"clamp"`` or ``"uint8"``; see
+            ``vlmreward.processors.PIXEL_MODES``.
         device: the model's device; default: the GPU if there is one, or where a pair's model is.
         dtype: dtype of its parameters; default: the checkpoint's on a GPU, float32 on a CPU, or
             that of a pair's model.
@@ -86,7 +87,7 @@ class YesNoReward(VLMReward):
         *,
         question: str | QuestionTemplate = "yes-no",
         answers: tuple[Answer, Answer] = ("Yes", "No"),
-        pixels: str = "float",
+        pixel_mode: str = "float",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         checkpoint: bool = False,
@@ -99,7 +100,7 @@ class YesNoReward(VLMReward):
         super().__init__(
             model,
             question=question,
-            pixels=pixels,
+            pixel_mode=pixel_mode,
             device=device,
             dtype=dtype,
             checkpoint=checkpoint,

@@ -111,7 +111,7 @@ def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> R
     reward = YesNoReward(
         config.vlm,
         question=prompts[0] if isinstance(prompts, tuple) else prompts,
-        pixels=config.vlm_pixels,
+        pixel_mode=config.vlm_pixels,
         device=device,
     )
     return CompositeReward(reward, list(prompts)) if several else reward

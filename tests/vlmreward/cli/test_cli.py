@@ -30,7 +30,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def blocks():
-    return YesNoReward("builtin/blocks", pixels="uint8")
+    return YesNoReward("builtin/blocks", pixel_mode="uint8")
 
 
 @pytest.fixture

@@ -63,9 +63,9 @@ def test_other_precisions_pass(family_pair, dtype):
     assert not failed(reward, quick=False)
 
 
-@pytest.mark.parametrize("pixels", ["clamp", "uint8"])
-def test_other_modes_pass(reward, pixels):
-    assert not failed(reward("idefics3", pixels=pixels), quick=False)
+@pytest.mark.parametrize("pixel_mode", ["clamp", "uint8"])
+def test_other_modes_pass(reward, pixel_mode):
+    assert not failed(reward("idefics3", pixel_mode=pixel_mode), quick=False)
 
 
 def test_a_pair_is_enough_and_quick_leaves_out_what_is_long(family_pair):
@@ -106,12 +106,12 @@ def test_a_processor_without_a_counterpart(family_pair):
 
 def test_leaves_the_reward_as_it_was(family_pair):
     model, processor = family_pair("qwen2_5_vl")
-    mine = YesNoReward((model, processor), pixels="clamp")
+    mine = YesNoReward((model, processor), pixel_mode="clamp")
     before, side = dict(vars(mine.backbone)), processor.tokenizer.padding_side
     attention = model.model.visual.config._attn_implementation
     doctor.run_checks(mine, quick=True)
     assert vars(mine.backbone)["images"] is before["images"]
-    assert mine.backbone.images.pixels == "clamp"
+    assert mine.backbone.images.pixel_mode == "clamp"
     assert processor.tokenizer.padding_side == side
     assert not model.base_model._forward_pre_hooks
     assert model.model.visual.config._attn_implementation == attention != "sdpa"

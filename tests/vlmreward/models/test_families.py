@@ -88,7 +88,7 @@ def test_float_in_single_precision(family, sizes):
 def test_uint8(family, backend, sizes):
     hf, images = family.hf(backend), levels(sizes)
     expected = theirs(hf, images)
-    ours = processors.from_hf(hf, pixels="uint8")(unit(images, torch.float32))
+    ours = processors.from_hf(hf, pixel_mode="uint8")(unit(images, torch.float32))
     assert_layout(ours, expected)
     difference = (ours["pixel_values"] - expected["pixel_values"]).abs()
     assert (difference > 1e-5).double().mean() <= 1e-4
@@ -101,7 +101,7 @@ def test_uint8(family, backend, sizes):
 def test_clamp_is_between(family, sizes):
     """Within half a step, from two roundings, of the 8-bit path that it stands for."""
     hf, images = family.hf(), levels(sizes)
-    clamp, eight = (processors.from_hf(hf, pixels=p)(unit(images)) for p in ("clamp", "uint8"))
+    clamp, eight = (processors.from_hf(hf, pixel_mode=p)(unit(images)) for p in ("clamp", "uint8"))
     assert_layout(clamp, {k: v for k, v in eight.items() if k != "pixel_values"})
     difference = (clamp["pixel_values"] - eight["pixel_values"]).abs().max()
     assert difference <= 4 / 255 / min(hf.image_std)
@@ -133,9 +133,9 @@ def test_gradcheck(family):
 
 
 @every
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_a_batch_is_its_images(family, pixels):
-    proc = processors.from_hf(family.hf(), pixels=pixels)
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_a_batch_is_its_images(family, pixel_mode):
+    proc = processors.from_hf(family.hf(), pixel_mode=pixel_mode)
     batch = torch.stack(unit(levels([(70, 90)] * 3), torch.float32))
     whole, listed = proc(batch), proc(list(batch))
     assert_layout(whole, {k: v for k, v in listed.items() if k != "pixel_values"})
@@ -144,10 +144,10 @@ def test_a_batch_is_its_images(family, pixels):
 
 @every
 def test_says_what_its_gradient_is(family):
-    for pixels in processors.PIXEL_MODES:
+    for pixel_mode in processors.PIXEL_MODES:
         assert (
-            processors.from_hf(family.hf(), pixels=pixels).gradient
-            == (processors.GRADIENTS[pixels])
+            processors.from_hf(family.hf(), pixel_mode=pixel_mode).gradient
+            == (processors.GRADIENTS[pixel_mode])
         )
 
 
@@ -172,7 +172,7 @@ def test_without_padding(family):
     images = levels([(50, 50), (50, 50)])
     for backend in ("torchvision", "pil"):
         expected = theirs(family.hf(backend, do_pad=False), images)
-        ours = processors.from_hf(hf, pixels="uint8", reference=backend)(unit(images))
+        ours = processors.from_hf(hf, pixel_mode="uint8", backend=backend)(unit(images))
         assert ours.keys() == expected.keys()
         assert "pixel_attention_mask" not in ours
         assert_layout(ours, expected)

@@ -52,7 +52,7 @@ def pair(family, request):
 
 def test_tokens_types_and_margin_are_those_of_transformers(pair):
     model, processor = pair
-    reward = YesNoReward(pair, question=QUESTION, pixels="uint8")
+    reward = YesNoReward(pair, question=QUESTION, pixel_mode="uint8")
     first = processor.tokenizer.bos_token_id
     for views, prompt in zip(QUERIES, PROMPTS):
         question = QUESTION.format(prompt=prompt)

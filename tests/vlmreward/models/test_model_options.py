@@ -25,7 +25,7 @@ def test_quantised_models_pass_through(folder):
     reward = YesNoReward(
         folder,
         question=QUESTION,
-        pixels="uint8",
+        pixel_mode="uint8",
         device="cpu",
         dtype=torch.float32,
         model_kwargs={"quantization_config": config},
@@ -111,7 +111,7 @@ def test_options_for_a_loaded_model(family_pair):
     with pytest.raises(ValueError, match="for a model that is loaded"):
         YesNoReward(family_pair("llava"), model_kwargs={"revision": "main"})
     reward = YesNoReward(family_pair("llava"))
-    with pytest.raises(ValueError, match="model_kwargs or pixels is given for another"):
+    with pytest.raises(ValueError, match="model_kwargs or pixel_mode is given for another"):
         YesNoReward(reward.backbone, model_kwargs={"revision": "main"})
 
 

@@ -50,7 +50,7 @@ def test_what_it_cannot_do_is_refused():
     with pytest.raises(TypeError, match=r"ViTImageProcessorPil.*torchvision backend"):
         processors.from_hf(ViTImageProcessorPil())
     with pytest.raises(ValueError, match=r"'uint8'.*expected 'float'"):
-        processors.from_hf(ViTImageProcessor(), pixels="uint8")
+        processors.from_hf(ViTImageProcessor(), pixel_mode="uint8")
 
 
 def test_a_processor_that_stops_gradients_is_refused():

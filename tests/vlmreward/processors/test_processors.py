@@ -56,7 +56,7 @@ def test_float_is_closer_still_to_hf_when_hf_resizes_in_float64(h, w):
 def test_uint8_equals_hf_on_8_bit_images(h, w):
     levels = (noise(1, 3, h, w) * 256).floor().to(torch.uint8)
     theirs = HF(levels, return_tensors="pt")["pixel_values"]
-    ours = processors.from_hf(HF, pixels="uint8")(levels.float() / 255)["pixel_values"]
+    ours = processors.from_hf(HF, pixel_mode="uint8")(levels.float() / 255)["pixel_values"]
     step = 1 / 255 / min(HF.image_std)
     difference = (ours - theirs).abs()
     assert (difference > 1e-5).float().mean() <= 1e-3
@@ -72,9 +72,9 @@ def test_smart_resize_equals_hf(h, w):
         assert qwen2_vl.smart_resize(h, w, **limits) == smart_resize(h, w, **limits)
 
 
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_batch_list_and_single_agree_and_keep_the_order(pixels):
-    proc = processors.from_hf(HF, pixels=pixels)
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_batch_list_and_single_agree_and_keep_the_order(pixel_mode):
+    proc = processors.from_hf(HF, pixel_mode=pixel_mode)
     batch = noise(3, 3, 70, 90)
     whole = proc(batch)
     singly = [proc(image[None]) for image in batch]
@@ -117,18 +117,18 @@ def test_list_of_mixed_sizes_equals_hf():
         {"min_pixels": 16 * 16, "max_pixels": 60 * 60},
     ],
 )
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_every_constant_is_read_from_hf(options, pixels):
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_every_constant_is_read_from_hf(options, pixel_mode):
     hf = Qwen2VLImageProcessor(**options)
     levels = (noise(2, 3, 100, 130) * 256).floor().to(torch.uint8)
-    ours = processors.from_hf(hf, pixels=pixels)(levels.float() / 255)
-    if pixels == "uint8":
+    ours = processors.from_hf(hf, pixel_mode=pixel_mode)(levels.float() / 255)
+    if pixel_mode == "uint8":
         theirs = hf(levels, return_tensors="pt")
     else:
         # without the rescale that HF fuses into its normalisation, do_normalize=False is float32
         theirs = hf_float(levels.float() / 255, hf)
     assert torch.equal(ours["image_grid_thw"], theirs["image_grid_thw"])
-    tolerance = {"float": 5e-4, "clamp": 0.8, "uint8": 1e-5}[pixels]
+    tolerance = {"float": 5e-4, "clamp": 0.8, "uint8": 1e-5}[pixel_mode]
     torch.testing.assert_close(
         ours["pixel_values"], theirs["pixel_values"].float(), atol=tolerance, rtol=0
     )
@@ -170,9 +170,9 @@ def test_gradcheck():
     assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], x)
 
 
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_chunks_change_nothing(pixels, monkeypatch):
-    proc = processors.from_hf(HF, pixels=pixels)
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_chunks_change_nothing(pixel_mode, monkeypatch):
+    proc = processors.from_hf(HF, pixel_mode=pixel_mode)
     x = noise(5, 3, 61, 88, dtype=torch.float64).requires_grad_()
     results = []
     for chunk in (10**9, 2 * 3 * 61 * 88, 1):
@@ -207,7 +207,7 @@ def test_is_affine_and_its_backward_the_adjoint():
     torch.testing.assert_close(((f(a) - zero) * y).sum(), (a * pulled).sum())
 
 
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
 @pytest.mark.parametrize(
     ("dtype", "out"),
     [
@@ -217,20 +217,20 @@ def test_is_affine_and_its_backward_the_adjoint():
         (torch.float64, torch.float64),
     ],
 )
-def test_dtypes(dtype, out, pixels):
+def test_dtypes(dtype, out, pixel_mode):
     x = noise(1, 3, 64, 64).to(dtype).requires_grad_()
-    values = processors.from_hf(HF, pixels=pixels)(x)["pixel_values"]
+    values = processors.from_hf(HF, pixel_mode=pixel_mode)(x)["pixel_values"]
     assert values.dtype == out
     values.square().mean().backward()
     assert x.grad.dtype == dtype
     assert x.grad.abs().sum() > 0
-    exact = processors.from_hf(HF, pixels=pixels)(x.detach().double())["pixel_values"]
+    exact = processors.from_hf(HF, pixel_mode=pixel_mode)(x.detach().double())["pixel_values"]
     torch.testing.assert_close(values.double(), exact, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_never_changes_its_input(pixels):
-    proc = processors.from_hf(HF, pixels=pixels)
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_never_changes_its_input(pixel_mode):
+    proc = processors.from_hf(HF, pixel_mode=pixel_mode)
     for size in ((56, 56), (57, 80)):
         x = noise(2, 3, *size) * 1.01 - 0.005
         before = x.clone()
@@ -238,10 +238,10 @@ def test_never_changes_its_input(pixels):
         assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_gradients_after_inference_mode(pixels):
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_gradients_after_inference_mode(pixel_mode):
     base._kept.cache_clear()
-    proc = processors.from_hf(HF, pixels=pixels)
+    proc = processors.from_hf(HF, pixel_mode=pixel_mode)
     with torch.inference_mode():
         proc(noise(1, 3, 61, 47))
     x = noise(1, 3, 61, 47).requires_grad_()
@@ -249,13 +249,13 @@ def test_gradients_after_inference_mode(pixels):
     assert x.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("pixels", ["clamp", "uint8"])
+@pytest.mark.parametrize("pixel_mode", ["clamp", "uint8"])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_uniform_images_stay_uniform(pixels, value):
+def test_uniform_images_stay_uniform(pixel_mode, value):
     x = torch.full((1, 3, 100, 75), value)
-    out = processors.from_hf(HF, pixels=pixels)(x)["pixel_values"]
+    out = processors.from_hf(HF, pixel_mode=pixel_mode)(x)["pixel_values"]
     mean, std = torch.tensor(HF.image_mean), torch.tensor(HF.image_std)
-    level = round(value * 255) / 255 if pixels == "uint8" else value
+    level = round(value * 255) / 255 if pixel_mode == "uint8" else value
     expected = ((level - mean) / std).repeat_interleave(2 * 14 * 14).expand_as(out)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
@@ -271,9 +271,9 @@ def test_is_per_image_not_stretched_to_its_range():
 
 def test_unknown_arguments_are_refused():
     with pytest.raises(ValueError, match=r"uint9.*float.*clamp.*uint8"):
-        processors.from_hf(HF, pixels="uint9")
+        processors.from_hf(HF, pixel_mode="uint9")
     with pytest.raises(ValueError, match=r"numpy.*torchvision.*pil"):
-        processors.from_hf(HF, pixels="uint8", reference="numpy")
+        processors.from_hf(HF, pixel_mode="uint8", backend="numpy")
     with pytest.raises(TypeError, match=r"dict.*image processor"):
         processors.from_hf({})
     with pytest.raises(ValueError, match="PIL filter 0"):

@@ -208,13 +208,13 @@ def dense(operator):
     return torch.cat(parts).to(torch.int64)
 
 
-@given(st.integers(2, 3000), st.integers(2, 300), st.sampled_from(quantized_resize.REFERENCES))
+@given(st.integers(2, 3000), st.integers(2, 300), st.sampled_from(quantized_resize.BACKENDS))
 @example(3000, 2, "pil")  # so many weights that float64 is needed
 @example(300, 200, "pil")
 @example(200, 300, "torchvision")
-def test_8_bit_sums_are_those_of_integers(n_in, n_out, reference):
+def test_8_bit_sums_are_those_of_integers(n_in, n_out, backend):
     fixed = quantized_resize._quantized_operator(
-        n_in, n_out, "bicubic", torch.device("cpu"), reference
+        n_in, n_out, "bicubic", torch.device("cpu"), backend
     )
     levels = torch.cat([(noise(3, n_in) * 256).floor(), torch.full((1, n_in), 255.0)])
     whole = dense(fixed.high)
@@ -227,9 +227,9 @@ def test_8_bit_sums_are_those_of_integers(n_in, n_out, reference):
 
 
 def test_8_bit_weights_come_in_three_forms():
-    def form(n_in, n_out, reference):
+    def form(n_in, n_out, backend):
         fixed = quantized_resize._quantized_operator(
-            n_in, n_out, "bicubic", torch.device("cpu"), reference
+            n_in, n_out, "bicubic", torch.device("cpu"), backend
         )
         return fixed.high.dtype, fixed.low is None
 

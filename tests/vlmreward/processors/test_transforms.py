@@ -98,10 +98,10 @@ def test_what_is_kept_does_not_end_with_a_transform(kind, transform):
     torch.testing.assert_close(other(y, prompt="a cat"), asked(y, prompt="a cat"))
 
 
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
 @pytest.mark.parametrize("kind", FAMILIES, ids=str)
-def test_forward_mode_is_the_transpose_of_backward_mode(kind, pixels):
-    proc = processors.from_hf(kind.hf(**kind.tiny), pixels=pixels)
+def test_forward_mode_is_the_transpose_of_backward_mode(kind, pixel_mode):
+    proc = processors.from_hf(kind.hf(**kind.tiny), pixel_mode=pixel_mode)
     x, direction = (noise(2, 3, 9, 6, seed=seed, dtype=torch.float64) for seed in (0, 1))
 
     def values(x):

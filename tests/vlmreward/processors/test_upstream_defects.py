@@ -38,7 +38,7 @@ def test_unit_range_is_not_divided_twice(family):
     twice = hf([x[0]], return_tensors="pt")
     twice = twice if torch.is_tensor(twice) else twice["pixel_values"]
     assert (twice - right).abs().max() > 1
-    ours = processors.from_hf(hf, pixels="uint8")(x)["pixel_values"]
+    ours = processors.from_hf(hf, pixel_mode="uint8")(x)["pixel_values"]
     torch.testing.assert_close(ours, right, atol=1e-5, rtol=0)
 
 
@@ -51,9 +51,9 @@ def test_overshoot_is_cut_off_where_8_bits_cut_it_off(hf, at_least):
     floats = hf(x, do_rescale=False, return_tensors="pt")["pixel_values"]
     assert (floats - right).abs().max() > at_least
     # without the roundings, of the pass in between and of the result
-    clamp = processors.from_hf(hf, pixels="clamp")(x)["pixel_values"]
+    clamp = processors.from_hf(hf, pixel_mode="clamp")(x)["pixel_values"]
     assert (clamp - right).abs().max() < 4 / 255 / min(hf.image_std)
-    exact = processors.from_hf(hf, pixels="uint8")(x)["pixel_values"]
+    exact = processors.from_hf(hf, pixel_mode="uint8")(x)["pixel_values"]
     torch.testing.assert_close(exact, right, atol=1e-5, rtol=0)
 
 
@@ -72,9 +72,9 @@ def test_every_dtype_is_computed_in_full(family, dtype):
 
 
 @every
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
-def test_gradients_after_inference_mode(family, pixels):
-    proc = processors.from_hf(family.hf(), pixels=pixels)
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
+def test_gradients_after_inference_mode(family, pixel_mode):
+    proc = processors.from_hf(family.hf(), pixel_mode=pixel_mode)
     with torch.inference_mode():
         proc(noise(1, 3, 61, 47))
     x = noise(1, 3, 61, 47).requires_grad_()
@@ -191,7 +191,7 @@ def test_idefics_images_keep_their_device_and_graph():
     assert values.requires_grad
 
 
-@pytest.mark.parametrize("pixels", processors.PIXEL_MODES)
+@pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)
 @pytest.mark.parametrize(
     "hf",
     [
@@ -203,8 +203,8 @@ def test_idefics_images_keep_their_device_and_graph():
     ],
     ids=lambda hf: type(hf).__name__,
 )
-def test_compiles_into_one_graph(hf, pixels):
-    proc = processors.from_hf(hf, pixels=pixels)
+def test_compiles_into_one_graph(hf, pixel_mode):
+    proc = processors.from_hf(hf, pixel_mode=pixel_mode)
     torch._dynamo.reset()
     compiled = torch.compile(lambda x: proc(x)["pixel_values"], fullgraph=True, backend="aot_eager")
     x = noise(2, 3, 70, 90).requires_grad_()

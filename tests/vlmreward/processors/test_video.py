@@ -28,9 +28,9 @@ def theirs(hf, videos):
 def test_equals_hf(kind, frames, h, w, cap):
     hf = kind(size=SIZE, cap_pixels_per_frame=cap, max_video_tokens=40)
     videos = [video(frames, h, w), video(frames + 1, w, h, seed=1)]
-    for pixels, dtype in (("float", torch.float64), ("uint8", torch.uint8)):
+    for pixel_mode, dtype in (("float", torch.float64), ("uint8", torch.uint8)):
         expected = theirs(hf, [v.to(dtype) for v in videos])
-        ours = processors.from_hf(hf, pixels=pixels)([v.double() / 255 for v in videos])
+        ours = processors.from_hf(hf, pixel_mode=pixel_mode)([v.double() / 255 for v in videos])
         assert ours.keys() == expected.keys()
         assert torch.equal(ours["video_grid_thw"], expected["video_grid_thw"])
         difference = ours["pixel_values_videos"] - expected["pixel_values_videos"]

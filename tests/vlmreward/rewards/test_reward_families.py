@@ -18,7 +18,7 @@ def pair(request):
 
 @pytest.fixture(scope="module")
 def reward(pair):
-    return YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION, pixels="uint8")
+    return YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION, pixel_mode="uint8")
 
 
 def check(pair, reward, queries, prompts):
@@ -60,7 +60,7 @@ def test_order_in_the_batch_does_not_matter(pair, reward):
 def test_a_saved_folder_gives_the_same(pair, reward, tmp_path):
     pair[0].save_pretrained(tmp_path)
     pair[1].save_pretrained(tmp_path)
-    loaded = YesNoReward(tmp_path, question=QUESTION, pixels="uint8")
+    loaded = YesNoReward(tmp_path, question=QUESTION, pixel_mode="uint8")
     queries = unit([levels((40, 50)), levels((33, 60))])
     torch.testing.assert_close(loaded(queries, prompt="a cat"), reward(queries, prompt="a cat"))
 

@@ -94,7 +94,7 @@ def test_lists_of_different_sizes_equal_hf(pair, reward):
 def test_8_bit_path_equals_hf_on_8_bit_images(pair):
     levels = (noise(2, 3, 100, 83) * 256).floor().to(torch.uint8)
     model, processor = copy.deepcopy(pair[0]), pair[1]
-    ours = YesNoReward((model, processor), question=QUESTION, pixels="uint8")
+    ours = YesNoReward((model, processor), question=QUESTION, pixel_mode="uint8")
     inputs = processor(
         text=[question(processor, q) for q in questions(PROMPTS[:2])],
         images=list(levels),
@@ -176,7 +176,7 @@ def test_positions_are_three_dimensional(reward):
 
 @pytest.mark.parametrize("mode", ["float", "clamp", "uint8"])
 def test_gradients_arrive_in_every_mode(pair, mode):
-    reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), pixels=mode)
+    reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), pixel_mode=mode)
     x = (0.25 + 0.5 * noise(2, 3, 64, 70)).requires_grad_()
     reward(x, prompt="a cat").sum().backward()
     assert (x.grad.flatten(1).norm(dim=1) > 1e-3).all()

@@ -11,7 +11,7 @@ from vlmreward_3d.guidance.vlm import VLMGuidance
 
 @pytest.fixture(scope="module")
 def reward() -> YesNoReward:
-    return YesNoReward(random_vlm(), question=tiny().vlm_prompt, pixels="clamp")
+    return YesNoReward(random_vlm(), question=tiny().vlm_prompt, pixel_mode="clamp")
 
 
 def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):

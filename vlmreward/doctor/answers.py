@@ -44,7 +44,7 @@ def _spellings(subject: Probe, word: str) -> set[int]:
     }
     for written in words:
         found |= _as_a_turn(subject, written)
-    return {token for token in found if _plain(backbone.describe(token)) == _plain(word)}
+    return {token for token in found if _plain(backbone.decode(token)) == _plain(word)}
 
 
 def _as_a_turn(subject: Probe, word: str) -> set[int]:
@@ -63,7 +63,7 @@ def _as_a_turn(subject: Probe, word: str) -> set[int]:
 
 
 def _written(subject: Probe, tokens: Iterable[int]) -> str:
-    return ", ".join(f"{subject.backbone.describe(t)!r} ({t})" for t in tokens)
+    return ", ".join(f"{subject.backbone.decode(t)!r} ({t})" for t in tokens)
 
 
 @check("answer tokens")
@@ -75,7 +75,7 @@ def answer_tokens(subject: Probe) -> CheckResult:
         tokens[len(subject.reward.answers.positive) :],
     )
     for word, taken in zip(subject.words, (positive, negative)):
-        other = [t for t in taken if _plain(subject.backbone.describe(t)) != _plain(word)]
+        other = [t for t in taken if _plain(subject.backbone.decode(t)) != _plain(word)]
         if other:
             wrong.append(f"{_written(subject, other)} taken for {word!r}")
             continue
@@ -105,13 +105,13 @@ def answer_mass(subject: Probe) -> CheckResult:
     taken = set(subject.reward.tokens or ())
     plain = {_plain(word) for word in subject.words}
     likeliest = p.topk(min(_LOOKED_AT, len(p))).indices.tolist()
-    other = {t for t in likeliest if _plain(subject.backbone.describe(t)) in plain}
+    other = {t for t in likeliest if _plain(subject.backbone.decode(t)) in plain}
     for word in subject.words:
         other |= _spellings(subject, word)
     other -= taken
     on_taken, on_other = _mass(p, taken), _mass(p, other)
     elsewhere = max(0.0, 1 - on_taken - on_other)
-    top = [(subject.backbone.describe(t), float(p[t])) for t in likeliest[:5]]
+    top = [(subject.backbone.decode(t), float(p[t])) for t in likeliest[:5]]
     if elsewhere > 0.5:
         said = ", ".join(f"{token!r} {share:.1%}" for token, share in top)
         advice = (
@@ -138,9 +138,9 @@ def answer_mass(subject: Probe) -> CheckResult:
 
 def _likely(subject: Probe, p: Tensor, tokens: set[int], word: str) -> list[str]:
     """Spellings of a word, the likeliest first, down to a twentieth of it."""
-    describe = subject.backbone.describe
-    own = sorted((t for t in tokens if _plain(describe(t)) == _plain(word)), key=lambda t: -p[t])
-    return [describe(t) for t in own if p[t] >= p[own[0]] / 20]
+    decode = subject.backbone.decode
+    own = sorted((t for t in tokens if _plain(decode(t)) == _plain(word)), key=lambda t: -p[t])
+    return [decode(t) for t in own if p[t] >= p[own[0]] / 20]
 
 
 def _mass(p: Tensor, tokens: set[int]) -> float:

@@ -66,7 +66,7 @@ def measured_step(subject: Probe, views: int, side: int) -> Point:
         seconds.append(time.perf_counter() - start)
         size = torch.cuda.max_memory_allocated(device) - held if cuda else sum(kept.values())
         x.grad = None
-    return Point(int(layout.last[0]) + 1, min(seconds), size)
+    return Point(int(layout.last_token_index[0]) + 1, min(seconds), size)
 
 
 def _differentiable(subject: Probe) -> bool:
@@ -125,7 +125,9 @@ def _work(subject: Probe, views: int, side: int) -> tuple[float, float]:
     question = subject.question(subject.queries[0].prompt)
 
     def length(n: int) -> int:
-        return int(subject.backbone.layout([question], [[(side, side)] * n]).last[0]) + 1
+        return (
+            int(subject.backbone.layout([question], [[(side, side)] * n]).last_token_index[0]) + 1
+        )
 
     # every view adds as many
     return float(views * (length(2) - length(1))), views * side * side / 1e6

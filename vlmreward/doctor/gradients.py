@@ -84,7 +84,7 @@ def finite_differences(subject: Probe) -> CheckResult:
         reward = copy.deepcopy(subject.reward, shared).to(dtype)
     except (TypeError, ValueError, NotImplementedError) as error:  # quantised models
         return skipped(f"no copy in {dtype} can be made: {error}")
-    reward.backbone.images = subject.in_mode("float")
+    reward.backbone.image_processor = subject.in_mode("float")
     return slopes(reward, subject)
 
 

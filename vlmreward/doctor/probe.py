@@ -49,7 +49,7 @@ class Probe:
         self.vlm: HFObject = reward.backbone.vlm
         self.processor = reward.backbone.processor
         self.hf = getattr(self.processor, "image_processor", self.processor)
-        self.images = reward.backbone.images
+        self.images = reward.backbone.image_processor
         views = [_scene(size, seed) for seed, size in enumerate(_SIZES)]
         self.queries = (
             Query(prompt, (views[0],)),
@@ -138,11 +138,11 @@ class Probe:
     @contextmanager
     def pixel_mode(self, mode: str) -> Iterator[None]:
         """The reward with this ``pixel_mode``."""
-        self.backbone.images = self.in_mode(mode)
+        self.backbone.image_processor = self.in_mode(mode)
         try:
             yield
         finally:
-            self.backbone.images = self.images
+            self.backbone.image_processor = self.images
 
     def limit(self, values: Tensor | float) -> float:
         """How far two ways to compute rewards of this size may differ.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from vlmreward.models._acceleration.window_attention import own_windows
+from vlmreward.models._acceleration.window_attention import native_attention
 
 __all__ = ["Reference", "ask_transformers", "prompt_of"]
 
@@ -86,7 +86,7 @@ def ask_transformers(
         asked = processor(text=[prompt], images=[pictures], return_tensors="pt", **types, **begun)
     asked.pop("labels", None)
     inputs = dict(asked.to(vlm.device, vlm.dtype))
-    with torch.no_grad(), own_windows(vlm):
+    with torch.no_grad(), native_attention(vlm):
         logits = vlm(**inputs, use_cache=False).logits[0, -1]
     wanted = torch.promote_types(logits.dtype, torch.float32)
     return Reference(inputs, logits.to(wanted).cpu())

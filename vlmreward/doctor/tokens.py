@@ -172,12 +172,14 @@ def _read_elsewhere(
 ) -> list[str]:
     """Queries of a batch whose answer is not read at the end of their own tokens, in words."""
     questions = [subject.question(query.prompt) for query in queries]
-    last = subject.backbone.layout(questions, [_sizes(query) for query in queries]).last.tolist()
+    last = subject.backbone.layout(
+        questions, [_sizes(query) for query in queries]
+    ).last_token_index.tolist()
     tokens, mask, wrong = together["input_ids"].cpu(), together.get("attention_mask"), []
     for i, own in enumerate(alone):
         place = slice(max(0, last[i] + 1 - len(own)), last[i] + 1)
         if not torch.equal(tokens[i, place], own):
-            at = subject.backbone.describe(int(tokens[i, last[i]]))
+            at = subject.backbone.decode(int(tokens[i, last[i]]))
             wrong.append(f"query {i} is read at token {last[i]}, {at!r}, which is not its end")
         elif mask is not None and mask.ndim == 2:
             real = torch.zeros(tokens.shape[1], dtype=torch.bool)
@@ -194,7 +196,7 @@ def _side_matters(subject: Probe, query: Query) -> list[str]:
     try:
         for side in ("left", "right"):
             tokenizer.padding_side = side
-            asked = subject.backbone.family.ask(subject.question(query.prompt), _sizes(query))
+            asked = subject.backbone.family.encode(subject.question(query.prompt), _sizes(query))
             rows.append(asked.tokens)
     finally:
         tokenizer.padding_side = kept

@@ -24,12 +24,12 @@ class _LRUCache:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.size,)
 
-    def recall(self, key: Any, make: Callable[[], Any]) -> Any:
+    def get_or_create(self, key: Any, make: Callable[[], Any]) -> Any:
         with self.lock:
             if key in self.kept:
                 self.kept.move_to_end(key)
                 return self.kept[key]
-        made = make()  # without the lock: it takes long, and may recall something else
+        made = make()  # without the lock: it takes long, and may ask for something else
         with self.lock:
             made = self.kept.setdefault(key, made)
             self.kept.move_to_end(key)

@@ -10,7 +10,7 @@ import torch
 
 __all__ = ["Answer", "Answers", "SpellingVariants", "log_odds", "resolve_answers"]
 
-Ids = tuple[int, ...]
+TokenIds = tuple[int, ...]
 """The tokens of an answer, one after the other."""
 
 
@@ -54,25 +54,25 @@ class Answers:
         negative_tokens: likewise.
     """
 
-    positive: tuple[int | Ids, ...]
-    negative: tuple[int | Ids, ...]
+    positive: tuple[int | TokenIds, ...]
+    negative: tuple[int | TokenIds, ...]
     positive_tokens: tuple[str, ...]
     negative_tokens: tuple[str, ...]
 
     @property
-    def sequences(self) -> tuple[Ids, ...]:
+    def sequences(self) -> tuple[TokenIds, ...]:
         """All variants, the positive ones first: the columns that ``log_odds`` expects."""
         return tuple(
             (ids,) if isinstance(ids, int) else ids for ids in self.positive + self.negative
         )
 
     @property
-    def ids(self) -> Ids | None:
+    def ids(self) -> TokenIds | None:
         """All token ids, the positive ones first; None where a variant has several tokens."""
-        return single(self.sequences)
+        return single_token_ids(self.sequences)
 
 
-def single(sequences: Sequence[Ids]) -> Ids | None:
+def single_token_ids(sequences: Sequence[TokenIds]) -> TokenIds | None:
     """The tokens of sequences of one token each; None where one is longer."""
     return tuple(ids[0] for ids in sequences) if all(len(ids) == 1 for ids in sequences) else None
 
@@ -86,7 +86,7 @@ class AnswerTokenizer:
 
     Args:
         tokenize: text -> ids, without tokens added at the ends.
-        describe: ids, one argument each -> text.
+        decode: ids, one argument each -> text.
         context: what precedes the answer, up to and including the generation prompt.
         vocabulary: number of ids that the model scores.
         markup: special tokens, after which no space is wanted.
@@ -96,19 +96,19 @@ class AnswerTokenizer:
         self,
         *,
         tokenize: Callable[[str], list[int]],
-        describe: Callable[..., str],
+        decode: Callable[..., str],
         context: str,
         vocabulary: int,
         markup: Sequence[str] = (),
     ) -> None:
-        self.tokenize, self.describe, self.vocabulary = tokenize, describe, vocabulary
+        self.tokenize, self.decode, self.vocabulary = tokenize, decode, vocabulary
         self.markup = tuple(markup)
         self.context = context
         self.before = tokenize(context)
         ends = context[-1:].isspace() or not context or context.endswith(tuple(markup))
         self.space = "" if ends else " "
 
-    def variants(self, answer: Answer) -> tuple[Ids, ...]:
+    def variants(self, answer: Answer) -> tuple[TokenIds, ...]:
         """The token sequences of an answer, each once.
 
         Raises:
@@ -128,11 +128,11 @@ class AnswerTokenizer:
             raise ValueError("an answer has no variants; expected at least one text or token id")
         return tuple(dict.fromkeys(ids for one in several for ids in self._sequences(one)))
 
-    def text(self, ids: Ids) -> str:
+    def text(self, ids: TokenIds) -> str:
         """Tokens as text."""
-        return self.describe(*ids)
+        return self.decode(*ids)
 
-    def _sequences(self, answer: str | int | SpellingVariants) -> list[Ids]:
+    def _sequences(self, answer: str | int | SpellingVariants) -> list[TokenIds]:
         if isinstance(answer, int):
             if not 0 <= answer < self.vocabulary:
                 raise ValueError(
@@ -142,7 +142,7 @@ class AnswerTokenizer:
             return [(answer,)]
         if isinstance(answer, SpellingVariants):
             found = [self._added(text) for text in answer.spellings]
-            known: list[Ids] = [ids for ids in found if ids and len(ids) == 1]
+            known: list[TokenIds] = [ids for ids in found if ids and len(ids) == 1]
             if not known:
                 raise ValueError(
                     f"no spelling of {answer.word!r} is a single token after the prompt; expected "
@@ -151,7 +151,7 @@ class AnswerTokenizer:
             return known
         return [self._text(answer)]
 
-    def _text(self, answer: str) -> Ids:
+    def _text(self, answer: str) -> TokenIds:
         if not answer.strip():
             raise ValueError(f"answer {answer!r} is empty; expected a word")
         if markup := next((token for token in self.markup if token in answer), None):
@@ -173,7 +173,7 @@ class AnswerTokenizer:
             )
         return found
 
-    def _added(self, answer: str) -> Ids | None:
+    def _added(self, answer: str) -> TokenIds | None:
         """Tokens behind those of the context; None where the context changes by it."""
         whole = self.tokenize(self.context + answer)
         length = len(self.before)
@@ -217,7 +217,9 @@ def resolve_answers(answers: tuple[Answer, Answer], lookup: AnswerTokenizer) -> 
     )
 
 
-def check_mutually_exclusive(sequences: Sequence[Ids], text: Callable[[Ids], str]) -> None:
+def check_mutually_exclusive(
+    sequences: Sequence[TokenIds], text: Callable[[TokenIds], str]
+) -> None:
     """Refuse answers of which one is, or begins, another: their probabilities are not apart.
 
     Raises:

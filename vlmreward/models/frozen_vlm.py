@@ -96,9 +96,9 @@ def _template_errors() -> Iterator[None]:
         ) from error
 
 
-def _repeated(counts: Sequence[int], times: int) -> torch.Tensor:
+def _repeated(images_per_item: Sequence[int], times: int) -> torch.Tensor:
     """Indices of the images of each query, ``times`` times one after the other."""
-    parts = torch.arange(sum(counts)).split(list(counts))
+    parts = torch.arange(sum(images_per_item)).split(list(images_per_item))
     return torch.cat([part.repeat(times) for part in parts])
 
 
@@ -180,11 +180,11 @@ class FrozenVLM(nn.Module):
         if checkpoint:
             self.set_checkpointing(True)
         self.processor = processor
-        self.images = processors.from_hf(processor, pixel_mode=pixel_mode)
+        self.image_processor = processors.from_hf(processor, pixel_mode=pixel_mode)
         self.family = family_of(self.vlm, processor)
-        if isinstance(self.images, processors.FallbackProcessor):
+        if isinstance(self.image_processor, processors.FallbackProcessor):
             with _PROCESSORS, quiet(), _template_errors():
-                self.images.options = self.family.image_options()
+                self.image_processor.options = self.family.image_options()
         warn_of_version(self.vlm.config)
         self._unknown: set[str] = set()
         self._rows = _LRUCache(_ROWS_KEPT)
@@ -232,7 +232,7 @@ class FrozenVLM(nn.Module):
         with _PROCESSORS:
             return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def describe(self, *tokens: int) -> str:
+    def decode(self, *tokens: int) -> str:
         """Token ids as text."""
         return self.processor.tokenizer.decode(list(tokens))
 
@@ -248,13 +248,13 @@ class FrozenVLM(nn.Module):
         """Finds the tokens of answers where this model would write them."""
         return AnswerTokenizer(
             tokenize=self.tokenize,
-            describe=self.describe,
+            decode=self.decode,
             context=self.generation_prefix("?"),
             vocabulary=self.vocabulary,
             markup=self.processor.tokenizer.all_special_tokens,
         )
 
-    def _ask(self, text: str, sizes: tuple[Size, ...]) -> EncodedPrompt:
+    def _encode(self, text: str, sizes: tuple[Size, ...]) -> EncodedPrompt:
         """Layout of one query, from the model's own processor and with blank images."""
         for token in self.processor.tokenizer.all_special_tokens:
             if token in text:
@@ -264,14 +264,14 @@ class FrozenVLM(nn.Module):
                 )
         with _PROCESSORS, quiet(), _template_errors():
             warn_of_unknown_words(self.processor.tokenizer, [text], self._unknown)
-            return self.family.ask(text, sizes)
+            return self.family.encode(text, sizes)
 
-    def _row(self, text: str, sizes: tuple[Size, ...]) -> EncodedPrompt:
-        return self._rows.recall((text, sizes), lambda: self._ask(text, sizes))
+    def _encoded(self, text: str, sizes: tuple[Size, ...]) -> EncodedPrompt:
+        return self._rows.get_or_create((text, sizes), lambda: self._encode(text, sizes))
 
-    def _kept_layout(self, asked: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    def _cached(self, asked: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         # masks of shared sequences have the model's dtype; attention misreads those of another one
-        return self._layouts.recall((asked, self.device, self.vlm.dtype), make)
+        return self._layouts.get_or_create((asked, self.device, self.vlm.dtype), make)
 
     def layout(self, texts: Sequence[str], sizes: Sequence[Sequence[Size]]) -> TokenBatch:
         """Token layout of a batch of queries; only what was never asked before costs time.
@@ -287,10 +287,10 @@ class FrozenVLM(nn.Module):
 
         def make() -> TokenBatch:
             with lasting():
-                rows = [self._row(*query) for query in queries]
-                return self.family.assemble(rows, [len(s) for _, s in queries], self.device)
+                rows = [self._encoded(*query) for query in queries]
+                return self.family.collate(rows, [len(s) for _, s in queries], self.device)
 
-        return self._kept_layout((queries,), make)
+        return self._cached((queries,), make)
 
     def packed_layout(
         self, texts: Sequence[Sequence[str]], sizes: Sequence[Sequence[Size]]
@@ -302,18 +302,20 @@ class FrozenVLM(nn.Module):
             sizes: for each B, ``(height, width)`` of its images, in order.
 
         Returns:
-            The layout, with ``last`` ``(B, K)``; None where this model cannot share sequences,
-            because image tokens look at the question or attention takes no masks.
+            The layout, with ``last_token_index`` ``(B, K)``; None where this model cannot share
+            sequences, because image tokens look at the question or attention takes no masks.
         """
         queries = tuple((tuple(t), tuple(size)) for t, size in zip(texts, sizes, strict=True))
 
         def make() -> TokenBatch | None:
             with lasting():
-                rows = [[self._row(text, size) for text in several] for several, size in queries]
-                counts = [len(size) for _, size in queries]
-                return self.family.collate_packed(rows, counts, self.device)
+                rows = [
+                    [self._encoded(text, size) for text in several] for several, size in queries
+                ]
+                images_per_item = [len(size) for _, size in queries]
+                return self.family.collate_packed(rows, images_per_item, self.device)
 
-        return self._kept_layout((queries,), make)
+        return self._cached((queries,), make)
 
     def answer_logits(
         self,
@@ -347,13 +349,17 @@ class FrozenVLM(nn.Module):
         # An autocast of the surrounding loop, fp16 above all, would overflow inside these models
         with torch.autocast(self.device.type, enabled=False):
             inputs = {**layout.inputs, **self._image_inputs(images, layout, repeat)}
-            rows = torch.arange(len(layout.last), device=layout.last.device)
-            rows = rows.view(-1, *[1] * (layout.last.ndim - 1))
+            rows = torch.arange(len(layout.last_token_index), device=layout.last_token_index.device)
+            rows = rows.view(-1, *[1] * (layout.last_token_index.ndim - 1))
             # Layers that are computed again in the backward pass have to find the same there
-            with nullcontext() if self.checkpoint else self._last_tokens.at(rows, layout.last):
+            with (
+                nullcontext()
+                if self.checkpoint
+                else self._last_tokens.restrict_to(rows, layout.last_token_index)
+            ):
                 hidden = self.vlm.base_model(**inputs, use_cache=False).last_hidden_state
             # a model that is spread over devices ends on another one than it begins
-            rows, last = (index.to(hidden.device) for index in (rows, layout.last))
+            rows, last = (index.to(hidden.device) for index in (rows, layout.last_token_index))
             hidden = hidden[rows, last]
             if look is not None:
                 with torch.no_grad():
@@ -414,36 +420,36 @@ class FrozenVLM(nn.Module):
 
         def make() -> AnswerBatch:
             with lasting():
-                rows = [self._row(*query) for query in queries]
-                counts = [len(size) for _, size in queries]
-                return build_answer_batch(self.family, rows, answers, counts, self.device)
+                rows = [self._encoded(*query) for query in queries]
+                images_per_item = [len(size) for _, size in queries]
+                return build_answer_batch(self.family, rows, answers, images_per_item, self.device)
 
-        asked = self._kept_layout((queries, answers), make)
+        asked = self._cached((queries, answers), make)
         logits = self.answer_logits(images, asked.layout, None, repeat=asked.repeat)
         return asked.log_probabilities(logits)
 
     def _image_inputs(self, images: Any, layout: TokenBatch, repeat: int) -> dict[str, Any]:
         if repeat == 1:
-            pixels = self.images.process(self._nested(images, layout.counts))
+            pixels = self.image_processor.process(self._nested(images, layout.images_per_item))
             return self.family.image_inputs(pixels, layout)
-        index = _repeated(layout.counts[::repeat], repeat)
-        if not self.family.features:
+        index = _repeated(layout.images_per_item[::repeat], repeat)
+        if not self.family.accepts_image_features:
             tensor = isinstance(images, torch.Tensor)
             again = images[index.to(images.device)] if tensor else [images[i] for i in index]
             return self._image_inputs(again, layout, 1)
-        once = replace(layout, counts=layout.counts[::repeat])
-        pixels = self.images.process(self._nested(images, once.counts))
+        once = replace(layout, images_per_item=layout.images_per_item[::repeat])
+        pixels = self.image_processor.process(self._nested(images, once.images_per_item))
         inputs = self.family.image_inputs(pixels, once)
-        return self.family.repeated(inputs, index.to(self.device))
+        return self.family.repeat_image_features(inputs, index.to(self.device))
 
-    def _nested(self, images: Any, counts: Sequence[int]) -> Any:
+    def _nested(self, images: Any, images_per_item: Sequence[int]) -> Any:
         """Images in a row, query by query where the image processor wants to know."""
-        if not self.images.nested:
+        if not self.image_processor.nested:
             return images
-        if isinstance(images, torch.Tensor) and min(counts) == max(counts):
-            return images.view(-1, counts[0], *images.shape[1:])
+        if isinstance(images, torch.Tensor) and min(images_per_item) == max(images_per_item):
+            return images.view(-1, images_per_item[0], *images.shape[1:])
         flat = iter(images)
-        return [[next(flat) for _ in range(count)] for count in counts]
+        return [[next(flat) for _ in range(count)] for count in images_per_item]
 
     def _score(self, hidden: torch.Tensor, tokens: Sequence[int] | None) -> torch.Tensor:
         """Only the rows of the output matrix that count, in at least float32."""

@@ -40,7 +40,7 @@ def _columns(row: EncodedPrompt) -> torch.Tensor:
     parts = [value[None] for value in row.tokens.values()]
     if row.positions is not None:
         parts.append(row.positions)
-    parts += [seen.flatten(1).T.long() for seen in row.seen.values()]
+    parts += [mask.flatten(1).T.long() for mask in row.image_attention_masks.values()]
     return torch.cat(parts)
 
 
@@ -51,22 +51,24 @@ class Packed:
     Attributes:
         row: their tokens, with positions ``(P, L)``.
         branch: integers ``(L,)``: 0 for what is shared, k + 1 for row k.
-        last: K indices: where each row ends.
+        last_token_index: K indices: where each row ends.
         shared: number of tokens that are there once.
     """
 
     row: EncodedPrompt
     branch: torch.Tensor
-    last: tuple[int, ...]
+    last_token_index: tuple[int, ...]
     shared: int
 
     def places(self, numbers: Sequence[int]) -> list[list[int]]:
         """Of each row the indices of its last tokens, so many of them."""
-        lengths = [end - start for start, end in pairwise([self.shared - 1, *self.last])]
+        lengths = [
+            end - start for start, end in pairwise([self.shared - 1, *self.last_token_index])
+        ]
         return [
             # counted back from the row's end, and then on from that of what is shared
             [end - i if i < length else self.shared - 1 - (i - length) for i in range(n)][::-1]
-            for end, length, n in zip(self.last, lengths, numbers)
+            for end, length, n in zip(self.last_token_index, lengths, numbers)
         ]
 
     def mask(self, length: int) -> torch.Tensor:
@@ -97,8 +99,11 @@ def pack(rows: Sequence[EncodedPrompt], shared: int) -> Packed:
     row = EncodedPrompt(
         {key: joined([row.tokens[key] for row in rows]) for key in rows[0].tokens},
         joined(positions),
-        rows[0].grids,
-        {key: joined([row.seen[key] for row in rows], 0) for key in rows[0].seen},
-        rows[0].beside,
+        rows[0].image_grid_thw,
+        {
+            key: joined([row.image_attention_masks[key] for row in rows], 0)
+            for key in rows[0].image_attention_masks
+        },
+        rows[0].pixel_inputs,
     )
     return Packed(row, branch, tuple(int(end) for end in ends), shared)

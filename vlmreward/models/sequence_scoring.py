@@ -24,38 +24,38 @@ class AnswerBatch:
     """A batch of B queries with K answers of up to T tokens behind each.
 
     Attributes:
-        layout: the batch; ``last`` is ``(B, M)``, the tokens whose logits are wanted, or
+        layout: the batch; ``last_token_index`` is ``(B, M)``, the tokens whose logits are read, or
             ``(B K, T)`` where every answer has a row of its own.
         repeat: how many rows one after the other share their images.
-        place: ``(K, T)`` which of the M tokens predicts a token of an answer.
+        logit_index: ``(K, T)`` which of the M tokens predicts a token of an answer.
         target: ``(K, T)`` the id of that token.
-        real: bool ``(K, T)``: answers of fewer tokens are filled up in front.
+        mask: bool ``(K, T)``: answers of fewer tokens are filled up in front.
     """
 
     layout: TokenBatch
     repeat: int
-    place: torch.Tensor
+    logit_index: torch.Tensor
     target: torch.Tensor
-    real: torch.Tensor
+    mask: torch.Tensor
 
     def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``(B, M, V)`` or ``(B K, T, V)`` -> those of the answers ``(B, K)``."""
         each = logits.log_softmax(-1)
         if self.repeat == 1:
-            chosen = each[:, self.place, self.target]
+            chosen = each[:, self.logit_index, self.target]
         else:
-            several = torch.arange(len(self.place), device=each.device)[:, None]
+            several = torch.arange(len(self.logit_index), device=each.device)[:, None]
             each = each.unflatten(0, (-1, self.repeat))
-            chosen = each[:, several, self.place, self.target]
+            chosen = each[:, several, self.logit_index, self.target]
         # not multiplied by 0: an impossible token has a log-probability of minus infinity
-        return torch.where(self.real, chosen, 0.0).sum(-1)
+        return torch.where(self.mask, chosen, 0.0).sum(-1)
 
 
 def build_answer_batch(
     family: Family,
     rows: Sequence[EncodedPrompt],
     answers: Sequence[Sequence[int]],
-    counts: Sequence[int],
+    images_per_item: Sequence[int],
     device: Any,
 ) -> AnswerBatch:
     """Lay out K answers behind each of B prompts.
@@ -64,31 +64,33 @@ def build_answer_batch(
         family: how the model reads.
         rows: the prompts.
         answers: token ids of each answer; none begins with another one.
-        counts: numbers of images.
+        images_per_item: numbers of images.
         device: where the model is.
     """
     lengths = [len(answer) for answer in answers]
     longest = max(lengths)
     target = torch.tensor([[0] * (longest - len(answer)) + list(answer) for answer in answers])
-    real = torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]
+    mask = torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]
     # an answer's last token predicts nothing that is wanted
-    queries = [[family.continued(row, answer[:-1]) for answer in answers] for row in rows]
-    packed = family.packed(queries)
+    queries = [[family.append_tokens(row, answer[:-1]) for answer in answers] for row in rows]
+    packed = family.pack_prompts(queries)
     if packed is None:
-        layout = family.assemble(
+        layout = family.collate(
             [row for several in queries for row in several],
-            [count for count in counts for _ in answers],
+            [count for count in images_per_item for _ in answers],
             device,
         )
         back = torch.arange(longest - 1, -1, -1).to(device)
-        layout = replace(layout, last=layout.last[:, None] - back)
-        place = torch.arange(longest).expand(len(answers), -1)
-        return AnswerBatch(layout, len(answers), *(t.to(device) for t in (place, target, real)))
-    layout = family.assemble_packed(packed, counts, device)
+        layout = replace(layout, last_token_index=layout.last_token_index[:, None] - back)
+        logit_index = torch.arange(longest).expand(len(answers), -1)
+        return AnswerBatch(
+            layout, len(answers), *(t.to(device) for t in (logit_index, target, mask))
+        )
+    layout = family.collate_sequences(packed, images_per_item, device)
     places = [p.places(lengths) for p in packed]
     # each once: a gradient that was scattered to the same token twice would count twice
     wanted = [sorted({place for several in query for place in several}) for query in places]
     found = [[wanted[0].index(place) for place in several] for several in places[0]]
-    place = torch.tensor([[0] * (longest - len(several)) + several for several in found])
-    layout = replace(layout, last=torch.tensor(wanted).to(device))
-    return AnswerBatch(layout, 1, *(t.to(device) for t in (place, target, real)))
+    logit_index = torch.tensor([[0] * (longest - len(several)) + several for several in found])
+    layout = replace(layout, last_token_index=torch.tensor(wanted).to(device))
+    return AnswerBatch(layout, 1, *(t.to(device) for t in (logit_index, target, mask)))

@@ -19,17 +19,17 @@ class EncodedPrompt:
     Attributes:
         tokens: integers ``(L,)``: ids and token types, under the model's names.
         positions: ``(P, L)`` where the model does not count from 0 in one dimension.
-        grids: ``(images, 3)`` patches of every image, of the families that have them.
-        seen: integers or bool ``(L, images, ...)``, under the model's names: which image or part of
-            it a token looks at, of the families with cross-attention.
-        beside: names of all else that the model takes, to be made of the pixels.
+        image_grid_thw: ``(images, 3)`` patches of every image, of the families that have them.
+        image_attention_masks: integers or bool ``(L, images, ...)``, under the model's names:
+            which image or part of it a token looks at, in families with cross-attention.
+        pixel_inputs: names of all else that the model takes, to be made of the pixels.
     """
 
     tokens: dict[str, torch.Tensor]
     positions: torch.Tensor | None = None
-    grids: torch.Tensor | None = None
-    seen: dict[str, torch.Tensor] = field(default_factory=dict)
-    beside: frozenset[str] = frozenset()
+    image_grid_thw: torch.Tensor | None = None
+    image_attention_masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    pixel_inputs: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.tokens["input_ids"])
@@ -41,15 +41,15 @@ class TokenBatch:
 
     Attributes:
         inputs: keyword arguments of the model, on its device.
-        last: ``(B,)`` index of each query's last token, whose logits are the answer; ``(B, K)``
-            where K questions share a sequence.
-        counts: B numbers of images.
-        grids: ``(N, 3)`` patches of every image, on the CPU, of the families that have them.
-        beside: as in the rows.
+        last_token_index: ``(B,)`` index of each query's last token, whose logits are the answer;
+            ``(B, K)`` where K questions share a sequence.
+        images_per_item: B numbers of images.
+        image_grid_thw: ``(N, 3)`` patches of every image, on the CPU, in families that have them.
+        pixel_inputs: as in the rows.
     """
 
     inputs: dict[str, torch.Tensor]
-    last: torch.Tensor
-    counts: tuple[int, ...]
-    grids: torch.Tensor | None = None
-    beside: frozenset[str] = frozenset()
+    last_token_index: torch.Tensor
+    images_per_item: tuple[int, ...]
+    image_grid_thw: torch.Tensor | None = None
+    pixel_inputs: frozenset[str] = frozenset()

@@ -212,7 +212,7 @@ class ImageProcessor(ABC):
             return resize_uint8(images, size, self.constants.filter, backend=self.backend)
         return resize(images, size, self.constants.filter, clamp=self.pixel_mode == "clamp")
 
-    def normalised(self, size: tuple[int, int]) -> OutputTransform:
+    def normalization(self, size: tuple[int, int]) -> OutputTransform:
         """Scale and bias of every channel, and nothing else."""
         scale, bias = self.constants.scale, self.constants.bias
 
@@ -229,7 +229,7 @@ class ImageProcessor(ABC):
 
         return OutputTransform((len(scale), *size), affine, linear, adjoint=lambda g: g)
 
-    def resize_then(
+    def resize_and_transform(
         self, images: torch.Tensor, size: tuple[int, int], layout: OutputTransform
     ) -> torch.Tensor:
         """Resize a batch ``(B, 3, H, W)`` and lay it out, a few images at a time."""

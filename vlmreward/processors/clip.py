@@ -38,7 +38,7 @@ class CLIPProcessor(FixedSizeProcessor):
     def layout(self, size: tuple[int, int]) -> OutputTransform:
         """Crop, with zeros around what is too small, then normalise."""
         crop = self.crop_size or size
-        normal = self.normalised(crop)
+        normal = self.normalization(crop)
         down, across = (wanted - n for wanted, n in zip(crop, size))
         pil = self.backend == "pil"  # of an odd border it puts the larger half first
         top, left = (-(-n // 2) if pil else int(n / 2) for n in (down, across))

@@ -33,12 +33,12 @@ class FixedSizeProcessor(ImageProcessor):
 
     def layout(self, size: tuple[int, int]) -> OutputTransform:
         """What is done with images that were resized to ``size``."""
-        return self.normalised(size)
+        return self.normalization(size)
 
     def batch(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, 3, H, W)`` of one size -> ``(B, 3, height, width)``."""
         size = self.output_size(*images.shape[-2:])
-        return self.resize_then(images, size, self.layout(size))
+        return self.resize_and_transform(images, size, self.layout(size))
 
     def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``ImageProcessor``."""

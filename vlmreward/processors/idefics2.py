@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from vlmreward.processors.base import ImageProcessor, Nested
-from vlmreward.processors.padding import as_samples, avoid_all_zero_images, padded
+from vlmreward.processors.padding import as_samples, avoid_all_zero_images, pad_samples
 
 __all__ = ["Idefics2Processor"]
 
@@ -53,10 +53,12 @@ class Idefics2Processor(ImageProcessor):
 
     def _batch(self, images: torch.Tensor) -> torch.Tensor:
         size = self.output_size(*images.shape[-2:])
-        return avoid_all_zero_images(self.resize_then(images, size, self.normalised(size)))
+        return avoid_all_zero_images(
+            self.resize_and_transform(images, size, self.normalization(size))
+        )
 
     def process(self, images: Nested) -> dict[str, torch.Tensor]:
         """See ``ImageProcessor``."""
         samples = [[p for i in sample for p in self.pieces(i)] for sample in as_samples(images)]
         done = iter(self.by_size([p for sample in samples for p in sample], self._batch))
-        return padded([[next(done) for _ in sample] for sample in samples], self.pad)
+        return pad_samples([[next(done) for _ in sample] for sample in samples], self.pad)

@@ -9,7 +9,7 @@ import torch
 
 from vlmreward.images.layout import to_compute_dtype
 from vlmreward.processors.base import ImageProcessor, Nested
-from vlmreward.processors.padding import as_samples, avoid_all_zero_images, padded
+from vlmreward.processors.padding import as_samples, avoid_all_zero_images, pad_samples
 
 __all__ = ["Idefics3Processor"]
 
@@ -81,7 +81,7 @@ class Idefics3Processor(ImageProcessor):
         x = to_compute_dtype(images)
         for size in self.sizes(*images.shape[-2:]):
             x = self.resample(x, size)
-        normal, tile = self.normalised((self.tile, self.tile)), self.tile
+        normal, tile = self.normalization((self.tile, self.tile)), self.tile
         if not rows:
             return avoid_all_zero_images(normal.affine(x))[:, None]
         tiles = x.view(len(x), 3, rows, tile, columns, tile).permute(0, 2, 4, 1, 3, 5)
@@ -94,7 +94,9 @@ class Idefics3Processor(ImageProcessor):
         samples = as_samples(images)
         done = iter(self.by_size([i for sample in samples for i in sample], self._batch))
         out: dict[str, Any] = {}
-        out |= padded([[t for _ in sample for t in next(done)] for sample in samples], self.pad)
+        out |= pad_samples(
+            [[t for _ in sample for t in next(done)] for sample in samples], self.pad
+        )
         if self.tells_grids:
             grids = [[self.grid(*image.shape[-2:]) for image in sample] for sample in samples]
             out["rows"] = [[rows for rows, _ in sample] for sample in grids]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from vlmreward.processors.base import Nested
 
-__all__ = ["as_samples", "avoid_all_zero_images", "padded"]
+__all__ = ["as_samples", "avoid_all_zero_images", "pad_samples"]
 
 
 def as_samples(images: Nested) -> list[list[torch.Tensor]]:
@@ -32,7 +32,7 @@ def avoid_all_zero_images(values: torch.Tensor) -> torch.Tensor:
     return values.add_(zero * 2.0**-20)
 
 
-def padded(samples: list[list[torch.Tensor]], pad: bool = True) -> dict[str, torch.Tensor]:
+def pad_samples(samples: list[list[torch.Tensor]], pad: bool = True) -> dict[str, torch.Tensor]:
     """``pixel_values`` with zeros below, to the right and for missing images, and their mask.
 
     Args:

@@ -112,7 +112,7 @@ class Qwen2VLProcessor(ImageProcessor):
             ),
             adjoint=lambda g: from_patches(g, (3, *size), **cut),
         )
-        return self.resize_then(images, size, layout)
+        return self.resize_and_transform(images, size, layout)
 
     def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``ImageProcessor``."""

@@ -62,7 +62,7 @@ class Qwen2VLVideoProcessor(ImageProcessor):
                 f"frames are {size[0]}x{size[1]} and this processor has do_resize=False; expected "
                 f"multiples of {self.factor}: resize the video or set do_resize=True"
             )
-        frames = self.resize_then(videos.flatten(0, 1), size, self.normalised(size))
+        frames = self.resize_and_transform(videos.flatten(0, 1), size, self.normalization(size))
         frames = frames.view(n, length, *frames.shape[1:])
         if missing := -length % per_patch:
             last = frames[:, -1:].expand(-1, missing, -1, -1, -1)

@@ -59,7 +59,7 @@ class Siglip2Processor(ImageProcessor):
     def _batch(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, 3, H, W)`` of one size -> ``(B, max_num_patches, P * P * 3)``."""
         height, width = size = self.output_size(*images.shape[-2:])
-        patch, normal = self.patch_size, self.normalised(size)
+        patch, normal = self.patch_size, self.normalization(size)
         rows, columns = height // patch, width // patch
         used = rows * columns
         rest = (0, 0, 0, self.max_num_patches - used)
@@ -82,7 +82,7 @@ class Siglip2Processor(ImageProcessor):
             linear=lambda x, out=None: cut(normal.linear(x), out),
             adjoint=joined,
         )
-        return self.resize_then(images, size, layout)
+        return self.resize_and_transform(images, size, layout)
 
     def process(self, images: torch.Tensor | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``ImageProcessor``."""

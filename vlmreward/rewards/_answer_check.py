@@ -81,11 +81,11 @@ class AnswerCheck:
             return
         row = masses.index(least)
         share, token = logits()[row].softmax(-1).max(-1)
-        said = ", ".join(repr(self.backbone.describe(*ids)) for ids in answers[:4])
+        said = ", ".join(repr(self.backbone.decode(*ids)) for ids in answers[:4])
         warn(
             f"the answers {said} hold {least:.1g} of the probability after {_short(questions[row])}"
             f"; expected at least {_LITTLE}: the model would rather say "
-            f"{self.backbone.describe(int(token))!r} ({float(share):.0%}), so that the reward "
+            f"{self.backbone.decode(int(token))!r} ({float(share):.0%}), so that the reward "
             "compares unlikely words; ask more plainly, or pass its own words as answers (see "
             "answer_mass and top_answers)"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from vlmreward.images.batch import ImageBatch, Images
-from vlmreward.models.answer_tokens import Ids, single
+from vlmreward.models.answer_tokens import TokenIds, single_token_ids
 from vlmreward.models.frozen_vlm import FrozenVLM
 from vlmreward.models.token_layout import Size
 from vlmreward.rewards.composite import Combinable
@@ -62,7 +62,7 @@ class ModelAnswers(Combinable):
     validate: bool
 
     @property
-    def sequences(self) -> tuple[Ids, ...]:
+    def sequences(self) -> tuple[TokenIds, ...]:
         """S answers that are scored, as tokens."""
         raise NotImplementedError
 
@@ -79,7 +79,7 @@ class ModelAnswers(Combinable):
     @property
     def tokens(self) -> tuple[int, ...] | None:
         """The token ids whose logits the reward is made of; None where an answer has several."""
-        return single(self.sequences)
+        return single_token_ids(self.sequences)
 
     def _asked(self, batch: ImageBatch, values: Mapping[str, Text]) -> AskedQuestions:
         if self.validate:
@@ -164,7 +164,7 @@ class ModelAnswers(Combinable):
         )
         top = logits.softmax(-1).topk(k)
         return [
-            [TokenProbability(i, self.backbone.describe(i), p) for i, p in zip(ids, shares)]
+            [TokenProbability(i, self.backbone.decode(i), p) for i, p in zip(ids, shares)]
             for ids, shares in zip(top.indices.tolist(), top.values.tolist())
         ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vlmreward.models.answer_tokens import Ids, check_mutually_exclusive
+from vlmreward.models.answer_tokens import TokenIds, check_mutually_exclusive
 from vlmreward.rewards.base import ModelSource, VLMReward
 from vlmreward.rewards.questions import QuestionTemplate
 
@@ -75,7 +75,7 @@ class RatingReward(VLMReward):
         self.register_buffer("values", values.to(self.backbone.device))
 
     @property
-    def sequences(self) -> tuple[Ids, ...]:
+    def sequences(self) -> tuple[TokenIds, ...]:
         """The answers, as tokens, in the order of the scale."""
         return self._sequences
 

@@ -10,7 +10,7 @@ from vlmreward.images.batch import Images
 from vlmreward.models.answer_tokens import (
     Answer,
     Answers,
-    Ids,
+    TokenIds,
     check_pair,
     log_odds,
     resolve_answers,
@@ -133,7 +133,7 @@ class YesNoReward(VLMReward):
         )
 
     @property
-    def sequences(self) -> tuple[Ids, ...]:
+    def sequences(self) -> tuple[TokenIds, ...]:
         """The variants of both answers, as tokens, the positive ones first."""
         return self.answers.sequences
 

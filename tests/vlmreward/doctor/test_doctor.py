@@ -110,8 +110,8 @@ def test_leaves_the_reward_as_it_was(family_pair):
     before, side = dict(vars(mine.backbone)), processor.tokenizer.padding_side
     attention = model.model.visual.config._attn_implementation
     doctor.run_checks(mine, quick=True)
-    assert vars(mine.backbone)["images"] is before["images"]
-    assert mine.backbone.images.pixel_mode == "clamp"
+    assert vars(mine.backbone)["image_processor"] is before["image_processor"]
+    assert mine.backbone.image_processor.pixel_mode == "clamp"
     assert processor.tokenizer.padding_side == side
     assert not model.base_model._forward_pre_hooks
     assert model.model.visual.config._attn_implementation == attention != "sdpa"
@@ -123,7 +123,7 @@ def test_leaves_the_reward_as_it_was(family_pair):
 
 def other_mean(reward):
     """ImageNet's mean and deviation in the place of the checkpoint's."""
-    images = reward.backbone.images
+    images = reward.backbone.image_processor
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     images.constants = dataclasses.replace(
         images.constants,
@@ -141,7 +141,7 @@ def test_wrong_mean(reward, family):
 
 def test_another_size_is_named(reward):
     mine = reward("qwen2_vl")
-    mine.backbone.images.max_pixels //= 2
+    mine.backbone.image_processor.max_pixels //= 2
     found = {f.name: f for f in doctor.run_checks(mine, quick=True)}
     assert found["processor, float"].status == found["processor, uint8"].status == "FAIL"
     assert "224x224: pixel_values (36, 1176), HF's (100, 1176)" in found["processor, float"].message
@@ -149,13 +149,13 @@ def test_another_size_is_named(reward):
 
 def plant_layout(reward, change):
     """`change(layout, lengths)` behind the reward's own layouts."""
-    family, assemble = reward.backbone.family, reward.backbone.family.assemble
+    family, assemble = reward.backbone.family, reward.backbone.family.collate
 
     def changed(rows, counts, device):
         layout = assemble(rows, counts, device)
         return change(layout, [len(row) for row in rows])
 
-    family.assemble = changed
+    family.collate = changed
 
 
 def without(*keys):
@@ -277,14 +277,16 @@ def left(read_at_end):
             return dataclasses.replace(layout, inputs=inputs)
         mask = [torch.arange(width) >= width - n for n in lengths]
         inputs["attention_mask"] = torch.stack(mask).long()
-        last = torch.full_like(layout.last, width - 1)
-        return dataclasses.replace(layout, inputs=inputs, last=last)
+        last = torch.full_like(layout.last_token_index, width - 1)
+        return dataclasses.replace(layout, inputs=inputs, last_token_index=last)
 
     return change
 
 
 def read_at_the_end_of_right_padding(layout, lengths):
-    return dataclasses.replace(layout, last=torch.full_like(layout.last, max(lengths) - 1))
+    return dataclasses.replace(
+        layout, last_token_index=torch.full_like(layout.last_token_index, max(lengths) - 1)
+    )
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "idefics3"])
@@ -331,8 +333,8 @@ def test_every_text_against_the_first_image(reward):
 
 def test_another_prompt(reward):
     mine = reward("llava")
-    asked = mine.backbone.family.asked
-    mine.backbone.family.asked = lambda prompt, sizes: asked(f"Hello. {prompt}", sizes)
+    asked = mine.backbone.family.call_processor
+    mine.backbone.family.call_processor = lambda prompt, sizes: asked(f"Hello. {prompt}", sizes)
     found = doctor.run_checks(mine)
     assert by_status(found, "FAIL") == {"prompt"} | WHOLE
     assert by_status(found, "SKIP") == {"token types", "positions"}

@@ -16,7 +16,7 @@ CONTEXT = "<|im_start|>assistant\n"
 def resolve(answers, context=CONTEXT):
     lookup = AnswerTokenizer(
         tokenize=lambda text: TOKENIZER(text, add_special_tokens=False)["input_ids"],
-        describe=lambda *ids: TOKENIZER.decode(ids),
+        decode=lambda *ids: TOKENIZER.decode(ids),
         context=context,
         vocabulary=len(TOKENIZER),
         markup=TOKENIZER.all_special_tokens,

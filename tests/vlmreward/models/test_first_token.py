@@ -100,7 +100,7 @@ def test_doctor_agrees_and_sees_a_second_one(family):
     family, tokens = reward.backbone.family, pair[1].tokenizer
 
     def twice(prompt, sizes):
-        made = dict(type(family).asked(family, prompt, sizes))
+        made = dict(type(family).call_processor(family, prompt, sizes))
         length = made["input_ids"].shape
         for key, value in made.items():
             if isinstance(value, torch.Tensor) and value.shape == length:
@@ -108,7 +108,7 @@ def test_doctor_agrees_and_sees_a_second_one(family):
                 made[key] = torch.cat([torch.full_like(value[:, :1], more), value], dim=1)
         return made
 
-    family.asked = twice
+    family.call_processor = twice
     planted = YesNoReward(reward.backbone, question=f"{QUESTION} ")
     found = {f.name: f for f in doctor.run_checks(planted, quick=True)}
     assert found["prompt"].status == "FAIL"

@@ -122,12 +122,12 @@ def test_doctor_finds_nothing_wrong(reward):
 def test_what_cannot_be_batched_is_refused(monkeypatch):
     reward = YesNoReward(tiny_models.build("llava_next"), question=QUESTION)
     family = reward.backbone.family
-    asked = family.asked
+    asked = family.call_processor
 
     def more(prompt, sizes):
         length = asked(prompt, sizes)["input_ids"].shape[1]
         return {**asked(prompt, sizes), "position_ids": torch.zeros(3, 1, length)}
 
-    monkeypatch.setattr(family, "asked", more)
+    monkeypatch.setattr(family, "call_processor", more)
     with pytest.raises(TypeError, match="LlavaNextProcessor makes position_ids, which LlavaNextFo"):
         reward(torch.rand(1, 3, 40, 50), prompt="a cat")

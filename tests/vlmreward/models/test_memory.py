@@ -94,7 +94,7 @@ def test_the_last_feed_forward_network_sees_the_last_tokens_alone(pair):
     images = noise(2, 2, 3, 40, 50, dtype=torch.float32)
     reward(images, prompt=["a cat", "a red cube on a sphere"])
     CompositeReward(reward, [QUESTION, "Is it red?", "Is it blue?"])(images, prompt="a cat")
-    shared = reward.backbone.family.causal
+    shared = reward.backbone.family.is_causal
     assert [shape.numel() for shape in seen] == [2, 6]
     assert len(seen[1]) == (2 if shared else 1)
     mlp(torch.zeros(1, 3, mlp.down_proj.out_features))

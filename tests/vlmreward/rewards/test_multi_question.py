@@ -85,7 +85,7 @@ def test_sequence_is_shared(family):
     layout = reward.backbone.packed_layout([rewards], [[(40, 50)]])
     assert (layout is not None) == (kind in SHARES_SEQUENCE)
     if layout is None:
-        assert reward.backbone.family.features == (kind in SHARES_FEATURES)
+        assert reward.backbone.family.accepts_image_features == (kind in SHARES_FEATURES)
         return
     alone = [reward.backbone.layout([p], [[(40, 50)]]).inputs["input_ids"] for p in rewards]
     same = min(a.shape[1] for a in alone)

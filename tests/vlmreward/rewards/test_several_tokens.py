@@ -54,7 +54,7 @@ def forced(pair, view_lists, prompts, answers):
 def test_log_probabilities_equal_forced_generation(pair):
     reward = YesNoReward((copy.deepcopy(pair[0]), pair[1]), question=QUESTION, answers=LONG)
     assert len({len(ids) for ids in reward.answers.sequences}) > 1
-    reward.backbone.images.pixel_mode = "uint8"
+    reward.backbone.image_processor.pixel_mode = "uint8"
     queries = [[image] for image in levels((40, 50), (64, 33))]
     expected = forced(pair, queries, PROMPTS[:2], reward.answers.sequences)
     value = reward(unit(queries), prompt=PROMPTS[:2]).detach()

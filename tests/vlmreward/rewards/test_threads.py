@@ -231,7 +231,7 @@ def test_what_is_kept_is_bounded_and_a_copy_begins_empty():
         draw = random.Random(k)
         for _ in range(2000):
             key = draw.randrange(8)
-            assert recent.recall(key, lambda key=key: key + 100) == key + 100
+            assert recent.get_or_create(key, lambda key=key: key + 100) == key + 100
 
     at_once(work)
     assert len(recent.kept) <= 3

@@ -161,7 +161,7 @@ def test_every_view_counts_and_two_views_are_not_a_video(pair, reward):
         assert (reward(changed, prompt="a cat") - r).abs() > 1e-3
     layout = reward.backbone.layout(questions(["a cat"]), [[(64, 64)] * 2])
     image = pair[1].image_token_id
-    assert layout.grids.tolist() == [[1, 4, 4]] * 2
+    assert layout.image_grid_thw.tolist() == [[1, 4, 4]] * 2
     assert (layout.inputs["input_ids"] == image).sum() == 8
 
 
@@ -184,13 +184,13 @@ def test_gradients_arrive_in_every_mode(pair, mode):
 
 def test_layouts_are_asked_once(reward, monkeypatch):
     asked = []
-    ask = FrozenVLM._ask
+    ask = FrozenVLM._encode
 
     def counting(self, prompt, sizes):
         asked.append(prompt)
         return ask(self, prompt, sizes)
 
-    monkeypatch.setattr(FrozenVLM, "_ask", counting)
+    monkeypatch.setattr(FrozenVLM, "_encode", counting)
     x = noise(2, 3, 58, 71)
     for prompt in (["a new cat", "a new dog"], ["a new dog", "a new cat"], "a new cat"):
         reward(x, prompt=prompt)

@@ -59,7 +59,7 @@ class LastTokenMLP:
             mlp.register_forward_hook(self._scatter)
 
     @contextmanager
-    def at(self, rows: torch.Tensor, last: torch.Tensor) -> Iterator[None]:
+    def restrict_to(self, rows: torch.Tensor, last: torch.Tensor) -> Iterator[None]:
         """Within it, only tokens ``last`` of ``rows`` are computed; both ``(B,)`` or ``(B, K)``.
 
         It holds for the thread that enters it.

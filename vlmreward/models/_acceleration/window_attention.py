@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-__all__ = ["own_windows", "use_batched_windows", "window_attention"]
+__all__ = ["native_attention", "use_batched_windows", "window_attention"]
 
 # transformers hands ``cu_seqlens`` to an implementation only where its name says "flash".
 _NAME = "windows_not_flash"
@@ -184,7 +184,7 @@ def use_batched_windows(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def own_windows(model: PreTrainedModel) -> Iterator[None]:
+def native_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within it, the vision tower has transformers' own attention again: to compare with."""
     configs = {
         id(m.config): m.config

@@ -24,7 +24,7 @@ _LEFT_OUT = frozenset({"attention_mask", "labels"})
 """Further outputs of processors: a mask of ones, as one query has no padding, and for training."""
 
 
-def blank(size: Size) -> Image.Image:
+def dummy_image(size: Size) -> Image.Image:
     """An image of this size, for asking about the layout."""
     return Image.new("RGB", (size[1], size[0]))
 
@@ -68,17 +68,17 @@ class Family:
         processor: its processor.
     """
 
-    masked = True
+    needs_padding_mask = True
     """Whether padding has to be masked: not under causal attention, where it comes last."""
-    causal = False
+    is_causal = False
     """Whether it is known that no token looks ahead, so that questions can share what precedes."""
-    features = False
+    accepts_image_features = False
     """Whether the model takes image features that were computed before, a row of them an image."""
-    positioned = False
+    has_mrope = False
     """Whether rows come with positions, in several dimensions."""
-    uneven = False
+    accepts_mixed_image_counts = False
     """True if queries of different numbers of images fit into a batch under cross-attention."""
-    answer_type = 0
+    answer_token_type_id = 0
     """Token type of what the model has answered."""
 
     def __init__(self, vlm: Any, processor: Any) -> None:
@@ -93,7 +93,7 @@ class Family:
                 f"{type(self.processor).__name__} has no chat template; expected one: set "
                 "processor.chat_template to that of the checkpoint's model card"
             )
-        content = [{"type": "image", "image": blank(size)} for size in sizes]
+        content = [{"type": "image", "image": dummy_image(size)} for size in sizes]
         content.append({"type": "text", "text": text})
         return self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, **options
@@ -103,7 +103,7 @@ class Family:
         """What the answer follows, for looking up its tokens; without images."""
         return self.chat(text, [], tokenize=False)
 
-    def asked(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
+    def call_processor(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
         """Outputs of the model's own processor for one query with blank images."""
         # tokenised by the same call, which knows whether the template has written the first token
         options = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in self.accepted else {}
@@ -124,14 +124,14 @@ class Family:
         recorder = _Recorder(hf)
         self.processor.image_processor = recorder
         try:
-            self.asked("?", [(64, 64)])
+            self.call_processor("?", [(64, 64)])
         finally:
             self.processor.image_processor = hf
         return recorder.options
 
-    def ask(self, text: str, sizes: Sequence[Size]) -> EncodedPrompt:
+    def encode(self, text: str, sizes: Sequence[Size]) -> EncodedPrompt:
         """Layout of one query, from the model's own processor and with blank images."""
-        asked = self.asked(text, sizes)
+        asked = self.call_processor(text, sizes)
         taken = frozenset(asked.keys() & self.accepted) - _LEFT_OUT
         by_token = {
             key: asked[key][0]
@@ -143,23 +143,28 @@ class Family:
         }
         return EncodedPrompt(
             {key: value for key, value in by_token.items() if value.ndim == 1},
-            seen={key: value for key, value in by_token.items() if value.ndim > 1},
-            beside=taken - by_token.keys(),
+            image_attention_masks={key: value for key, value in by_token.items() if value.ndim > 1},
+            pixel_inputs=taken - by_token.keys(),
         )
 
-    def assemble(
-        self, rows: Sequence[EncodedPrompt], counts: Sequence[int], device: Any
+    def collate(
+        self, rows: Sequence[EncodedPrompt], images_per_item: Sequence[int], device: Any
     ) -> TokenBatch:
         """Rows -> a batch, padded on the right; the answer is read at each query's own end.
 
         Raises:
             ValueError: numbers of images that the model cannot have in one batch.
         """
-        if rows[0].seen and not self.uneven and len(set(counts)) > 1:
+        if (
+            rows[0].image_attention_masks
+            and not self.accepts_mixed_image_counts
+            and len(set(images_per_item)) > 1
+        ):
             # mllama: tokens before the first image look at the padding for missing images too
+            different = " and ".join(map(str, sorted(set(images_per_item))))
             raise ValueError(
-                f"queries have {' and '.join(map(str, sorted(set(counts))))} images; expected the "
-                f"same number in all queries of a call, as {type(self.vlm).__name__} reads a query "
+                f"queries have {different} images; expected the same number in all queries "
+                f"of a call, as {type(self.vlm).__name__} reads a query "
                 "differently beside one with more images: ask them in calls of their own"
             )
         lengths = torch.tensor([len(row) for row in rows])
@@ -177,77 +182,84 @@ class Family:
         }
         if positions := [row.positions for row in rows if row.positions is not None]:
             inputs["position_ids"] = padded(positions, 1)
-        for key in _common([row.seen for row in rows]):
-            inputs[key] = _stacked([row.seen[key] for row in rows], width).to(device)
-        if self.masked and int(lengths.min()) < width:
+        for key in _common([row.image_attention_masks for row in rows]):
+            inputs[key] = _stacked([row.image_attention_masks[key] for row in rows], width).to(
+                device
+            )
+        if self.needs_padding_mask and int(lengths.min()) < width:
             inputs["attention_mask"] = (torch.arange(width) < lengths[:, None]).long().to(device)
-        grids = [row.grids for row in rows if row.grids is not None]
-        if grids:
-            inputs["image_grid_thw"] = torch.cat(grids).to(device)
-        last = (lengths - 1).to(device)
+        image_grid_thw = [row.image_grid_thw for row in rows if row.image_grid_thw is not None]
+        if image_grid_thw:
+            inputs["image_grid_thw"] = torch.cat(image_grid_thw).to(device)
+        last_token_index = (lengths - 1).to(device)
         return TokenBatch(
             inputs,
-            last,
-            tuple(counts),
-            torch.cat(grids) if grids else None,
-            frozenset().union(*[row.beside for row in rows]),
+            last_token_index,
+            tuple(images_per_item),
+            torch.cat(image_grid_thw) if image_grid_thw else None,
+            frozenset().union(*[row.pixel_inputs for row in rows]),
         )
 
     def collate_packed(
-        self, queries: Sequence[Sequence[EncodedPrompt]], counts: Sequence[int], device: Any
+        self,
+        queries: Sequence[Sequence[EncodedPrompt]],
+        images_per_item: Sequence[int],
+        device: Any,
     ) -> TokenBatch | None:
         """K rows for each of B lists of images -> a batch of B; None where that is impossible."""
-        packed = self.packed(queries)
-        return None if packed is None else self.assemble_packed(packed, counts, device)
+        packed = self.pack_prompts(queries)
+        return None if packed is None else self.collate_sequences(packed, images_per_item, device)
 
-    def packed(self, queries: Sequence[Sequence[EncodedPrompt]]) -> list[Packed] | None:
+    def pack_prompts(self, queries: Sequence[Sequence[EncodedPrompt]]) -> list[Packed] | None:
         """K rows for each of B lists of images -> B sequences; None where that is impossible."""
         text = self.vlm.config.get_text_config()
         window = getattr(text, "sliding_window", None)
         longest = max(len(row) for rows in queries for row in rows)
         masks = getattr(text, "_attn_implementation", None) in ("eager", "sdpa")
-        if not (self.causal and masks) or (window and longest > window):
+        if not (self.is_causal and masks) or (window and longest > window):
             return None
         shared = [shared_length(rows) for rows in queries]
         # an image among what is not shared would be there several times
-        if not all(self._sees_all(rows[0], length) for rows, length in zip(queries, shared)):
+        if not all(self._covers_images(rows[0], length) for rows, length in zip(queries, shared)):
             return None
         return [pack(rows, length) for rows, length in zip(queries, shared)]
 
-    def assemble_packed(
-        self, packed: Sequence[Packed], counts: Sequence[int], device: Any
+    def collate_sequences(
+        self, packed: Sequence[Packed], images_per_item: Sequence[int], device: Any
     ) -> TokenBatch:
         """Sequences of several rows each -> a batch, with their masks."""
-        layout = self.assemble([p.row for p in packed], counts, device)
-        if not self.positioned:
+        layout = self.collate([p.row for p in packed], images_per_item, device)
+        if not self.has_mrope:
             layout.inputs["position_ids"] = layout.inputs["position_ids"][0]
         allowed = torch.stack([p.mask(layout.inputs["input_ids"].shape[1]) for p in packed])
         # numbers to add, because not every attention takes yes and no
         mask = torch.zeros(allowed.shape, dtype=self.vlm.dtype)
         mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)
         layout.inputs["attention_mask"] = mask[:, None].to(device)
-        last = torch.tensor([p.last for p in packed]).to(device)
-        return replace(layout, last=last)
+        last_token_index = torch.tensor([p.last_token_index for p in packed]).to(device)
+        return replace(layout, last_token_index=last_token_index)
 
-    def continued(self, row: EncodedPrompt, tokens: Sequence[int]) -> EncodedPrompt:
+    def append_tokens(self, row: EncodedPrompt, tokens: Sequence[int]) -> EncodedPrompt:
         """A row with text behind it, as the model reads what it has answered so far."""
         n = len(tokens)
-        ids = {key: torch.full((n,), self.answer_type) for key in row.tokens}
+        ids = {key: torch.full((n,), self.answer_token_type_id) for key in row.tokens}
         ids["input_ids"] = torch.tensor(tokens, dtype=torch.long)
         positions = row.positions
         if positions is not None:
             positions = torch.cat([positions, positions[:, -1:] + 1 + torch.arange(n)], dim=1)
         # what is answered looks at what the end of the question looks at
-        seen = {
+        image_attention_masks = {
             key: torch.cat([value, value[-1:].expand(n, *value.shape[1:])])
-            for key, value in row.seen.items()
+            for key, value in row.image_attention_masks.items()
         }
         both = {key: torch.cat([row.tokens[key], ids[key].to(row.tokens[key])]) for key in ids}
-        return replace(row, tokens=both, positions=positions, seen=seen)
+        return replace(
+            row, tokens=both, positions=positions, image_attention_masks=image_attention_masks
+        )
 
-    def _sees_all(self, row: EncodedPrompt, length: int) -> bool:
+    def _covers_images(self, row: EncodedPrompt, length: int) -> bool:
         """Whether all images are among the first tokens."""
-        if row.seen:  # by cross-attention: there are none
+        if row.image_attention_masks:  # by cross-attention: there are none
             return True
         image = self.vlm.config.image_token_id
         return bool((row.tokens["input_ids"][length:] != image).all())
@@ -259,7 +271,7 @@ class Family:
             TypeError: something that the model takes is made by its own processor alone.
         """
         given = {key: value for key, value in pixels.items() if key in self.accepted}
-        if lacking := sorted(layout.beside - given.keys()):
+        if lacking := sorted(layout.pixel_inputs - given.keys()):
             raise TypeError(
                 f"{type(self.processor).__name__} makes {', '.join(lacking)}, which "
                 f"{type(self.vlm).__name__} takes and which cannot be made here for other images; "
@@ -268,7 +280,7 @@ class Family:
             )
         return given
 
-    def repeated(self, inputs: dict[str, Any], index: torch.Tensor) -> dict[str, Any]:
+    def repeat_image_features(self, inputs: dict[str, Any], index: torch.Tensor) -> dict[str, Any]:
         """Image inputs for a batch in which images occur several times, from those of each once."""
         outputs = self.vlm.base_model.get_image_features(**inputs, return_dict=True)
         outputs.pooler_output = outputs.pooler_output[index]
@@ -278,17 +290,17 @@ class Family:
 class _Causal(Family):
     """The common way, known to look back only."""
 
-    masked = False
-    causal = True
+    needs_padding_mask = False
+    is_causal = True
 
 
 class _Qwen(_Causal):
     """Positions in three dimensions, and image sizes in patches beside the pixels."""
 
-    positioned = True
+    has_mrope = True
 
-    def ask(self, text: str, sizes: Sequence[Size]) -> EncodedPrompt:
-        asked = self.asked(text, sizes)
+    def encode(self, text: str, sizes: Sequence[Size]) -> EncodedPrompt:
+        asked = self.call_processor(text, sizes)
         # Without token types the model silently falls back to one-dimensional positions
         positions, _ = self.vlm.base_model.get_rope_index(
             asked["input_ids"],
@@ -299,7 +311,9 @@ class _Qwen(_Causal):
         return EncodedPrompt(tokens, positions[:, 0], asked["image_grid_thw"])
 
     def image_inputs(self, pixels: dict[str, Any], layout: TokenBatch) -> dict[str, Any]:
-        if layout.grids is None or not torch.equal(pixels["image_grid_thw"], layout.grids):
+        if layout.image_grid_thw is None or not torch.equal(
+            pixels["image_grid_thw"], layout.image_grid_thw
+        ):
             raise RuntimeError(
                 "image grids differ from those of the model's own processor; expected equal "
                 "ones: was its configuration changed after loading? build the reward anew"
@@ -310,12 +324,12 @@ class _Qwen(_Causal):
 class _PaliGemma(Family):
     """No chat: images, the question and a line break, all of it seen by every token."""
 
-    features = True
-    answer_type = 1  # not seen by the prompt
+    accepts_image_features = True
+    answer_token_type_id = 1  # not seen by the prompt
 
-    def asked(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
+    def call_processor(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
         prompt = self.processor.image_token * len(sizes) + text
-        images = [[blank(size) for size in sizes]]
+        images = [[dummy_image(size) for size in sizes]]
         return dict(self.processor(text=[prompt], images=images, return_tensors="pt"))
 
     def generation_prefix(self, text: str) -> str:
@@ -325,30 +339,30 @@ class _PaliGemma(Family):
 class _Gemma3(Family):
     """Image tokens look at each other, and padding comes last."""
 
-    masked = False
-    features = True
+    needs_padding_mask = False
+    accepts_image_features = True
 
 
 class _Idefics(_Causal):
     """IDEFICS-1: cross-attention, in which a token looks at the last image before it."""
 
-    uneven = True
+    accepts_mixed_image_counts = True
 
     def generation_prefix(self, text: str) -> str:
         return f"User:{text}\nAssistant:"
 
-    def asked(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
-        prompt = ["User:", *[blank(size) for size in sizes], f"{text}\nAssistant:"]
+    def call_processor(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
+        prompt = ["User:", *[dummy_image(size) for size in sizes], f"{text}\nAssistant:"]
         return dict(self.processor(text=[prompt], return_tensors="pt"))
 
     def image_inputs(self, pixels: dict[str, Any], layout: TokenBatch) -> dict[str, Any]:
         values = pixels["pixel_values"]
-        most = max(layout.counts)
-        if min(layout.counts) == most:
+        most = max(layout.images_per_item)
+        if min(layout.images_per_item) == most:
             return {"pixel_values": values.view(-1, most, *values.shape[1:])}
         rows = [
             nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, most - len(part)))
-            for part in values.split(layout.counts)
+            for part in values.split(layout.images_per_item)
         ]
         return {"pixel_values": torch.stack(rows)}
 

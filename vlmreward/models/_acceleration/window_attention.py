@@ -16,12 +16,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
+
+from vlmreward.models._transformers_private import (
+    PACKED_ATTENTION,
+    attention_of,
+    register_packed_attention,
+    set_attention,
+)
 
 __all__ = ["native_attention", "use_batched_windows", "window_attention"]
 
-# transformers hands ``cu_seqlens`` to an implementation only where its name says "flash".
-_NAME = "windows_not_flash"
 _SHORT = 64
 _SHORT_HALF = 256
 """Windows up to this length go through plain products on CPU where a gradient is wanted: there the
@@ -176,10 +181,10 @@ def use_batched_windows(model: PreTrainedModel) -> bool:
         ),
         None,
     )
-    if vision is None or "flash" in str(vision.config._attn_implementation):
+    if vision is None or "flash" in str(attention_of(vision.config)):
         return False
-    AttentionInterface.register(_NAME, window_attention)
-    vision.config._attn_implementation = _NAME
+    register_packed_attention(window_attention)
+    set_attention(vision.config, PACKED_ATTENTION)
     return True
 
 
@@ -189,12 +194,12 @@ def native_attention(model: PreTrainedModel) -> Iterator[None]:
     configs = {
         id(m.config): m.config
         for m in model.modules()
-        if isinstance(m, PreTrainedModel) and m.config._attn_implementation == _NAME
+        if isinstance(m, PreTrainedModel) and attention_of(m.config) == PACKED_ATTENTION
     }
     for config in configs.values():
-        config._attn_implementation = "sdpa"
+        set_attention(config, "sdpa")
     try:
         yield
     finally:
         for config in configs.values():
-            config._attn_implementation = _NAME
+            set_attention(config, PACKED_ATTENTION)

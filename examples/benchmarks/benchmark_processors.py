@@ -32,7 +32,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,39 +50,29 @@ from torchvision.transforms.functional import to_pil_image
 from vlmreward import processors
 from vlmreward.cli import process
 from vlmreward.cli.arguments import above_zero, path, positive, threads
+from vlmreward.models.families import members
 from vlmreward.utils.progress import progress_bar
 
 SHAPES = ((8, 3, 64, 64), (8, 3, 256, 256), (1, 3, 1024, 1024))
 OURS, HF = "ours", "HF torchvision"
 CONTENDERS = (OURS, "ours uint8", HF, "HF PIL", "kornia", "naive")
 
-HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-# Class, module and what the checkpoints set otherwise
-FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "Qwen2.5-VL": ("Qwen2VLImageProcessor", "qwen2_vl", {}),
-    "Qwen3-VL": (
-        "Qwen2VLImageProcessor",
-        "qwen2_vl",
-        {"patch_size": 16, "min_pixels": 65536, "max_pixels": 16777216, **HALF},
-    ),
-    "PaliGemma 224": ("SiglipImageProcessor", "siglip", {}),
-    "PaliGemma 448": ("SiglipImageProcessor", "siglip", {"size": {"height": 448, "width": 448}}),
-    "IDEFICS": ("IdeficsImageProcessor", "idefics", {}),
-    "Idefics2": ("Idefics2ImageProcessor", "idefics2", {}),
-    "Idefics3": ("Idefics3ImageProcessor", "idefics3", {}),
-    "SmolVLM": ("SmolVLMImageProcessor", "smolvlm", {}),
-    "LLaVA-1.5": (
-        "CLIPImageProcessor",
-        "clip",
-        {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
-    ),
-    "SigLIP 2": ("Siglip2ImageProcessor", "siglip2", {}),
-    "Gemma 3": ("Gemma3ImageProcessor", "gemma3", {"size": {"height": 896, "width": 896}}),
+FAMILIES: dict[str, tuple[str, Mapping[str, object]]] = {
+    # the last of those whose images are processed alike
+    **{
+        member.name: (member.image_processor, member.image_processor_options)
+        for member in {
+            (m.image_processor, repr(m.image_processor_options)): m for m in members().values()
+        }.values()
+    },
+    "PaliGemma 448": ("SiglipImageProcessor", {"size": {"height": 448, "width": 448}}),
+    "SigLIP 2": ("Siglip2ImageProcessor", {}),
 }
+"""Class, and what the checkpoints set otherwise."""
 
 
 @dataclass(frozen=True)
-class EncodedPrompt:
+class Measurement:
     """Milliseconds are medians, `total_ms` with the quartiles around it; memory is in MiB."""
 
     family: str
@@ -98,11 +88,12 @@ class EncodedPrompt:
 
 
 def hf_processor(family: str, backend: str = "torchvision") -> Any:
-    name, module, options = FAMILIES[family]
-    if backend == "torchvision":
-        return getattr(transformers, name)(**options)
-    there = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
-    return getattr(there, f"{name}Pil")(**options)
+    name, options = FAMILIES[family]
+    kind = getattr(transformers, name)
+    if backend == "pil":
+        module = kind.__module__.replace(".image_processing_", ".image_processing_pil_")
+        kind = getattr(importlib.import_module(module), f"{name}Pil")
+    return kind(**options)
 
 
 def with_resize(
@@ -213,7 +204,7 @@ def exact_gradient(family: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tenso
 
 def measure(
     family: str, shape: tuple[int, ...], args: argparse.Namespace, pool: Any
-) -> Iterator[EncodedPrompt]:
+) -> Iterator[Measurement]:
     device = torch.device(args.device)
     x = picture(shape, device)
     eight_bits = (x * 255).round().to(torch.uint8)
@@ -256,7 +247,7 @@ def measure(
         memory = pool.apply(
             peak_memory, (family, name, shape, tuple(expected.shape), args.device, args.threads)
         )
-        yield EncodedPrompt(
+        yield Measurement(
             family=family,
             images="x".join(map(str, shape)),
             contender=name,
@@ -289,7 +280,7 @@ def heading(device: torch.device) -> str:
     )
 
 
-def speed(rows: list[EncodedPrompt], row: EncodedPrompt) -> str:
+def speed(rows: list[Measurement], row: Measurement) -> str:
     """Time of HF's torchvision backend over that of this row."""
     rival = next(
         r for r in rows if (r.family, r.images, r.contender) == (row.family, row.images, HF)
@@ -299,7 +290,7 @@ def speed(rows: list[EncodedPrompt], row: EncodedPrompt) -> str:
     return f"{rival.total_ms[1] / row.total_ms[1]:.2f}x"
 
 
-def table(rows: list[EncodedPrompt]) -> str:
+def table(rows: list[Measurement]) -> str:
     lines = [
         "| family | images | | forward | backward | both [quartiles] | HF / this | peak MiB "
         "| error max (mean) | gradient error |",
@@ -319,7 +310,7 @@ def table(rows: list[EncodedPrompt]) -> str:
     return "\n".join(lines)
 
 
-def plot(rows: list[EncodedPrompt], path: Path) -> None:
+def plot(rows: list[Measurement], path: Path) -> None:
     from matplotlib.figure import Figure
 
     sizes = list(dict.fromkeys(row.images for row in rows))
@@ -380,7 +371,7 @@ def main() -> None:
         context.set_forkserver_preload([__name__, "kornia", "torchvision", "transformers"])
         # glibc gives large blocks back at once, so that the peak is that of what is alive
         os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**18)
-    rows: list[EncodedPrompt] = []
+    rows: list[Measurement] = []
     with context.Pool(1, maxtasksperchild=1) as pool:
         torch.set_num_threads(args.threads)
         cells = [(family, shape) for family in args.families for shape in SHAPES]

@@ -8,6 +8,8 @@ import pytest
 from fences import ROOT
 from rendered import Site, read
 
+from vlmreward.models.families import members
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 for folder in ("core", "examples", "three_d", "evaluation"):  # small models, and scripts
     sys.path.append(str(ROOT / "tests" / folder))
@@ -43,10 +45,8 @@ def _diffusion(folder: Path) -> None:
 
 
 STAND_INS = {
-    "Qwen/Qwen2.5-VL-7B-Instruct": functools.partial(_vlm, "qwen2_5_vl"),
+    **{member.checkpoint: functools.partial(_vlm, key) for key, member in members().items()},
     "Qwen/Qwen2.5-VL-3B-Instruct": functools.partial(_vlm, "qwen2_5_vl"),
-    "google/gemma-3-4b-it": functools.partial(_vlm, "gemma3"),
-    "google/paligemma2-3b-mix-224": functools.partial(_vlm, "paligemma2"),
     "stabilityai/sd-turbo": _diffusion,
     "stable-diffusion-v1-5/stable-diffusion-v1-5": _diffusion,
 }

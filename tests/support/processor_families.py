@@ -15,7 +15,6 @@ class Family:
     """A processor of HF with some options; small ones, where only `tiny` is set, for gradcheck."""
 
     name: str
-    module: str
     options: dict[str, Any] = field(default_factory=dict)
     tiny: dict[str, Any] = field(default_factory=dict)
     nested: bool = False
@@ -23,12 +22,11 @@ class Family:
 
     def hf(self, backend: str = "torchvision", **options: Any) -> Any:
         options = {**self.options, **options}
-        if backend == "torchvision":
-            return getattr(transformers, self.name)(**options)
-        module = importlib.import_module(
-            f"transformers.models.{self.module}.image_processing_pil_{self.module}"
-        )
-        return getattr(module, f"{self.name}Pil")(**options)
+        kind = getattr(transformers, self.name)
+        if backend == "pil":
+            module = kind.__module__.replace(".image_processing_", ".image_processing_pil_")
+            kind = getattr(importlib.import_module(module), f"{self.name}Pil")
+        return kind(**options)
 
     def __str__(self) -> str:
         return "-".join([self.name.removesuffix("ImageProcessor"), *map(str, self.options)])
@@ -49,39 +47,36 @@ IDEFICS3 = {"nested": True, "lanczos": True}
 TOLD = {"return_row_col_info": True}
 
 FAMILIES = [
-    Family("Qwen2VLImageProcessor", "qwen2_vl", tiny=QWEN),
+    Family("Qwen2VLImageProcessor", tiny=QWEN),
     Family(  # Qwen3-VL's
         "Qwen2VLImageProcessor",
-        "qwen2_vl",
         {"patch_size": 16, "min_pixels": 65536, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
         tiny=QWEN,
     ),
-    Family("SiglipImageProcessor", "siglip", tiny=SQUARE),
-    Family("SiglipImageProcessor", "siglip", {"size": {"height": 448, "width": 448}}, SQUARE),
-    Family("IdeficsImageProcessor", "idefics", tiny={"image_size": 5}),
-    Family("CLIPImageProcessor", "clip", tiny=CROP),
-    Family("CLIPImageProcessor", "clip", {"size": {"shortest_edge": 180}}, CROP),
-    Family("CLIPImageProcessor", "clip", {"do_center_crop": False, **SQUARE}),
-    Family("LlavaImageProcessor", "llava", {"do_pad": True}, CROP),
-    Family("Gemma3ImageProcessor", "gemma3", tiny=SQUARE),
-    Family("Gemma3ImageProcessor", "gemma3", PAN, {**SQUARE, "pan_and_scan_min_crop_size": 2}),
-    Family("Siglip2ImageProcessor", "siglip2", tiny={"patch_size": 2, "max_num_patches": 7}),
+    Family("SiglipImageProcessor", tiny=SQUARE),
+    Family("SiglipImageProcessor", {"size": {"height": 448, "width": 448}}, SQUARE),
+    Family("IdeficsImageProcessor", tiny={"image_size": 5}),
+    Family("CLIPImageProcessor", tiny=CROP),
+    Family("CLIPImageProcessor", {"size": {"shortest_edge": 180}}, CROP),
+    Family("CLIPImageProcessor", {"do_center_crop": False, **SQUARE}),
+    Family("LlavaImageProcessor", {"do_pad": True}, CROP),
+    Family("Gemma3ImageProcessor", tiny=SQUARE),
+    Family("Gemma3ImageProcessor", PAN, {**SQUARE, "pan_and_scan_min_crop_size": 2}),
+    Family("Siglip2ImageProcessor", tiny={"patch_size": 2, "max_num_patches": 7}),
     Family(
         "Idefics2ImageProcessor",
-        "idefics2",
         tiny={"size": {"shortest_edge": 5, "longest_edge": 7}},
         nested=True,
     ),
     Family(
         "Idefics2ImageProcessor",
-        "idefics2",
         {"do_image_splitting": True, "size": {"shortest_edge": 50, "longest_edge": 90}},
         {"size": {"shortest_edge": 5, "longest_edge": 7}},
         nested=True,
     ),
-    Family("Idefics3ImageProcessor", "idefics3", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
-    Family("Idefics3ImageProcessor", "idefics3", {"do_image_splitting": False}, TILES, **IDEFICS3),
-    Family("SmolVLMImageProcessor", "smolvlm", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
+    Family("Idefics3ImageProcessor", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
+    Family("Idefics3ImageProcessor", {"do_image_splitting": False}, TILES, **IDEFICS3),
+    Family("SmolVLMImageProcessor", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
 ]
 
 

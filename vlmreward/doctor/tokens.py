@@ -8,7 +8,7 @@ from torch import Tensor
 from vlmreward.doctor.probe import Probe, Query
 from vlmreward.doctor.reference import Inputs
 from vlmreward.doctor.result import CheckResult, check, pass_or_fail, skipped
-from vlmreward.models.families.base import Size
+from vlmreward.models.token_layout import Size
 
 __all__ = ["padding", "positions", "prompt", "token_types"]
 

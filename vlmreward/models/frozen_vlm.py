@@ -25,7 +25,7 @@ from vlmreward.models._acceleration.patch_embedding import replace_patch_conv_wi
 from vlmreward.models._acceleration.window_attention import use_batched_windows
 from vlmreward.models._lru_cache import _LRUCache
 from vlmreward.models.answer_tokens import AnswerTokenizer
-from vlmreward.models.families.base import family_of
+from vlmreward.models.families import family_of
 from vlmreward.models.loading import (
     checked_device,
     checked_dtype,

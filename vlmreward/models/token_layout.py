@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
 
-__all__ = ["EncodedPrompt", "Size", "TokenBatch"]
+__all__ = ["EncodedPrompt", "Size", "TokenBatch", "collate_right"]
 
 Size = tuple[int, int]
 """Height and width of an image in pixels."""
@@ -25,10 +27,10 @@ class EncodedPrompt:
         pixel_inputs: names of all else that the model takes, to be made of the pixels.
     """
 
-    tokens: dict[str, torch.Tensor]
-    positions: torch.Tensor | None = None
-    image_grid_thw: torch.Tensor | None = None
-    image_attention_masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokens: dict[str, Tensor]
+    positions: Tensor | None = None
+    image_grid_thw: Tensor | None = None
+    image_attention_masks: dict[str, Tensor] = field(default_factory=dict)
     pixel_inputs: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
@@ -48,8 +50,72 @@ class TokenBatch:
         pixel_inputs: as in the rows.
     """
 
-    inputs: dict[str, torch.Tensor]
-    last_token_index: torch.Tensor
+    inputs: dict[str, Tensor]
+    last_token_index: Tensor
     images_per_item: tuple[int, ...]
-    image_grid_thw: torch.Tensor | None = None
+    image_grid_thw: Tensor | None = None
     pixel_inputs: frozenset[str] = frozenset()
+
+
+def collate_right(
+    rows: Sequence[EncodedPrompt],
+    images_per_item: Sequence[int],
+    device: torch.device,
+    *,
+    pad_token_id: int,
+    masked: bool,
+) -> TokenBatch:
+    """Pad queries on the right to one length; each is answered at its own last token.
+
+    Args:
+        rows: the queries.
+        images_per_item: numbers of images.
+        device: where the model is.
+        pad_token_id: the token to pad with.
+        masked: add an ``attention_mask`` where there is padding.
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    width = int(lengths.max())
+
+    def padded(parts: list[Tensor], dim: int, value: int = 0) -> Tensor:
+        return torch.stack(
+            [nn.functional.pad(p, (0, width - p.shape[-1]), value=value) for p in parts], dim
+        ).to(device)
+
+    inputs = {
+        key: padded([row.tokens[key] for row in rows], 0, pad_token_id * (key == "input_ids"))
+        for key in _common([row.tokens for row in rows])
+    }
+    if positions := [row.positions for row in rows if row.positions is not None]:
+        inputs["position_ids"] = padded(positions, 1)
+    masks = [row.image_attention_masks for row in rows]
+    for key in _common(masks):
+        inputs[key] = _stacked([mask[key] for mask in masks], width).to(device)
+    if masked and int(lengths.min()) < width:
+        inputs["attention_mask"] = (torch.arange(width) < lengths[:, None]).long().to(device)
+    grids = [row.image_grid_thw for row in rows if row.image_grid_thw is not None]
+    if grids:
+        inputs["image_grid_thw"] = torch.cat(grids).to(device)
+    return TokenBatch(
+        inputs,
+        (lengths - 1).to(device),
+        tuple(images_per_item),
+        torch.cat(grids) if grids else None,
+        frozenset().union(*[row.pixel_inputs for row in rows]),
+    )
+
+
+def _common(parts: Sequence[Mapping[str, Tensor]]) -> list[str]:
+    """Keys that all have."""
+    # what an image processor made can look like a number for each token, where there happen to be
+    # as many; it is made again with the pixels
+    return [key for key in parts[0] if all(key in part for part in parts)]
+
+
+def _stacked(parts: Sequence[Tensor], width: int) -> Tensor:
+    """``(L, ...)`` each -> ``(B, width, ...)``, with zeros behind what is shorter or narrower."""
+    shape = torch.Size([len(parts), width, *map(max, zip(*[part.shape[1:] for part in parts]))])
+    out = parts[0].new_zeros(shape)
+    for target, part in zip(out, parts):
+        target[tuple(map(slice, part.shape))] = part
+    return out

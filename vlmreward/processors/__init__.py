@@ -8,20 +8,27 @@ from vlmreward.processors.base import GRADIENTS, PIXEL_MODES, ImageProcessor
 from vlmreward.processors.clip import CLIPProcessor
 from vlmreward.processors.fallback import FallbackProcessor
 from vlmreward.processors.fixed_size import FixedSizeProcessor
-from vlmreward.processors.gemma3 import Gemma3Processor
 from vlmreward.processors.idefics2 import Idefics2Processor
 from vlmreward.processors.idefics3 import Idefics3Processor
 from vlmreward.processors.llava import LlavaProcessor
+from vlmreward.processors.pan_and_scan import PanAndScanProcessor
 from vlmreward.processors.qwen2_vl import Qwen2VLProcessor
 from vlmreward.processors.qwen_video import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 from vlmreward.processors.siglip2 import Siglip2Processor
 
-__all__ = ["FAMILIES", "GRADIENTS", "PIXEL_MODES", "FallbackProcessor", "ImageProcessor", "from_hf"]
+__all__ = [
+    "COUNTERPARTS",
+    "GRADIENTS",
+    "PIXEL_MODES",
+    "FallbackProcessor",
+    "ImageProcessor",
+    "from_hf",
+]
 
-FAMILIES: tuple[type[ImageProcessor], ...] = (
+COUNTERPARTS: tuple[type[ImageProcessor], ...] = (
     CLIPProcessor,
     FixedSizeProcessor,
-    Gemma3Processor,
+    PanAndScanProcessor,
     Idefics2Processor,
     Idefics3Processor,
     LlavaProcessor,
@@ -61,7 +68,7 @@ def from_hf(
     chosen: str = getattr(hf, "backend", "torchvision") if backend is None else backend
     # the exact class: a subclass may do something else
     name = type(hf).__name__.removesuffix("Pil").removesuffix("Fast")
-    for family in FAMILIES:
+    for family in COUNTERPARTS:
         if name in family.hf_classes:
             return family(hf, pixel_mode=pixel_mode, backend=chosen)
     return FallbackProcessor(hf, pixel_mode=pixel_mode, backend=chosen)

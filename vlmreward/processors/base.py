@@ -139,12 +139,16 @@ class ImageProcessor(ABC):
     Attributes:
         hf_classes: names of the HF classes of which it is the counterpart.
         nested: whether images come in samples of several images each.
+        other_models: for the tables: models that use it beside those of ``models.families``.
+        summary: for the tables: what it does, and what it returns.
         pixel_mode: one of ``PIXEL_MODES``.
         backend: whose 8-bit arithmetic ``pixel_mode="uint8"`` follows, one of ``BACKENDS``.
     """
 
     hf_classes: ClassVar[frozenset[str]] = frozenset()
     nested: ClassVar[bool] = False
+    other_models: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         if pixel_mode not in PIXEL_MODES:

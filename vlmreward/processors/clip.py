@@ -17,6 +17,8 @@ class CLIPProcessor(FixedSizeProcessor):
     """Output: ``pixel_values`` ``(B, 3, crop_height, crop_width)``."""
 
     hf_classes = frozenset({"CLIPImageProcessor"})
+    other_models = "CLIP"
+    summary = "shorter side, then a crop from the center"
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)

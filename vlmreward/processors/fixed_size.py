@@ -16,6 +16,8 @@ class FixedSizeProcessor(ImageProcessor):
     """Resize and normalise. Output: ``pixel_values`` ``(B, 3, height, width)``."""
 
     hf_classes = frozenset({"SiglipImageProcessor", "IdeficsImageProcessor"})
+    other_models = "SigLIP"
+    summary = "one size"
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)

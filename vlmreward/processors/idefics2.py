@@ -22,6 +22,7 @@ class Idefics2Processor(ImageProcessor):
 
     hf_classes = frozenset({"Idefics2ImageProcessor"})
     nested = True
+    summary = "bounded sides, padding and mask, optionally four quarters"
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)

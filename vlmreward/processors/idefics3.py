@@ -26,6 +26,7 @@ class Idefics3Processor(ImageProcessor):
 
     hf_classes = frozenset({"Idefics3ImageProcessor", "SmolVLMImageProcessor"})
     nested = True
+    summary = "Lanczos, tiles row by row, the whole last; `rows`, `cols` with `return_row_col_info`"
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)

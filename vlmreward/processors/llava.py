@@ -17,6 +17,8 @@ class LlavaProcessor(CLIPProcessor):
     """With ``do_pad`` a border of the mean colour, rounded down to 8 bits as by HF, comes first."""
 
     hf_classes = frozenset({"LlavaImageProcessor"})
+    other_models = "LLaVA's own"
+    summary = "like CLIP's, after a square border"
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)

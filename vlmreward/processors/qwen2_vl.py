@@ -67,6 +67,7 @@ class Qwen2VLProcessor(ImageProcessor):
     """
 
     hf_classes = frozenset({"Qwen2VLImageProcessor"})
+    summary = "smart resize, patches in merged order, `image_grid_thw`"
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)

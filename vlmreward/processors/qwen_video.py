@@ -22,6 +22,8 @@ class Qwen2VLVideoProcessor(ImageProcessor):
     """
 
     hf_classes = frozenset({"Qwen2VLVideoProcessor"})
+    other_models = "videos of Qwen2-VL and Qwen2.5-VL"
+    summary = "two frames a patch, an odd last one repeated"
     nested = True
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
@@ -96,6 +98,8 @@ class Qwen3VLVideoProcessor(Qwen2VLVideoProcessor):
     """Like Qwen2-VL's, but the bounds are on the pixels of all frames together."""
 
     hf_classes = frozenset({"Qwen3VLVideoProcessor"})
+    other_models = "videos of Qwen3-VL"
+    summary = "the same, and a pixel budget for the whole video"
 
     def output_size(self, frames: int, height: int, width: int) -> tuple[int, int]:
         """Height and width of the resized frames of a video of this length and size."""

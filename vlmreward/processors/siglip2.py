@@ -24,6 +24,8 @@ class Siglip2Processor(ImageProcessor):
     """
 
     hf_classes = frozenset({"Siglip2ImageProcessor"})
+    other_models = "SigLIP 2"
+    summary = "as many patches as allowed, mask and `spatial_shapes`"
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)

@@ -1,5 +1,4 @@
 import pytest
-import tiny_qwen
 import torch
 
 from vlmreward.models.answer_tokens import (
@@ -8,8 +7,9 @@ from vlmreward.models.answer_tokens import (
     log_odds,
     resolve_answers,
 )
+from vlmreward.models.families import tiny
 
-TOKENIZER = tiny_qwen.tokenizer()
+TOKENIZER = tiny.tokenizer()
 CONTEXT = "<|im_start|>assistant\n"
 
 

@@ -10,7 +10,6 @@ from torchvision.transforms.functional import to_pil_image
 from vlmreward import YesNoReward, doctor
 
 QUERIES = [levels((40, 50), (30, 60)), levels((33, 33), seed=1)]
-CHAT = ["idefics2", "idefics3", "smolvlm", "llava", "gemma3", "qwen2_5_vl", "qwen3_vl"]
 
 
 def pair_with(family, *, written, added):
@@ -40,7 +39,7 @@ def by_transformers(processor, views, question):
     )
 
 
-@pytest.fixture(params=CHAT)
+@pytest.fixture(params=tiny_models.CHAT)
 def family(request):
     return request.param
 
@@ -91,7 +90,7 @@ def test_answers_are_looked_up_where_they_were(family):
         assert YesNoReward(pair, question=QUESTION).answers == plain
 
 
-@pytest.mark.parametrize("family", ["llava", "gemma3"])
+@pytest.mark.parametrize("family", ["llava", tiny_models.having("accepts_image_features")[-1]])
 def test_doctor_agrees_and_sees_a_second_one(family):
     pair = pair_with(family, written=True, added=True)
     reward = YesNoReward(pair, question=QUESTION)

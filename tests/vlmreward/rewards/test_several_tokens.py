@@ -5,7 +5,6 @@ import math
 
 import pytest
 import tiny_models
-import tiny_qwen
 import torch
 from float64_models import float64_throughout
 from margins import PROMPTS, QUESTION, levels, unit
@@ -81,8 +80,7 @@ def test_gradient_of_several_tokens_equals_central_differences(pair, monkeypatch
 
 @pytest.fixture(scope="module")
 def qwen():
-    processor = tiny_qwen.processor("qwen2_5_vl")
-    return tiny_qwen.model("qwen2_5_vl", processor.tokenizer), processor
+    return tiny_models.build("qwen2_5_vl")
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def test_with_a_compiled_layer():
 
 def test_new_texts_in_every_call():
     """All threads ask the tokenizer, and rewards that are made meanwhile do too."""
-    reward = made("gemma3")
+    reward = made(tiny_models.having("accepts_image_features")[-1])
     x = noise(1, 3, 30, 30, dtype=torch.float32)
     prompts = [[f"{k} cats and {n} dogs" * (1 + n) for n in range(4)] for k in range(THREADS)]
     found = {}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-import tiny_qwen
+import tiny_models
 import torch
 from float64_models import float64_throughout
 
@@ -69,7 +69,8 @@ def test_single_equals_hf(pair, reward):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_batch_of_mixed_text_lengths_equals_hf(pair, side):
     model = copy.deepcopy(pair[0])
-    processor = tiny_qwen.processor(model.config.model_type, padding_side=side)
+    _, processor = tiny_models.build(model.config.model_type)
+    processor.tokenizer.padding_side = side
     x = noise(3, 3, 70, 95)
     expected = hf_margin((model, processor), [[i] for i in x], questions(PROMPTS))
     assert expected.std() > 0.01  # or the comparison would say nothing
@@ -375,7 +376,7 @@ def test_missing_built_in_weights_say_so(monkeypatch):
 
 
 def test_a_processor_changed_behind_our_back_is_noticed(pair):
-    processor = tiny_qwen.processor(pair[0].config.model_type)
+    _, processor = tiny_models.build(pair[0].config.model_type)
     reward = YesNoReward((copy.deepcopy(pair[0]), processor), question=QUESTION)
     processor.image_processor.size["longest_edge"] = 56 * 56
     with pytest.raises(RuntimeError, match="grids differ"):

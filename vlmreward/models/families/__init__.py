@@ -1,1 +1,48 @@
-"""Families."""
+"""Families of vision-language models: one file each, listed here.
+
+A family says how its models are asked, by which checkpoints and image processors it is known, and
+how to build a tiny random model of it. Every other model with a chat template is asked the common
+way, that of ``Family``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmreward.models.families.base import Family, Member
+from vlmreward.models.families.gemma3 import Gemma3
+from vlmreward.models.families.idefics import Idefics
+from vlmreward.models.families.idefics2 import Idefics2
+from vlmreward.models.families.idefics3 import Idefics3
+from vlmreward.models.families.llava import Llava
+from vlmreward.models.families.paligemma import PaliGemma
+from vlmreward.models.families.qwen_vl import QwenVL
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+__all__ = ["FAMILIES", "Family", "Member", "family_of", "members"]
+
+FAMILIES: tuple[type[Family], ...] = (
+    QwenVL,
+    PaliGemma,
+    Idefics,
+    Idefics2,
+    Idefics3,
+    Llava,
+    Gemma3,
+)
+"""What differs from the common way, in the order of the tables."""
+
+
+def members() -> dict[str, Member]:
+    """All kinds of models that have a family, by their keys."""
+    return {member.key: member for family in FAMILIES for member in family.members}
+
+
+def family_of(vlm: PreTrainedModel, processor: ProcessorMixin) -> Family:
+    """The way in which a model of transformers is asked, by its configuration's ``model_type``."""
+    for family in FAMILIES:
+        if any(member.model_type == vlm.config.model_type for member in family.members):
+            return family(vlm, processor)
+    return Family(vlm, processor)

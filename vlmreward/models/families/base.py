@@ -1,4 +1,4 @@
-"""How the architectures differ in what a question looks like; most do not.
+"""How a vision-language model is asked: what families share, and what each declares.
 
 The text side of a query is asked once from the model's own processor. What it answers is passed to
 the model where the model's ``forward`` takes it, so that most families need nothing of their own.
@@ -7,42 +7,60 @@ the model where the model's ``forward`` takes it, so that most families need not
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
-from torch import nn
 
+from vlmreward.models._transformers_private import attention_of
 from vlmreward.models.prefix_packing import Packed, pack, shared_length
-from vlmreward.models.token_layout import EncodedPrompt, Size, TokenBatch
+from vlmreward.models.token_layout import EncodedPrompt, Size, TokenBatch, collate_right
 
-__all__ = ["Family", "family_of"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+    from vlmreward.models.families.tiny import Pair
+
+__all__ = ["CausalFamily", "Family", "Member", "ProcessorOutputs", "dummy_image"]
+
+ProcessorOutputs = dict[str, Any]
+"""What a processor of transformers answers: tensors, and sometimes lists, under its own names."""
 
 _LEFT_OUT = frozenset({"attention_mask", "labels"})
 """Further outputs of processors: a mask of ones, as one query has no padding, and for training."""
 
 
+@dataclass(frozen=True)
+class Member:
+    """One kind of model in a family.
+
+    Attributes:
+        key: short name for tests and reports; the ``model_type`` unless several members share one.
+        name: the name that people know.
+        checkpoint: hub id of a checkpoint that stands for it.
+        image_processor: name of its image processor's class in transformers.
+        tiny: builds a small random model of the real architecture, and its processor.
+        image_processor_options: what its checkpoints set otherwise than that class does.
+        model_type: the configuration's; ``key`` by default.
+    """
+
+    key: str
+    name: str
+    checkpoint: str
+    image_processor: str
+    tiny: Callable[[], Pair]
+    image_processor_options: Mapping[str, object] = field(default_factory=dict)
+    model_type: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model_type", self.model_type or self.key)
+
+
 def dummy_image(size: Size) -> Image.Image:
-    """An image of this size, for asking about the layout."""
+    """A black image of this size, for asking about the layout."""
     return Image.new("RGB", (size[1], size[0]))
-
-
-def _common(parts: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys that all have."""
-    # what an image processor made can look like a number for each token, where there happen to be
-    # as many; it is made again with the pixels
-    return [key for key in parts[0] if all(key in part for part in parts)]
-
-
-def _stacked(parts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
-    """``(L, ...)`` each -> ``(B, width, ...)``, with zeros behind what is shorter or narrower."""
-    shape = torch.Size([len(parts), width, *map(max, zip(*[part.shape[1:] for part in parts]))])
-    out = parts[0].new_zeros(shape)
-    for target, part in zip(out, parts):
-        target[tuple(map(slice, part.shape))] = part
-    return out
 
 
 class _Recorder:
@@ -50,13 +68,13 @@ class _Recorder:
 
     def __init__(self, hf: Any) -> None:
         self.hf = hf
-        self.options: dict[str, Any] = {}
+        self.options: dict[str, object] = {}
 
-    def __call__(self, *images: Any, **options: Any) -> Any:
+    def __call__(self, *images: object, **options: object) -> object:
         self.options = {k: v for k, v in options.items() if k not in ("images", "return_tensors")}
         return self.hf(*images, **options)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.hf, name)
 
 
@@ -68,32 +86,38 @@ class Family:
         processor: its processor.
     """
 
-    needs_padding_mask = True
-    """Whether padding has to be masked: not under causal attention, where it comes last."""
-    is_causal = False
-    """Whether it is known that no token looks ahead, so that questions can share what precedes."""
-    accepts_image_features = False
-    """Whether the model takes image features that were computed before, a row of them an image."""
-    has_mrope = False
-    """Whether rows come with positions, in several dimensions."""
-    accepts_mixed_image_counts = False
-    """True if queries of different numbers of images fit into a batch under cross-attention."""
-    answer_token_type_id = 0
+    members: ClassVar[tuple[Member, ...]] = ()
+    """The models of this family; none for the common way."""
+    several_images: ClassVar[str] = "yes"
+    """For the tables: whether a question may be about several images."""
+    needs_padding_mask: ClassVar[bool] = True
+    """Padding has to be masked: not under causal attention, where it comes last."""
+    is_causal: ClassVar[bool] = False
+    """No token is known to look ahead, so that questions can share what precedes."""
+    accepts_image_features: ClassVar[bool] = False
+    """The model takes image features that were computed before, a row of them an image."""
+    has_mrope: ClassVar[bool] = False
+    """Rows come with positions, in several dimensions."""
+    accepts_mixed_image_counts: ClassVar[bool] = False
+    """Queries of different numbers of images fit into a batch under cross-attention."""
+    answer_token_type_id: ClassVar[int] = 0
     """Token type of what the model has answered."""
 
-    def __init__(self, vlm: Any, processor: Any) -> None:
+    def __init__(self, vlm: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.vlm = vlm
         self.processor = processor
         self.accepted = frozenset(inspect.signature(vlm.forward).parameters)
 
-    def chat(self, text: str, sizes: Sequence[Size], **options: Any) -> Any:
+    def chat(self, text: str, sizes: Sequence[Size], **options: object) -> Any:
         """Apply the chat template to a question about blank images of these sizes."""
         if not getattr(self.processor, "chat_template", None):
             raise ValueError(
                 f"{type(self.processor).__name__} has no chat template; expected one: set "
                 "processor.chat_template to that of the checkpoint's model card"
             )
-        content = [{"type": "image", "image": dummy_image(size)} for size in sizes]
+        content: list[dict[str, object]] = [
+            {"type": "image", "image": dummy_image(size)} for size in sizes
+        ]
         content.append({"type": "text", "text": text})
         return self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, **options
@@ -103,7 +127,7 @@ class Family:
         """What the answer follows, for looking up its tokens; without images."""
         return self.chat(text, [], tokenize=False)
 
-    def call_processor(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
+    def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
         """Outputs of the model's own processor for one query with blank images."""
         # tokenised by the same call, which knows whether the template has written the first token
         options = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in self.accepted else {}
@@ -118,7 +142,7 @@ class Family:
             )
         )
 
-    def image_options(self) -> dict[str, Any]:
+    def image_options(self) -> dict[str, object]:
         """Keyword arguments that the model's own processor gives its image processor."""
         hf = self.processor.image_processor
         recorder = _Recorder(hf)
@@ -147,64 +171,49 @@ class Family:
             pixel_inputs=taken - by_token.keys(),
         )
 
+    def append_tokens(self, row: EncodedPrompt, tokens: Sequence[int]) -> EncodedPrompt:
+        """A row with text behind it, as the model reads what it has answered so far."""
+        n = len(tokens)
+        ids = {key: torch.full((n,), self.answer_token_type_id) for key in row.tokens}
+        ids["input_ids"] = torch.tensor(tokens, dtype=torch.long)
+        positions = row.positions
+        if positions is not None:
+            positions = torch.cat([positions, positions[:, -1:] + 1 + torch.arange(n)], dim=1)
+        # what is answered looks at what the end of the question looks at
+        masks = {
+            key: torch.cat([value, value[-1:].expand(n, *value.shape[1:])])
+            for key, value in row.image_attention_masks.items()
+        }
+        both = {key: torch.cat([row.tokens[key], ids[key].to(row.tokens[key])]) for key in ids}
+        return replace(row, tokens=both, positions=positions, image_attention_masks=masks)
+
     def collate(
-        self, rows: Sequence[EncodedPrompt], images_per_item: Sequence[int], device: Any
+        self, rows: Sequence[EncodedPrompt], images_per_item: Sequence[int], device: torch.device
     ) -> TokenBatch:
         """Rows -> a batch, padded on the right; the answer is read at each query's own end.
 
         Raises:
             ValueError: numbers of images that the model cannot have in one batch.
         """
-        if (
-            rows[0].image_attention_masks
-            and not self.accepts_mixed_image_counts
-            and len(set(images_per_item)) > 1
-        ):
+        different = sorted(set(images_per_item))
+        cross = bool(rows[0].image_attention_masks)
+        if cross and not self.accepts_mixed_image_counts and len(different) > 1:
             # mllama: tokens before the first image look at the padding for missing images too
-            different = " and ".join(map(str, sorted(set(images_per_item))))
             raise ValueError(
-                f"queries have {different} images; expected the same number in all queries "
-                f"of a call, as {type(self.vlm).__name__} reads a query "
+                f"queries have {' and '.join(map(str, different))} images; expected the "
+                f"same number in all queries of a call, as {type(self.vlm).__name__} reads a query "
                 "differently beside one with more images: ask them in calls of their own"
             )
-        lengths = torch.tensor([len(row) for row in rows])
-        width = int(lengths.max())
-        pad = {"input_ids": self.processor.tokenizer.pad_token_id or 0}
-
-        def padded(parts: list[torch.Tensor], dim: int, value: int = 0) -> torch.Tensor:
-            return torch.stack(
-                [nn.functional.pad(p, (0, width - p.shape[-1]), value=value) for p in parts], dim
-            ).to(device)
-
-        inputs = {
-            key: padded([row.tokens[key] for row in rows], 0, pad.get(key, 0))
-            for key in _common([row.tokens for row in rows])
-        }
-        if positions := [row.positions for row in rows if row.positions is not None]:
-            inputs["position_ids"] = padded(positions, 1)
-        for key in _common([row.image_attention_masks for row in rows]):
-            inputs[key] = _stacked([row.image_attention_masks[key] for row in rows], width).to(
-                device
-            )
-        if self.needs_padding_mask and int(lengths.min()) < width:
-            inputs["attention_mask"] = (torch.arange(width) < lengths[:, None]).long().to(device)
-        image_grid_thw = [row.image_grid_thw for row in rows if row.image_grid_thw is not None]
-        if image_grid_thw:
-            inputs["image_grid_thw"] = torch.cat(image_grid_thw).to(device)
-        last_token_index = (lengths - 1).to(device)
-        return TokenBatch(
-            inputs,
-            last_token_index,
-            tuple(images_per_item),
-            torch.cat(image_grid_thw) if image_grid_thw else None,
-            frozenset().union(*[row.pixel_inputs for row in rows]),
+        pad = self.processor.tokenizer.pad_token_id or 0
+        return collate_right(
+            rows, images_per_item, device, pad_token_id=pad, masked=self.needs_padding_mask
         )
 
     def collate_packed(
         self,
         queries: Sequence[Sequence[EncodedPrompt]],
         images_per_item: Sequence[int],
-        device: Any,
+        device: torch.device,
     ) -> TokenBatch | None:
         """K rows for each of B lists of images -> a batch of B; None where that is impossible."""
         packed = self.pack_prompts(queries)
@@ -215,7 +224,7 @@ class Family:
         text = self.vlm.config.get_text_config()
         window = getattr(text, "sliding_window", None)
         longest = max(len(row) for rows in queries for row in rows)
-        masks = getattr(text, "_attn_implementation", None) in ("eager", "sdpa")
+        masks = attention_of(text) in ("eager", "sdpa")
         if not (self.is_causal and masks) or (window and longest > window):
             return None
         shared = [shared_length(rows) for rows in queries]
@@ -225,7 +234,7 @@ class Family:
         return [pack(rows, length) for rows, length in zip(queries, shared)]
 
     def collate_sequences(
-        self, packed: Sequence[Packed], images_per_item: Sequence[int], device: Any
+        self, packed: Sequence[Packed], images_per_item: Sequence[int], device: torch.device
     ) -> TokenBatch:
         """Sequences of several rows each -> a batch, with their masks."""
         layout = self.collate([p.row for p in packed], images_per_item, device)
@@ -236,26 +245,8 @@ class Family:
         mask = torch.zeros(allowed.shape, dtype=self.vlm.dtype)
         mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)
         layout.inputs["attention_mask"] = mask[:, None].to(device)
-        last_token_index = torch.tensor([p.last_token_index for p in packed]).to(device)
-        return replace(layout, last_token_index=last_token_index)
-
-    def append_tokens(self, row: EncodedPrompt, tokens: Sequence[int]) -> EncodedPrompt:
-        """A row with text behind it, as the model reads what it has answered so far."""
-        n = len(tokens)
-        ids = {key: torch.full((n,), self.answer_token_type_id) for key in row.tokens}
-        ids["input_ids"] = torch.tensor(tokens, dtype=torch.long)
-        positions = row.positions
-        if positions is not None:
-            positions = torch.cat([positions, positions[:, -1:] + 1 + torch.arange(n)], dim=1)
-        # what is answered looks at what the end of the question looks at
-        image_attention_masks = {
-            key: torch.cat([value, value[-1:].expand(n, *value.shape[1:])])
-            for key, value in row.image_attention_masks.items()
-        }
-        both = {key: torch.cat([row.tokens[key], ids[key].to(row.tokens[key])]) for key in ids}
-        return replace(
-            row, tokens=both, positions=positions, image_attention_masks=image_attention_masks
-        )
+        last = torch.tensor([p.last_token_index for p in packed]).to(device)
+        return replace(layout, last_token_index=last)
 
     def _covers_images(self, row: EncodedPrompt, length: int) -> bool:
         """Whether all images are among the first tokens."""
@@ -264,7 +255,7 @@ class Family:
         image = self.vlm.config.image_token_id
         return bool((row.tokens["input_ids"][length:] != image).all())
 
-    def image_inputs(self, pixels: dict[str, Any], layout: TokenBatch) -> dict[str, Any]:
+    def image_inputs(self, pixels: ProcessorOutputs, layout: TokenBatch) -> dict[str, torch.Tensor]:
         """Select the image processor's outputs that the model takes.
 
         Raises:
@@ -280,108 +271,17 @@ class Family:
             )
         return given
 
-    def repeat_image_features(self, inputs: dict[str, Any], index: torch.Tensor) -> dict[str, Any]:
+    def repeat_image_features(
+        self, inputs: Mapping[str, torch.Tensor], index: torch.Tensor
+    ) -> dict[str, object]:
         """Image inputs for a batch in which images occur several times, from those of each once."""
         outputs = self.vlm.base_model.get_image_features(**inputs, return_dict=True)
         outputs.pooler_output = outputs.pooler_output[index]
         return {"mm_encoder_outputs": {"image": outputs}}
 
 
-class _Causal(Family):
+class CausalFamily(Family):
     """The common way, known to look back only."""
 
     needs_padding_mask = False
     is_causal = True
-
-
-class _Qwen(_Causal):
-    """Positions in three dimensions, and image sizes in patches beside the pixels."""
-
-    has_mrope = True
-
-    def encode(self, text: str, sizes: Sequence[Size]) -> EncodedPrompt:
-        asked = self.call_processor(text, sizes)
-        # Without token types the model silently falls back to one-dimensional positions
-        positions, _ = self.vlm.base_model.get_rope_index(
-            asked["input_ids"],
-            mm_token_type_ids=asked["mm_token_type_ids"],
-            image_grid_thw=asked["image_grid_thw"],
-        )
-        tokens = {key: asked[key][0] for key in ("input_ids", "mm_token_type_ids")}
-        return EncodedPrompt(tokens, positions[:, 0], asked["image_grid_thw"])
-
-    def image_inputs(self, pixels: dict[str, Any], layout: TokenBatch) -> dict[str, Any]:
-        if layout.image_grid_thw is None or not torch.equal(
-            pixels["image_grid_thw"], layout.image_grid_thw
-        ):
-            raise RuntimeError(
-                "image grids differ from those of the model's own processor; expected equal "
-                "ones: was its configuration changed after loading? build the reward anew"
-            )
-        return {"pixel_values": pixels["pixel_values"]}
-
-
-class _PaliGemma(Family):
-    """No chat: images, the question and a line break, all of it seen by every token."""
-
-    accepts_image_features = True
-    answer_token_type_id = 1  # not seen by the prompt
-
-    def call_processor(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
-        prompt = self.processor.image_token * len(sizes) + text
-        images = [[dummy_image(size) for size in sizes]]
-        return dict(self.processor(text=[prompt], images=images, return_tensors="pt"))
-
-    def generation_prefix(self, text: str) -> str:
-        return f"{text}\n"  # the processor adds the line break
-
-
-class _Gemma3(Family):
-    """Image tokens look at each other, and padding comes last."""
-
-    needs_padding_mask = False
-    accepts_image_features = True
-
-
-class _Idefics(_Causal):
-    """IDEFICS-1: cross-attention, in which a token looks at the last image before it."""
-
-    accepts_mixed_image_counts = True
-
-    def generation_prefix(self, text: str) -> str:
-        return f"User:{text}\nAssistant:"
-
-    def call_processor(self, text: str, sizes: Sequence[Size]) -> dict[str, Any]:
-        prompt = ["User:", *[dummy_image(size) for size in sizes], f"{text}\nAssistant:"]
-        return dict(self.processor(text=[prompt], return_tensors="pt"))
-
-    def image_inputs(self, pixels: dict[str, Any], layout: TokenBatch) -> dict[str, Any]:
-        values = pixels["pixel_values"]
-        most = max(layout.images_per_item)
-        if min(layout.images_per_item) == most:
-            return {"pixel_values": values.view(-1, most, *values.shape[1:])}
-        rows = [
-            nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, most - len(part)))
-            for part in values.split(layout.images_per_item)
-        ]
-        return {"pixel_values": torch.stack(rows)}
-
-
-_FAMILIES: dict[str, type[Family]] = {
-    "qwen2_vl": _Qwen,
-    "qwen2_5_vl": _Qwen,
-    "qwen3_vl": _Qwen,
-    "paligemma": _PaliGemma,
-    "idefics": _Idefics,
-    "idefics2": _Causal,
-    "idefics3": _Causal,
-    "smolvlm": _Causal,
-    "llava": _Causal,
-    "gemma3": _Gemma3,
-}
-"""What is not the common way, by the configuration's ``model_type``."""
-
-
-def family_of(vlm: Any, processor: Any) -> Family:
-    """The way in which a model of transformers is asked."""
-    return _FAMILIES.get(vlm.config.model_type, Family)(vlm, processor)

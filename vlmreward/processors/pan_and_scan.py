@@ -10,16 +10,18 @@ import torch
 
 from vlmreward.processors.fixed_size import FixedSizeProcessor
 
-__all__ = ["Gemma3Processor"]
+__all__ = ["PanAndScanProcessor"]
 
 
-class Gemma3Processor(FixedSizeProcessor):
+class PanAndScanProcessor(FixedSizeProcessor):
     """Output: ``pixel_values`` ``(N, 3, height, width)`` and ``num_crops`` ``(B,)``.
 
     N counts every whole image and, behind it, its crops.
     """
 
     hf_classes = frozenset({"Gemma3ImageProcessor"})
+    other_models = ""
+    summary = "one size, and crops of long images (pan and scan)"
 
     def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)

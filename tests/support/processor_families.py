@@ -43,6 +43,7 @@ SQUARE = {"size": {"height": 5, "width": 6}}
 CROP = {"size": {"shortest_edge": 6}, "crop_size": {"height": 5, "width": 8}}
 TILES = {"size": {"longest_edge": 12}, "max_image_size": {"longest_edge": 4}}
 QWEN = {"patch_size": 2, "min_pixels": 16, "max_pixels": 144}
+GLM = {"patch_size": 2, "size": {"shortest_edge": 16, "longest_edge": 144}}
 IDEFICS3 = {"nested": True, "lanczos": True}
 TOLD = {"return_row_col_info": True}
 
@@ -53,6 +54,8 @@ FAMILIES = [
         {"patch_size": 16, "min_pixels": 65536, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
         tiny=QWEN,
     ),
+    Family("Glm4vImageProcessor", tiny=GLM),
+    Family("Glm46VImageProcessor", {"size": {"shortest_edge": 112, "longest_edge": 90000}}, GLM),
     Family("SiglipImageProcessor", tiny=SQUARE),
     Family("SiglipImageProcessor", {"size": {"height": 448, "width": 448}}, SQUARE),
     Family("IdeficsImageProcessor", tiny={"image_size": 5}),

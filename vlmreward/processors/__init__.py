@@ -8,6 +8,7 @@ from vlmreward.processors.base import GRADIENTS, PIXEL_MODES, ImageProcessor
 from vlmreward.processors.clip import CLIPProcessor
 from vlmreward.processors.fallback import FallbackProcessor
 from vlmreward.processors.fixed_size import FixedSizeProcessor
+from vlmreward.processors.glm4v import Glm4vProcessor
 from vlmreward.processors.idefics2 import Idefics2Processor
 from vlmreward.processors.idefics3 import Idefics3Processor
 from vlmreward.processors.llava import LlavaProcessor
@@ -28,10 +29,11 @@ __all__ = [
 COUNTERPARTS: tuple[type[ImageProcessor], ...] = (
     CLIPProcessor,
     FixedSizeProcessor,
-    PanAndScanProcessor,
+    Glm4vProcessor,
     Idefics2Processor,
     Idefics3Processor,
     LlavaProcessor,
+    PanAndScanProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
     Qwen3VLVideoProcessor,

@@ -11,7 +11,7 @@ import torch
 from vlmreward.processors.base import ImageProcessor, OutputTransform
 from vlmreward.processors.patches import from_patches, to_patches
 
-__all__ = ["Qwen2VLProcessor", "smart_resize"]
+__all__ = ["Qwen2VLProcessor", "enlarged", "smart_resize"]
 
 
 def smart_resize(
@@ -57,6 +57,14 @@ def smart_resize(
             math.ceil(width * ratio / factor) * factor,
         )
     return fitted
+
+
+def enlarged(height: int, width: int, factor: int) -> tuple[int, int]:
+    """Size of an image of which no side is shorter than ``factor``, at the same aspect ratio."""
+    if min(height, width) >= factor:
+        return height, width
+    scale = max(factor / height, factor / width)
+    return int(height * scale), int(width * scale)
 
 
 class Qwen2VLProcessor(ImageProcessor):

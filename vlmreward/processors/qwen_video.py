@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vlmreward.processors.base import ImageProcessor
-from vlmreward.processors.qwen2_vl import smart_resize
+from vlmreward.processors.qwen2_vl import enlarged, smart_resize
 
 __all__ = ["Qwen2VLVideoProcessor", "Qwen3VLVideoProcessor"]
 
@@ -112,9 +112,7 @@ class Qwen3VLVideoProcessor(Qwen2VLVideoProcessor):
         if self.cap:
             each = min(self.max_tokens * self.factor**2, most // frames)
             most = max(each, int(self.min_pixels * 1.05)) * frames
-        if height < self.factor or width < self.factor:
-            scale = max(self.factor / height, self.factor / width)
-            height, width = int(height * scale), int(width * scale)
+        height, width = enlarged(height, width, self.factor)
         return smart_resize(
             height,
             width,

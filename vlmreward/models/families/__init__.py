@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vlmreward.models.families.base import Family, Member
 from vlmreward.models.families.gemma3 import Gemma3
+from vlmreward.models.families.glm4v import Glm4v
 from vlmreward.models.families.idefics import Idefics
 from vlmreward.models.families.idefics2 import Idefics2
 from vlmreward.models.families.idefics3 import Idefics3
@@ -31,6 +32,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Idefics3,
     Llava,
     Gemma3,
+    Glm4v,
 )
 """What differs from the common way, in the order of the tables."""
 

@@ -17,6 +17,7 @@ from fences import ALL, PAGES, ROOT, spans_of
 
 NOT_RUN = {
     "python -m pytest": "would run the tests within a test",
+    "python -m pytest tests/vlmreward -k KEY": "likewise",
 }
 RUN = {
     'python examples/text_to_3d.py "a red cube on top of a blue sphere"': ({}, "--steps 1"),

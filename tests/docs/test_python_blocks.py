@@ -23,6 +23,7 @@ BEFORE = {
     "docs/robustness.md": IMAGES,
     "docs/explain.md": "images = 0.4 + 0.2 * torch.rand(1, 2, 3, 64, 64)",
     "docs/doctor.md": "",
+    "docs/add_a_family.md": "",
     "docs/text_to_3d.md": "reward = lambda images: images.mean((1, 2, 3))",
 }
 """Names that a reader has and the page does not make."""
@@ -30,6 +31,10 @@ BEFORE = {
 GRADIENT = "assert r.shape == (2,) and images.grad.abs().sum() > 0"
 PICTURE = "assert Path('why.png').stat().st_size > 1000"
 AFTER = {
+    "docs/add_a_family.md": """
+        model, processor = Glm4v.members[0].tiny()
+        assert model.config.model_type == "glm4v"
+    """,
     "README.md": f"{GRADIENT}; {PICTURE}",
     "docs/index.md": GRADIENT,
     "docs/processors.md": """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmreward.models.loading import checked_device
+from vlmreward.models.devices import checked_device
 from vlmreward_3d.cameras import Cameras, sample_rings
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.errors import DivergenceError

@@ -24,16 +24,12 @@ from vlmreward.models._acceleration.last_token_mlp import LastTokenMLP
 from vlmreward.models._acceleration.patch_embedding import replace_patch_conv_with_linear
 from vlmreward.models._acceleration.window_attention import use_batched_windows
 from vlmreward.models._lru_cache import _LRUCache
+from vlmreward.models._wording import reason_of
 from vlmreward.models.answer_tokens import AnswerTokenizer
+from vlmreward.models.devices import checked_device, checked_dtype
 from vlmreward.models.families import family_of
-from vlmreward.models.loading import (
-    checked_device,
-    checked_dtype,
-    load,
-    quiet,
-    reason_of,
-    warn_of_version,
-)
+from vlmreward.models.loading import load, warn_of_version
+from vlmreward.models.quiet_loading import quiet
 from vlmreward.models.sequence_scoring import AnswerBatch, build_answer_batch
 from vlmreward.models.token_layout import EncodedPrompt, Size, TokenBatch
 from vlmreward.models.vocabulary import warn_of_unknown_words

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vlmreward import CompositeReward, YesNoReward
-from vlmreward.models.loading import checked_device
+from vlmreward.models.devices import checked_device
 from vlmreward_3d.config import PRECISIONS, VLM3DConfig
 from vlmreward_3d.guidance.base import Denoiser
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream

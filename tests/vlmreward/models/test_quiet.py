@@ -12,7 +12,8 @@ import transformers
 from transformers.utils import logging as transformers_logging
 
 from vlmreward import YesNoReward
-from vlmreward.models.loading import load, loading, quiet, resolve
+from vlmreward.models.loading import load, resolve
+from vlmreward.models.quiet_loading import loading, quiet
 
 RUN = """
 import torch

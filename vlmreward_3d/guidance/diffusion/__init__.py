@@ -1,6 +1,6 @@
 """Denoisers for score distillation."""
 
-from vlmreward.models.loading import quiet
+from vlmreward.models.quiet_loading import quiet
 
 with quiet():  # here, before any other module: what diffusers imports complains
     from diffusers import UNet2DConditionModel as _  # noqa: F401

@@ -11,14 +11,9 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DCon
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
-from vlmreward.models.loading import (
-    check_files,
-    check_keys,
-    check_vocabulary,
-    loading,
-    quiet,
-    reason_of,
-)
+from vlmreward.models._wording import reason_of
+from vlmreward.models.model_files import check_files, check_keys, check_vocabulary
+from vlmreward.models.quiet_loading import loading, quiet
 
 __all__ = ["KINDS", "check_fit", "load_part", "unet_config"]
 

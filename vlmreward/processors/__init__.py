@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlmreward.processors.base import GRADIENTS, PIXEL_MODES, ImageProcessor
+from vlmreward.processors.base import GRADIENTS, PIXEL_MODES, ImageProcessor, Nested
 from vlmreward.processors.clip import CLIPProcessor
 from vlmreward.processors.fallback import FallbackProcessor
 from vlmreward.processors.fixed_size import FixedSizeProcessor
@@ -23,6 +23,7 @@ __all__ = [
     "PIXEL_MODES",
     "FallbackProcessor",
     "ImageProcessor",
+    "Nested",
     "from_hf",
 ]
 

@@ -19,7 +19,7 @@ def _nothing_is_loaded(monkeypatch):
     def loaded(*_):
         raise AssertionError("loaded a model before the arguments were looked at")
 
-    monkeypatch.setattr("vlmreward.models.frozen_vlm.load", loaded)
+    monkeypatch.setattr("vlmreward.models.model_pair.load", loaded)
 
 
 @pytest.mark.usefixtures("_nothing_is_loaded")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import TypeVar, cast
 
 __all__ = []
+
+_Made = TypeVar("_Made")
 
 
 class _LRUCache:
@@ -18,20 +20,20 @@ class _LRUCache:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.kept: OrderedDict[Any, Any] = OrderedDict()
+        self.kept: OrderedDict[Hashable, object] = OrderedDict()
         self.lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[_LRUCache], tuple[int]]:
         return type(self), (self.size,)
 
-    def get_or_create(self, key: Any, make: Callable[[], Any]) -> Any:
+    def get_or_create(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
         with self.lock:
             if key in self.kept:
                 self.kept.move_to_end(key)
-                return self.kept[key]
+                return cast(_Made, self.kept[key])
         made = make()  # without the lock: it takes long, and may ask for something else
         with self.lock:
-            made = self.kept.setdefault(key, made)
+            made = cast(_Made, self.kept.setdefault(key, made))
             self.kept.move_to_end(key)
             if len(self.kept) > self.size:
                 self.kept.popitem(last=False)

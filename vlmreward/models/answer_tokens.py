@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -180,7 +179,7 @@ class AnswerTokenizer:
         return tuple(whole[length:]) or None if whole[:length] == self.before else None
 
 
-def check_pair(answers: Any) -> None:
+def check_pair(answers: object) -> None:
     """Refuse anything but two answers; can be told before a model is loaded.
 
     Raises:

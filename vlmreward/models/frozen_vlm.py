@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -102,7 +102,7 @@ class FrozenVLM(TextSide):
         checkpoint_layers(self.vlm, on)
         self.checkpoint = on
 
-    def compile_layers(self, **options: Any) -> None:
+    def compile_layers(self, **options: object) -> None:
         """Compile every layer of the model in place, by ``torch.compile`` with these options.
 
         Layers of a kind share what was compiled, so that this takes seconds where the whole model
@@ -217,7 +217,9 @@ class FrozenVLM(TextSide):
         logits = self.answer_logits(images, asked.layout, None, repeat=asked.repeat)
         return asked.log_probabilities(logits)
 
-    def _image_inputs(self, images: _Images, layout: TokenBatch, repeat: int) -> dict[str, Any]:
+    def _image_inputs(
+        self, images: _Images, layout: TokenBatch, repeat: int
+    ) -> Mapping[str, object]:
         if repeat == 1:
             pixels = self.image_processor.process(self._nested(images, layout.images_per_item))
             return self.family.image_inputs(pixels, layout)

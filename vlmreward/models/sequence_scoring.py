@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -56,7 +55,7 @@ def build_answer_batch(
     rows: Sequence[EncodedPrompt],
     answers: Sequence[Sequence[int]],
     images_per_item: Sequence[int],
-    device: Any,
+    device: torch.device,
 ) -> AnswerBatch:
     """Lay out K answers behind each of B prompts.
 

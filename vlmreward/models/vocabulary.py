@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from vlmreward.utils.notices import warn
 
@@ -26,7 +25,7 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def warn_of_unknown_words(tokenizer: Any, texts: Iterable[str], warned: set[str]) -> None:
+def warn_of_unknown_words(tokenizer: object, texts: Iterable[str], warned: set[str]) -> None:
     """Warn about words that the model behind a tokenizer has never seen, about each of them once.
 
     Args:

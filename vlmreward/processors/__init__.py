@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vlmreward.processors.base import GRADIENTS, PIXEL_MODES, ImageProcessor, Nested
 from vlmreward.processors.clip import CLIPProcessor
@@ -16,6 +16,10 @@ from vlmreward.processors.pan_and_scan import PanAndScanProcessor
 from vlmreward.processors.qwen2_vl import Qwen2VLProcessor
 from vlmreward.processors.qwen_video import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 from vlmreward.processors.siglip2 import Siglip2Processor
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = [
     "COUNTERPARTS",
@@ -44,7 +48,10 @@ COUNTERPARTS: tuple[type[ImageProcessor], ...] = (
 
 
 def from_hf(
-    hf_image_processor: Any, pixel_mode: str = "float", *, backend: str | None = None
+    hf_image_processor: BaseImageProcessor | ProcessorMixin,
+    pixel_mode: str = "float",
+    *,
+    backend: str | None = None,
 ) -> ImageProcessor:
     """The differentiable counterpart of an HF image or video processor.
 

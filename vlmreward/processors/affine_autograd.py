@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+
+from vlmreward.utils.autograd_context import Context
 
 __all__ = ["AffineMap", "Map", "apply_in_chunks"]
 
@@ -45,26 +46,32 @@ class _Chunked(torch.autograd.Function):
         return out
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    def setup_context(
+        ctx: Context, inputs: tuple[torch.Tensor, AffineMap, int], output: torch.Tensor
+    ) -> None:
         x, ctx.affine, ctx.chunks = inputs
         ctx.shape = tuple(x.shape[1:])
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, affine: AffineMap, chunks: int
+        info: object,
+        in_dims: tuple[int, None, None],
+        x: torch.Tensor,
+        affine: AffineMap,
+        chunks: int,
     ) -> tuple[torch.Tensor, int]:
         batches = x.movedim(in_dims[0], 0)
         out = _Chunked.apply(batches.flatten(0, 1), affine, chunks * len(batches))
         return out.unflatten(0, batches.shape[:2]), 0
 
     @staticmethod
-    def jvp(ctx: Any, tangent: torch.Tensor, *_: Any) -> torch.Tensor:
+    def jvp(ctx: Context, tangent: torch.Tensor, *_: object) -> torch.Tensor:
         affine = ctx.affine
         linear = AffineMap(affine.shape, affine.linear, affine.linear, affine.adjoint)
         return _Chunked.apply(tangent, linear, ctx.chunks)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Context, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         affine = ctx.affine
         transposed = AffineMap(ctx.shape, affine.adjoint, affine.adjoint, affine.linear)
         return _Chunked.apply(grad, transposed, ctx.chunks), None, None

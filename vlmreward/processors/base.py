@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -19,6 +19,9 @@ from vlmreward.processors.resize import resize, resize_into
 from vlmreward.utils.arguments import number
 from vlmreward.utils.lasting import lasting
 
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
+
 __all__ = [
     "GRADIENTS",
     "PIXEL_MODES",
@@ -26,12 +29,16 @@ __all__ = [
     "ImageProcessor",
     "Nested",
     "OutputTransform",
+    "Outputs",
     "per_channel",
     "read_constants",
 ]
 
 Nested = torch.Tensor | Sequence[torch.Tensor] | Sequence[Sequence[torch.Tensor]]
 """Images, or samples of images."""
+
+Outputs = dict[str, Any]
+"""Tensors under HF's keys, and lists where HF returns them."""
 
 PIXEL_MODES = ("float", "clamp", "uint8")
 """How far the forward pass follows Hugging Face's 8-bit path.
@@ -62,7 +69,7 @@ class Constants:
     do_resize: bool
 
 
-def read_constants(hf: Any) -> Constants:
+def read_constants(hf: BaseImageProcessor) -> Constants:
     """Constants from an HF image processor; nothing is assumed that it can tell.
 
     Raises:
@@ -86,7 +93,7 @@ def read_constants(hf: Any) -> Constants:
     )
 
 
-def _of_channels(hf: Any, name: str, **bounds: float) -> tuple[float, ...]:
+def _of_channels(hf: BaseImageProcessor, name: str, **bounds: float) -> tuple[float, ...]:
     """A setting of three numbers, one a channel."""
     values = getattr(hf, name)
     if not isinstance(values, (tuple, list)) or len(values) != 3:
@@ -150,7 +157,9 @@ class ImageProcessor(ABC):
     other_models: ClassVar[str] = ""
     summary: ClassVar[str] = ""
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         if pixel_mode not in PIXEL_MODES:
             raise ValueError(f"pixel_mode is {pixel_mode!r}; expected one of {PIXEL_MODES}")
         if backend not in BACKENDS:
@@ -169,7 +178,7 @@ class ImageProcessor(ABC):
 
     def __call__(
         self, images: Any, *, dtype: torch.dtype | None = None, validate: bool = True
-    ) -> dict[str, Any]:
+    ) -> Outputs:
         """Images -> the inputs of the vision tower, with HF's keys, shapes and order.
 
         Args:
@@ -207,7 +216,7 @@ class ImageProcessor(ABC):
         }
 
     @abstractmethod
-    def process(self, images: Any) -> dict[str, Any]:
+    def process(self, images: Any) -> Outputs:
         """``__call__`` without the checks."""
 
     def resample(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

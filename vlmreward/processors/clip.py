@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 
 from vlmreward.processors.base import OutputTransform
 from vlmreward.processors.fixed_size import FixedSizeProcessor
 from vlmreward.utils.arguments import whole
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["CLIPProcessor"]
 
@@ -20,7 +23,9 @@ class CLIPProcessor(FixedSizeProcessor):
     other_models = "CLIP"
     summary = "shorter side, then a crop from the center"
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.crop_size: tuple[int, int] | None = None
         if hf.do_center_crop:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from vlmreward.images.layout import to_compute_dtype
-from vlmreward.processors.base import ImageProcessor, Nested
+from vlmreward.processors.base import ImageProcessor, Nested, Outputs
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["FallbackProcessor"]
 
@@ -38,7 +41,9 @@ class FallbackProcessor(ImageProcessor):
 
     nested = True
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         name = type(hf).__name__
         if getattr(hf, "backend", None) != "torchvision" or backend != "torchvision":
             raise TypeError(
@@ -50,7 +55,7 @@ class FallbackProcessor(ImageProcessor):
                 f"pixel_mode is {pixel_mode!r} and {name} has no counterpart here; expected 'float'"
             )
         self.hf, self.pixel_mode, self.backend = hf, pixel_mode, backend
-        self.options: dict[str, Any] = {}
+        self.options: dict[str, object] = {}
         self._look_at_the_gradient()
         warnings.warn(
             f"{name} has no counterpart in vlmreward: using Hugging Face's torchvision backend. "
@@ -73,15 +78,17 @@ class FallbackProcessor(ImageProcessor):
                 "keeps tensors: use a model of a supported family"
             )
 
-    def process(self, images: Nested) -> dict[str, Any]:
+    def process(self, images: Nested) -> Outputs:
         """See ``ImageProcessor``."""
-        samples: list[Any] = list(images)
-        flat = isinstance(samples[0], torch.Tensor) and samples[0].ndim == 3
-        levels: list[Any] = [
-            self._levels(sample) if flat else [self._levels(image) for image in sample]
-            for sample in samples
+        first = images[0]
+        flat = isinstance(first, torch.Tensor) and first.ndim == 3
+        levels = [
+            self._levels(sample)
+            if isinstance(sample, torch.Tensor) and flat
+            else [self._levels(image) for image in sample]
+            for sample in images
         ]
-        device = levels[0].device if flat else levels[0][0].device
+        device = first.device if isinstance(first, torch.Tensor) else first[0].device
         return dict(self.hf(levels, **self.options, return_tensors="pt", device=device))
 
     def _levels(self, image: torch.Tensor) -> torch.Tensor:

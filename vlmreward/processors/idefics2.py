@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from vlmreward.processors.base import ImageProcessor, Nested
 from vlmreward.processors.padding import as_samples, avoid_all_zero_images, pad_samples
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["Idefics2Processor"]
 
@@ -24,7 +27,9 @@ class Idefics2Processor(ImageProcessor):
     nested = True
     summary = "bounded sides, padding and mask, optionally four quarters"
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.size = hf.size
         self.split = bool(hf.do_image_splitting)

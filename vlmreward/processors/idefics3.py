@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from vlmreward.images.layout import to_compute_dtype
-from vlmreward.processors.base import ImageProcessor, Nested
+from vlmreward.processors.base import ImageProcessor, Nested, Outputs
 from vlmreward.processors.padding import as_samples, avoid_all_zero_images, pad_samples
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["Idefics3Processor"]
 
@@ -28,7 +31,9 @@ class Idefics3Processor(ImageProcessor):
     nested = True
     summary = "Lanczos, tiles row by row, the whole last; `rows`, `cols` with `return_row_col_info`"
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.size = hf.size
         self.tile = int(hf.max_image_size["longest_edge"])
@@ -90,11 +95,11 @@ class Idefics3Processor(ImageProcessor):
         out = torch.cat([tiles.flatten(1, 2), whole[:, None]], dim=1)
         return avoid_all_zero_images(normal.affine(out).flatten(0, 1)).view_as(out)
 
-    def process(self, images: Nested) -> dict[str, Any]:
+    def process(self, images: Nested) -> Outputs:
         """See ``ImageProcessor``."""
         samples = as_samples(images)
         done = iter(self.by_size([i for sample in samples for i in sample], self._batch))
-        out: dict[str, Any] = {}
+        out: Outputs = {}
         out |= pad_samples(
             [[t for _ in sample for t in next(done)] for sample in samples], self.pad
         )

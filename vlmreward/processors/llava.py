@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from vlmreward.images.layout import to_compute_dtype
 from vlmreward.processors.base import per_channel
 from vlmreward.processors.clip import CLIPProcessor
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["LlavaProcessor"]
 
@@ -20,7 +23,9 @@ class LlavaProcessor(CLIPProcessor):
     other_models = "LLaVA's own"
     summary = "like CLIP's, after a square border"
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.border = tuple(int(m * 255) / 255 for m in hf.image_mean) if hf.do_pad else None
 

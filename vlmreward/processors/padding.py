@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 
@@ -16,10 +14,10 @@ def as_samples(images: Nested) -> list[list[torch.Tensor]]:
     """Samples of images ``(3, H, W)``, as HF nests them: what is flat is one sample."""
     if isinstance(images, torch.Tensor):
         return [list(sample) for sample in images] if images.ndim == 5 else [list(images)]
-    given: list[Any] = list(images)
-    if isinstance(given[0], torch.Tensor) and given[0].ndim == 3:
-        return [given]
-    return [list(sample) for sample in given]
+    first = images[0]
+    if isinstance(first, torch.Tensor) and first.ndim == 3:
+        return [[image for image in images if isinstance(image, torch.Tensor)]]
+    return [list(sample) for sample in images]
 
 
 def avoid_all_zero_images(values: torch.Tensor) -> torch.Tensor:

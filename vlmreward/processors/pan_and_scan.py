@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from vlmreward.processors.fixed_size import FixedSizeProcessor
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["PanAndScanProcessor"]
 
@@ -23,7 +26,9 @@ class PanAndScanProcessor(FixedSizeProcessor):
     other_models = ""
     summary = "one size, and crops of long images (pan and scan)"
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.pan_and_scan = bool(hf.do_pan_and_scan)
         self.min_crop_size = hf.pan_and_scan_min_crop_size

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from vlmreward.processors.base import ImageProcessor, OutputTransform
 from vlmreward.processors.patches import from_patches, to_patches
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["Qwen2VLProcessor", "enlarged", "smart_resize"]
 
@@ -77,7 +80,9 @@ class Qwen2VLProcessor(ImageProcessor):
     hf_classes = frozenset({"Qwen2VLImageProcessor"})
     summary = "smart resize, patches in merged order, `image_grid_thw`"
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.patch_size = int(hf.patch_size)
         self.merge_size = int(hf.merge_size)

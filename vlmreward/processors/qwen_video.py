@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from vlmreward.processors.base import ImageProcessor
 from vlmreward.processors.qwen2_vl import enlarged, smart_resize
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["Qwen2VLVideoProcessor", "Qwen3VLVideoProcessor"]
 
@@ -26,7 +29,9 @@ class Qwen2VLVideoProcessor(ImageProcessor):
     summary = "two frames a patch, an odd last one repeated"
     nested = True
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.patch_size = int(hf.patch_size)
         self.merge_size = int(hf.merge_size)

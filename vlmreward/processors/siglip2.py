@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from vlmreward.processors.base import ImageProcessor, OutputTransform
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["Siglip2Processor"]
 
@@ -27,7 +30,9 @@ class Siglip2Processor(ImageProcessor):
     other_models = "SigLIP 2"
     summary = "as many patches as allowed, mask and `spatial_shapes`"
 
-    def __init__(self, hf: Any, *, pixel_mode: str = "float", backend: str = "torchvision") -> None:
+    def __init__(
+        self, hf: BaseImageProcessor, *, pixel_mode: str = "float", backend: str = "torchvision"
+    ) -> None:
         super().__init__(hf, pixel_mode=pixel_mode, backend=backend)
         self.patch_size = int(hf.patch_size)
         self.max_num_patches = int(hf.max_num_patches)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["checkpoint_layers", "layers_of"]
 
 
-def layers_of(model: Any) -> list[GradientCheckpointingLayer]:
+def layers_of(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
     """The blocks of a transformers model that repeat, of its vision towers too."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def _method(model: Any, name: str) -> Any:
+def _method(model: PreTrainedModel, name: str) -> Callable[..., None]:
     """The method by its name from transformers 5.23 on, or by the earlier one, deprecated since."""
     return getattr(model, f"activation_{name}", None) or getattr(model, f"gradient_{name}")
 
 
-def checkpoint_layers(model: Any, on: bool = True) -> None:
+def checkpoint_layers(model: PreTrainedModel, on: bool = True) -> None:
     """Keep only what goes into each layer, and compute its inside again in the backward pass.
 
     transformers does so in training mode only. A reward has no use for that mode, so it is set on

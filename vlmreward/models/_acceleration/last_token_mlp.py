@@ -6,10 +6,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["LastTokenMLP"]
 
@@ -51,7 +54,7 @@ class LastTokenMLP:
         model: a transformers model. Where its last layer has no dense ``mlp``, nothing is changed.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         layers = getattr(model.get_decoder(), "layers", None)
         mlp = getattr(layers[-1], "mlp", None) if layers else None
         if isinstance(mlp, nn.Module) and hasattr(mlp, "down_proj"):
@@ -79,7 +82,9 @@ class LastTokenMLP:
         call.index = rows.to(args[0].device), last.to(args[0].device)
         return (args[0][call.index],)
 
-    def _scatter(self, mlp: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor | None:
+    def _scatter(
+        self, mlp: nn.Module, args: tuple[torch.Tensor], out: torch.Tensor
+    ) -> torch.Tensor | None:
         call = _CURRENT.call
         if call is None or call.owner is not self or call.shape is None:
             return None

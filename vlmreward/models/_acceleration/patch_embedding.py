@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +27,7 @@ class PatchProjection(nn.Module):
         return F.linear(patches.flatten(1), self.weight.flatten(1), self.bias)
 
 
-def replace_patch_conv_with_linear(model: Any) -> None:
+def replace_patch_conv_with_linear(model: nn.Module) -> None:
     """Replace the convolutions over flattened patches of a model, in place.
 
     Args:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from vlmreward.models._transformers_private import (
     register_packed_attention,
     set_attention,
 )
+from vlmreward.utils.autograd_context import Context
 
 __all__ = ["native_attention", "use_batched_windows", "window_attention"]
 
@@ -82,18 +82,18 @@ class _Permuted(torch.autograd.Function):
         return rows[order]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         _, order, inverse = inputs
         ctx.save_for_backward(order, inverse)
         ctx.save_for_forward(order, inverse)
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+    def jvp(ctx: Context, tangent: Tensor, *_: object) -> Tensor:
         order, inverse = ctx.saved_tensors
         return _Permuted.apply(tangent, order, inverse)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
         order, inverse = ctx.saved_tensors
         return _Permuted.apply(grad, inverse, order), None, None
 
@@ -119,7 +119,7 @@ def window_attention(
     *,
     scaling: float | None = None,
     cu_seq_lens_q: Tensor | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Attention inside each segment of a packed sequence, one call per distinct segment length.
 

@@ -66,7 +66,7 @@ def dummy_image(size: Size) -> Image.Image:
 class _Recorder:
     """An image processor, and the keyword arguments that it was last called with."""
 
-    def __init__(self, hf: Any) -> None:
+    def __init__(self, hf: Callable[..., object]) -> None:
         self.hf = hf
         self.options: dict[str, object] = {}
 
@@ -272,7 +272,7 @@ class Family:
         return given
 
     def repeat_image_features(
-        self, inputs: Mapping[str, torch.Tensor], index: torch.Tensor
+        self, inputs: Mapping[str, object], index: torch.Tensor
     ) -> dict[str, object]:
         """Image inputs for a batch in which images occur several times, from those of each once."""
         outputs = self.vlm.base_model.get_image_features(**inputs, return_dict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vlmreward.models._wording import reason_of
+from vlmreward.models.wording import reason_of
 
 __all__ = ["checked_device", "checked_dtype"]
 

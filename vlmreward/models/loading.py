@@ -12,9 +12,9 @@ from huggingface_hub import HfApi
 from packaging.version import Version
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlmreward.models._wording import reason_of, some
 from vlmreward.models.model_files import check_files, check_keys, check_vocabulary
 from vlmreward.models.quiet_loading import loading
+from vlmreward.models.wording import reason_of, some
 from vlmreward.utils.built_in import VLMS, built_in_folder, built_in_names
 from vlmreward.utils.notices import warn
 

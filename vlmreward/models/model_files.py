@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from vlmreward.models._wording import reason_of, some
+from vlmreward.models.wording import reason_of, some
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from vlmreward.models._lru_cache import _LRUCache
-from vlmreward.models._wording import reason_of
 from vlmreward.models.answer_tokens import AnswerTokenizer
 from vlmreward.models.families import family_of
 from vlmreward.models.output_head import vocabulary_size
@@ -19,6 +18,7 @@ from vlmreward.models.quiet_loading import quiet
 from vlmreward.models.sequence_scoring import AnswerBatch, build_answer_batch
 from vlmreward.models.token_layout import EncodedPrompt, Size, TokenBatch
 from vlmreward.models.vocabulary import warn_of_unknown_words
+from vlmreward.models.wording import reason_of
 from vlmreward.utils.lasting import lasting
 
 if TYPE_CHECKING:

@@ -54,10 +54,12 @@ def test_no_other_file_uses_private_names():
     from pathlib import Path
 
     import vlmreward
+    import vlmreward_3d
 
-    package = Path(vlmreward.__file__).parent
+    packages = [Path(package.__file__).parent for package in (vlmreward, vlmreward_3d)]
     found = [
         path.name
+        for package in packages
         for path in package.rglob("*.py")
         if "_attn_implementation"
         in path.read_text(encoding="utf-8").replace("set_attn_implementation", "")

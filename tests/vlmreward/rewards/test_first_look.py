@@ -12,6 +12,7 @@ from torchvision.utils import save_image
 
 from vlmreward import CompositeReward, RatingReward, YesNoReward
 from vlmreward.cli import main
+from vlmreward.models import frozen_vlm
 from vlmreward.models.loading import resolve
 from vlmreward.rewards.base import NotFiniteError
 
@@ -76,13 +77,13 @@ def test_without_validation_nothing_is_looked_at(reward):
 
 def test_the_look_happens_once_and_changes_nothing(reward, monkeypatch):
     sizes = []
-    score = type(reward.backbone)._score
+    score = frozen_vlm.score_tokens
 
-    def counted(self, hidden, tokens):
+    def counted(vlm, hidden, tokens):
         sizes.append(None if tokens is None else len(tokens))
-        return score(self, hidden, tokens)
+        return score(vlm, hidden, tokens)
 
-    monkeypatch.setattr(type(reward.backbone), "_score", counted)
+    monkeypatch.setattr(frozen_vlm, "score_tokens", counted)
     x = IMAGES.clone().requires_grad_()
     first = torch.autograd.grad(reward(x, "a red cube").sum(), x)[0]
     again = torch.autograd.grad(reward(x, "a red cube").sum(), x)[0]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from vlmreward.models._transformers_private import set_attention
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.training.vlm_model import PackedVLM, build_vlm
 from vlmreward_3d.blocks.world.augment import augment_and_composite
@@ -111,7 +112,7 @@ def train(args: argparse.Namespace) -> None:
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
             trainer.save(step + 1)
             kept = copy.deepcopy(trainer.average.vlm).to(torch.bfloat16)
-            kept.config.vision_config._attn_implementation = "sdpa"
+            set_attention(kept.config.vision_config, "sdpa")
             kept.save_pretrained(args.out / "model")
             processor.save_pretrained(args.out / "model")
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from vlmreward.models._wording import reason_of, some
 from vlmreward.models.quiet_loading import loading
+from vlmreward.models.wording import reason_of, some
 from vlmreward_3d.guidance.diffusion.latent import LatentDiffusion
 from vlmreward_3d.guidance.diffusion.ldm_conversion import (
     convert_mvdream_unet,

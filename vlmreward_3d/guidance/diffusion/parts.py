@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DCon
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
-from vlmreward.models._wording import reason_of
 from vlmreward.models.model_files import check_files, check_keys, check_vocabulary
 from vlmreward.models.quiet_loading import loading, quiet
+from vlmreward.models.wording import reason_of
 
 __all__ = ["KINDS", "check_fit", "load_part", "unet_config"]
 

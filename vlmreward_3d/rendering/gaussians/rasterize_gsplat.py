@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.rendering.gaussians._gsplat_private import compiled_kernels
 from vlmreward_3d.rendering.gaussians.primitives import Gaussians
 from vlmreward_3d.rendering.gaussians.projection import NEAR, intrinsics, world_to_camera
 
@@ -29,7 +30,7 @@ def _kernels() -> bool:
     try:
         # compiles them at the first import, where anything may go wrong; without a CUDA toolkit
         # there are none, and no error
-        from gsplat.cuda._backend import _C as kernels
+        kernels = compiled_kernels()
     except Exception as error:
         kernels, reason = None, str(error)
     else:

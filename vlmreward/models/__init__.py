@@ -1,1 +1,29 @@
-"""Models."""
+"""Frozen vision-language models of transformers as differentiable scorers of answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmreward.utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vlmreward.models.answer_tokens import SpellingVariants
+    from vlmreward.models.families import FAMILIES, Family, Member
+    from vlmreward.models.frozen_vlm import FrozenVLM
+
+__all__ = ["FAMILIES", "Family", "FrozenVLM", "Member", "SpellingVariants"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "FAMILIES": "families",
+        "Family": "families",
+        "FrozenVLM": "frozen_vlm",
+        "Member": "families",
+        "SpellingVariants": "answer_tokens",
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Which tokens stand for the answers, and the log-odds between them."""
+"""Tokens that stand for the answers, and the log-odds between them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SpellingVariants:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """What is looked up."""
+        """The spellings that are looked up."""
         words = dict.fromkeys(
             [self.word, self.word.lower(), self.word.capitalize(), self.word.upper()]
         )

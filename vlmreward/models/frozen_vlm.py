@@ -47,10 +47,10 @@ class FrozenVLM(TextSide):
         model: hub id, local folder, ``"builtin/blocks"``, or a ``(model, processor)`` pair of
             transformers objects. The parameters are frozen and the model put into eval mode, a
             pair's too.
-        pixel_mode: see ``vlmreward.processors.PIXEL_MODES``.
+        pixel_mode: one of ``vlmreward.processors.PIXEL_MODES``.
         device: where to run. Default: where a pair's model is; for loaded models the GPU if there
             is one.
-        dtype: of the parameters. Default: as a pair's model has them; for loaded models the
+        dtype: dtype of the parameters. Default: as a pair's model has them; for loaded models the
             checkpoint's on a GPU and float32 on a CPU.
         checkpoint: keep only what goes into each layer, and compute its inside again in the
             backward pass: a fraction of the memory, for one more forward pass.
@@ -133,7 +133,7 @@ class FrozenVLM(TextSide):
         Args:
             images: all images of all queries in order, checked: floating ``(N, 3, H, W)`` or a
                 list of ``(3, H, W)``, in [0, 1].
-            layout: of these queries and sizes.
+            layout: the layout of these queries and sizes.
             tokens: T token ids; None for all that there are.
             repeat: how many queries of the layout, one after the other, share the images of one;
                 what does not depend on the question is then computed once.
@@ -176,7 +176,7 @@ class FrozenVLM(TextSide):
         """K questions about each of B lists of images, computing what they share once.
 
         Args:
-            images: as ``answer_logits`` takes them.
+            images: the same as for ``answer_logits``.
             texts: B times K questions.
             sizes: for each B, ``(height, width)`` of its images, in order.
             tokens: T token ids.
@@ -205,7 +205,7 @@ class FrozenVLM(TextSide):
         """Log-probability of answers of one or several tokens, the sum over their tokens.
 
         Args:
-            images: as ``answer_logits`` takes them.
+            images: the same as for ``answer_logits``.
             texts: B questions.
             sizes: for each question, ``(height, width)`` of its images, in order.
             answers: token ids of K answers, of which none begins with another one.

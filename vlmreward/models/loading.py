@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "resolve", "warn_of_version"]
 
 _SHARED_LOADING_KWARGS = ("cache_dir", "revision", "subfolder", "token", "trust_remote_code")
-"""What a processor's ``from_pretrained`` has to be told too."""
+"""Arguments that a processor's ``from_pretrained`` takes too."""
 _LATER = (
     (
         "paligemma",
@@ -48,7 +48,7 @@ def resolve(source: str) -> str:
 
 
 def _local_files_only(path: str) -> bool:
-    """Whether to load from disk alone, because the hub does not answer for this model.
+    """True if only the disk is left to load from, because the hub does not answer for this model.
 
     transformers asks again for every file and for minutes before it believes that there is no
     network, so it is asked about once here. Any failure will do: what counts is what is on disk.
@@ -66,7 +66,7 @@ def warn_of_version(config: PreTrainedConfig) -> None:
     """Warn where this version of transformers computes a family otherwise than later ones.
 
     Args:
-        config: of the model.
+        config: configuration of the model.
     """
     kind, text = config.model_type, config.get_text_config().model_type
     for of_kind, of_text, since, effect in _LATER:
@@ -102,7 +102,7 @@ def load(
     Args:
         source: hub id, local folder, or ``"builtin/blocks"``.
         device: where to; default: the GPU if there is one.
-        dtype: of the parameters; default: the checkpoint's on a GPU, float32 on a CPU.
+        dtype: dtype of the parameters; default: the checkpoint's on a GPU, float32 on a CPU.
         options: further arguments of the model's ``from_pretrained``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What lies in a model's folder, looked at before and after it is loaded."""
+"""Checks of a model's files before it is loaded, and of its tensors after that."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OBJECTS = frozenset(
 )
 """Files that hold a JSON object, beside the indices of weights."""
 _WEIGHTS = ("model", "diffusion_pytorch_model")
-"""What the names of files with weights begin with."""
+"""Beginnings of the names of files with weights."""
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def check_files(folder: Path) -> int:
     Of weights in safetensors only the headers are read.
 
     Args:
-        folder: as saved by ``save_pretrained`` of transformers or diffusers.
+        folder: a model saved by ``save_pretrained`` of transformers or diffusers.
 
     Returns:
         Bytes of weights in safetensors.
@@ -95,7 +95,7 @@ def check_keys(info: Mapping[str, Collection[object]], kind: str) -> None:
         info: what ``from_pretrained(..., output_loading_info=True)`` of transformers or diffusers
             returns beside the model. Tied weights, and names that the model's class declares
             optional, are not in it.
-        kind: of the model, for the message.
+        kind: class of the model, for the message.
 
     Raises:
         ValueError: with the counts and the first three names.

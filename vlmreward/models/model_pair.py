@@ -30,7 +30,7 @@ def model_pair(
     Args:
         model: hub id, local folder, or a ``(model, processor)`` pair of transformers objects.
         device: where to; None leaves a pair where it is.
-        dtype: of the parameters; None leaves a pair's as they are.
+        dtype: dtype of the parameters; None leaves a pair's as they are.
         model_kwargs: further arguments of ``from_pretrained``, for names and folders.
 
     Raises:

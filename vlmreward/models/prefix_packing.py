@@ -61,7 +61,7 @@ class Packed:
     shared: int
 
     def places(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Of each row the indices of its last tokens, so many of them."""
+        """Indices of the last tokens of each row, as many as ``numbers`` says."""
         lengths = [
             end - start for start, end in pairwise([self.shared - 1, *self.last_token_index])
         ]
@@ -82,7 +82,7 @@ def pack(rows: Sequence[EncodedPrompt], shared: int) -> Packed:
     """K rows that share their first tokens -> one.
 
     Args:
-        rows: of questions about the same images.
+        rows: questions about the same images.
         shared: number of tokens to have once; at most ``shared_length(rows)``.
     """
     lengths = [len(row) - shared for row in rows]

@@ -79,7 +79,7 @@ class TextSide(nn.Module):
         return vocabulary_size(self.vlm)
 
     def generation_prefix(self, text: str) -> str:
-        """What the answer to a question without images follows, markup included."""
+        """Text that the answer to a question without images follows, markup included."""
         with _template_errors():
             return self.family.generation_prefix(text)
 

@@ -47,7 +47,7 @@ class TokenBatch:
             ``(B, K)`` where K questions share a sequence.
         images_per_item: B numbers of images.
         image_grid_thw: ``(N, 3)`` patches of every image, on the CPU, in families that have them.
-        pixel_inputs: as in the rows.
+        pixel_inputs: those of all rows.
     """
 
     inputs: dict[str, Tensor]

@@ -29,7 +29,7 @@ def warn_of_unknown_words(tokenizer: object, texts: Iterable[str], warned: set[s
     """Warn about words that the model behind a tokenizer has never seen, about each of them once.
 
     Args:
-        tokenizer: of transformers. Without an entry ``KNOWN_WORDS`` nothing is looked at.
+        tokenizer: a tokenizer; without an entry ``KNOWN_WORDS`` nothing is looked at.
         texts: what the model is given.
         warned: words that were named before; new ones are added.
     """

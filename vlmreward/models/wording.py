@@ -8,7 +8,7 @@ __all__ = ["reason_of", "some"]
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, in one line of at most 300 characters and without a full stop."""
+    """The message of an error, in one line of at most 300 characters and without a full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else ""
     for line in lines[1:]:

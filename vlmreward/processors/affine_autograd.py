@@ -23,7 +23,7 @@ class AffineMap:
     """A map of batches, image by image, with its derivative; nothing of it is seen by autograd.
 
     Attributes:
-        shape: of an image's result.
+        shape: shape of an image's result.
         forward: the map.
         linear: its linear part (for a straight-through forward: that of what it stands for).
         adjoint: the transpose of ``linear``.

@@ -1,4 +1,4 @@
-"""What the image processors of all families share: constants, the dial, grouping by size."""
+"""The base of all image processors: constants, pixel modes, grouping by size."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ GRADIENTS = {
     "clamp": "exact, zero where a value was cut off",
     "uint8": 'straight-through: that of "float"',
 }
-"""What the gradient means, for each of ``PIXEL_MODES``."""
+"""The meaning of the gradient, for each of ``PIXEL_MODES``."""
 
 _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
@@ -120,13 +120,13 @@ def per_channel(
 
 @dataclass(frozen=True)
 class OutputTransform:
-    """What happens to resized images ``(B, 3, H, W)``: an affine map, image by image.
+    """The map after the resize, of images ``(B, 3, H, W)``: an affine map, image by image.
 
     ``affine`` and ``linear`` take ``out=``, where to write the result, or None; only without it are
     they seen by autograd.
 
     Attributes:
-        shape: of an image's result.
+        shape: shape of an image's result.
         affine: the map, from a batch to ``(B, *shape)``.
         linear: its linear part: each channel times its scale, then a rearrangement.
         adjoint: the transpose of the rearrangement alone; it may return a view.
@@ -173,7 +173,7 @@ class ImageProcessor(ABC):
 
     @property
     def gradient(self) -> str:
-        """What the gradient is: see ``GRADIENTS``."""
+        """The meaning of the gradient, one of ``GRADIENTS``."""
         return GRADIENTS[self.pixel_mode]
 
     def __call__(

@@ -39,7 +39,7 @@ class FixedSizeProcessor(ImageProcessor):
         return self.size.height, self.size.width
 
     def layout(self, size: tuple[int, int]) -> OutputTransform:
-        """What is done with images that were resized to ``size``."""
+        """The map of images that were resized to ``size``."""
         return self.normalization(size)
 
     def batch(self, images: torch.Tensor) -> torch.Tensor:

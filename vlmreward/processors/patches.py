@@ -70,9 +70,9 @@ def from_patches(
     Args:
         grad: ``(B, H/patch * W/patch, C * frames * patch * patch)``.
         shape: ``(C, H, W)``.
-        patch: as in ``to_patches``, like the rest.
-        merge: see there.
-        frames: see there.
+        patch: side of a patch in pixels.
+        merge: side of a merged token in patches.
+        frames: length of a patch in time.
 
     Returns:
         ``(B, C, H, W)``; a new tensor.

@@ -33,9 +33,9 @@ def smart_resize(
     pixels, both sides are scaled down by the same ratio and rounded down; if too few, up.
 
     Args:
-        height: of the image.
-        width: of the image.
-        factor: see above.
+        height: height of the image.
+        width: width of the image.
+        factor: divisor of both sides of the result.
         min_pixels: bound of the number of pixels of all frames.
         max_pixels: bound of the number of pixels of all frames.
         frames: their number; 1 for an image, and for a video whose bounds are those of one frame.

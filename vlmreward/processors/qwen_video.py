@@ -43,7 +43,7 @@ class Qwen2VLVideoProcessor(ImageProcessor):
 
     @property
     def factor(self) -> int:
-        """What both sides of a resized frame are multiples of, in pixels."""
+        """Divisor of both sides of a resized frame, in pixels."""
         return self.patch_size * self.merge_size
 
     def output_size(self, frames: int, height: int, width: int) -> tuple[int, int]:

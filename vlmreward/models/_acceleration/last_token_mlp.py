@@ -24,7 +24,7 @@ class _Call:
     Attributes:
         owner: the hooks that it is meant for, of all models that a thread may call.
         index: rows and positions of the tokens that are computed.
-        shape: of the network's input, once that is known.
+        shape: shape of the network's input, once that is known.
     """
 
     owner: LastTokenMLP

@@ -125,9 +125,9 @@ def window_attention(
 
     Args:
         module: the attention layer; unused.
-        query: (1, heads, S, dim), as are ``key`` and ``value``. Differentiable.
-        key: see ``query``.
-        value: see ``query``.
+        query: (1, heads, S, dim), differentiable.
+        key: (1, heads, S, dim), differentiable.
+        value: (1, heads, S, dim), differentiable.
         attention_mask: must be None: segments are what masks here.
         scaling: factor of the scores; ``dim ** -0.5`` by default.
         cu_seq_lens_q: (segments + 1,) integer boundaries of the segments, 0 first and S last.

@@ -34,7 +34,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Gemma3,
     Glm4v,
 )
-"""What differs from the common way, in the order of the tables."""
+"""All that differs from the common way, in the order of the tables."""
 
 
 def members() -> dict[str, Member]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CausalFamily", "Family", "Member", "ProcessorOutputs", "dummy_image"]
 
 ProcessorOutputs = dict[str, Any]
-"""What a processor of transformers answers: tensors, and sometimes lists, under its own names."""
+"""Answer of a processor of transformers: tensors, and sometimes lists, under its own names."""
 
 _LEFT_OUT = frozenset({"attention_mask", "labels"})
 """Further outputs of processors: a mask of ones, as one query has no padding, and for training."""
@@ -124,7 +124,7 @@ class Family:
         )
 
     def generation_prefix(self, text: str) -> str:
-        """What the answer follows, for looking up its tokens; without images."""
+        """Text that the answer follows, without images, for looking up its tokens."""
         return self.chat(text, [], tokenize=False)
 
     def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
@@ -249,7 +249,7 @@ class Family:
         return replace(layout, last_token_index=last)
 
     def _covers_images(self, row: EncodedPrompt, length: int) -> bool:
-        """Whether all images are among the first tokens."""
+        """True if all images are among the first tokens."""
         if row.image_attention_masks:  # by cross-attention: there are none
             return True
         image = self.vlm.config.image_token_id

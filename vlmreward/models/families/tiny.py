@@ -1,4 +1,4 @@
-"""What the tiny models of all families are made of: sizes, a chat template, a tokenizer.
+"""Parts of the tiny models of all families: sizes, a chat template, a tokenizer.
 
 Each family builds a small random model of its real architecture from these parts. Tests walk the
 families, and so does whoever wants to try a loop without weights.

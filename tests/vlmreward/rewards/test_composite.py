@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference_rewards import Linear, noise, pattern
 
 from vlmreward import CompositeReward, YesNoReward, wrappers
-from vlmreward.rewards.composite import REDUCTIONS
+from vlmreward.rewards.reductions import REDUCTIONS
 
 
 @pytest.fixture(scope="module")

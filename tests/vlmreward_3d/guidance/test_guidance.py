@@ -176,7 +176,7 @@ def test_the_reward_sees_views_of_its_own_size_and_answers_at_theirs(side):
     images = torch.rand(4, 3, 16, 16, dtype=torch.float64, generator=generator)
     taste = torch.randn(4, 3, side, side, dtype=torch.float64, generator=generator)
 
-    def reward(seen, text):
+    def reward(seen, prompt):
         return (seen * taste).sum((1, 2, 3, 4)) + (seen**2).sum((1, 2, 3, 4))
 
     verdict = VLMGuidance(reward, "", resolution=side)(images)

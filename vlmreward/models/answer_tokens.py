@@ -120,8 +120,8 @@ class AnswerTokenizer:
             for one in several
         ):
             raise TypeError(
-                f"answer is {answer!r}; expected a text, a token id, Variants of a word, or a list "
-                "of these"
+                f"answer is {answer!r}; expected a text, a token id, SpellingVariants of a word, "
+                "or a list of these"
             )
         if not several:
             raise ValueError("an answer has no variants; expected at least one text or token id")

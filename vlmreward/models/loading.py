@@ -25,7 +25,7 @@ __all__ = ["load", "resolve", "warn_of_version"]
 
 _SHARED_LOADING_KWARGS = ("cache_dir", "revision", "subfolder", "token", "trust_remote_code")
 """Arguments that a processor's ``from_pretrained`` takes too."""
-_LATER = (
+_CORRECT_SINCE = (
     (
         "paligemma",
         "gemma2",
@@ -69,7 +69,7 @@ def warn_of_version(config: PreTrainedConfig) -> None:
         config: configuration of the model.
     """
     kind, text = config.model_type, config.get_text_config().model_type
-    for of_kind, of_text, since, effect in _LATER:
+    for of_kind, of_text, since, effect in _CORRECT_SINCE:
         older = Version(transformers.__version__) < Version(since)
         if older and kind == of_kind and of_text in (None, text):
             warn(

@@ -83,7 +83,7 @@ def _moved(
         return vlm
     if getattr(vlm, "quantization_method", None) or len(getattr(vlm, "hf_device_map", ())) > 1:
         raise ValueError(
-            "device or dtype is given for a model that is quantised or spread over devices; "
+            "device or dtype is given for a model that is quantized or spread over devices; "
             "expected neither: it stays where it was loaded"
         )
     return vlm.to(device=device, dtype=dtype)

@@ -36,7 +36,7 @@ def score_tokens(vlm: PreTrainedModel, hidden: Tensor, tokens: Sequence[int] | N
     """
     head = vlm.get_output_embeddings()
     wanted = torch.promote_types(hidden.dtype, torch.float32)
-    # A quantised or adapted head has no rows to take out, one that is on disk not yet
+    # A quantized or adapted head has no rows to take out, one that is on disk not yet
     if type(head) is not nn.Linear or head.weight.is_meta:
         logits = head(hidden).to(wanted)
         logits = logits if tokens is None else logits[..., list(tokens)]

@@ -25,7 +25,7 @@ _NOISE = (
 _LOADING = threading.RLock()
 
 
-class _Without(logging.Filter):
+class _DropMessages(logging.Filter):
     """Drops the messages that hold a text."""
 
     def __init__(self, text: str) -> None:
@@ -42,7 +42,7 @@ def quiet() -> Iterator[None]:
 
     Their loggers keep their levels and handlers; nothing stays changed behind it.
     """
-    filters = [(logging.getLogger(name), _Without(text)) for name, text in _NOISE]
+    filters = [(logging.getLogger(name), _DropMessages(text)) for name, text in _NOISE]
     for logger, one in filters:
         logger.addFilter(one)
     try:

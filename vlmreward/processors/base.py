@@ -73,7 +73,7 @@ def read_constants(hf: BaseImageProcessor) -> Constants:
     """Constants from an HF image processor; nothing is assumed that it can tell.
 
     Raises:
-        ValueError: it resizes by a filter that is not available here, or normalises by anything
+        ValueError: it resizes by a filter that is not available here, or normalizes by anything
             but a finite mean and a positive deviation of three channels.
     """
     if hf.do_resize and int(hf.resample) not in _FILTERS:

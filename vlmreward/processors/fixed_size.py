@@ -16,7 +16,7 @@ __all__ = ["FixedSizeProcessor"]
 
 
 class FixedSizeProcessor(ImageProcessor):
-    """Resize and normalise. Output: ``pixel_values`` ``(B, 3, height, width)``."""
+    """Resize and normalize. Output: ``pixel_values`` ``(B, 3, height, width)``."""
 
     hf_classes = frozenset({"SiglipImageProcessor", "IdeficsImageProcessor"})
     other_models = "SigLIP"

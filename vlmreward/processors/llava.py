@@ -17,7 +17,7 @@ __all__ = ["LlavaProcessor"]
 
 
 class LlavaProcessor(CLIPProcessor):
-    """With ``do_pad`` a border of the mean colour, rounded down to 8 bits as by HF, comes first."""
+    """With ``do_pad`` a border of the mean color, rounded down to 8 bits as by HF, comes first."""
 
     hf_classes = frozenset({"LlavaImageProcessor"})
     other_models = "LLaVA's own"

@@ -23,7 +23,7 @@ def as_samples(images: Nested) -> list[list[torch.Tensor]]:
 def avoid_all_zero_images(values: torch.Tensor) -> torch.Tensor:
     """Move images ``(N, C, H, W)`` that are zero everywhere by 2**-20, in place.
 
-    The models take an image of zeros for padding and drop it; mid-gray, normalised by mean 0.5, is
+    The models take an image of zeros for padding and drop it; mid-gray, normalized by mean 0.5, is
     one. The shift survives the cast to half precision. Differentiable.
     """
     zero = (values == 0).flatten(1).all(dim=1).view(-1, 1, 1, 1)

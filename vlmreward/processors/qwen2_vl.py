@@ -71,7 +71,7 @@ def enlarged(height: int, width: int, factor: int) -> tuple[int, int]:
 
 
 class Qwen2VLProcessor(ImageProcessor):
-    """Smart resize, normalisation, and patches in the order of the merged grid.
+    """Smart resize, normalization, and patches in the order of the merged grid.
 
     Output: ``pixel_values`` ``(sum of grid_h * grid_w, 3 * T * P * P)`` and ``image_grid_thw``
     ``(B, 3)`` with rows ``(1, grid_h, grid_w)``, int64, on the CPU like HF's.

@@ -67,7 +67,7 @@ def test_bad_answers(answers, message):
 
 @pytest.mark.parametrize("answers", [("Yes", 5.0), (None, "No"), ("Yes", ["No", None])])
 def test_answers_of_other_types(answers):
-    with pytest.raises(TypeError, match="expected a text, a token id, Variants of a word"):
+    with pytest.raises(TypeError, match="expected a text, a token id, SpellingVariants of a word"):
         resolve(answers)
 
 

@@ -45,7 +45,7 @@ def test_quantised_models_pass_through(folder):
     (gradient,) = torch.autograd.grad(reward(x, prompt="a cat").sum(), x)
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
-    with pytest.raises(ValueError, match="quantised or spread over devices; expected neither"):
+    with pytest.raises(ValueError, match="quantized or spread over devices; expected neither"):
         YesNoReward((own, reward.backbone.processor), dtype=torch.bfloat16)
 
 

@@ -129,7 +129,7 @@ class Family:
 
     def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
         """Outputs of the model's own processor for one query with blank images."""
-        # tokenised by the same call, which knows whether the template has written the first token
+        # tokenized by the same call, which knows whether the template has written the first token
         options = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in self.accepted else {}
         return dict(
             self.chat(

@@ -17,6 +17,7 @@ from vlmreward.processors._banded_operator import (
 )
 from vlmreward.processors._resize_weights import dense, filter_weights
 from vlmreward.processors.resize import ResizeFunction, check_resize, resize_adjoint
+from vlmreward.utils.autograd_context import Context
 from vlmreward.utils.lasting import lasting
 
 __all__ = ["BACKENDS", "resize_uint8"]
@@ -133,11 +134,11 @@ def _(x: torch.Tensor, height: int, width: int, filter: str, backend: str) -> to
     return x.new_empty(*x.shape[:-2], height, width)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _setup_context(ctx: Context, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     ctx.size, ctx.filter = inputs[0].shape[-2:], inputs[3]
 
 
-def _straight_through(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _straight_through(ctx: Context, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     return resize_adjoint(grad, ctx.size, ctx.filter), None, None, None, None
 
 

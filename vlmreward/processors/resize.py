@@ -21,6 +21,7 @@ from vlmreward.processors._banded_operator import (
     plane_by_plane,
 )
 from vlmreward.processors._resize_weights import FILTERS, weight_matrix
+from vlmreward.utils.autograd_context import Context
 from vlmreward.utils.lasting import lasting
 
 __all__ = ["resize", "resize_adjoint", "resize_into"]
@@ -86,12 +87,12 @@ def _(x: torch.Tensor, height: int, width: int, filter: str, adjoint: bool) -> t
     return x.new_empty(*x.shape[:-2], height, width)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _setup_context(ctx: Context, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     ctx.size = inputs[0].shape[-2:]
     ctx.filter, ctx.adjoint = inputs[3:]
 
 
-def _transposed(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _transposed(ctx: Context, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     return _resize(grad, *ctx.size, ctx.filter, not ctx.adjoint), None, None, None, None
 
 
@@ -116,7 +117,7 @@ class ResizeFunction(torch.autograd.Function):
         return _resize(x, *size, filter, adjoint) if instead is None else instead(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         x, ctx.size, ctx.filter, ctx.adjoint, _ = inputs
         ctx.before = (x.shape[-2], x.shape[-1])
 
@@ -127,11 +128,11 @@ class ResizeFunction(torch.autograd.Function):
         return ResizeFunction.apply(x.movedim(in_dims[0], 0), *options), 0
 
     @staticmethod
-    def jvp(ctx: Any, tangent: torch.Tensor, *_: object) -> torch.Tensor:
+    def jvp(ctx: Context, tangent: torch.Tensor, *_: object) -> torch.Tensor:
         return _resize_or_identity(tangent, ctx.size, ctx.filter, ctx.adjoint)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad = _resize_or_identity(grad, ctx.before, ctx.filter, not ctx.adjoint)
         return grad, None, None, None, None
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from vlmreward.images.batch import ImageBatch
 from vlmreward.images.layout import ImageBatchSpec, to_compute_dtype
 from vlmreward.rewards.protocol import require_graph
+from vlmreward.utils.autograd_context import Context
 
 __all__ = ["Term", "accumulate_gradients"]
 
@@ -41,7 +41,7 @@ class _GradientAccumulation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         terms: Sequence[Term],
         batch: ImageBatch,
         double_backward_error: str,
@@ -63,7 +63,7 @@ class _GradientAccumulation(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # with create_graph, where silence would mean zeros
             raise RuntimeError(ctx.double_backward_error)
         spec: ImageBatchSpec = ctx.spec

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from vlmreward.rewards.module import SeveralRewards
 from vlmreward.rewards.placeholders import Text
 from vlmreward.rewards.protocol import Reward, as_named_dict, call_reward
 from vlmreward.utils.arguments import number, reward_like
+from vlmreward.utils.autograd_context import Context
 
 __all__ = ["BALANCES", "Ensemble"]
 
@@ -30,13 +30,13 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, ensemble: Ensemble, spec: ImageBatchSpec, *tensors: torch.Tensor
+        ctx: Context, ensemble: Ensemble, spec: ImageBatchSpec, *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         ctx.ensemble, ctx.spec, ctx.width = ensemble, spec, len(tensors)
         return tuple(tensor.view_as(tensor) for _ in ensemble.names for tensor in tensors)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # with create_graph
             raise RuntimeError(
                 "balanced gradients are not the derivative of anything; expected "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -13,18 +12,19 @@ from vlmreward.rewards.module import RewardModule
 from vlmreward.rewards.placeholders import Text
 from vlmreward.rewards.protocol import Reward, call_reward
 from vlmreward.utils.arguments import number, reward_like
+from vlmreward.utils.autograd_context import Context
 
 __all__ = ["GradientBlur", "blur_gradient"]
 
 
 class _SmoothGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, sigma: float) -> torch.Tensor:
+    def forward(ctx: Context, x: torch.Tensor, sigma: float) -> torch.Tensor:
         ctx.sigma = sigma
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Context, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         return smooth(grad, ctx.sigma), None
 
 

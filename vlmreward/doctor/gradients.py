@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlmreward.doctor.float64 import Float64Throughout
 from vlmreward.doctor.probe import Probe
-from vlmreward.doctor.result import FAIL, WARN, CheckResult, check, pass_or_fail, skipped
+from vlmreward.doctor.result import FAIL, WARN, CheckResult, check, failed, pass_or_fail, skipped
 
 __all__ = ["finite_differences", "gradient", "slopes"]
 
@@ -34,7 +34,7 @@ def gradient(subject: Probe) -> CheckResult:
     flat = [view for row in views for view in row]
     rewards = subject.ask(views, [query.prompt for query in queries])
     if not rewards.requires_grad:
-        return pass_or_fail(False, "the reward has no graph", "at every view", _DETACHED)
+        return failed("the reward has no graph", "at every view", _DETACHED)
     gradients = torch.autograd.grad(rewards.sum(), flat, allow_unused=True)
     norms = [0.0 if g is None else float(g.double().norm()) for g in gradients]
     arrives = sum(norm > 0 for norm in norms)

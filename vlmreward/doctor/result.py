@@ -14,7 +14,18 @@ from vlmreward.utils.errors import first_line
 if TYPE_CHECKING:
     from vlmreward.doctor.probe import Probe
 
-__all__ = ["FAIL", "OK", "SKIP", "WARN", "Check", "CheckResult", "check", "pass_or_fail", "skipped"]
+__all__ = [
+    "FAIL",
+    "OK",
+    "SKIP",
+    "WARN",
+    "Check",
+    "CheckResult",
+    "check",
+    "failed",
+    "pass_or_fail",
+    "skipped",
+]
 
 OK, WARN, FAIL, SKIP = "OK", "WARN", "FAIL", "SKIP"
 
@@ -87,6 +98,11 @@ def pass_or_fail(
     """OK if ``good``; if not, ``otherwise`` with the advice."""
     status = OK if good else otherwise
     return CheckResult("", status, message, expected, "" if good else advice, metrics=metrics)
+
+
+def failed(message: str, expected: str, advice: str) -> CheckResult:
+    """A result that is wrong, with the advice."""
+    return CheckResult("", FAIL, message, expected, advice)
 
 
 def skipped(reason: str, advice: str = "") -> CheckResult:

@@ -129,16 +129,16 @@ class ResizeFunction(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Context, tangent: torch.Tensor, *_: object) -> torch.Tensor:
-        return _resize_or_identity(tangent, ctx.size, ctx.filter, ctx.adjoint)
+        return _resize_or_identity(tangent, ctx.size, ctx.filter, adjoint=ctx.adjoint)
 
     @staticmethod
     def backward(ctx: Context, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad = _resize_or_identity(grad, ctx.before, ctx.filter, not ctx.adjoint)
+        grad = _resize_or_identity(grad, ctx.before, ctx.filter, adjoint=not ctx.adjoint)
         return grad, None, None, None, None
 
 
 def _resize_or_identity(
-    x: torch.Tensor, size: tuple[int, int], filter: str, adjoint: bool
+    x: torch.Tensor, size: tuple[int, int], filter: str, *, adjoint: bool = False
 ) -> torch.Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
@@ -171,9 +171,9 @@ def resize(
     height, width = size
     if clamp:
         between = (x.shape[-2], width)
-        x = _resize_or_identity(x.clamp(0.0, 1.0), between, filter, False).clamp(0.0, 1.0)
-        return _resize_or_identity(x, (height, width), filter, False).clamp(0.0, 1.0)
-    return _resize_or_identity(x, (height, width), filter, False)
+        x = _resize_or_identity(x.clamp(0.0, 1.0), between, filter).clamp(0.0, 1.0)
+        return _resize_or_identity(x, (height, width), filter).clamp(0.0, 1.0)
+    return _resize_or_identity(x, (height, width), filter)
 
 
 def resize_adjoint(
@@ -190,7 +190,7 @@ def resize_adjoint(
         ``(..., H, W)`` with ``<resize(x), grad> == <x, resize_adjoint(grad)>`` for every ``x``.
         Differentiable to ``grad``.
     """
-    return _resize_or_identity(grad, size, filter, True)
+    return _resize_or_identity(grad, size, filter, adjoint=True)
 
 
 def check_resize(x: torch.Tensor, size: Sequence[int], filter: str) -> None:

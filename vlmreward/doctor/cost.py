@@ -41,7 +41,7 @@ class Point:
 
 def measured_step(subject: Probe, views: int, side: int) -> Point:
     """Run a step of one query of so many views, as often as it takes to time it."""
-    prompt = subject.queries[0].prompt
+    prompt = subject.samples[0].prompt
     device = subject.backbone.device
     cuda = device.type == "cuda"
     x = torch.rand(1, views, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -71,7 +71,7 @@ def measured_step(subject: Probe, views: int, side: int) -> Point:
 
 def _differentiable(subject: Probe) -> bool:
     x = torch.rand(1, 3, 64, 64, requires_grad=True)
-    return bool(subject.ask([[x[0]]], [subject.queries[0].prompt]).requires_grad)
+    return bool(subject.ask([[x[0]]], [subject.samples[0].prompt]).requires_grad)
 
 
 @check("time and memory")
@@ -122,7 +122,7 @@ def forecast(subject: Probe) -> CheckResult:
 
 def _work(subject: Probe, views: int, side: int) -> tuple[float, float]:
     """The quantities that a step's cost grows with: image tokens, and pixels in millions."""
-    question = subject.question(subject.queries[0].prompt)
+    question = subject.question(subject.samples[0].prompt)
 
     def length(n: int) -> int:
         return (

@@ -29,10 +29,10 @@ def _inside(views: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
 @check("gradient")
 def gradient(subject: Probe) -> CheckResult:
     """Finite and not zero at every view of every query of a mixed batch."""
-    queries = subject.mixed[:2]
-    views = [_inside(query.views, torch.float32) for query in queries]
+    samples = subject.mixed[:2]
+    views = [_inside(sample.views, torch.float32) for sample in samples]
     flat = [view for row in views for view in row]
-    rewards = subject.ask(views, [query.prompt for query in queries])
+    rewards = subject.ask(views, [sample.prompt for sample in samples])
     if not rewards.requires_grad:
         return failed("the reward has no graph", "at every view", _DETACHED)
     gradients = torch.autograd.grad(rewards.sum(), flat, allow_unused=True)
@@ -66,7 +66,7 @@ def gradient(subject: Probe) -> CheckResult:
 
 def _matters(subject: Probe, views: list[list[Tensor]], which: int) -> bool:
     """True if the negative of a view, the ``which``-th of all, changes an answer."""
-    prompts = [query.prompt for query in subject.queries[: len(views)]]
+    prompts = [sample.prompt for sample in subject.samples[: len(views)]]
     counter = itertools.count()
     changed = [[1 - v if next(counter) == which else v for v in row] for row in views]
     with torch.no_grad():
@@ -116,9 +116,9 @@ def slopes(reward: nn.Module, subject: Probe) -> CheckResult:
     dtype = next(reward.parameters()).dtype
     double = dtype == torch.float64
     step, limit = (1e-5, 1e-4) if double else (3e-4, 2e-2)
-    query = subject.queries[1]
-    views = _inside(query.views, dtype)
-    placeholders = dict.fromkeys(subject.reward.question.placeholders, query.prompt)
+    sample = subject.samples[1]
+    views = _inside(sample.views, dtype)
+    placeholders = dict.fromkeys(subject.reward.question.placeholders, sample.prompt)
     generator = torch.Generator().manual_seed(0)
 
     with Float64Throughout(double):

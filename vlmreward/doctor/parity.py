@@ -33,12 +33,12 @@ def whole_reward(subject: Probe) -> CheckResult:
 @check("batch")
 def batch(subject: Probe) -> CheckResult:
     """Mixed prompts, sizes and numbers of views: each as alone, and in any order."""
-    queries = list(subject.mixed)
+    samples = list(subject.mixed)
     each = subject.alone
-    if subject.mixed is not subject.queries:
-        each = torch.cat([subject.values([query]) for query in queries])
-    forward = subject.values(queries)
-    backward = subject.values(queries[::-1]).flip(0)
+    if subject.mixed is not subject.samples:
+        each = torch.cat([subject.values([sample]) for sample in samples])
+    forward = subject.values(samples)
+    backward = subject.values(samples[::-1]).flip(0)
     limit = subject.limit(each)
     alone = float((forward - each).abs().max())
     order = float((forward - backward).abs().max())

@@ -131,7 +131,7 @@ def flat_images(subject: Probe) -> CheckResult:
         off = max(float(away.amin(0).max()), float(away[: len(expected)].amin(1).max()))
         worst = max(worst, off if off == off else float("inf"))
         with torch.no_grad():
-            rewards.append(float(subject.ask([[image]], [subject.queries[0].prompt])))
+            rewards.append(float(subject.ask([[image]], [subject.samples[0].prompt])))
     finite = all(abs(r) < float("inf") for r in rewards)
     return pass_or_fail(
         worst <= 1e-5 and finite,

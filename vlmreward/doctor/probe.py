@@ -15,14 +15,14 @@ from vlmreward.doctor.reference import HFObject, Inputs, Reference, ask_transfor
 from vlmreward.processors import FallbackProcessor, ImageProcessor
 from vlmreward.rewards.yes_no import YesNoReward
 
-__all__ = ["Probe", "Query", "noise", "recorded_inputs"]
+__all__ = ["Probe", "Sample", "noise", "recorded_inputs"]
 
 _SIZES = ((56, 84), (84, 56), (70, 70))  # of the sample views: small, and of different token counts
 _LONGER = " beside two blue cubes and a green cone on a wooden table in the evening"
 
 
 @dataclass(frozen=True)
-class Query:
+class Sample:
     """A prompt for the question's placeholders, and views of any sizes, uint8 ``(3, H, W)``."""
 
     prompt: str
@@ -51,10 +51,10 @@ class Probe:
         self.hf = getattr(self.processor, "image_processor", self.processor)
         self.images = reward.backbone.image_processor
         views = [_scene(size, seed) for seed, size in enumerate(_SIZES)]
-        self.queries = (
-            Query(prompt, (views[0],)),
-            Query(prompt + _LONGER, (views[1], views[2])),
-            Query(f"not {prompt}", (views[2],)),
+        self.samples = (
+            Sample(prompt, (views[0],)),
+            Sample(prompt + _LONGER, (views[1], views[2])),
+            Sample(f"not {prompt}", (views[2],)),
         )
 
     @property
@@ -68,63 +68,63 @@ class Probe:
             **dict.fromkeys(self.reward.question.placeholders, prompt)
         )
 
-    def ask(self, queries: Sequence[Sequence[Tensor]], prompts: Sequence[str]) -> Tensor:
+    def ask(self, samples: Sequence[Sequence[Tensor]], prompts: Sequence[str]) -> Tensor:
         """The reward ``(B,)`` of views in [0, 1], as a user calls it."""
         return self.reward(
-            [list(views) for views in queries],
+            [list(views) for views in samples],
             **{name: list(prompts) for name in self.reward.question.placeholders},
         )
 
-    def values(self, queries: Sequence[Query]) -> Tensor:
-        """The reward ``(B,)`` of sample queries, following the 8-bit path, without a graph."""
+    def values(self, samples: Sequence[Sample]) -> Tensor:
+        """The reward ``(B,)`` of samples, following the 8-bit path, without a graph."""
         with torch.no_grad(), self.pixel_mode("uint8"):
-            return self.ask([q.unit for q in queries], [q.prompt for q in queries]).double().cpu()
+            return self.ask([q.unit for q in samples], [q.prompt for q in samples]).double().cpu()
 
-    def recorded(self, queries: Sequence[Query]) -> tuple[Tensor, Inputs]:
+    def recorded(self, samples: Sequence[Sample]) -> tuple[Tensor, Inputs]:
         """``values``, and the keyword arguments that the model was called with."""
         with recorded_inputs(self.vlm.base_model) as calls:
-            values = self.values(queries)
+            values = self.values(samples)
         if not calls:
             raise RuntimeError("the reward did not call the model's base_model")
         return values, calls[0]
 
     @cached_property
-    def mixed(self) -> tuple[Query, ...]:
-        """The sample queries for one batch: with two views each, where numbers may not differ."""
-        prompts = [self.question(query.prompt) for query in self.queries]
-        sizes = [[(v.shape[-2], v.shape[-1]) for v in query.views] for query in self.queries]
+    def mixed(self) -> tuple[Sample, ...]:
+        """The samples for one batch: with two views each, where numbers may not differ."""
+        prompts = [self.question(sample.prompt) for sample in self.samples]
+        sizes = [[(v.shape[-2], v.shape[-1]) for v in sample.views] for sample in self.samples]
         try:
             self.backbone.layout(prompts, sizes)
         except ValueError:
-            return tuple(Query(query.prompt, (query.views * 2)[:2]) for query in self.queries)
-        return self.queries
+            return tuple(Sample(sample.prompt, (sample.views * 2)[:2]) for sample in self.samples)
+        return self.samples
 
     @cached_property
     def _each(self) -> list[tuple[Tensor, Inputs]]:
-        return [self.recorded([query]) for query in self.queries]
+        return [self.recorded([sample]) for sample in self.samples]
 
     @property
     def alone(self) -> Tensor:
-        """Reward of every sample query, each in a batch of its own."""
+        """Reward of every sample, each in a batch of its own."""
         return torch.cat([value for value, _ in self._each])
 
     @property
     def given(self) -> list[Inputs]:
-        """Arguments of the model for every sample query, in a batch of its own."""
+        """Arguments of the model for every sample, in a batch of its own."""
         return [inputs for _, inputs in self._each]
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
-        """The sample queries as transformers alone reads and answers them."""
+        """The samples as transformers alone reads and answers them."""
         return tuple(
             ask_transformers(
                 self.vlm,
                 self.processor,
-                self.question(query.prompt),
-                query.views,
+                self.question(sample.prompt),
+                sample.views,
                 eight_bit=self.has_modes,
             )
-            for query in self.queries
+            for sample in self.samples
         )
 
     def in_mode(self, mode: str) -> ImageProcessor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmreward.doctor.probe import Probe, Query
+from vlmreward.doctor.probe import Probe, Sample
 from vlmreward.doctor.reference import Inputs
 from vlmreward.doctor.result import CheckResult, check, pass_or_fail, skipped
 from vlmreward.models.token_layout import Size
@@ -144,11 +144,11 @@ def positions(subject: Probe) -> CheckResult:
 @check("padding")
 def padding(subject: Probe) -> CheckResult:
     """A short query beside a longer one: read at its own last token, and of the same value."""
-    short = subject.queries[0]
+    short = subject.samples[0]
     # longer by its prompt, or by its views if the question has no placeholder
     more = 1 if subject.reward.question.placeholders else 2
-    pair = [short, Query(subject.queries[1].prompt, short.views * more)]
-    each = [subject.recorded([query]) for query in pair]
+    pair = [short, Sample(subject.samples[1].prompt, short.views * more)]
+    each = [subject.recorded([sample]) for sample in pair]
     alone = torch.cat([value for value, _ in each])
     batch, together = subject.recorded(pair)
     off, limit = float((batch - alone).abs().max()), subject.limit(alone)
@@ -163,17 +163,17 @@ def padding(subject: Probe) -> CheckResult:
     )
 
 
-def _sizes(query: Query) -> list[Size]:
-    return [(view.shape[-2], view.shape[-1]) for view in query.views]
+def _sizes(sample: Sample) -> list[Size]:
+    return [(view.shape[-2], view.shape[-1]) for view in sample.views]
 
 
 def _read_elsewhere(
-    subject: Probe, queries: list[Query], alone: list[Tensor], together: Inputs
+    subject: Probe, samples: list[Sample], alone: list[Tensor], together: Inputs
 ) -> list[str]:
     """Queries of a batch whose answer is not read at the end of their own tokens, in words."""
-    questions = [subject.question(query.prompt) for query in queries]
+    questions = [subject.question(sample.prompt) for sample in samples]
     last = subject.backbone.layout(
-        questions, [_sizes(query) for query in queries]
+        questions, [_sizes(sample) for sample in samples]
     ).last_token_index.tolist()
     tokens, mask, wrong = together["input_ids"].cpu(), together.get("attention_mask"), []
     for i, own in enumerate(alone):
@@ -189,14 +189,14 @@ def _read_elsewhere(
     return wrong
 
 
-def _side_matters(subject: Probe, query: Query) -> list[str]:
+def _side_matters(subject: Probe, sample: Sample) -> list[str]:
     """Differences that the tokenizer's own padding side makes to a question, in words."""
     tokenizer = subject.processor.tokenizer
     kept, rows = tokenizer.padding_side, []
     try:
         for side in ("left", "right"):
             tokenizer.padding_side = side
-            asked = subject.backbone.family.encode(subject.question(query.prompt), _sizes(query))
+            asked = subject.backbone.family.encode(subject.question(sample.prompt), _sizes(sample))
             rows.append(asked.tokens)
     finally:
         tokenizer.padding_side = kept

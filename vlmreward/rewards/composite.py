@@ -123,7 +123,8 @@ class CompositeReward(Combinable, SeveralRewards):
 
     Args:
         rewards: a list, or a dict with names; or one ``YesNoReward`` whose model is asked the
-            ``questions``. Members may be anything that is called like a reward, checklists too.
+            ``questions``. Members may be anything that is called like a reward,
+            composite rewards too.
         questions: questions as ``YesNoReward`` takes them, a list, or a dict with names.
         reduction: one of ``REDUCTIONS``.
         weights: one for each member, or by name; equal by default. Not for "min" and "and".
@@ -193,7 +194,7 @@ class CompositeReward(Combinable, SeveralRewards):
         return REDUCTIONS[self.reduction](own, self.weights, self.temperature)
 
     def _leaves(self) -> list[Reward]:
-        """The rewards that are no checklists, each once."""
+        """The rewards that are not composite, each once."""
         found: dict[int, Reward] = {}
         for member in self.members.values():
             for leaf in member._leaves() if isinstance(member, CompositeReward) else [member]:

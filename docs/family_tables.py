@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from vlmreward.models.families import FAMILIES, Family, members
+from vlmreward.models.families import FAMILIES, VLMFamily, members
 from vlmreward.processors import COUNTERPARTS, ImageProcessor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +32,7 @@ def _code(words: Iterable[str]) -> str:
     return ", ".join(f"`{word}`" for word in dict.fromkeys(words))
 
 
-def _shared(family: type[Family]) -> str:
+def _shared(family: type[VLMFamily]) -> str:
     if family.is_causal:
         return "images and common text"
     return "image features" if family.accepts_image_features else "nothing: one batch"

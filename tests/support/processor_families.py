@@ -11,7 +11,7 @@ import transformers
 
 
 @dataclass(frozen=True)
-class Family:
+class VLMFamily:
     """A processor of HF with some options; small ones, where only `tiny` is set, for gradcheck."""
 
     name: str
@@ -48,38 +48,38 @@ IDEFICS3 = {"nested": True, "lanczos": True}
 TOLD = {"return_row_col_info": True}
 
 FAMILIES = [
-    Family("Qwen2VLImageProcessor", tiny=QWEN),
-    Family(  # Qwen3-VL's
+    VLMFamily("Qwen2VLImageProcessor", tiny=QWEN),
+    VLMFamily(  # Qwen3-VL's
         "Qwen2VLImageProcessor",
         {"patch_size": 16, "min_pixels": 65536, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
         tiny=QWEN,
     ),
-    Family("Glm4vImageProcessor", tiny=GLM),
-    Family("Glm46VImageProcessor", {"size": {"shortest_edge": 112, "longest_edge": 90000}}, GLM),
-    Family("SiglipImageProcessor", tiny=SQUARE),
-    Family("SiglipImageProcessor", {"size": {"height": 448, "width": 448}}, SQUARE),
-    Family("IdeficsImageProcessor", tiny={"image_size": 5}),
-    Family("CLIPImageProcessor", tiny=CROP),
-    Family("CLIPImageProcessor", {"size": {"shortest_edge": 180}}, CROP),
-    Family("CLIPImageProcessor", {"do_center_crop": False, **SQUARE}),
-    Family("LlavaImageProcessor", {"do_pad": True}, CROP),
-    Family("Gemma3ImageProcessor", tiny=SQUARE),
-    Family("Gemma3ImageProcessor", PAN, {**SQUARE, "pan_and_scan_min_crop_size": 2}),
-    Family("Siglip2ImageProcessor", tiny={"patch_size": 2, "max_num_patches": 7}),
-    Family(
+    VLMFamily("Glm4vImageProcessor", tiny=GLM),
+    VLMFamily("Glm46VImageProcessor", {"size": {"shortest_edge": 112, "longest_edge": 90000}}, GLM),
+    VLMFamily("SiglipImageProcessor", tiny=SQUARE),
+    VLMFamily("SiglipImageProcessor", {"size": {"height": 448, "width": 448}}, SQUARE),
+    VLMFamily("IdeficsImageProcessor", tiny={"image_size": 5}),
+    VLMFamily("CLIPImageProcessor", tiny=CROP),
+    VLMFamily("CLIPImageProcessor", {"size": {"shortest_edge": 180}}, CROP),
+    VLMFamily("CLIPImageProcessor", {"do_center_crop": False, **SQUARE}),
+    VLMFamily("LlavaImageProcessor", {"do_pad": True}, CROP),
+    VLMFamily("Gemma3ImageProcessor", tiny=SQUARE),
+    VLMFamily("Gemma3ImageProcessor", PAN, {**SQUARE, "pan_and_scan_min_crop_size": 2}),
+    VLMFamily("Siglip2ImageProcessor", tiny={"patch_size": 2, "max_num_patches": 7}),
+    VLMFamily(
         "Idefics2ImageProcessor",
         tiny={"size": {"shortest_edge": 5, "longest_edge": 7}},
         nested=True,
     ),
-    Family(
+    VLMFamily(
         "Idefics2ImageProcessor",
         {"do_image_splitting": True, "size": {"shortest_edge": 50, "longest_edge": 90}},
         {"size": {"shortest_edge": 5, "longest_edge": 7}},
         nested=True,
     ),
-    Family("Idefics3ImageProcessor", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
-    Family("Idefics3ImageProcessor", {"do_image_splitting": False}, TILES, **IDEFICS3),
-    Family("SmolVLMImageProcessor", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
+    VLMFamily("Idefics3ImageProcessor", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
+    VLMFamily("Idefics3ImageProcessor", {"do_image_splitting": False}, TILES, **IDEFICS3),
+    VLMFamily("SmolVLMImageProcessor", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
 ]
 
 

@@ -17,7 +17,7 @@ CHAT = [
     member.key
     for family in families.FAMILIES
     for member in family.members
-    if family.call_processor is families.Family.call_processor
+    if family.call_processor is families.VLMFamily.call_processor
 ]
 """Those that are asked by a chat template."""
 

@@ -8,16 +8,16 @@ from vlmreward.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlmreward.models.answer_tokens import SpellingVariants
-    from vlmreward.models.families import FAMILIES, Family, Member
+    from vlmreward.models.families import FAMILIES, Member, VLMFamily
     from vlmreward.models.frozen_vlm import FrozenVLM
 
-__all__ = ["FAMILIES", "Family", "FrozenVLM", "Member", "SpellingVariants"]
+__all__ = ["FAMILIES", "FrozenVLM", "Member", "SpellingVariants", "VLMFamily"]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "FAMILIES": "families",
-        "Family": "families",
+        "VLMFamily": "families",
         "FrozenVLM": "frozen_vlm",
         "Member": "families",
         "SpellingVariants": "answer_tokens",

@@ -126,7 +126,7 @@ class FrozenVLM(TextSide):
         tokens: Sequence[int] | None,
         *,
         repeat: int = 1,
-        look: Callable[[torch.Tensor], None] | None = None,
+        logits_hook: Callable[[torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """Logits of some tokens as the next one after each query.
 
@@ -159,9 +159,9 @@ class FrozenVLM(TextSide):
                 hidden = self.vlm.base_model(**inputs, use_cache=False).last_hidden_state
             # a model that is spread over devices ends on another one than it begins
             hidden = hidden[rows.to(hidden.device), last.to(hidden.device)]
-            if look is not None:
+            if logits_hook is not None:
                 with torch.no_grad():
-                    look(score_tokens(self.vlm, hidden.detach(), None))
+                    logits_hook(score_tokens(self.vlm, hidden.detach(), None))
             return score_tokens(self.vlm, hidden, tokens).to(self.device)
 
     def multi_question_logits(
@@ -171,7 +171,7 @@ class FrozenVLM(TextSide):
         sizes: Sequence[Sequence[Size]],
         tokens: Sequence[int],
         *,
-        look: Callable[[torch.Tensor], None] | None = None,
+        logits_hook: Callable[[torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """K questions about each of B lists of images, computing what they share once.
 
@@ -188,11 +188,11 @@ class FrozenVLM(TextSide):
         several = len(texts[0])
         layout = self.packed_layout(texts, sizes) if several > 1 else None
         if layout is not None:
-            return self.answer_logits(images, layout, tokens, look=look)
+            return self.answer_logits(images, layout, tokens, logits_hook=logits_hook)
         each = [text for row in texts for text in row]
         layout = self.layout(each, [size for size in sizes for _ in range(several)])
-        seen = look and (lambda logits: look(logits.unflatten(0, (-1, several))))
-        logits = self.answer_logits(images, layout, tokens, repeat=several, look=seen)
+        seen = logits_hook and (lambda logits: logits_hook(logits.unflatten(0, (-1, several))))
+        logits = self.answer_logits(images, layout, tokens, repeat=several, logits_hook=seen)
         return logits.unflatten(0, (-1, several))
 
     def log_probabilities(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vlmreward.models.families.base import Family
+from vlmreward.models.families.base import VLMFamily
 from vlmreward.models.token_layout import EncodedPrompt, TokenBatch
 
 __all__ = ["AnswerBatch", "build_answer_batch"]
@@ -51,7 +51,7 @@ class AnswerBatch:
 
 
 def build_answer_batch(
-    family: Family,
+    family: VLMFamily,
     rows: Sequence[EncodedPrompt],
     answers: Sequence[Sequence[int]],
     images_per_item: Sequence[int],

@@ -99,7 +99,11 @@ def _together(
     wanted = [reward.tokens or () for reward in group]
     tokens = tuple(dict.fromkeys(token for own in wanted for token in own))
     logits = group[0].backbone.multi_question_logits(
-        batch.views, list(zip(*columns)), batch.sizes, tokens, look=_first_look(group, columns)
+        batch.views,
+        list(zip(*columns)),
+        batch.sizes,
+        tokens,
+        logits_hook=_first_look(group, columns),
     )
     found = {}
     for k, reward in enumerate(group):

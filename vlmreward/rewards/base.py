@@ -109,7 +109,7 @@ class VLMReward(ModelAnswers):
                 asked.views,
                 self.backbone.layout(asked.questions, asked.sizes),
                 self.tokens,
-                look=self.first_look(asked.questions),
+                logits_hook=self.first_look(asked.questions),
             )
         else:
             scores = self._sequence_scores(asked)

@@ -1,4 +1,4 @@
-"""A rating on a scale as a differentiable reward."""
+"""A rating as a differentiable reward."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ ONE_TO_FIVE: dict[str, float] = {str(n): float(n) for n in range(1, 6)}
 
 
 class RatingReward(VLMReward):
-    """The expected value of a model's answer on a scale, such as a rating from 1 to 5.
+    """The expected value of a model's answer to a rating question, such as a rating from 1 to 5.
 
     The mean of the answers' values, weighted by the probability that the model gives to each of
-    them among the answers of the scale. Where the model is sure, it is flat; the log-odds of
+    them among the answers. Where the model is sure, it is flat; the log-odds of
     ``YesNoReward`` are not.
 
     Args:
         model: a model, its name, or another reward; see ``YesNoReward``.
         question: a template, a text, or a name in ``NAMED_QUESTIONS``.
-        scale: the answers and their values: texts of one or several tokens.
+        ratings: the answers and their values: texts of one or several tokens.
         **options: all others of ``YesNoReward`` but ``answers``.
 
     Attributes:
-        scale: the answers and their values.
+        ratings: the answers and their values.
         answers: the answers in the tokenizer's spelling.
 
     Raises:
@@ -41,7 +41,7 @@ class RatingReward(VLMReward):
 
     Example:
         ``RatingReward(model, question="How sharp is this image? Answer bad, fair or good.",
-        scale={"bad": 0, "fair": 1, "good": 2})``.
+        ratings={"bad": 0, "fair": 1, "good": 2})``.
     """
 
     values: torch.Tensor
@@ -51,32 +51,32 @@ class RatingReward(VLMReward):
         model: ModelSource,
         *,
         question: str | QuestionTemplate = "one-to-five",
-        scale: Mapping[str, float] = ONE_TO_FIVE,
+        ratings: Mapping[str, float] = ONE_TO_FIVE,
         **options: Any,
     ) -> None:
-        if not isinstance(scale, Mapping) or len(scale) < 2:
-            raise ValueError(f"scale is {scale!r}; expected a dict of two or more answers")
+        if not isinstance(ratings, Mapping) or len(ratings) < 2:
+            raise ValueError(f"ratings is {ratings!r}; expected a dict of two or more answers")
         try:
-            values = torch.tensor([float(value) for value in scale.values()])
+            values = torch.tensor([float(value) for value in ratings.values()])
         except (TypeError, ValueError):
             raise TypeError(
-                f"scale has the values {list(scale.values())}; expected numbers"
+                f"ratings has the values {list(ratings.values())}; expected numbers"
             ) from None
         if not bool(values.isfinite().all()):
-            raise ValueError(f"scale has the values {values.tolist()}; expected finite numbers")
-        if not all(isinstance(answer, str) for answer in scale):
-            raise TypeError(f"scale has the answers {list(scale)}; expected text, such as '1'")
+            raise ValueError(f"ratings has the values {values.tolist()}; expected finite numbers")
+        if not all(isinstance(answer, str) for answer in ratings):
+            raise TypeError(f"ratings has the answers {list(ratings)}; expected text, such as '1'")
         super().__init__(model, question=question, **options)
         lookup = self.backbone.lookup()
-        self._sequences = tuple(ids for answer in scale for ids in lookup.variants(answer))
+        self._sequences = tuple(ids for answer in ratings for ids in lookup.variants(answer))
         check_mutually_exclusive(self._sequences, lookup.text)
-        self.scale = dict(scale)
+        self.ratings = dict(ratings)
         self.answers = tuple(map(lookup.text, self._sequences))
         self.register_buffer("values", values.to(self.backbone.device))
 
     @property
     def sequences(self) -> tuple[TokenIds, ...]:
-        """The answers, as tokens, in the order of the scale."""
+        """The answers, as tokens, in the order of the ratings."""
         return self._sequences
 
     def from_logits(self, scores: torch.Tensor) -> torch.Tensor:
@@ -87,14 +87,14 @@ class RatingReward(VLMReward):
         self,
         question: str | QuestionTemplate,
         *,
-        scale: Mapping[str, float] | None = None,
+        ratings: Mapping[str, float] | None = None,
         name: str | None = None,
     ) -> RatingReward:
         """Another question to the same model, by default on the same scale."""
         return RatingReward(
             self.backbone,
             question=question,
-            scale=self.scale if scale is None else scale,
+            ratings=self.ratings if ratings is None else ratings,
             per_view=self.per_view,
             validate=self.validate,
             name=name,

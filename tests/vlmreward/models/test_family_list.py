@@ -5,7 +5,7 @@ import pytest
 import tiny_models
 
 from vlmreward import processors
-from vlmreward.models.families import FAMILIES, Family, family_of, members
+from vlmreward.models.families import FAMILIES, VLMFamily, family_of, members
 
 
 def test_the_tables_are_those_of_the_families():
@@ -37,4 +37,4 @@ def test_a_tiny_model_is_what_its_family_says(key, family_pair):
 
 
 def test_others_are_asked_the_common_way():
-    assert type(family_of(*tiny_models.build("llava_next"))) is Family
+    assert type(family_of(*tiny_models.build("llava_next"))) is VLMFamily

@@ -56,7 +56,7 @@ def test_unlikely_answers_are_named_once_for_a_prompt(reward):
     "make",
     [
         lambda r: r.ask("Is there {prompt}?", answers=("Yes red", "No blue")),
-        lambda r: RatingReward(r, question="Is there {prompt}?", scale={"red": 0, "blue": 1}),
+        lambda r: RatingReward(r, question="Is there {prompt}?", ratings={"red": 0, "blue": 1}),
         lambda r: CompositeReward({"a": r.ask(**COLORS), "b": r}),
         lambda r: YesNoReward(r, per_view="mean", **COLORS),
         lambda r: YesNoReward((r.backbone.vlm, r.backbone.processor), checkpoint=True, **COLORS),

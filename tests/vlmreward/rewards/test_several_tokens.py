@@ -133,7 +133,7 @@ def test_half_precision_does_not_round_the_normaliser(qwen, images):
 
 def test_a_scale_is_the_expected_value(qwen, images):
     reward = RatingReward(
-        qwen, question="Rate {prompt}: bad, fair or good.", scale={"1": -1, "2": 3}
+        qwen, question="Rate {prompt}: bad, fair or good.", ratings={"1": -1, "2": 3}
     )
     assert reward.answers == ("1", "2")
     odds = YesNoReward(reward.backbone, question=reward.question, answers=("2", "1"))
@@ -143,13 +143,13 @@ def test_a_scale_is_the_expected_value(qwen, images):
     (gradient,) = torch.autograd.grad(reward(images, prompt="a cat").sum(), images)
     assert gradient.abs().max() > 0
     assert YesNoReward(reward).backbone is reward.backbone
-    five = reward.ask("one-to-five", scale={str(n): n for n in range(1, 6)})
+    five = reward.ask("one-to-five", ratings={str(n): n for n in range(1, 6)})
     assert ((five(images, prompt="a cat") > 1) & (five(images, prompt="a cat") < 5)).all()
-    assert five.ask("How {prompt} is it?").scale == five.scale
+    assert five.ask("How {prompt} is it?").ratings == five.ratings
 
 
 @pytest.mark.parametrize(
-    ("scale", "message"),
+    ("ratings", "message"),
     [
         ({"1": 1}, "two or more answers"),
         ({"1": 1, "2": math.inf}, "expected finite numbers"),
@@ -157,9 +157,9 @@ def test_a_scale_is_the_expected_value(qwen, images):
         ([1, 2], "expected a dict"),
     ],
 )
-def test_bad_scales(qwen, scale, message):
+def test_bad_scales(qwen, ratings, message):
     with pytest.raises(ValueError, match=message):
-        RatingReward(qwen, scale=scale)
+        RatingReward(qwen, ratings=ratings)
 
 
 def test_any_answers_in_one_checklist(qwen, images):

@@ -2,14 +2,14 @@
 
 A family says how its models are asked, by which checkpoints and image processors it is known, and
 how to build a tiny random model of it. Every other model with a chat template is asked the common
-way, that of ``Family``.
+way, that of ``VLMFamily``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlmreward.models.families.base import Family, Member
+from vlmreward.models.families.base import Member, VLMFamily
 from vlmreward.models.families.gemma3 import Gemma3
 from vlmreward.models.families.glm4v import Glm4v
 from vlmreward.models.families.idefics import Idefics
@@ -22,9 +22,9 @@ from vlmreward.models.families.qwen_vl import QwenVL
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["FAMILIES", "Family", "Member", "family_of", "members"]
+__all__ = ["FAMILIES", "Member", "VLMFamily", "family_of", "members"]
 
-FAMILIES: tuple[type[Family], ...] = (
+FAMILIES: tuple[type[VLMFamily], ...] = (
     QwenVL,
     PaliGemma,
     Idefics,
@@ -42,9 +42,9 @@ def members() -> dict[str, Member]:
     return {member.key: member for family in FAMILIES for member in family.members}
 
 
-def family_of(vlm: PreTrainedModel, processor: ProcessorMixin) -> Family:
+def family_of(vlm: PreTrainedModel, processor: ProcessorMixin) -> VLMFamily:
     """The way in which a model of transformers is asked, by its configuration's ``model_type``."""
     for family in FAMILIES:
         if any(member.model_type == vlm.config.model_type for member in family.members):
             return family(vlm, processor)
-    return Family(vlm, processor)
+    return VLMFamily(vlm, processor)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vlmreward.models.families.tiny import Pair
 
-__all__ = ["CausalFamily", "Family", "Member", "ProcessorOutputs", "dummy_image"]
+__all__ = ["CausalFamily", "Member", "ProcessorOutputs", "VLMFamily", "dummy_image"]
 
 ProcessorOutputs = dict[str, Any]
 """Answer of a processor of transformers: tensors, and sometimes lists, under its own names."""
@@ -78,7 +78,7 @@ class _Recorder:
         return getattr(self.hf, name)
 
 
-class Family:
+class VLMFamily:
     """The common way: a chat template, and everything that the processor makes of it.
 
     Args:
@@ -280,7 +280,7 @@ class Family:
         return {"mm_encoder_outputs": {"image": outputs}}
 
 
-class CausalFamily(Family):
+class CausalFamily(VLMFamily):
     """The common way, known to look back only."""
 
     needs_padding_mask = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmreward.models.families import tiny
-from vlmreward.models.families.base import Family, Member
+from vlmreward.models.families.base import Member, VLMFamily
 
 __all__ = ["Gemma3"]
 
@@ -34,7 +34,7 @@ def _tiny() -> tiny.Pair:
     return hf.Gemma3ForConditionalGeneration(config), processor
 
 
-class Gemma3(Family):
+class Gemma3(VLMFamily):
     """Image tokens look at each other, and padding comes last."""
 
     members = (

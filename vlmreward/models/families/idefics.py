@@ -54,16 +54,16 @@ class Idefics(CausalFamily):
     accepts_mixed_image_counts = True
 
     def generation_prefix(self, text: str) -> str:
-        """See ``Family``."""
+        """See ``VLMFamily``."""
         return f"User:{text}\nAssistant:"
 
     def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
-        """See ``Family``."""
+        """See ``VLMFamily``."""
         prompt = ["User:", *[dummy_image(size) for size in sizes], f"{text}\nAssistant:"]
         return dict(self.processor(text=[prompt], return_tensors="pt"))
 
     def image_inputs(self, pixels: ProcessorOutputs, layout: TokenBatch) -> dict[str, torch.Tensor]:
-        """See ``Family``."""
+        """See ``VLMFamily``."""
         values = pixels["pixel_values"]
         most = max(layout.images_per_item)
         if min(layout.images_per_item) == most:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmreward.models.families import tiny
-from vlmreward.models.families.base import Family, Member, ProcessorOutputs, dummy_image
+from vlmreward.models.families.base import Member, ProcessorOutputs, VLMFamily, dummy_image
 from vlmreward.models.token_layout import Size
 
 __all__ = ["PaliGemma"]
@@ -30,7 +30,7 @@ def _tiny(text: str) -> tiny.Pair:
     return hf.PaliGemmaForConditionalGeneration(config), hf.PaliGemmaProcessor(images, tokens)
 
 
-class PaliGemma(Family):
+class PaliGemma(VLMFamily):
     """No chat: images, the question and a line break, all of it seen by every token."""
 
     members = (
@@ -55,11 +55,11 @@ class PaliGemma(Family):
     answer_token_type_id = 1  # not seen by the prompt
 
     def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
-        """See ``Family``."""
+        """See ``VLMFamily``."""
         prompt = self.processor.image_token * len(sizes) + text
         images = [[dummy_image(size) for size in sizes]]
         return dict(self.processor(text=[prompt], images=images, return_tensors="pt"))
 
     def generation_prefix(self, text: str) -> str:
-        """See ``Family``."""
+        """See ``VLMFamily``."""
         return f"{text}\n"  # the processor adds the line break

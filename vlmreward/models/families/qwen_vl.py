@@ -93,7 +93,7 @@ class MRoPEFamily(CausalFamily):
     has_mrope = True
 
     def encode(self, text: str, sizes: Sequence[Size]) -> EncodedPrompt:
-        """See ``Family``."""
+        """See ``VLMFamily``."""
         asked = self.call_processor(text, sizes)
         # Without token types the model silently falls back to one-dimensional positions
         positions, _ = self.vlm.base_model.get_rope_index(
@@ -105,7 +105,7 @@ class MRoPEFamily(CausalFamily):
         return EncodedPrompt(tokens, positions[:, 0], asked["image_grid_thw"])
 
     def image_inputs(self, pixels: ProcessorOutputs, layout: TokenBatch) -> dict[str, torch.Tensor]:
-        """See ``Family``."""
+        """See ``VLMFamily``."""
         grids = layout.image_grid_thw
         if grids is None or not torch.equal(pixels["image_grid_thw"], grids):
             raise RuntimeError(

@@ -243,7 +243,7 @@ class Contenders:
     def timed(self, name: str, images: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Values and seconds of a step."""
         if name not in ("straightforward", "ours, compiled"):
-            self.reward.backbone.set_checkpointing("checkpointed" in name)
+            self.reward.backbone.set_checkpointing(on="checkpointed" in name)
         images.grad = None
         values, milliseconds = timed(lambda: self.steps[name](images), images.device)
         return values, milliseconds / 1e3

@@ -84,7 +84,7 @@ class FrozenVLM(TextSide):
         self._last_tokens = LastTokenMLP(vlm)
         self.checkpoint = False
         if checkpoint:
-            self.set_checkpointing(True)
+            self.set_checkpointing(on=True)
         self.image_processor = processors.from_hf(processor, pixel_mode=pixel_mode)
         if isinstance(self.image_processor, processors.FallbackProcessor):
             self.image_processor.options = self.image_options()
@@ -97,9 +97,9 @@ class FrozenVLM(TextSide):
             checkpoint_layers(self.vlm)
         return self
 
-    def set_checkpointing(self, on: bool) -> None:
+    def set_checkpointing(self, *, on: bool) -> None:
         """Switch ``checkpoint`` on or off."""
-        checkpoint_layers(self.vlm, on)
+        checkpoint_layers(self.vlm, on=on)
         self.checkpoint = on
 
     def compile_layers(self, **options: object) -> None:

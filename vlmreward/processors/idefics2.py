@@ -67,4 +67,4 @@ class Idefics2Processor(ImageProcessor):
         """See ``ImageProcessor``."""
         samples = [[p for i in sample for p in self.pieces(i)] for sample in as_samples(images)]
         done = iter(self.by_size([p for sample in samples for p in sample], self._batch))
-        return pad_samples([[next(done) for _ in sample] for sample in samples], self.pad)
+        return pad_samples([[next(done) for _ in sample] for sample in samples], pad=self.pad)

@@ -101,7 +101,7 @@ class Idefics3Processor(ImageProcessor):
         done = iter(self.by_size([i for sample in samples for i in sample], self._batch))
         out: Outputs = {}
         out |= pad_samples(
-            [[t for _ in sample for t in next(done)] for sample in samples], self.pad
+            [[t for _ in sample for t in next(done)] for sample in samples], pad=self.pad
         )
         if self.tells_grids:
             grids = [[self.grid(*image.shape[-2:]) for image in sample] for sample in samples]

@@ -30,7 +30,7 @@ def avoid_all_zero_images(values: torch.Tensor) -> torch.Tensor:
     return values.add_(zero * 2.0**-20)
 
 
-def pad_samples(samples: list[list[torch.Tensor]], pad: bool = True) -> dict[str, torch.Tensor]:
+def pad_samples(samples: list[list[torch.Tensor]], *, pad: bool = True) -> dict[str, torch.Tensor]:
     """``pixel_values`` with zeros below, to the right and for missing images, and their mask.
 
     Args:

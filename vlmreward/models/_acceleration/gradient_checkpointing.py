@@ -23,7 +23,7 @@ def _method(model: PreTrainedModel, name: str) -> Callable[..., None]:
     return getattr(model, f"activation_{name}", None) or getattr(model, f"gradient_{name}")
 
 
-def checkpoint_layers(model: PreTrainedModel, on: bool = True) -> None:
+def checkpoint_layers(model: PreTrainedModel, *, on: bool = True) -> None:
     """Keep only what goes into each layer, and compute its inside again in the backward pass.
 
     transformers does so in training mode only. A reward has no use for that mode, so it is set on

@@ -4,12 +4,12 @@
 
 The folder of the run gets report.html, which shows all of it, and config.json, metrics.jsonl,
 views.png, turntable.mp4, mesh.glb, mesh_textured.glb, reward.png and the checkpoint; with --field
-splats, splats.ply in place of the meshes. Ctrl-C stops it; the same command with --resume goes on.
+gaussians, splats.ply in place of the meshes. Ctrl-C stops it; the same command with --resume goes
+on.
 """
 
 import argparse
 import contextlib
-import dataclasses
 import re
 import shlex
 import sys
@@ -17,15 +17,14 @@ from pathlib import Path
 
 from vlmreward.cli import process
 from vlmreward.cli.arguments import above_zero, natural, path, port, positive, text, threads
+from vlmreward_3d.config import FIELDS, PRECISIONS
+from vlmreward_3d.presets import PRESETS
 
-PRESETS = ("blocks", "paper", "release", "mvdream", "dreamfusion")
-TEMPLATES = ("A", "B", "selected")
-PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
+QUESTIONS = ("A", "B", "selected")
 MESHES = ("glb", "texture", "obj", "ply")
-WITHOUT_VLM = ("mvdream", "dreamfusion")
 ABOUT_THE_VLM = (
-    *("vlm", "single_view", "prompt_template", "no_geometry_query", "separate_queries"),
-    *("vlm_every", "vlm_reuse", "vlm_balance", "vlm_device", "vlm_resolution"),
+    *("vlm", "single_view", "question", "no_geometry_question", "separate_questions"),
+    *("vlm_interval", "vlm_cache_gradient", "vlm_grad_ratio", "vlm_device", "vlm_resolution"),
 )
 
 
@@ -40,8 +39,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     existing.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in DIR")
     parser.add_argument(
-        "--mesh",
-        type=meshes,
+        "--export",
+        type=mesh_kinds,
         metavar="KINDS",
         help=f"some of {','.join(MESHES)}; default: glb,texture",
     )
@@ -59,27 +58,30 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--field",
-        choices=("pyramid", "hash", "splats"),
-        help="dense grids, hash tables for detail, or Gaussian splats",
+        choices=FIELDS,
+        default="dense_grid",
+        help="dense grids (default), hash tables for detail, or Gaussians",
     )
     ablations = parser.add_argument_group("the paper's ablations")
     ablations.add_argument("--no-vlm", action="store_true", help="score distillation alone")
     ablations.add_argument("--single-view", action="store_true", help="show the VLM one view")
     question = ablations.add_mutually_exclusive_group()
-    question.add_argument("--prompt-template", choices=TEMPLATES, help="default: selected")
+    question.add_argument("--question", choices=QUESTIONS, help="default: selected")
     question.add_argument(
-        "--no-geometry-query", action="store_true", help="ask about the content alone"
+        "--no-geometry-question", action="store_true", help="ask about the content alone"
     )
     question.add_argument(
-        "--separate-queries", action="store_true", help="content and geometry, one by one"
+        "--separate-questions", action="store_true", help="content and geometry, one by one"
     )
     asking = parser.add_argument_group("how often the VLM is asked, and how much it weighs")
-    asking.add_argument("--vlm-every", type=positive, metavar="K", help="ask at every K-th step")
+    asking.add_argument("--vlm-interval", type=positive, metavar="K", help="ask at every K-th step")
     asking.add_argument(
-        "--vlm-reuse", action="store_true", help="follow its last gradient at the steps in between"
+        "--vlm-cache-gradient",
+        action="store_true",
+        help="follow its last gradient at the steps in between",
     )
     asking.add_argument(
-        "--vlm-balance",
+        "--vlm-grad-ratio",
         type=above_zero,
         metavar="B",
         help="choose lambda so that its gradient has B times the norm of the denoiser's",
@@ -88,13 +90,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--vlm-resolution", type=positive, metavar="N", help="side in pixels of what it is shown"
     )
     parser.add_argument(
-        "--no-watchdog", action="store_true", help="let views be empty, full or foggy"
+        "--no-collapse-detection",
+        action="store_true",
+        help="let views be empty, full or foggy",
     )
     parser.add_argument(
-        "--plan", action="store_true", help="measure a few steps, say what the run takes, and end"
+        "--dry-run",
+        action="store_true",
+        help="measure a few steps, say what the run takes, and end",
     )
     parser.add_argument(
-        "--view",
+        "--viewer-port",
         type=port,
         nargs="?",
         const=8080,
@@ -113,40 +119,47 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--vlm-device", metavar="DEVICE", help="the VLM's own, where it works beside the denoiser"
     )
     parser.add_argument(
-        "--rays-per-chunk", type=positive, metavar="N", help="rays at a time; see --plan"
+        "--rays-per-chunk", type=positive, metavar="N", help="rays at a time; see --dry-run"
     )
     options = parser.parse_args(arguments)
     slug = re.sub(r"[^a-z0-9]+", "-", options.prompt.lower()).strip("-")[:60]
     if not slug and options.out is None:
         parser.error(f"received the prompt {options.prompt!r}; expected some words; or pass --out")
     options.out = options.out or Path("outputs") / slug
-    complain_about_what_means_nothing(parser, options)
-    options.mesh = options.mesh or ("glb", "texture")
+    refuse_without_effect(parser, options)
+    options.export = options.export or ("glb", "texture")
     return options
 
 
-def complain_about_what_means_nothing(parser, options) -> None:
+def refuse_without_effect(parser, options) -> None:
+    """End with an error if an option would have no effect."""
     without = "--no-vlm" if options.no_vlm else f"--preset {options.preset}"
-    if options.no_vlm or options.preset in WITHOUT_VLM:
+    if options.no_vlm or not PRESETS[options.preset].uses_vlm:
         for name in ABOUT_THE_VLM:
             if getattr(options, name):
                 parser.error(
                     f"received --{name.replace('_', '-')}, which means nothing with {without}; "
                     "expected a run that asks a VLM; leave one of them out"
                 )
-    if options.vlm_reuse and (options.vlm_every or 1) == 1:
+    if options.vlm_cache_gradient and (options.vlm_interval or 1) == 1:
         parser.error(
-            "received --vlm-reuse, but the VLM is asked at every step; expected --vlm-every K "
-            "with K > 1; add it, or leave --vlm-reuse out"
+            "received --vlm-cache-gradient, but the VLM is asked at every step; expected "
+            "--vlm-interval K with K > 1; add it, or leave --vlm-cache-gradient out"
         )
-    if options.field == "splats" and options.mesh:
-        parser.error(
-            "received --mesh with --field splats, which have no mesh; expected one of the two; "
-            "leave --mesh out: splats.ply is written"
-        )
+    if options.field == "gaussians":
+        if options.export:
+            parser.error(
+                "received --export with --field gaussians, which have no mesh; expected one of the "
+                "two; leave --export out: splats.ply is written"
+            )
+        if options.rays_per_chunk:
+            parser.error(
+                "received --rays-per-chunk with --field gaussians, which are not sampled along "
+                "rays; expected one of the two; leave --rays-per-chunk out"
+            )
 
 
-def meshes(text: str) -> tuple[str, ...]:
+def mesh_kinds(text: str) -> tuple[str, ...]:
     kinds = tuple(text.split(","))
     for kind in kinds:
         if kind not in MESHES:
@@ -171,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
         files = work(options)
     except (TrainingInterrupted, KeyboardInterrupt) as error:
         said = str(error) or "stopped"
-        if (options.out / "config.json").exists() and not options.plan:
+        if (options.out / "config.json").exists() and not options.dry_run:
             words = [w for w in arguments or sys.argv[1:] if w not in ("--resume", "--overwrite")]
             said += f"; to go on: {shlex.join(['python', sys.argv[0], *words, '--resume'])}"
         print(said, file=sys.stderr)
@@ -190,10 +203,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def work(options):
-    """Make the asset, and return its files; or print the plan."""
+    """Make the asset, and return its files; or print what the run takes."""
     import torch
 
-    from vlmreward_3d import presets
     from vlmreward_3d.export.run_artifacts import export_all
     from vlmreward_3d.training.run_directory import RunDirectory
     from vlmreward_3d.training.trainer import train
@@ -204,21 +216,13 @@ def work(options):
         process.usable_device(options.vlm_device, "--vlm-device")
     if options.threads:
         torch.set_num_threads(options.threads)
-    chosen = {"seed": options.seed}
-    if options.no_vlm:
-        chosen["with_vlm"] = False
-    if options.steps:
-        chosen["steps"] = options.steps
-    config = getattr(presets, options.preset)(options.prompt, **chosen)
-    if options.field == "splats":
-        config = presets.with_gaussians(config)
-    config = dataclasses.replace(config, **changes(options, config))
-    if options.plan:
-        print(planned(options, config))
+    config = configuration(options)
+    if options.dry_run:
+        print(measured(options, config))
         return []
     folder = RunDirectory(options.out, config, resume=options.resume, overwrite=options.overwrite)
     with folder.held():
-        with watching(options.view) as watch:
+        with watching(options.viewer_port) as watch:
             guidances = load_guidances(config, options)
             model = VLM3D(config, guidances, device=options.device)
             train(model, folder, checkpoint_every=options.checkpoint_every, watch=watch)
@@ -226,7 +230,7 @@ def work(options):
             folder.path,
             model,
             folder.metrics(),
-            meshes=options.mesh,
+            meshes=options.export,
             seconds=folder.seconds or None,
             notes=folder.notes,
             progress=True,
@@ -235,22 +239,36 @@ def work(options):
     return files
 
 
-def planned(options, config) -> str:
-    """What the run takes, as a table."""
-    from vlmreward_3d.training import profiling as plan
+def configuration(options):
+    """The settings of the run."""
+    config = PRESETS[options.preset](
+        options.prompt,
+        steps=options.steps,
+        seed=options.seed,
+        field=options.field,
+        denoiser=options.denoiser,
+        vlm=None if options.no_vlm else options.vlm or "default",
+    )
+    return config.replace(changes(options))
+
+
+def measured(options, config) -> str:
+    """The time and memory of the run's phases, as a table."""
+    from vlmreward_3d.training import profiling
 
     guidances = load_guidances(config, options)
     said = ""
-    if config.rays_per_chunk is not None and not options.rays_per_chunk:
-        best = plan.best_chunk(plan.measure_chunks(config, device=options.device))
-        config = dataclasses.replace(config, rays_per_chunk=best.rays)
+    in_chunks = config.flat().get("field.rays.rays_per_chunk") is not None
+    if in_chunks and not options.rays_per_chunk:
+        best = profiling.best_chunk(profiling.measure_chunks(config, device=options.device))
+        config = config.replace({"field.rays.rays_per_chunk": best.rays})
         said = f"with --rays-per-chunk {best.rays}:\n"
-    return said + plan.table(plan.measure(config, guidances, device=options.device))
+    return said + profiling.table(profiling.measure(config, guidances, device=options.device))
 
 
 @contextlib.contextmanager
 def watching(port):
-    """What `train` calls after each step, if anything."""
+    """The function that `train` calls after each step, if any."""
     if port is None:
         yield None
         return
@@ -264,45 +282,39 @@ def watching(port):
 def load_guidances(config, options):
     from vlmreward_3d.guidance import loading
 
-    both = config.denoiser if config.vlm is None else f"{config.vlm} and {config.denoiser}"
-    print(f"loading {both if config.vlm != config.denoiser else config.vlm} ...", file=sys.stderr)
+    vlm = [] if config.vlm is None else [config.vlm.model]
+    names = dict.fromkeys([*vlm, config.score_distillation.denoiser])
+    print(f"loading {' and '.join(names)} ...", file=sys.stderr)
     return loading.load_guidances(config, device=options.device, vlm_device=options.vlm_device)
 
 
-def changes(options, config):
-    """What the options ask for besides the preset."""
-    changed = {}
-    if options.denoiser:
-        changed["denoiser"] = options.denoiser
-    if options.denoiser_precision:
-        changed["denoiser_precision"] = options.denoiser_precision
-    if options.vlm:
-        from vlmreward_3d.presets import VLMS
-
-        changed["vlm"] = VLMS.get(options.vlm, options.vlm)
-    if options.no_watchdog:
-        changed["patience"] = None
-    if options.field:
-        changed["field"] = options.field
-    if options.vlm_every:
-        changed["vlm_every"] = options.vlm_every
-    if options.vlm_reuse:
-        changed["vlm_reuse"] = True
-    if options.vlm_resolution:
-        changed["vlm_resolution"] = options.vlm_resolution
-    if options.vlm_balance:
-        changed |= {"vlm_balance": options.vlm_balance, "vlm_limit": None}
-    if options.rays_per_chunk:
-        changed["rays_per_chunk"] = options.rays_per_chunk
-    if options.single_view:
-        changed["vlm_views"] = 1
-    if options.prompt_template:
-        changed["vlm_prompt"] = f"paper/{options.prompt_template}"
-    if options.no_geometry_query:
-        changed["vlm_prompt"] = "paper/content"
-    if options.separate_queries:
-        changed["vlm_prompt"] = ("paper/content", "paper/geometry")
+def changes(options):
+    """The settings that the options ask for besides the preset, by their dotted names."""
+    asked = {
+        "score_distillation.precision": options.denoiser_precision,
+        "vlm.weighting.interval": options.vlm_interval,
+        "vlm.weighting.cache_gradient": options.vlm_cache_gradient,
+        "vlm.weighting.grad_ratio": options.vlm_grad_ratio,
+        "vlm.weighting.n_views": 1 if options.single_view else None,
+        "vlm.resolution": options.vlm_resolution,
+        "vlm.question": question(options),
+        "field.rays.rays_per_chunk": options.rays_per_chunk,
+    }
+    changed = {name: value for name, value in asked.items() if value}
+    if options.vlm_grad_ratio:
+        changed["vlm.weighting.max_grad_ratio"] = None
+    if options.no_collapse_detection:
+        changed["recovery.patience"] = None
     return changed
+
+
+def question(options):
+    """The name of the question, or the names of two questions; None for the preset's."""
+    if options.separate_questions:
+        return ("paper/content", "paper/geometry")
+    if options.no_geometry_question:
+        return "paper/content"
+    return options.question and f"paper/{options.question}"
 
 
 if __name__ == "__main__":

@@ -8,17 +8,47 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmreward_3d import presets
     from vlmreward_3d.cameras import Cameras
-    from vlmreward_3d.config import VLM3DConfig
+    from vlmreward_3d.config import (
+        CameraConfig,
+        DenseGridConfig,
+        GaussiansConfig,
+        HashGridConfig,
+        OccupancyConfig,
+        OptimizerConfig,
+        RaySamplingConfig,
+        RecoveryConfig,
+        RegularizerConfig,
+        ScoreDistillationConfig,
+        ShadingConfig,
+        VLM3DConfig,
+        VLMConfig,
+        WeightingConfig,
+    )
+    from vlmreward_3d.guidance import load_guidances
     from vlmreward_3d.schedule import Schedule
     from vlmreward_3d.vlm3d import VLM3D, DivergenceError, StepReport
 
 __all__ = [
     "VLM3D",
+    "CameraConfig",
     "Cameras",
+    "DenseGridConfig",
     "DivergenceError",
+    "GaussiansConfig",
+    "HashGridConfig",
+    "OccupancyConfig",
+    "OptimizerConfig",
+    "RaySamplingConfig",
+    "RecoveryConfig",
+    "RegularizerConfig",
     "Schedule",
+    "ScoreDistillationConfig",
+    "ShadingConfig",
     "StepReport",
     "VLM3DConfig",
+    "VLMConfig",
+    "WeightingConfig",
+    "load_guidances",
     "presets",
 ]
 
@@ -28,7 +58,21 @@ _MODULES = {
     "Schedule": "schedule",
     "StepReport": "vlm3d",
     "VLM3D": "vlm3d",
+    "CameraConfig": "config",
+    "DenseGridConfig": "config",
+    "GaussiansConfig": "config",
+    "HashGridConfig": "config",
+    "OccupancyConfig": "config",
+    "OptimizerConfig": "config",
+    "RaySamplingConfig": "config",
+    "RecoveryConfig": "config",
+    "RegularizerConfig": "config",
+    "ScoreDistillationConfig": "config",
+    "ShadingConfig": "config",
     "VLM3DConfig": "config",
+    "VLMConfig": "config",
+    "WeightingConfig": "config",
+    "load_guidances": "guidance",
 }
 """The module of each name."""
 

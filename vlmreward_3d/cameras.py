@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from vlmreward.utils.arguments import interval, number, whole
+from vlmreward_3d.config.camera import ELEVATIONS
 
-__all__ = ["ELEVATIONS", "Cameras", "look_at", "orbit", "sample_rings"]
-
-ELEVATIONS = ("uniform", "mvdream", "threestudio")
-"""Distributions of the elevation; see `sample_rings`."""
+__all__ = ["Cameras", "look_at", "orbit", "sample_groups"]
 
 
 @dataclass(frozen=True)
@@ -184,13 +182,13 @@ def orbit(
     return Cameras(look_at(radius[:, None] * outward), angle.clone())
 
 
-def sample_rings(
-    n_rings: int,
-    views_per_ring: int,
+def sample_groups(
+    n_groups: int,
+    views_per_group: int,
     *,
     fov_deg: tuple[float, float],
     elevation_deg: tuple[float, float],
-    scale: tuple[float, float],
+    object_radius: tuple[float, float],
     elevations: str = "uniform",
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
@@ -198,16 +196,16 @@ def sample_rings(
 ) -> Cameras:
     """Random groups of equally spaced views, as MVDream was trained on.
 
-    Within a ring the views share elevation, field of view and distance; view i has the azimuth
-    360 (u + i) / n - 180 with one u ~ U(0, 1) per ring. The distance is s / tan(fov / 2), so that
-    a ball of radius s just fills the picture whatever the field of view.
+    Within a group the views share elevation, field of view and distance; view i has the azimuth
+    360 (u + i) / n - 180 with one u ~ U(0, 1) per group. The distance is r / tan(fov / 2), so that
+    a ball of radius r just fills the picture whatever the field of view.
 
     Args:
-        n_rings: Number of independent rings.
-        views_per_ring: Views in each.
+        n_groups: Number of independent groups.
+        views_per_group: Number of views in each group.
         fov_deg: Range of the uniform field of view, degrees.
         elevation_deg: Range (lo, hi) of the elevation, degrees.
-        scale: Range of the uniform s.
+        object_radius: Range of the uniform r, world units.
         elevations: One of `ELEVATIONS`: "uniform" in degrees; or, in half of the calls, the sine is
             uniform, from lo / 90 to hi / 90 in "mvdream" (MVDream-threestudio: of 0 to 30 degrees
             0 to 19.5, mean 9.6) and from sin(lo) to sin(hi) in "threestudio" (uniform in area).
@@ -216,41 +214,38 @@ def sample_rings(
         device: Of the result.
 
     Returns:
-        n_rings * views_per_ring cameras, ring by ring.
+        n_groups * views_per_group cameras, group by group.
 
     Raises:
-        TypeError: A number of rings or views is not whole, or a range is not a pair of numbers.
+        TypeError: A number of groups or views is not whole, or a range is not a pair of numbers.
         ValueError: One of them is out of bounds, or `elevations` is none of the three.
     """
-    whole("n_rings", n_rings)
-    whole("views_per_ring", views_per_ring)
+    whole("n_groups", n_groups)
+    whole("views_per_group", views_per_group)
     interval("fov_deg", fov_deg, above=0, below=180)
     interval("elevation_deg", elevation_deg, least=-90, most=90)
-    interval("scale", scale, above=0)
+    interval("object_radius", object_radius, above=0)
     if elevations not in ELEVATIONS:
         raise ValueError(f"received elevations={elevations!r}; expected one of {ELEVATIONS}")
     where = generator.device if generator is not None else torch.device("cpu")
-    draws = torch.rand(4, n_rings, generator=generator, device=where, dtype=dtype).to(device)
+    draws = torch.rand(4, n_groups, generator=generator, device=where, dtype=dtype).to(device)
 
     def uniform(index: int, bounds: tuple[float, float]) -> Tensor:
         return bounds[0] + (bounds[1] - bounds[0]) * draws[index]
 
-    elevation, fov, size = (
-        uniform(1, elevation_deg),
-        uniform(2, fov_deg),
-        uniform(3, scale),
-    )
+    elevation, fov = uniform(1, elevation_deg), uniform(2, fov_deg)
+    radius = uniform(3, object_radius)
     if elevations != "uniform" and torch.rand((), generator=generator, device=where) < 0.5:
         lo, hi = (
             x / 90 if elevations == "mvdream" else math.sin(math.radians(x)) for x in elevation_deg
         )
         elevation = torch.rad2deg(torch.asin(uniform(1, (lo, hi))))
-    view = torch.arange(views_per_ring, dtype=dtype, device=device)
-    azimuth = 360 * (draws[0, :, None] + view) / views_per_ring - 180
-    distance = size / torch.tan(fov * (math.pi / 360))
+    view = torch.arange(views_per_group, dtype=dtype, device=device)
+    azimuth = 360 * (draws[0, :, None] + view) / views_per_group - 180
+    distance = radius / torch.tan(fov * (math.pi / 360))
     return orbit(
         azimuth.flatten(),
-        elevation.repeat_interleave(views_per_ring),
-        distance.repeat_interleave(views_per_ring),
-        fov.repeat_interleave(views_per_ring),
+        elevation.repeat_interleave(views_per_group),
+        distance.repeat_interleave(views_per_group),
+        fov.repeat_interleave(views_per_group),
     )

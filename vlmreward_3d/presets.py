@@ -1,18 +1,45 @@
-"""Ready-made configurations."""
+"""Ready-made configurations: `presets.blocks("a red cube", steps=300)` is a `VLM3DConfig`."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vlmreward.rewards.questions import NAMED_QUESTIONS
-from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.config import (
+    CameraConfig,
+    DenseGridConfig,
+    FieldConfig,
+    GaussiansConfig,
+    HashGridConfig,
+    OccupancyConfig,
+    OptimizerConfig,
+    RaySamplingConfig,
+    RegularizerConfig,
+    ScoreDistillationConfig,
+    ShadingConfig,
+    VLM3DConfig,
+    VLMConfig,
+    WeightingConfig,
+)
 from vlmreward_3d.schedule import Schedule
 
-__all__ = ["blocks", "dreamfusion", "mvdream", "paper", "release", "with_gaussians"]
+__all__ = [
+    "PRESETS",
+    "VLMS",
+    "Preset",
+    "blocks",
+    "dreamfusion",
+    "mvdream",
+    "paper",
+    "release",
+]
 
 MVDREAM = "sd-v2.1-base-4view.pt"
 """MVDream's checkpoint, by the name under which its authors publish it."""
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
 VLMS = {
     "qwen2.5-vl": QWEN,
@@ -23,293 +50,321 @@ VLMS = {
     "smolvlm": "HuggingFaceTB/SmolVLM-Instruct",
 }
 """Checkpoints on the hub, by their families' short names."""
-STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 NEGATIVE = "blurry, low quality, distorted, cropped, dull colours"
 
 
-def blocks(prompt: str, *, steps: int = 300, seed: int = 0, with_vlm: bool = True) -> VLM3DConfig:
-    """The built-in models on a laptop CPU.
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A configuration without a prompt; call it with one.
 
-    As in the paper: Algorithm 1, the selected prompt, lambda from 300 to 1 over the first two
-    thirds and then 1 (10,000 of 15,000 steps there), noise annealed as in the authors' release.
-
-    Different from the paper, because the models are small and work in pixels: 4 views of 64 px,
-    hundreds of steps, cameras and gray backgrounds as the denoiser was trained on, albedo without
-    shading, a dense field that begins with ten times the density of the presets at scale, for crisp
-    surfaces after few steps, and a limit to the reward (`vlm_limit`): the paper's 300 weighs
-    against sums over 4 x 32 x 32 latents of Stable Diffusion, and here would leave nothing of the
-    text's other teacher; lambda times the reward's gradient stays within the score-distillation
-    gradient's norm at the pixels. Against the haze that a denoiser on gray backgrounds leaves,
-    opacities are pushed to be few, and each to be whole.
-
-    Args:
-        prompt: What to make.
-        steps: Length of the run.
-        seed: Of everything random.
-        with_vlm: False for score distillation alone.
+    Attributes:
+        steps: Default length of the run.
+        camera: The views that are rendered.
+        fields: The field's settings by its kind, a key of `vlmreward_3d.config.FIELDS`.
+        score_distillation: The first guidance.
+        vlm: The second guidance.
+        uses_vlm: True if the VLM is asked by default.
+        optimizer: How the field follows the gradient.
+        regularizers: Losses on opacities.
     """
-    return VLM3DConfig(
-        prompt=prompt,
-        seed=seed,
-        steps=steps,
-        denoiser="builtin/blocks",
-        vlm="builtin/blocks" if with_vlm else None,
-        vlm_prompt="paper/selected",
+
+    steps: int
+    camera: CameraConfig
+    fields: Mapping[str, FieldConfig]
+    score_distillation: ScoreDistillationConfig
+    vlm: VLMConfig
+    uses_vlm: bool = True
+    optimizer: OptimizerConfig
+    regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        field: str = "dense_grid",
+        denoiser: str | None = None,
+        vlm: str | None = "default",
+        vlm_weight_start: float | None = None,
+    ) -> VLM3DConfig:
+        """The configuration of a run.
+
+        Args:
+            prompt: What the images should show.
+            steps: Length of the run, to which all schedules are relative; None for the preset's.
+            seed: Seed of all random numbers.
+            field: "dense_grid", "hash_grid" (for detail) or "gaussians".
+            denoiser: File, folder or hub id; None for the preset's.
+            vlm: Short name (a key of `VLMS`), folder or hub id; "default" for the preset's; None
+                for score distillation alone.
+            vlm_weight_start: First level of the VLM's weight; None for the preset's.
+
+        Raises:
+            ValueError: A setting has the wrong type or is out of range.
+        """
+        if field not in self.fields:
+            raise ValueError(f"received field={field!r}; expected one of {tuple(self.fields)}")
+        reward = self.vlm if self.uses_vlm and vlm is not None else None
+        if vlm is not None and vlm != "default":
+            reward = dataclasses.replace(self.vlm, model=VLMS.get(vlm, vlm))
+        if reward is not None and vlm_weight_start is not None:
+            reward = _with_first_weight(reward, vlm_weight_start)
+        distillation = self.score_distillation
+        if denoiser is not None:
+            distillation = dataclasses.replace(distillation, denoiser=denoiser)
+        return VLM3DConfig(
+            prompt=prompt,
+            seed=seed,
+            steps=self.steps if steps is None else steps,
+            camera=self.camera,
+            field=self.fields[field],
+            score_distillation=distillation,
+            vlm=reward,
+            optimizer=self.optimizer,
+            regularizers=self.regularizers,
+        )
+
+
+def _with_first_weight(vlm: VLMConfig, start: float) -> VLMConfig:
+    (at, _), *later = vlm.weighting.weight.points
+    weighting = dataclasses.replace(vlm.weighting, weight=Schedule(((at, start), *later)))
+    return dataclasses.replace(vlm, weighting=weighting)
+
+
+def _volumes(
+    dense: DenseGridConfig, *, levels: int, resolution_range: tuple[int, int], table_size: int
+) -> dict[str, FieldConfig]:
+    """The three kinds of fields of a preset, which share what they have in common."""
+    own = ("resolutions", "tv_weight")
+    names = [field.name for field in dataclasses.fields(dense) if field.name not in own]
+    shared: dict[str, Any] = {name: getattr(dense, name) for name in names}
+    hash_grid = HashGridConfig(
+        levels=levels, resolution_range=resolution_range, table_size=table_size, **shared
+    )
+    return {
+        "dense_grid": dense,
+        "hash_grid": hash_grid,
+        "gaussians": GaussiansConfig(radius=dense.blob_radius),
+    }
+
+
+blocks = Preset(
+    steps=300,
+    camera=CameraConfig(
         fov_deg=(30.0, 45.0),
         elevation_deg=(5.0, 40.0),
-        scale=(0.8, 1.0),
+        object_radius=(0.8, 1.0),
         background="gray",
-        field_resolutions=(6, 12, 24, 48),
-        hash_levels=4,
-        hash_resolution=(8, 64),
-        hash_size=2**14,
-        blob_density=10.0,
-        blob_radius=0.5,
-        density_scale=10.0,
-        samples_per_ray=32,
-        learning_rate=Schedule(((0.0, 0.05), (0.7, 0.05), (1.0, 0.01))),
+    ),
+    fields=_volumes(
+        DenseGridConfig(
+            resolutions=(6, 12, 24, 48),
+            density_scale=10.0,
+            rays=RaySamplingConfig(samples_per_ray=32),
+            orientation_weight=Schedule.ramp(0.5, 5.0, until=0.5),
+        ),
+        levels=4,
+        resolution_range=(8, 64),
+        table_size=2**14,
+    ),
+    score_distillation=ScoreDistillationConfig(
+        denoiser="builtin/blocks",
         guidance_scale=4.0,
         guidance_rescale=0.5,
         t_min=Schedule.ramp(0.98, 0.02, until=0.4),
         t_max=Schedule.ramp(0.98, 0.5, until=0.4),
-        vlm_weight=Schedule.ramp(300.0, 1.0, until=2 / 3),
-        vlm_limit=1.0,
-        orientation_weight=Schedule.ramp(0.5, 5.0, until=0.5),
+    ),
+    vlm=VLMConfig(
+        model="builtin/blocks",
+        question="paper/selected",
+        weighting=WeightingConfig(
+            weight=Schedule.ramp(300.0, 1.0, until=2 / 3), max_grad_ratio=1.0
+        ),
+    ),
+    optimizer=OptimizerConfig(learning_rate=Schedule(((0.0, 0.05), (0.7, 0.05), (1.0, 0.01)))),
+    regularizers=RegularizerConfig(
         sparsity_weight=Schedule.ramp(0.0, 200.0, until=0.5),
         entropy_weight=Schedule.ramp(0.0, 60.0),
+    ),
+)
+"""The built-in models on a laptop CPU.
+
+As in the paper: Algorithm 1, the selected question, lambda from 300 to 1 over the first two thirds
+and then 1 (10,000 of 15,000 steps there), noise annealed as in the authors' release.
+
+Different from the paper, because the models are small and work in pixels: 4 views of 64 px,
+hundreds of steps, cameras and gray backgrounds that the denoiser was trained on, albedo without
+shading, a dense field that begins with ten times the density of the presets at scale, for crisp
+surfaces after few steps, and a limit to the reward (`max_grad_ratio`): the paper's 300 weighs
+against sums over 4 x 32 x 32 latents of Stable Diffusion, and here would leave nothing of score
+distillation; lambda times the reward's gradient stays within the score-distillation gradient's norm
+at the pixels. Against the haze that a denoiser on gray backgrounds leaves, regularizers push
+opacities to be few, and each to be 0 or 1.
+"""
+
+
+_SHADING = (0.25, 0.375, 0.375)
+
+
+def _scale_fields(
+    *, orientation_until: float, shading_start: float | None = None
+) -> dict[str, FieldConfig]:
+    """The fields of the presets at paper scale.
+
+    Dense grids of up to 128 nodes a side stand where the papers have a hash grid with a small
+    network, with the blob of Magic3D and of threestudio's configurations, at their density;
+    occupancy-aware samples, and deferred back-propagation in chunks of rays.
+    """
+    start = shading_start
+    return _volumes(
+        DenseGridConfig(
+            resolutions=(8, 16, 32, 64, 128),
+            rays=RaySamplingConfig(samples_per_ray=96, rays_per_chunk=16384),
+            occupancy=OccupancyConfig(resolution=64),
+            shading=None if start is None else ShadingConfig(probabilities=_SHADING, start=start),
+            orientation_weight=Schedule.ramp(10.0, 1000.0, until=orientation_until),
+        ),
+        levels=16,
+        resolution_range=(16, 4096),
+        table_size=2**19,
     )
 
 
-def with_gaussians(config: VLM3DConfig) -> VLM3DConfig:
-    """A configuration with Gaussian splats as its field, and without what they cannot do.
-
-    That is shading, the orientation and total-variation losses, and rendering in chunks of rays.
-
-    Args:
-        config: Any.
-    """
-    off = Schedule.constant(0)
-    return dataclasses.replace(
-        config,
-        field="splats",
-        shading=None,
-        rays_per_chunk=None,
-        orientation_weight=off,
-        variation_weight=off,
-    )
-
-
-def _at_scale(prompt: str, **settings: Any) -> VLM3DConfig:
-    """What the presets at paper scale share: MVDream's cameras, and our field in place of a NeRF.
-
-    A density and colour pyramid of up to 128 nodes a side stands where the papers have a hash grid
-    with a small network, with the blob of Magic3D and of threestudio's configurations, at their
-    density; occupancy-aware samples, and deferred back-propagation in chunks of rays.
-    """
-    shared: dict[str, Any] = {
-        "prompt": prompt,
-        "vlm_prompt": "paper/selected",
-        "vlm_resolution": 256,
-        "fov_deg": (15.0, 60.0),
-        "elevation_deg": (0.0, 30.0),
-        "elevations": "mvdream",
-        "scale": (0.8, 1.0),
-        "background": "color",
-        "field_resolutions": (8, 16, 32, 64, 128),
-        "hash_resolution": (16, 4096),
-        "blob_density": 10.0,
-        "blob_radius": 0.5,
-        "density_scale": 1.0,
-        "occupancy_resolution": 64,
-        "samples_per_ray": 96,
-        "rays_per_chunk": 16384,
-        "learning_rate": Schedule.constant(1e-2),
-        "guidance_scale": 50.0,
-        "guidance_rescale": 0.0,
-        "t_min": Schedule.constant(0.02),
-        "t_max": Schedule.constant(0.98),
-        "shared_timestep": True,
-        "vlm_weight": Schedule.constant(0.0),
-    }
-    return VLM3DConfig(**{**shared, **settings})
-
-
-def paper(
-    prompt: str,
-    *,
-    steps: int = 15_000,
-    seed: int = 0,
-    with_vlm: bool = True,
-    denoiser: str = MVDREAM,
-    vlm: str = QWEN,
-    hard: bool = False,
-) -> VLM3DConfig:
-    """VLM3D as its text says (Sec. 5.1 and Appendix A).
-
-    Eight views in two rings at every step, lambda from 300 to 1 over the first two thirds and then
-    1, SDS with a guidance of 50 and t ~ U(0, T), orientation loss from 10 to 1000 over the first
-    third, no other regulariser. Where the text is silent: 64 px, from a third on 256 px, MVDream's
-    cameras, coloured backgrounds, albedo without shading, and a learning rate that fits our field.
-
-    Args:
-        prompt: What to make.
-        steps: Length of the run; every schedule is relative to it.
-        seed: Of everything random.
-        with_vlm: False for score distillation alone.
-        denoiser: MVDream's file or folder.
-        vlm: The reward's model.
-        hard: Begin with lambda 800, for long prompts, many objects and rare words.
-    """
-    return _at_scale(
-        prompt,
-        steps=steps,
-        seed=seed,
-        denoiser=denoiser,
-        vlm=vlm if with_vlm else None,
-        rings=2,
-        resolution_later=((1 / 3, 256),),
-        distillation="sds",
+paper = Preset(
+    steps=15_000,
+    camera=CameraConfig(
+        n_groups=Schedule.constant(2),
+        resolution=Schedule.steps(64, (1 / 3, 256)),
+        fov_deg=(15.0, 60.0),
+        elevation_deg=(0.0, 30.0),
+        elevations="mvdream",
+        object_radius=(0.8, 1.0),
+    ),
+    fields=_scale_fields(orientation_until=1 / 3),
+    score_distillation=ScoreDistillationConfig(
+        denoiser=MVDREAM,
+        rule="sds",
+        guidance_scale=50.0,
+        guidance_rescale=0.0,
         t_min=Schedule.constant(0.0),
         t_max=Schedule.constant(1.0),
-        vlm_weight=Schedule.ramp(800.0 if hard else 300.0, 1.0, until=2 / 3),
-        orientation_weight=Schedule.ramp(10.0, 1000.0, until=1 / 3),
-    )
+        shared_timestep=True,
+    ),
+    vlm=VLMConfig(
+        model=QWEN,
+        question="paper/selected",
+        resolution=256,
+        weighting=WeightingConfig(weight=Schedule.ramp(300.0, 1.0, until=2 / 3)),
+    ),
+    optimizer=OptimizerConfig(learning_rate=Schedule.constant(1e-2)),
+)
+"""VLM3D as its text says (Sec. 5.1 and Appendix A).
+
+Eight views in two groups at every step, lambda from 300 to 1 over the first two thirds and then 1,
+SDS with a guidance of 50 and t ~ U(0, T), orientation loss from 10 to 1000 over the first third, no
+other regularizer. Where the text is silent: 64 px, from a third on 256 px, MVDream's cameras,
+colored backgrounds, albedo without shading, and a learning rate that fits our field. For long
+prompts, many objects and rare words the paper begins with a higher lambda: `vlm_weight_start=800`.
+"""
 
 
-def release(
-    prompt: str,
-    *,
-    steps: int = 20_000,
-    seed: int = 0,
-    with_vlm: bool = True,
-    denoiser: str = MVDREAM,
-    vlm: str = QWEN,
-) -> VLM3DConfig:
-    """VLM3D as its authors' configuration says, which differs from the text.
-
-    Eight views for a quarter of the steps and then four, 64 px and then 256, the reconstruction
-    loss with a rescale of 0.5, noise annealed over 8,000 of 20,000 steps, lambda from 300 to 1
-    over half of the run and no reward after that, shading from a quarter on, a negative prompt,
-    weight decay, and the line ends of their question; the VLM's pixels are not clamped after its
-    processor's resize.
-    docs/presets.md lists what differs.
-
-    Args:
-        prompt: What to make.
-        steps: See `paper`; likewise all others.
-        seed: See there.
-        with_vlm: See there.
-        denoiser: See there.
-        vlm: See there.
-    """
-    return _at_scale(
-        prompt,
+release = Preset(
+    steps=20_000,
+    camera=dataclasses.replace(
+        paper.camera,
+        n_groups=Schedule.steps(2, (0.25, 1)),
+        resolution=Schedule.steps(64, (0.25, 256)),
+    ),
+    fields=_scale_fields(orientation_until=0.25, shading_start=0.25),
+    score_distillation=dataclasses.replace(
+        paper.score_distillation,
         negative_prompt=NEGATIVE,
-        steps=steps,
-        seed=seed,
-        denoiser=denoiser,
-        vlm=vlm if with_vlm else None,
-        vlm_prompt=NAMED_QUESTIONS["paper/selected"].replace("\n", " \n"),
-        vlm_pixels="float",
-        rings=2,
-        rings_later=((0.25, 1),),
-        resolution_later=((0.25, 256),),
-        shading=(0.25, 0.375, 0.375),
-        shading_from=0.25,
-        weight_decay=0.01,
-        distillation="x0",
+        rule="x0",
         guidance_rescale=0.5,
         t_min=Schedule.ramp(0.98, 0.02, until=0.4),
         t_max=Schedule.ramp(0.98, 0.5, until=0.4),
-        vlm_weight=Schedule.ramp(300.0, 1.0, until=0.5),
-        vlm_until=0.5,
-        orientation_weight=Schedule.ramp(10.0, 1000.0, until=0.25),
-    )
+    ),
+    vlm=dataclasses.replace(
+        paper.vlm,
+        question=NAMED_QUESTIONS["paper/selected"].replace("\n", " \n"),
+        pixel_mode="float",
+        weighting=WeightingConfig(weight=Schedule.ramp(300.0, 1.0, until=0.5), stop_at=0.5),
+    ),
+    optimizer=dataclasses.replace(paper.optimizer, weight_decay=0.01),
+)
+"""VLM3D as its authors' configuration says, which differs from the text.
+
+Eight views for a quarter of the steps and then four, 64 px and then 256, the reconstruction loss
+with a rescale of 0.5, noise annealed over 8,000 of 20,000 steps, lambda from 300 to 1 over half of
+the run and no reward after that, shading from a quarter on, a negative prompt, weight decay, and
+the line ends of their question; the VLM's pixels are not clamped after its processor's resize.
+docs/presets.md lists what differs.
+"""
 
 
-def mvdream(
-    prompt: str,
-    *,
-    steps: int = 10_000,
-    seed: int = 0,
-    with_vlm: bool = False,
-    denoiser: str = MVDREAM,
-    vlm: str = QWEN,
-) -> VLM3DConfig:
-    """MVDream (Shi et al., 2023) without a reward, as its authors' configuration says.
-
-    Eight views of 64 px for half of the steps and then four of 256 px with shading, the
-    reconstruction loss with a rescale of 0.5, noise annealed over 80 % of the run.
-
-    Args:
-        prompt: What to make.
-        steps: See `paper`; likewise all others.
-        seed: See there.
-        with_vlm: Add the reward at lambda 1.
-        denoiser: See there.
-        vlm: See there.
-    """
-    return _at_scale(
-        prompt,
-        negative_prompt=NEGATIVE,
-        steps=steps,
-        seed=seed,
-        denoiser=denoiser,
-        vlm=vlm if with_vlm else None,
-        rings=2,
-        rings_later=((0.5, 1),),
-        resolution_later=((0.5, 256),),
-        shading=(0.25, 0.375, 0.375),
-        shading_from=0.5,
-        weight_decay=0.01,
-        distillation="x0",
-        guidance_rescale=0.5,
+mvdream = Preset(
+    steps=10_000,
+    camera=dataclasses.replace(
+        paper.camera,
+        n_groups=Schedule.steps(2, (0.5, 1)),
+        resolution=Schedule.steps(64, (0.5, 256)),
+    ),
+    fields=_scale_fields(orientation_until=0.5, shading_start=0.5),
+    score_distillation=dataclasses.replace(
+        release.score_distillation,
         t_min=Schedule.ramp(0.98, 0.02, until=0.8),
         t_max=Schedule.ramp(0.98, 0.5, until=0.8),
-        vlm_weight=Schedule.constant(1.0),
-        orientation_weight=Schedule.ramp(10.0, 1000.0, until=0.5),
-    )
+    ),
+    vlm=dataclasses.replace(paper.vlm, weighting=WeightingConfig()),
+    uses_vlm=False,
+    optimizer=release.optimizer,
+)
+"""MVDream (Shi et al., 2023) without a reward, as its authors' configuration says.
+
+Eight views of 64 px for half of the steps and then four of 256 px with shading, the reconstruction
+loss with a rescale of 0.5, noise annealed over 80 % of the run. A VLM, where one is named, weighs
+lambda 1.
+"""
 
 
-def dreamfusion(
-    prompt: str,
-    *,
-    steps: int = 10_000,
-    seed: int = 0,
-    with_vlm: bool = False,
-    denoiser: str = STABLE_DIFFUSION,
-    vlm: str = QWEN,
-) -> VLM3DConfig:
-    """DreamFusion (Poole et al., 2022) with Stable Diffusion, as threestudio's configuration says.
-
-    SDS with a guidance of 100, t ~ U(0.02, 0.98), one view a step, its side said in the prompt,
-    64 px throughout, shading from a fifth of the run on, orientation loss from 10 to 1000 over the
-    first half and sparsity loss 1. docs/presets.md lists what differs from it and from the paper.
-
-    Args:
-        prompt: What to make.
-        steps: See `paper`; likewise all others.
-        seed: See there.
-        with_vlm: Add the reward at lambda 1.
-        denoiser: A folder or hub id of Stable Diffusion.
-        vlm: See there.
-    """
-    return _at_scale(
-        prompt,
-        steps=steps,
-        seed=seed,
-        denoiser=denoiser,
-        view_prompts=True,
-        vlm=vlm if with_vlm else None,
-        views_per_ring=1,
+dreamfusion = Preset(
+    steps=10_000,
+    camera=CameraConfig(
+        views_per_group=1,
         fov_deg=(40.0, 70.0),
         elevation_deg=(-10.0, 45.0),
         elevations="threestudio",
-        shading=(0.25, 0.375, 0.375),
-        shading_from=0.2001,
-        distillation="sds",
+        object_radius=(0.8, 1.0),
+    ),
+    fields=_scale_fields(orientation_until=0.5, shading_start=0.2001),
+    score_distillation=dataclasses.replace(
+        paper.score_distillation,
+        denoiser=STABLE_DIFFUSION,
+        view_prompts=True,
         guidance_scale=100.0,
-        vlm_weight=Schedule.constant(1.0),
-        orientation_weight=Schedule.ramp(10.0, 1000.0, until=0.5),
-        sparsity_weight=Schedule.constant(1.0),
-    )
+        t_min=Schedule.constant(0.02),
+        t_max=Schedule.constant(0.98),
+    ),
+    vlm=mvdream.vlm,
+    uses_vlm=False,
+    optimizer=paper.optimizer,
+    regularizers=RegularizerConfig(sparsity_weight=Schedule.constant(1.0)),
+)
+"""DreamFusion (Poole et al., 2022) with Stable Diffusion, as threestudio's configuration says.
+
+SDS with a guidance of 100, t ~ U(0.02, 0.98), one view a step, its side said in the prompt, 64 px
+throughout, shading from a fifth of the run on, orientation loss from 10 to 1000 over the first half
+and sparsity loss 1. A VLM, where one is named, weighs lambda 1. docs/presets.md lists what differs
+from it and from the paper.
+"""
+
+
+PRESETS = {
+    "blocks": blocks,
+    "paper": paper,
+    "release": release,
+    "mvdream": mvdream,
+    "dreamfusion": dreamfusion,
+}
+"""The presets by name."""

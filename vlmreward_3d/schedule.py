@@ -28,6 +28,12 @@ class Schedule:
         >>> weight = Schedule.ramp(300, 1, until=2 / 3)
         >>> [round(weight(p), 6) for p in (0, 1 / 3, 2 / 3, 1)]
         [300.0, 150.5, 1.0, 1.0]
+
+        Images of 64 pixels, and of 256 from a quarter of the run on:
+
+        >>> resolution = Schedule.steps(64, (0.25, 256))
+        >>> [resolution(p) for p in (0, 0.2, 0.25, 1)]
+        [64.0, 64.0, 256.0, 256.0]
     """
 
     points: tuple[tuple[float, float], ...]
@@ -61,6 +67,36 @@ class Schedule:
     def ramp(cls, start: float, end: float, *, until: float = 1.0) -> Schedule:
         """From `start` to `end` over the share `until` of the run, then `end`."""
         return cls(((0.0, start), (until, end)))
+
+    @classmethod
+    def steps(cls, first: float, *later: tuple[float, float]) -> Schedule:
+        """A constant that jumps: `first`, then each (progress, value) of `later` from there on."""
+        schedule = cls(((0.0, first), *later))
+        points, value = [(0.0, schedule.points[0][1])], schedule.points[0][1]
+        for at, following in schedule.points[1:]:
+            points += [(at, value), (at, following)]
+            value = following
+        return cls(tuple(points))
+
+    @property
+    def is_stepwise(self) -> bool:
+        """True if the value is constant between jumps."""
+        pairs = zip(self.points, self.points[1:])
+        return all(low == high or left == right for (left, low), (right, high) in pairs)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """The progress of each jump."""
+        pairs = zip(self.points, self.points[1:])
+        return tuple(left for (left, low), (right, high) in pairs if left == right and low != high)
+
+    def __str__(self) -> str:
+        """Levels for readers, such as "300 at 0%, 1 at 67%", or "64, then 256 from 25% on"."""
+        first = f"{self.points[0][1]:g}"
+        if self.is_stepwise:
+            later = [f", then {self(at):g} from {at:.0%} on" for at in self.jumps]
+            return first + "".join(later)
+        return ", ".join(f"{level:g} at {at:.0%}" for at, level in self.points)
 
     def __call__(self, progress: float) -> float:
         """The value at a progress in [0, 1]; step i of n is at i / n."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vlmreward.models.devices import checked_device
-from vlmreward_3d.cameras import Cameras, sample_rings
+from vlmreward_3d.cameras import Cameras, sample_groups
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.errors import DivergenceError
 from vlmreward_3d.fields.factory import build_field
@@ -101,16 +101,16 @@ class VLM3D:
         self.guidances = GuidanceSum(guidances)
         self.device = checked_device(device) or torch.device("cpu")
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.field = build_field(config, self.generator).to(self.device)
+        self.field = build_field(config.field, self.generator).to(self.device)
         groups = [
-            {"params": chosen, "scale": scale} for chosen, scale in self.field.parameter_groups()
+            {"params": chosen, "lr_scale": scale} for chosen, scale in self.field.parameter_groups()
         ]
         self.optimizer = torch.optim.AdamW(
             groups,
             lr=0.0,
-            betas=config.adam_betas,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
+            betas=config.optimizer.betas,
+            eps=config.optimizer.eps,
+            weight_decay=config.optimizer.weight_decay,
         )
         self.retries = 0
         """How often the run has begun anew from an earlier state."""
@@ -142,27 +142,27 @@ class VLM3D:
         return report
 
     def _sample_cameras(self, progress: float) -> Cameras:
-        config = self.config
-        return sample_rings(
-            config.rings_at(progress),
-            config.views_per_ring,
+        config = self.config.camera
+        return sample_groups(
+            int(config.n_groups(progress)),
+            config.views_per_group,
             fov_deg=config.fov_deg,
             elevation_deg=config.elevation_deg,
-            scale=config.scale,
+            object_radius=config.object_radius,
             elevations=config.elevations,
             generator=self.generator,
             device=self.device,
         )
 
     def _render(self, cameras: Cameras, progress: float) -> Views:
-        config = self.config
-        shader = self.field.sample_shader(cameras, config.views_per_ring, progress, self.generator)
+        config = self.config.camera
+        shader = self.field.sample_shader(cameras, config.views_per_group, progress, self.generator)
         views = self.field.render(
             cameras,
-            config.resolution_at(progress),
-            background=self._background(config.rings_at(progress)),
+            int(config.resolution(progress)),
+            background=self._background(int(config.n_groups(progress))),
             shader=shader,
-            normals=config.orientation_weight(progress) > 0,
+            normals=self.field.regularizers(progress).orientation > 0,
             generator=self.generator,
         )
         if views.n_active_rays == 0:
@@ -180,8 +180,9 @@ class VLM3D:
                 f"step {self.step_index}: the gradient of the field is not finite, expected "
                 "finite numbers; lower learning_rate or the weights, or try another seed"
             )
+        rate = self.config.optimizer.learning_rate(progress) / 2**self.retries
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate(progress) / 2**self.retries * group["scale"]
+            group["lr"] = rate * group["lr_scale"]
         self.optimizer.step()
 
     def _field_metrics(self, views: Views) -> dict[str, float]:
@@ -193,22 +194,22 @@ class VLM3D:
             "field/occupancy_fraction": self.field.occupancy_fraction,
         }
 
-    def _background(self, rings: int) -> Tensor:
-        config = self.config
-        color = torch.ones(rings, 3)
+    def _background(self, n_groups: int) -> Tensor:
+        """Colors (N, 3) behind the views, one for each group."""
+        config = self.config.camera
+        color = torch.ones(n_groups, 3)
         if config.background == "color":
-            color = torch.rand(rings, 3, generator=self.generator)
+            color = torch.rand(n_groups, 3, generator=self.generator)
         elif config.background == "gray":
-            color *= 0.1 + 0.9 * torch.rand(rings, 1, generator=self.generator)
-        return color.repeat_interleave(config.views_per_ring, dim=0).to(self.device)
+            color *= 0.1 + 0.9 * torch.rand(n_groups, 1, generator=self.generator)
+        return color.repeat_interleave(config.views_per_group, dim=0).to(self.device)
 
     def _regularizers(self, progress: float) -> RegularizerWeights:
-        config = self.config
-        return RegularizerWeights(
-            orientation=config.orientation_weight(progress),
+        config = self.config.regularizers
+        return replace(
+            self.field.regularizers(progress),
             entropy=config.entropy_weight(progress),
             sparsity=config.sparsity_weight(progress),
-            variation=config.variation_weight(progress),
         )
 
     def branch_off(self, retries: int) -> None:

@@ -25,7 +25,6 @@ layers of its vision tower, which gives all of them, as the count is linear in b
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import json
 import statistics
@@ -55,13 +54,13 @@ from vlmreward import YesNoReward
 from vlmreward.cli import process
 from vlmreward.cli.arguments import path, positive
 from vlmreward_3d import presets
-from vlmreward_3d.cameras import sample_rings
+from vlmreward_3d.cameras import sample_groups
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.loading import build_guidances
 from vlmreward_3d.guidance.vlm import VLMGuidance
-from vlmreward_3d.rendering.base import RegularizerWeights
-from vlmreward_3d.training import profiling as plan
+from vlmreward_3d.schedule import Schedule
+from vlmreward_3d.training import profiling
 from vlmreward_3d.vlm3d import VLM3D
 
 UNETS: dict[str, dict[str, Any]] = {
@@ -140,45 +139,44 @@ def settings(size: str) -> VLM3DConfig:
     config = presets.paper("a cat in a hat", denoiser="random", vlm="random")
     if size == "full":
         return config
-    return dataclasses.replace(
-        config,
-        resolution=16,
-        resolution_later=tuple((at, 24) for at, _ in config.resolution_later),
-        vlm_resolution=84,
-        field_resolutions=(4, 8),
-        occupancy_resolution=8,
-        samples_per_ray=8,
-        rays_per_chunk=1024,
+    later = [(at, 24) for at in config.camera.resolution.jumps]
+    return config.replace(
+        {
+            "camera.resolution": Schedule.steps(16, *later),
+            "vlm.resolution": 84,
+            "field.resolutions": (4, 8),
+            "field.occupancy.resolution": 8,
+            "field.rays.samples_per_ray": 8,
+            "field.rays.rays_per_chunk": 1024,
+        }
     )
 
 
-def parts_of(model: VLM3D, phase: plan.Phase) -> dict[str, Callable[[], Any]]:
+def parts_of(model: VLM3D, phase: profiling.Phase) -> dict[str, Callable[[], Any]]:
     """The parts of a step of a phase, each to be run by itself on the same views."""
     config, device = model.config, model.device
     guidances = {term.name: term.guidance for term in model.guidances.terms}
     denoiser, generator = guidances["sds"].denoiser, model.generator
-    rings = phase.views // config.views_per_ring
-    cameras = sample_rings(
-        rings,
-        config.views_per_ring,
-        fov_deg=config.fov_deg,
-        elevation_deg=config.elevation_deg,
-        scale=config.scale,
+    camera = config.camera
+    cameras = sample_groups(
+        phase.views // camera.views_per_group,
+        camera.views_per_group,
+        fov_deg=camera.fov_deg,
+        elevation_deg=camera.elevation_deg,
+        object_radius=camera.object_radius,
         generator=generator,
         device=device,
     )
-    pixels = torch.rand(phase.views, 3, phase.side, phase.side, device=device)
+    pixels = torch.rand(phase.views, 3, phase.resolution, phase.resolution, device=device)
     latents = denoiser.to_latents(pixels)
     t = torch.full((phase.views,), 500, device=device)
     text = guidances["sds"].text_embeddings(cameras, latents)
-    regularizers = RegularizerWeights(
-        orientation=config.orientation_weight(phase.first / config.steps)
-    )
+    regularizers = model.field.regularizers(phase.first / config.steps)
 
     def render() -> None:
         views = model.field.render(
             cameras,
-            phase.side,
+            phase.resolution,
             background=torch.ones(phase.views, 3, device=device),
             normals=regularizers.orientation > 0,
             generator=generator,
@@ -232,7 +230,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     model.field.update_occupancy(model.generator)
     rate = matrix_rate(device, dtype)
     rows, peak = [], None
-    for phase in plan.phases(config):
+    for phase in profiling.phases(config):
         parts = parts_of(model, phase)
         for run in parts.values():
             run()  # what is done once, like the reward's look at its answers, is no part of a step
@@ -241,7 +239,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         seconds: dict[str, list[float]] = {part: [] for part in parts}
-        for _ in tqdm(range(options.rounds), desc=f"{phase.side} px", unit="step"):
+        for _ in tqdm(range(options.rounds), desc=f"{phase.resolution} px", unit="step"):
             for part, run in parts.items():
                 seconds[part].append(timed(run, device)[1] / 1e3)
         if device.type == "cuda":
@@ -251,7 +249,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "first": phase.first,
                 "steps": phase.steps,
                 "views": phase.views,
-                "side": phase.side,
+                "side": phase.resolution,
                 "seconds": seconds,
                 "flops": flops,
             }
@@ -358,12 +356,14 @@ def count(size: str) -> str:
     config = settings(size)
     lines = ["| phase | part | TFLOP a step |", "|---|---|--:|"]
     whole = 0.0
-    for phase in plan.phases(config):
-        pixels = torch.rand(phase.views, 3, phase.side, phase.side)
+    for phase in profiling.phases(config):
+        pixels = torch.rand(phase.views, 3, phase.resolution, phase.resolution)
         parts = teacher_operations(size, phase.views)
-        parts["VLM"] = vlm_operations(size, pixels, config.prompt, config.vlm_resolution)
+        parts["VLM"] = vlm_operations(
+            size, pixels, config.prompt, config.vlm.resolution if config.vlm else None
+        )
         step = sum(parts.values())
-        label = f"{phase.views} views of {phase.side} px, {phase.steps} steps"
+        label = f"{phase.views} views of {phase.resolution} px, {phase.steps} steps"
         for part, flops in [*parts.items(), ("**all**", step)]:
             lines.append(f"| {label} | {part} | {flops / 1e12:.3f} |")
         whole += step * phase.steps

@@ -1,8 +1,8 @@
-"""The paper's ablations with the built-in models, judged from outside:
+"""The paper's ablations with the built-in models, held-out evaluation:
 
     python examples/evaluation/evaluate_ablations.py --judge JUDGE/judge.safetensors --out runs
 
-Makes an asset of each prompt, seed and arm (10 x 2 x 7 by default) and measures it (`MARKS`): a
+Makes an asset of each prompt, seed and arm (10 x 2 x 7 by default) and measures it (`METRICS`): a
 network that took no part reads it, the VLM answers the arms' two questions once more, and the
 mesh has a roughness. Writes table.md with the means and the differences to VLM3D, paired by prompt
 and seed, each with a 95 % bootstrap interval over the prompts, and sheet.png with the first view
@@ -29,33 +29,33 @@ from tqdm import tqdm
 
 from vlmreward import YesNoReward
 
-VLM3D = "VLM3D (selected prompt)"
+VLM3D = "VLM3D (selected question)"
 ARMS: dict[str, list[str]] = {
     "SDS alone": ["--no-vlm"],
     VLM3D: [],
-    "without geometry query": ["--no-geometry-query"],
-    "separate queries": ["--separate-queries"],
+    "without geometry question": ["--no-geometry-question"],
+    "separate questions": ["--separate-questions"],
     "single view": ["--single-view"],
-    "prompt A": ["--prompt-template", "A"],
-    "prompt B": ["--prompt-template", "B"],
+    "question A": ["--question", "A"],
+    "question B": ["--question", "B"],
 }
 PROMPTS = slice(5, 15)
 """Of prompts.txt: seven single objects and three pairs, the harder ones."""
 
-MARKS = {
-    "right": ".0%",
-    "votes lost": ".2%",
+METRICS = {
+    "correct": ".0%",
+    "judge error": ".2%",
     "content": ".2f",
     "geometry": ".2f",
     "roughness": ".2f",
 }
-"""How each is written. Right: the judge reads what was asked for. Votes lost: the share of its
-votes that other things got; it tells arms apart where all are right. Content, geometry: log-odds of
-"Yes" to `paper/content` and `paper/geometry` about four of the views. Roughness: mean angle between
-neighbouring faces of the mesh, in degrees."""
+"""The format of each metric. Correct: the judge reads what was asked for. Judge error: the share of
+its votes that other things got; it tells arms apart where all are correct. Content, geometry:
+log-odds of "Yes" to `paper/content` and `paper/geometry` about four of the views. Roughness: mean
+angle between neighbouring faces of the mesh, in degrees."""
 
-Marks = Mapping[str, Mapping[tuple[str, int], Sequence[float]]]
-"""By arm, and there by prompt and seed: the values of `MARKS`."""
+Metrics = Mapping[str, Mapping[tuple[str, int], Sequence[float]]]
+"""By arm, and there by prompt and seed: the values of `METRICS`."""
 
 
 def folder_of(out: Path, arm: str, prompt: str, seed: int) -> Path:
@@ -94,27 +94,27 @@ def with_interval(values: np.ndarray, shape: str) -> str:
     return f"{values.mean():{shape}} [{low:{shape}}, {high:{shape}}]"
 
 
-def table(marks: Marks, prompts: Sequence[str], seeds: int) -> str:
-    """All marks by arm, and the differences to VLM3D, of arms that have all prompts and seeds."""
+def table(metrics: Metrics, prompts: Sequence[str], seeds: int) -> str:
+    """All metrics by arm, and the differences to VLM3D, of arms that have all prompts and seeds."""
     pairs = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
-    missing = {arm: sum(pair not in marks[arm] for pair in pairs) for arm in marks}
+    missing = {arm: sum(pair not in metrics[arm] for pair in pairs) for arm in metrics}
     rows = {
-        arm: np.array([[marks[arm][p, s] for s in range(seeds)] for p in prompts], dtype=float)
-        for arm in marks
+        arm: np.array([[metrics[arm][p, s] for s in range(seeds)] for p in prompts], dtype=float)
+        for arm in metrics
         if not missing[arm]
     }
 
     def part(first: str, arms: Iterable[str], values: Mapping[str, np.ndarray], sign: str) -> str:
-        lines = [f"| {first} | {' | '.join(MARKS)} |", "|---" * (1 + len(MARKS)) + "|"]
+        lines = [f"| {first} | {' | '.join(METRICS)} |", "|---" * (1 + len(METRICS)) + "|"]
         for arm in arms:
-            cells = [f"{missing[arm]} of {len(pairs)} not run", *[""] * (len(MARKS) - 1)]
+            cells = [f"{missing[arm]} of {len(pairs)} not run", *[""] * (len(METRICS) - 1)]
             if arm in values:
-                shapes = enumerate(MARKS.values())
+                shapes = enumerate(METRICS.values())
                 cells = [with_interval(values[arm][..., i], sign + shape) for i, shape in shapes]
             lines.append(f"| {arm} | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
-    text = part("arm", marks, rows, "")
+    text = part("arm", metrics, rows, "")
     if VLM3D in rows:
         others = {arm: row - rows[VLM3D] for arm, row in rows.items() if arm != VLM3D}
         text += "\n" + part("difference to VLM3D", others, others, "+")
@@ -129,7 +129,7 @@ def roughness(folder: Path) -> float:
 def read(
     judge: Judge, content: YesNoReward, geometry: YesNoReward, folder: Path, prompt: str
 ) -> tuple[float, ...]:
-    """The values of `MARKS` of a run's asset."""
+    """The values of `METRICS` of a run's asset."""
     views, target = views_of(folder), target_of_prompt(prompt)
     query = views[None, ::2]
     with torch.no_grad():
@@ -164,12 +164,12 @@ def main() -> None:
     asked = [
         YesNoReward("builtin/blocks", question=f"paper/{part}") for part in ("content", "geometry")
     ]
-    marks: dict[str, dict[tuple[str, int], Sequence[float]]] = {arm: {} for arm in ARMS}
+    metrics: dict[str, dict[tuple[str, int], Sequence[float]]] = {arm: {} for arm in ARMS}
     for arm, prompt, seed in tqdm(jobs, desc="reading"):
         folder = folder_of(options.out, arm, prompt, seed)
         if finished(folder):
-            marks[arm][prompt, seed] = read(judge, *asked, folder, prompt)
-    text = table(marks, prompts, options.seeds)
+            metrics[arm][prompt, seed] = read(judge, *asked, folder, prompt)
+    text = table(metrics, prompts, options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "table.md").write_text(text)
     rows = [[folder_of(options.out, arm, prompt, 0) for prompt in prompts] for arm in ARMS]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import shutil
@@ -304,7 +303,7 @@ def names(folder: Path) -> dict[str, Any]:
     from vlmreward.wrappers.microbatching import parse_bytes
     from vlmreward_3d import cameras, presets
     from vlmreward_3d import losses as regularizers
-    from vlmreward_3d.config import VLM3DConfig
+    from vlmreward_3d.config import ShadingConfig, VLM3DConfig, WeightingConfig
     from vlmreward_3d.export.gaussian_ply import save_gaussians
     from vlmreward_3d.export.mesh.writers import save_meshes
     from vlmreward_3d.fields.dense_grid import DenseGrid
@@ -334,8 +333,12 @@ def names(folder: Path) -> dict[str, Any]:
     hf = reward.backbone.processor.image_processor
     workshop = Workshop(folder)
 
-    def changed(**settings: Any) -> VLM3DConfig:
-        return dataclasses.replace(presets.blocks("a red cube"), **settings)
+    def changed(name: str, value: Any, field: str = "dense_grid") -> VLM3DConfig:
+        config = presets.blocks("a red cube", field=field)
+        if name.startswith("field.shading."):
+            shading = ShadingConfig(probabilities=(1, 0, 0))
+            config = config.replace({"field.shading": shading})
+        return config.replace({name: value})
 
     def hf_like(**settings: Any) -> Any:
         """A CLIP image processor of transformers with other settings."""
@@ -368,6 +371,7 @@ def names(folder: Path) -> dict[str, Any]:
         **{"run_checks": run_checks, "parse_bytes": parse_bytes},
         # vlmreward_3d
         **{"changed": changed, "tiny": stub_models.tiny, "presets": presets, "Schedule": Schedule},
+        **{"VLM3DConfig": VLM3DConfig, "WeightingConfig": WeightingConfig},
         **{"cameras": cameras, "Cameras": cameras.Cameras, "orbit": cameras.orbit},
         **{"ring": cameras.Cameras.turntable(4), "DenseGrid": DenseGrid},
         **{

@@ -53,7 +53,7 @@ SHOWN = {
 PARSED = {
     "python examples/text_to_3d.py PROMPT [--steps N] [--seed S] [--out DIR] [--resume] "
     "[--no-vlm]": "a synopsis",
-    'python examples/text_to_3d.py "a red cube" --view': "serves a page; see test_view.py",
+    'python examples/text_to_3d.py "a red cube" --viewer-port': "serves a page; see test_view.py",
     'python examples/text_to_3d.py "a cat in a hat" --preset paper --device cuda '
     "--denoiser sd-v2.1-base-4view.pt --vlm Qwen/Qwen2.5-VL-7B-Instruct": "takes hours; see "
     "test_paper_presets.py",

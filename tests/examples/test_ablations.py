@@ -25,7 +25,7 @@ def test_table_pairs_arms_and_says_what_is_missing():
     del marks["single view"]["b", 1]
     means, differences = table(marks, prompts, 2).split("\n\n")
     rows = {line.split(" | ")[0].strip("| "): line for line in means.splitlines()}
-    assert rows["arm"] == "| arm | right | votes lost | content | geometry | roughness |"
+    assert rows["arm"] == "| arm | correct | judge error | content | geometry | roughness |"
     assert rows["SDS alone"] == (
         "| SDS alone | 75% [50%, 100%] | 0.30% [0.20%, 0.40%] | 2.75 [2.50, 3.00] "
         "| -1.00 [-1.00, -1.00] | 6.00 [5.50, 6.50] |"

@@ -16,7 +16,6 @@ from stub_models import RandomDenoiser, redness, shrink_exports, tiny
 
 from vlmreward_3d import presets
 from vlmreward_3d.guidance.loading import build_guidances
-from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.run_directory import RunDirectory
 from vlmreward_3d.vlm3d import VLM3D
 
@@ -44,14 +43,24 @@ def script(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    def blocks(prompt, *, steps=3, seed=0, with_vlm=True):
-        return tiny(prompt=prompt, steps=steps, seed=seed, vlm="stub" if with_vlm else None)
+    class Small:
+        """The preset "blocks", small."""
+
+        uses_vlm = True
+
+        def __call__(self, prompt, *, steps, seed, field, denoiser, vlm):
+            changes = {"steps": steps or 3, "seed": seed, "field": field}
+            if field == "hash_grid":
+                changes |= {"field.levels": 3, "field.resolution_range": (4, 16)}
+                changes["field.table_size"] = 2**10
+            changes["vlm.model" if vlm else "vlm"] = vlm
+            return tiny(prompt=prompt, **changes)
 
     def guidances(config, options):
         return build_guidances(config, RandomDenoiser(), redness if config.vlm else None)
 
     shrink_exports(monkeypatch)
-    monkeypatch.setattr(presets, "blocks", blocks)
+    monkeypatch.setitem(presets.PRESETS, "blocks", Small())
     monkeypatch.setattr(module, "load_guidances", guidances)
     return module
 
@@ -92,92 +101,77 @@ def test_no_vlm_leaves_the_reward_out(script, tmp_path):
 
 
 def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
-    words = "--vlm-every 3 --vlm-reuse --vlm-balance 0.5 --rays-per-chunk 512 --vlm-device cpu"
-    words += " --vlm-resolution 96"
-    words += " --no-watchdog --steps 5"
+    words = "--vlm-interval 3 --vlm-cache-gradient --vlm-grad-ratio 0.5 --rays-per-chunk 512"
+    words += " --vlm-device cpu --vlm-resolution 96 --no-collapse-detection --steps 5"
     command = ["a red cube", "--out", str(tmp_path), *words.split()]
     assert script.main(command) == 0
     config = json.loads((tmp_path / "config.json").read_text())
-    names = ("vlm_every", "vlm_reuse", "vlm_balance", "vlm_limit", "rays_per_chunk", "patience")
-    assert [config[name] for name in names] == [3, True, 0.5, None, 512, None]
-    assert config["vlm_resolution"] == 96
+    names = ("interval", "cache_gradient", "grad_ratio", "max_grad_ratio")
+    assert [config["vlm"]["weighting"][name] for name in names] == [3, True, 0.5, None]
+    assert config["field"]["rays"]["rays_per_chunk"] == 512
+    assert config["recovery"]["patience"] is None
+    assert config["vlm"]["resolution"] == 96
     reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert ["vlm/reward" in r for r in reports] == [True, False, False, True, False]
     assert all(r["vlm/weight"] > 0 for r in reports)
 
 
-def test_a_hash_field_is_trained_and_exported(script, tmp_path, monkeypatch):
-    small = {"hash_levels": 3, "hash_resolution": (4, 16), "hash_size": 2**10}
-
-    def blocks(prompt, **settings):
-        return tiny(prompt=prompt, steps=2, **small)
-
-    monkeypatch.setattr(presets, "blocks", blocks)
-    assert script.main(["a red cube", "--field", "hash", "--out", str(tmp_path)]) == 0
-    assert json.loads((tmp_path / "config.json").read_text())["field"] == "hash"
+def test_a_hash_grid_is_trained_and_exported(script, tmp_path):
+    words = ["--steps", "2", "--field", "hash_grid", "--out", str(tmp_path)]
+    assert script.main(["a red cube", *words]) == 0
+    field = json.loads((tmp_path / "config.json").read_text())["field"]
+    assert (field["kind"], field["levels"]) == ("hash_grid", 3)
     assert (tmp_path / "mesh_textured.glb").stat().st_size > 0
     assert "Finished: 2 steps" in (tmp_path / "report.html").read_text()
 
 
-def test_splats_are_trained_and_exported(script, tmp_path, monkeypatch, capsys):
-    """A preset with all that they cannot do."""
-
-    def blocks(prompt, **settings):
-        return tiny(
-            prompt=prompt,
-            steps=2,
-            splat_count=50,
-            rays_per_chunk=100,
-            shading=(0.2, 0.4, 0.4),
-            orientation_weight=Schedule.constant(1.0),
-        )
-
-    monkeypatch.setattr(presets, "blocks", blocks)
-    command = ["a red cube", "--field", "splats", "--out", str(tmp_path)]
+def test_gaussians_are_trained_and_exported(script, tmp_path, capsys):
+    command = ["a red cube", "--steps", "2", "--field", "gaussians", "--out", str(tmp_path)]
     assert script.main(command) == 0
-    assert json.loads((tmp_path / "config.json").read_text())["field"] == "splats"
+    field = json.loads((tmp_path / "config.json").read_text())["field"]
+    assert field == {"kind": "gaussians", "n_gaussians": 2000, "radius": 0.5}
     assert "splats.ply" in capsys.readouterr().out
-    assert script.main([*command, "--overwrite", "--plan"]) == 0
+    assert script.main([*command, "--overwrite", "--dry-run"]) == 0
     assert "0 to 2" in capsys.readouterr().out
-    assert script.main([*command, "--overwrite", "--rays-per-chunk", "9"]) == 2
-    assert "received rays_per_chunk=9; expected None" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much"])
-def test_a_balance_is_a_number_above_nothing(no_teachers, value, capsys):
+def test_a_gradient_ratio_is_a_number_above_nothing(no_teachers, value, capsys):
     with pytest.raises(SystemExit):
-        no_teachers.main(["a red cube", f"--vlm-balance={value}"])
+        no_teachers.main(["a red cube", f"--vlm-grad-ratio={value}"])
     assert f"received '{value}'; expected a number > 0" in capsys.readouterr().err
 
 
-def test_a_plan_chooses_the_rays_at_a_time(script, tmp_path, monkeypatch, capsys):
-    def scaled(prompt, **settings):
-        return tiny(prompt=prompt, rays_per_chunk=100, seed=settings["seed"])
+def test_a_dry_run_chooses_the_rays_at_a_time(script, tmp_path, monkeypatch, capsys):
+    def in_chunks(prompt, **settings):
+        return tiny(prompt=prompt, field__rays__rays_per_chunk=100, seed=settings["seed"])
 
-    monkeypatch.setattr(presets, "blocks", scaled)
-    assert script.main(["a red cube", "--plan", "--out", str(tmp_path / "run")]) == 0
+    in_chunks.uses_vlm = True
+    monkeypatch.setitem(presets.PRESETS, "blocks", in_chunks)
+    assert script.main(["a red cube", "--dry-run", "--out", str(tmp_path / "run")]) == 0
     # 4 views of 16 px are fewer rays than the smallest number that is tried
     assert "with --rays-per-chunk 1024:" in capsys.readouterr().out
 
 
-def test_a_plan_is_printed_and_nothing_is_written(script, tmp_path, capsys):
-    words = ["a red cube", "--steps", "3", "--plan", "--out", str(tmp_path / "run")]
+def test_a_dry_run_is_printed_and_nothing_is_written(script, tmp_path, capsys):
+    words = ["a red cube", "--steps", "3", "--dry-run", "--out", str(tmp_path / "run")]
     assert script.main(words) == 0
     assert "0 to 3" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
 def test_flags_of_the_ablations_reach_the_configuration(script, tmp_path):
-    words = ["a red cube", "--steps", "1", "--single-view", "--separate-queries"]
+    words = ["a red cube", "--steps", "1", "--single-view", "--separate-questions"]
     assert script.main([*words, "--out", str(tmp_path), "--vlm", "other"]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["vlm_prompt"] == ["paper/content", "paper/geometry"]
-    assert (config["vlm_views"], config["vlm"]) == (1, "other")
+    vlm = config["vlm"]
+    assert vlm["question"] == ["paper/content", "paper/geometry"]
+    assert (vlm["weighting"]["n_views"], vlm["model"]) == (1, "other")
     assert script.main([*words, "--out", str(tmp_path), "--vlm", "other", "--resume"]) == 0
 
 
 def test_the_mesh_comes_in_the_formats_that_are_asked_for(script, tmp_path):
-    words = ["a red cube", "--steps", "1", "--out", str(tmp_path), "--mesh", "obj,ply"]
+    words = ["a red cube", "--steps", "1", "--out", str(tmp_path), "--export", "obj,ply"]
     assert script.main(words) == 0
     expected = FILES - {"mesh.glb", "mesh_textured.glb"} | {"mesh.obj", "mesh.ply"}
     assert {p.name for p in tmp_path.iterdir()} == expected
@@ -212,20 +206,27 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, 
         (["a cube", "--threads", "9" * 11], "expected a whole number from 1 to 1024"),
         (["a cube", "--steps", "9" * 5000], "9...'; expected a whole number >= 1"),
         (
-            ["a cube", "--view", "99999"],
+            ["a cube", "--viewer-port", "99999"],
             "received '99999'; expected a whole number from 0 to 65535",
         ),
         (["a cube", "--out", ""], "--out: received ''; expected a path"),
         (["a cube", "--vlm", ""], "--vlm: received ''; expected some words"),
         (["a \udcff cube"], "which is not UTF-8; expected text"),
         (["a cube", "--no-vlm", "--vlm", "x"], "received --vlm, which means nothing with --no-vlm"),
-        (["a cube", "--no-vlm", "--prompt-template", "A"], "received --prompt-template, which"),
+        (["a cube", "--no-vlm", "--question", "A"], "received --question, which"),
         (["a cube", "--no-vlm", "--vlm-device", "cpu"], "received --vlm-device, which means"),
         (["a cube", "--preset", "mvdream", "--vlm", "x"], "means nothing with --preset mvdream"),
-        (["a cube", "--vlm-reuse"], "expected --vlm-every K with K > 1"),
-        (["a cube", "--field", "splats", "--mesh", "obj"], "received --mesh with --field splats"),
+        (["a cube", "--vlm-cache-gradient"], "expected --vlm-interval K with K > 1"),
         (
-            ["a cube", "--mesh", "glb,stl"],
+            ["a cube", "--field", "gaussians", "--export", "obj"],
+            "received --export with --field gaussians",
+        ),
+        (
+            ["a cube", "--field", "gaussians", "--rays-per-chunk", "9"],
+            "received --rays-per-chunk with --field gaussians, which are not sampled along rays",
+        ),
+        (
+            ["a cube", "--export", "glb,stl"],
             "received 'stl'; expected some of glb, texture, obj, ply",
         ),
         (["a cube", "--preset", "huge"], "invalid choice: 'huge'"),
@@ -257,7 +258,7 @@ def test_bad_folders_are_one_line_before_any_work(no_teachers, tmp_path, capsys)
         no_teachers, capsys, "--out", tmp_path / "new", "--resume"
     )
     out = tmp_path / "run"
-    RunDirectory(out, presets.blocks("a red cube", steps=3)).begin()
+    RunDirectory(out, tiny(steps=3)).begin()
     assert "already holds a run" in complain(no_teachers, capsys, "--out", out)
     mismatch = complain(no_teachers, capsys, "--out", out, "--seed", 5, "--resume")
     assert "(seed: 0 -> 5)" in mismatch
@@ -277,8 +278,11 @@ def test_devices_that_are_not_there_are_one_line_before_any_work(
 
 
 def test_presets_without_a_vlm_are_known(script):
-    config = {name: getattr(presets, name)("a cube") for name in script.PRESETS}
-    assert {n for n, c in config.items() if c.vlm is None} == {*script.WITHOUT_VLM}
+    real = {**presets.PRESETS, "blocks": presets.blocks}
+    config = {name: preset("a cube") for name, preset in real.items()}
+    without = {"mvdream", "dreamfusion"}
+    assert {name for name, c in config.items() if c.vlm is None} == without
+    assert {name for name, preset in real.items() if not preset.uses_vlm} == without
     every = {a.dest for a in vlm_options(script)}
     assert every == {*script.ABOUT_THE_VLM} | {"no_vlm"}
 
@@ -295,7 +299,7 @@ def vlm_options(script):
         patch.setattr(script.argparse.ArgumentParser, "parse_args", keep)
         with pytest.raises(SystemExit):
             script.parse([])
-    names = ("vlm", "single_view", "template", "quer")
+    names = ("vlm", "single_view", "question")
     return [action for action in seen if any(name in action.dest for name in names)]
 
 
@@ -306,7 +310,7 @@ def test_a_port_that_is_taken_is_one_line_before_any_work(no_teachers, tmp_path,
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        line = complain(no_teachers, capsys, "--view", port, "--out", tmp_path)
+        line = complain(no_teachers, capsys, "--viewer-port", port, "--out", tmp_path)
     assert f"received port {port} of 127.0.0.1 for the view" in line
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,6 @@ A change of the structure of the code must not change a single number.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -29,29 +28,64 @@ from vlmreward_3d.vlm3d import VLM3D
 
 SMALL = {
     "steps": 8,
-    "resolution": 16,
-    "field_resolutions": (4, 8),
-    "occupancy_resolution": 8,
-    "samples_per_ray": 6,
-    "rays_per_chunk": 500,
+    "camera.resolution": Schedule.constant(16),
+    "field.resolutions": (4, 8),
+    "field.occupancy.resolution": 8,
+    "field.rays.samples_per_ray": 6,
+    "field.rays.rays_per_chunk": 500,
 }
 STUBS = {
     "stub": {},
-    "stub interval": {"vlm_every": 3},
-    "stub cache": {"vlm_every": 3, "vlm_reuse": True, "vlm_until": 0.8},
-    "stub cache in chunks": {"vlm_every": 4, "vlm_reuse": True, "rays_per_chunk": 100},
-    "stub balance": {"vlm_limit": None, "vlm_balance": 0.7, "vlm_every": 2},
-    "stub views": {"rings": 2, "vlm_views": 2, "vlm_resolution": 24, "vlm_until": 0.6},
-    "stub single view": {"vlm_views": 1, "distillation": "sds", "background": "gray"},
-    "stub shading": {
-        "shading": (0.25, 0.375, 0.375),
-        "orientation_weight": Schedule.constant(0.1),
-        "variation_weight": Schedule.constant(0.1),
-        "entropy_weight": Schedule.constant(0.2),
+    "stub interval": {"vlm.weighting.interval": 3},
+    "stub cache": {
+        "vlm.weighting.interval": 3,
+        "vlm.weighting.cache_gradient": True,
+        "vlm.weighting.stop_at": 0.8,
     },
-    "stub without VLM": {"vlm": None, "shared_timestep": True, "rings": 2},
-    "stub hash": {"field": "hash", "hash_levels": 3, "hash_resolution": (4, 16), "hash_size": 1024},
-    "stub Gaussians": {"field": "splats", "splat_count": 200, "vlm_every": 2, "vlm_reuse": True},
+    "stub cache in chunks": {
+        "vlm.weighting.interval": 4,
+        "vlm.weighting.cache_gradient": True,
+        "field.rays.rays_per_chunk": 100,
+    },
+    "stub balance": {
+        "vlm.weighting.max_grad_ratio": None,
+        "vlm.weighting.grad_ratio": 0.7,
+        "vlm.weighting.interval": 2,
+    },
+    "stub views": {
+        "camera.n_groups": 2,
+        "vlm.weighting.n_views": 2,
+        "vlm.resolution": 24,
+        "vlm.weighting.stop_at": 0.6,
+    },
+    "stub single view": {
+        "vlm.weighting.n_views": 1,
+        "score_distillation.rule": "sds",
+        "camera.background": "gray",
+    },
+    "stub shading": {
+        "field.shading": (0.25, 0.375, 0.375),
+        "field.orientation_weight": Schedule.constant(0.1),
+        "field.tv_weight": Schedule.constant(0.1),
+        "regularizers.entropy_weight": Schedule.constant(0.2),
+    },
+    "stub without VLM": {
+        "vlm": None,
+        "score_distillation.shared_timestep": True,
+        "camera.n_groups": 2,
+    },
+    "stub hash": {
+        "field": "hash_grid",
+        "field.levels": 3,
+        "field.resolution_range": (4, 16),
+        "field.table_size": 1024,
+    },
+    "stub Gaussians": {
+        "field": "gaussians",
+        "field.n_gaussians": 200,
+        "vlm.weighting.interval": 2,
+        "vlm.weighting.cache_gradient": True,
+    },
 }
 
 
@@ -78,15 +112,15 @@ def models(root: Path):
         config = tiny(steps=20, **changes)
         reward = redness if config.vlm else None
         yield name, build_vlm3d(config, RandomDenoiser(), reward)
-    config = tiny(steps=20, vlm_views=2)
+    config = tiny(steps=20, vlm__weighting__n_views=2)
     yield "stub concurrent", build_vlm3d(config, RandomDenoiser(), redness, concurrent=True)
     for preset in ("paper", "release", "mvdream", "dreamfusion"):
         denoiser = root / ("sd" if preset == "dreamfusion" else "mvdream")
-        config = getattr(presets, preset)(
-            "a red cube", denoiser=str(denoiser), vlm=str(root / "vlm"), with_vlm=True
+        config = presets.PRESETS[preset](
+            "a red cube", denoiser=str(denoiser), vlm=str(root / "vlm")
         )
-        later = tuple((p, 24) for p, _ in config.resolution_later)
-        config = dataclasses.replace(config, **SMALL, resolution_later=later)
+        later = [(at, 24) for at in config.camera.resolution.jumps]
+        config = config.replace({**SMALL, "camera.resolution": Schedule.steps(16, *later)})
         yield preset, load_model(config)
     yield "blocks", load_model(presets.blocks("a red cube", steps=12))
 

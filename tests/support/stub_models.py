@@ -1,15 +1,15 @@
 """Teachers small enough to reason about, and a configuration that runs in seconds."""
 
-import dataclasses
 import functools
 import math
+from typing import Any
 
 import torch
 from solids import cast
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras, look_at
-from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.config import ShadingConfig, VLM3DConfig
 from vlmreward_3d.export import geometry, run_artifacts
 from vlmreward_3d.guidance.loading import build_guidances
 from vlmreward_3d.presets import blocks
@@ -70,22 +70,45 @@ def redness(images: Tensor, prompt: str) -> Tensor:
     return sign * 4 * (mean[:, 0] - mean[:, 1:].mean(dim=1))
 
 
-def tiny(**changes) -> VLM3DConfig:
-    """The preset, shrunk to milliseconds a step and without regularisers."""
-    small = {
+_SMALL_VOLUME = {
+    "field.occupancy.resolution": 8,
+    "field.occupancy.interval": 3,
+    "field.rays.samples_per_ray": 6,
+    "field.orientation_weight": Schedule.constant(0),
+}
+_SMALL_FIELDS = {
+    "dense_grid": {"field.resolutions": (4, 8), **_SMALL_VOLUME},
+    "hash_grid": _SMALL_VOLUME,
+    "gaussians": {},
+}
+
+
+def tiny(**changes: Any) -> VLM3DConfig:
+    """The preset, shrunk to milliseconds a step and without regularizers.
+
+    Args:
+        **changes: Settings by dotted name, or with "__" for the dots; `field` is its kind. Numbers
+            stand for constant schedules of cameras, three probabilities for a shading.
+    """
+    kind = changes.pop("field", "dense_grid")
+    settings = {
         "steps": 12,
-        "resolution": 16,
-        "field_resolutions": (4, 8),
-        "occupancy_resolution": 8,
-        "occupancy_every": 3,
-        "samples_per_ray": 6,
-        "background": "color",
-        "orientation_weight": Schedule.constant(0),
-        "entropy_weight": Schedule.constant(0),
-        "denoiser": "stub",
-        "vlm": "stub",
+        "camera.resolution": 16,
+        "camera.background": "color",
+        "regularizers.entropy_weight": Schedule.constant(0),
+        "score_distillation.denoiser": "stub",
+        "vlm.model": "stub",
+        **_SMALL_FIELDS[kind],
     }
-    return dataclasses.replace(blocks("a red cube"), **small | changes)
+    settings |= {name.replace("__", "."): value for name, value in changes.items()}
+    if settings.get("vlm", "stub") is None:
+        settings = {name: x for name, x in settings.items() if not name.startswith("vlm.")}
+    for name in ("camera.n_groups", "camera.resolution"):
+        if isinstance(settings.get(name), int):
+            settings[name] = Schedule.constant(settings[name])
+    if isinstance(settings.get("field.shading"), tuple):
+        settings["field.shading"] = ShadingConfig(probabilities=settings["field.shading"])
+    return blocks("a red cube", field=kind).replace(settings)
 
 
 def between(low: float, high: float) -> dict[str, Schedule]:
@@ -105,18 +128,18 @@ def error_at_solids(**settings) -> float:
     """Squared error of a field that an oracle has taught, relative to that of white pictures."""
     lens = OracleDenoiser.fov_deg, OracleDenoiser.scale
     config = tiny(
-        resolution=32,
-        background="white",
-        fov_deg=(lens[0],) * 2,
-        scale=(lens[1],) * 2,
-        guidance_scale=1.0,
+        camera__resolution=32,
+        camera__background="white",
+        camera__fov_deg=(lens[0],) * 2,
+        camera__object_radius=(lens[1],) * 2,
+        score_distillation__guidance_scale=1.0,
         vlm=None,
         **settings,
     )
     model = build_vlm3d(config, OracleDenoiser())
     for _ in range(config.steps):
         model.step()
-    cameras = evaluation_cameras(config, 4)
+    cameras = evaluation_cameras(config.camera, 4)
     seen = torch.stack(list(model.field.render_images(cameras, 32, n_samples=64)))
     truth = cast(cameras, 32, torch.ones(4, 3))
     return float((seen - truth).square().mean() / (1 - truth).square().mean())

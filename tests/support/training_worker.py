@@ -14,7 +14,9 @@ from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.run_directory import RunDirectory, RunError
 from vlmreward_3d.training.trainer import TrainingInterrupted, train
 
-CONFIG = tiny(steps=120, orientation_weight=Schedule.ramp(0.0, 0.1), vlm_every=2)
+CONFIG = tiny(
+    steps=120, field__orientation_weight=Schedule.ramp(0.0, 0.1), vlm__weighting__interval=2
+)
 CHECKPOINT_EVERY = 7
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlmreward_3d.cameras import Cameras, look_at, orbit, sample_rings
+from vlmreward_3d.cameras import Cameras, look_at, orbit, sample_groups
 
-BLOCKS = {"fov_deg": (30.0, 45.0), "elevation_deg": (0.0, 30.0), "scale": (0.8, 1.0)}
+BLOCKS = {"fov_deg": (30.0, 45.0), "elevation_deg": (0.0, 30.0), "object_radius": (0.8, 1.0)}
 
 
 def test_azimuth_zero_stands_on_x_and_sees_y_to_the_right():
@@ -57,7 +57,7 @@ def test_condition_has_the_position_at_unit_length_and_leaves_the_camera_alone()
 
 
 def test_rings_share_everything_but_the_azimuth():
-    cameras = sample_rings(3, 4, generator=torch.Generator().manual_seed(0), **BLOCKS)
+    cameras = sample_groups(3, 4, generator=torch.Generator().manual_seed(0), **BLOCKS)
     position = cameras.positions.reshape(3, 4, 3)
     azimuth = torch.rad2deg(torch.atan2(position[..., 1], position[..., 0]))
     steps = (azimuth.roll(-1, dims=1) - azimuth) % 360
@@ -71,21 +71,21 @@ def test_rings_share_everything_but_the_azimuth():
 
 
 def test_the_generator_decides():
-    one = sample_rings(2, 4, generator=torch.Generator().manual_seed(5), **BLOCKS)
-    two = sample_rings(2, 4, generator=torch.Generator().manual_seed(5), **BLOCKS)
-    other = sample_rings(2, 4, generator=torch.Generator().manual_seed(6), **BLOCKS)
+    one = sample_groups(2, 4, generator=torch.Generator().manual_seed(5), **BLOCKS)
+    two = sample_groups(2, 4, generator=torch.Generator().manual_seed(5), **BLOCKS)
+    other = sample_groups(2, 4, generator=torch.Generator().manual_seed(6), **BLOCKS)
     assert torch.equal(one.c2w, two.c2w)
     assert not torch.equal(one.c2w, other.c2w)
 
 
 def elevations(kind: str, rings: int, seed: int, bounds=(0.0, 30.0)) -> torch.Tensor:
     """The elevation of each ring of one call, degrees."""
-    cameras = sample_rings(
+    cameras = sample_groups(
         rings,
         2,
         fov_deg=(40.0, 40.0),
         elevation_deg=bounds,
-        scale=(1.0, 1.0),
+        object_radius=(1.0, 1.0),
         elevations=kind,
         generator=torch.Generator().manual_seed(seed),
         dtype=torch.float64,
@@ -156,7 +156,7 @@ def test_mvdream_s_elevations_lie_below_20_degrees_where_their_sine_is_uniform()
 def test_uniform_elevations_are_what_they_were():
     assert distance(elevations("uniform", 4000, 0), lambda x: x / 30) < 1.95 / 4000**0.5
     generator = torch.Generator().manual_seed(5)
-    sample_rings(2, 4, generator=generator, **BLOCKS)
+    sample_groups(2, 4, generator=generator, **BLOCKS)
     other = torch.Generator().manual_seed(5)
     torch.rand(4, 2, generator=other)  # no draw more
     assert torch.equal(generator.get_state(), other.get_state())
@@ -164,7 +164,7 @@ def test_uniform_elevations_are_what_they_were():
 
 def test_unknown_elevations_are_refused():
     with pytest.raises(ValueError, match="received elevations='sphere'; expected one of"):
-        sample_rings(1, 4, elevations="sphere", **BLOCKS)
+        sample_groups(1, 4, elevations="sphere", **BLOCKS)
 
 
 def test_turntable_closes_the_circle():

@@ -17,25 +17,25 @@ from vlmreward_3d.training.checkpoint import Checkpoint, load_checkpoint, save_c
 from vlmreward_3d.vlm3d import VLM3D
 
 EVERYTHING = {
-    "rings": 2,
-    "orientation_weight": Schedule.constant(1.0),
-    "entropy_weight": Schedule.constant(0.2),
-    "sparsity_weight": Schedule.constant(0.1),
-    "variation_weight": Schedule.constant(0.1),
-    "shading": (0.2, 0.4, 0.4),
-    "vlm_views": 2,
-    "vlm_every": 2,
-    "vlm_reuse": True,
+    "camera.n_groups": 2,
+    "field.orientation_weight": Schedule.constant(1.0),
+    "regularizers.entropy_weight": Schedule.constant(0.2),
+    "regularizers.sparsity_weight": Schedule.constant(0.1),
+    "field.tv_weight": Schedule.constant(0.1),
+    "field.shading": (0.2, 0.4, 0.4),
+    "vlm.weighting.n_views": 2,
+    "vlm.weighting.interval": 2,
+    "vlm.weighting.cache_gradient": True,
 }
 
 
 SPLATS = {
-    "field": "splats",
-    "splat_count": 80,
-    "entropy_weight": Schedule.constant(0.2),
-    "sparsity_weight": Schedule.constant(0.1),
-    "vlm_every": 2,
-    "vlm_reuse": True,
+    "field": "gaussians",
+    "field.n_gaussians": 80,
+    "regularizers.entropy_weight": Schedule.constant(0.2),
+    "regularizers.sparsity_weight": Schedule.constant(0.1),
+    "vlm.weighting.interval": 2,
+    "vlm.weighting.cache_gradient": True,
 }
 
 
@@ -66,7 +66,7 @@ def test_operands_on_two_devices_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("chunk", [None, 300])
 def test_steps_are_the_same_elsewhere(chunk, monkeypatch):
-    config = tiny(rays_per_chunk=chunk, **EVERYTHING)
+    config = tiny(field__rays__rays_per_chunk=chunk, **EVERYTHING)
     expected = build_vlm3d(config, Placed("cpu"), redness)
     reports = [expected.step() for _ in range(5)]
     with elsewhere(monkeypatch):
@@ -93,7 +93,9 @@ def test_splats_are_the_same_elsewhere(monkeypatch, tmp_path):
 def test_a_run_with_the_built_in_models_elsewhere(monkeypatch, tmp_path):
     """All parts: teachers, checkpoint, exports. Attention takes another path there."""
     config = presets.blocks("a red cube", steps=4)
-    config = dataclasses.replace(config, resolution=32, samples_per_ray=8)
+    config = config.replace(
+        {"camera.resolution": Schedule.constant(32), "field.rays.samples_per_ray": 8}
+    )
     guidances = load.load_guidances(config)
     here = VLM3D(config, copy.deepcopy(guidances))
     expected = [here.step() for _ in range(3)]
@@ -117,7 +119,7 @@ def test_a_run_with_the_built_in_models_elsewhere(monkeypatch, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("chunk", [None, 300])
 def test_steps_are_the_same_on_a_gpu(chunk):
-    config = tiny(rays_per_chunk=chunk, **EVERYTHING)
+    config = tiny(field__rays__rays_per_chunk=chunk, **EVERYTHING)
     here = build_vlm3d(config, Placed("cpu"), redness)
     there = build_vlm3d(config, Placed("cuda"), redness, device="cuda")
     for _ in range(3):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlmreward_3d.cameras import sample_rings
+from vlmreward_3d.cameras import sample_groups
 from vlmreward_3d.losses import (
     opacity_entropy,
     orientation_loss,
@@ -52,12 +52,12 @@ def test_lights_are_spread_around_their_cameras_as_in_the_sources(distance):
 
 def test_lights_of_a_ring_turn_with_its_cameras():
     generator = torch.Generator().manual_seed(0)
-    cameras = sample_rings(
+    cameras = sample_groups(
         50,
         4,
         fov_deg=(15, 60),
         elevation_deg=(0, 30),
-        scale=(0.8, 1),
+        object_radius=(0.8, 1),
         generator=generator,
         dtype=torch.float64,
     )

@@ -1,6 +1,5 @@
 """The presets at paper scale: their tables, and runs with small random backbones."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch.testing import assert_close
 from vlmreward import YesNoReward
 from vlmreward.rewards.questions import NAMED_QUESTIONS
 from vlmreward_3d import presets
-from vlmreward_3d.cameras import Cameras, sample_rings
+from vlmreward_3d.cameras import Cameras, sample_groups
 from vlmreward_3d.fields.factory import build_field
 from vlmreward_3d.guidance import loading as load
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
@@ -22,15 +21,16 @@ from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.volume import render_rays
+from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import VLM3D
 
 SMALL = {
     "steps": 4,
-    "resolution": 16,
-    "field_resolutions": (4, 8),
-    "occupancy_resolution": 8,
-    "samples_per_ray": 6,
-    "rays_per_chunk": 500,
+    "camera.resolution": Schedule.constant(16),
+    "field.resolutions": (4, 8),
+    "field.occupancy.resolution": 8,
+    "field.rays.samples_per_ray": 6,
+    "field.rays.rays_per_chunk": 500,
 }
 
 
@@ -44,15 +44,17 @@ def evaluated(model, images):
 def at(config, step):
     """The numbers of a step that are in the table of the documentation."""
     p = step / config.steps
+    camera, sds, vlm = config.camera, config.score_distillation, config.vlm.weighting
+    shading = config.field.shading
     return (
-        config.rings_at(p) * config.views_per_ring,
-        config.resolution_at(p),
-        round(config.vlm_weight(p), 6),
-        round(config.t_min(p), 6),
-        round(config.t_max(p), 6),
-        round(config.orientation_weight(p), 6),
-        p < config.vlm_until,
-        config.shading is not None and p >= config.shading_from,
+        camera.n_groups(p) * camera.views_per_group,
+        camera.resolution(p),
+        round(vlm.weight(p), 6),
+        round(sds.t_min(p), 6),
+        round(sds.t_max(p), 6),
+        round(config.field.orientation_weight(p), 6),
+        p < vlm.stop_at,
+        shading is not None and p >= shading.start,
     )
 
 
@@ -100,7 +102,7 @@ def at(config, step):
     ],
 )
 def test_tables_of_the_documentation(preset, rows):
-    config = getattr(presets, preset)("a cat")
+    config = presets.PRESETS[preset]("a cat", vlm="some")
     assert {step: at(config, step) for step in rows} == rows
 
 
@@ -115,9 +117,8 @@ def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
         shapes.append(tuple(images.shape[3:]))
         return redness(images, prompt)
 
-    config = dataclasses.replace(
-        getattr(presets, preset)("a red cube", with_vlm=True), **{**SMALL, "resolution": 20}
-    )
+    small = {**SMALL, "camera.resolution": Schedule.constant(20)}
+    config = presets.PRESETS[preset]("a red cube", vlm="some").replace(small)
     model = build_vlm3d(config, RandomDenoiser(), reward)
     pixels = torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     assert evaluated(model, pixels).gradient.shape == pixels.shape
@@ -127,11 +128,12 @@ def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
 def test_one_timestep_for_all_views_and_the_elevations_of_the_sources():
     for preset in (presets.paper, presets.release, presets.mvdream):
         config = preset("a cat")
-        assert config.shared_timestep
-        assert (config.elevation_deg, config.elevations) == ((0.0, 30.0), "mvdream")
+        assert config.score_distillation.shared_timestep
+        camera = config.camera
+        assert (camera.elevation_deg, camera.elevations) == ((0.0, 30.0), "mvdream")
     blocks = presets.blocks("a cat")
-    assert not blocks.shared_timestep
-    assert blocks.elevations == "uniform"
+    assert not blocks.score_distillation.shared_timestep
+    assert blocks.camera.elevations == "uniform"
 
 
 def test_steps_of_the_presets_have_one_timestep_and_low_elevations_in_half_of_them():
@@ -141,9 +143,10 @@ def test_steps_of_the_presets_have_one_timestep_and_low_elevations_in_half_of_th
             return super().predict_noise(noisy, t, text, cameras)
 
     seen = []
-    config = presets.release("a red cube", with_vlm=False)
-    small = {**SMALL, "steps": 10_000, "resolution": 8, "rays_per_chunk": None}
-    model = build_vlm3d(dataclasses.replace(config, **small), Recorder())
+    config = presets.release("a red cube", vlm=None)
+    small = {**SMALL, "steps": 10_000, "field.rays.rays_per_chunk": None}
+    small["camera.resolution"] = Schedule.constant(8)
+    model = build_vlm3d(config.replace(small), Recorder())
     model.step_index = 2400  # with noise levels to choose from
     for _ in range(30):
         model.step()
@@ -156,12 +159,15 @@ def test_steps_of_the_presets_have_one_timestep_and_low_elevations_in_half_of_th
 
 def test_the_paper_s_other_numbers():
     config = presets.paper("a cat")
-    assert (config.steps, config.guidance_scale, config.distillation) == (15_000, 50.0, "sds")
-    assert config.entropy_weight(0.5) == config.sparsity_weight(0.5) == 0
-    assert config.vlm_prompt == "paper/selected"
-    assert config.negative_prompt == ""
-    assert presets.paper("a cat", hard=True).vlm_weight(0) == 800
-    assert presets.paper("a cat", with_vlm=False).vlm is None
+    sds, regularizers = config.score_distillation, config.regularizers
+    assert (config.steps, sds.guidance_scale, sds.rule) == (15_000, 50.0, "sds")
+    assert regularizers.entropy_weight(0.5) == regularizers.sparsity_weight(0.5) == 0
+    assert config.vlm.question == "paper/selected"
+    assert sds.negative_prompt == ""
+    assert presets.paper("a cat", vlm_weight_start=800).vlm.weighting.weight == Schedule.ramp(
+        800, 1, until=2 / 3
+    )
+    assert presets.paper("a cat", vlm=None).vlm is None
 
 
 def soft_ball(points):
@@ -170,10 +176,12 @@ def soft_ball(points):
 
 
 @pytest.mark.parametrize("preset", ["paper", "release", "mvdream", "dreamfusion"])
-@pytest.mark.parametrize("kind", ["pyramid", "hash"])
+@pytest.mark.parametrize("kind", ["dense_grid", "hash_grid"])
 def test_the_initial_density_at_scale_is_that_of_the_sources(preset, kind):
-    config = dataclasses.replace(getattr(presets, preset)("a cat"), field=kind, hash_size=2**12)
-    field = build_field(config, torch.Generator().manual_seed(0))
+    config = presets.PRESETS[preset]("a cat", field=kind)
+    if kind == "hash_grid":
+        config = config.replace({"field.table_size": 2**12})
+    field = build_field(config.field, torch.Generator().manual_seed(0))
     axis = torch.linspace(-1, 1, 128)[::9]
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3)
     density = field.representation.bake().density(points)
@@ -206,18 +214,18 @@ def rays_seen_by_marching(density, cameras, side):
 @pytest.mark.parametrize("density_scale", [1.0, 20.0])
 def test_as_many_rays_are_visible_as_in_the_sources(density_scale):
     """Of a thin field, where the mean decides, and of a solid one, where it is 0.01."""
-    config = dataclasses.replace(presets.paper("a cat"), density_scale=density_scale)
-    field = build_field(config)
+    config = presets.paper("a cat").replace({"field.density_scale": density_scale})
+    field = build_field(config.field)
     generator = torch.Generator().manual_seed(0)
-    grid = OccupancyGrid(config.occupancy_resolution)
+    grid = OccupancyGrid(config.field.occupancy.resolution)
     baked = field.representation.bake()
     grid.update(baked.density, generator)
-    cameras = sample_rings(
+    cameras = sample_groups(
         2,
         4,
-        fov_deg=config.fov_deg,
-        elevation_deg=config.elevation_deg,
-        scale=config.scale,
+        fov_deg=config.camera.fov_deg,
+        elevation_deg=config.camera.elevation_deg,
+        object_radius=config.camera.object_radius,
         generator=generator,
     )
     origins, directions = (x.reshape(-1, 3) for x in cameras.rays(16, 16))
@@ -227,7 +235,7 @@ def test_as_many_rays_are_visible_as_in_the_sources(density_scale):
             grid,
             origins,
             directions,
-            n_samples=config.samples_per_ray,
+            n_samples=config.field.rays.samples_per_ray,
             background=torch.ones(3),
             generator=generator,
         )
@@ -238,20 +246,21 @@ def test_as_many_rays_are_visible_as_in_the_sources(density_scale):
 
 def test_the_optimizer_and_the_hash_tables_of_the_sources():
     for preset, decay in {"paper": 0, "release": 0.01, "mvdream": 0.01, "dreamfusion": 0}.items():
-        config = getattr(presets, preset)("a cat")
-        assert config.weight_decay == decay
-        assert (config.adam_betas, config.adam_eps) == ((0.9, 0.99), 1e-15)
+        config = presets.PRESETS[preset]("a cat", field="hash_grid")
+        adam, field = config.optimizer, config.field
+        assert adam.weight_decay == decay
+        assert (adam.betas, adam.eps) == ((0.9, 0.99), 1e-15)
         # 16 levels that grow by 1.447 each
-        coarsest, finest = config.hash_resolution
-        assert (finest / coarsest) ** (1 / (config.hash_levels - 1)) == pytest.approx(1.447269237)
+        coarsest, finest = field.resolution_range
+        assert (finest / coarsest) ** (1 / (field.levels - 1)) == pytest.approx(1.447269237)
 
 
 def test_the_question_of_the_release_ends_its_lines_as_there():
     ours, text = presets.release("a cat"), "paper/selected"
-    lines = ours.vlm_prompt.split("\n")
+    lines = ours.vlm.question.split("\n")
     assert [line.endswith(" ") for line in lines] == [True, True, True, False]
     assert [line.rstrip() for line in lines] == NAMED_QUESTIONS[text].split("\n")
-    assert (ours.vlm_pixels, presets.paper("a cat").vlm_pixels) == ("float", "clamp")
+    assert (ours.vlm.pixel_mode, presets.paper("a cat").vlm.pixel_mode) == ("float", "clamp")
 
 
 @pytest.fixture(scope="module")
@@ -301,9 +310,7 @@ def test_every_vlm_with_a_short_name_teaches(name, sources, script, tmp_path, mo
         part.save_pretrained(tmp_path)
     monkeypatch.setitem(presets.VLMS, name, str(tmp_path))
     words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
-    config = presets.paper("a red cube")
-    changes = script.changes(script.parse([*words, "--vlm", name]), config)
-    config = dataclasses.replace(config, **changes, **SMALL, resolution_later=())
+    config = script.configuration(script.parse([*words, "--vlm", name])).replace(SMALL)
     report = VLM3D(config, load.load_guidances(config)).step()
     assert report.metrics["vlm/grad_norm"] > 0
 
@@ -319,10 +326,10 @@ def script(monkeypatch):
 
 FLAGS = {
     "selected": [],
-    "A": ["--prompt-template", "A"],
-    "B": ["--prompt-template", "B"],
-    "no geometry query": ["--no-geometry-query"],
-    "separate queries": ["--separate-queries"],
+    "A": ["--question", "A"],
+    "B": ["--question", "B"],
+    "no geometry question": ["--no-geometry-question"],
+    "separate questions": ["--separate-questions"],
     "single view": ["--single-view"],
     "no VLM": ["--no-vlm"],
     "precision": ["--denoiser-precision", "autocast"],
@@ -332,17 +339,15 @@ FLAGS = {
 @pytest.mark.parametrize("preset", ["paper", "release", "mvdream", "dreamfusion"])
 def test_presets_run_with_small_random_backbones(preset, sources):
     denoiser = str(sources / ("sd" if preset == "dreamfusion" else "mvdream"))
-    config = getattr(presets, preset)(
-        "a red cube", denoiser=denoiser, vlm=str(sources / "vlm"), with_vlm=True
-    )
-    later = tuple((p, 24) for p, _ in config.resolution_later)
-    config = dataclasses.replace(config, **SMALL, resolution_later=later)
+    config = presets.PRESETS[preset]("a red cube", denoiser=denoiser, vlm=str(sources / "vlm"))
+    later = [(at, 24) for at in config.camera.resolution.jumps]
+    config = config.replace({**SMALL, "camera.resolution": Schedule.steps(16, *later)})
     model = VLM3D(config, load.load_guidances(config))
     before = [level.detach().clone() for level in model.field.representation.levels]
     reports = [model.step() for _ in range(config.steps)]
     assert all((a != b).any() for a, b in zip(before, model.field.representation.levels))
     asked = ["vlm/reward" in report.metrics for report in reports]
-    assert asked == [i / config.steps < config.vlm_until for i in range(config.steps)]
+    assert asked == [i / config.steps < config.vlm.weighting.stop_at for i in range(config.steps)]
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
@@ -350,17 +355,13 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
     words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
     vlm = [] if "--no-vlm" in flags else ["--vlm", str(sources / "vlm")]
     options = script.parse([*words, *vlm, *flags])
-    config = presets.paper("a red cube", with_vlm=not options.no_vlm)
-    config = dataclasses.replace(config, **script.changes(options, config))
-    config = dataclasses.replace(config, **{**SMALL, "steps": 2}, resolution_later=())
+    config = script.configuration(options).replace({**SMALL, "steps": 2})
     guidances = load.load_guidances(config)
     assert (guidances[0].guidance.denoiser.autocast == torch.bfloat16) == ("autocast" in flags)
     report = VLM3D(config, guidances).step()
     assert ("vlm/reward" not in report.metrics) == ("--no-vlm" in flags)
-    if "--separate-queries" in flags:
-        single = YesNoReward(
-            sources / "vlm", question="paper/content", pixel_mode=config.vlm_pixels
-        )
+    if "--separate-questions" in flags:
+        single = YesNoReward(sources / "vlm", question="paper/content", pixel_mode=config.vlm.pixel_mode)
         views = torch.rand(1, 2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
         each = [single, single.ask("paper/geometry")]
         reward = guidances[1].guidance.reward
@@ -369,7 +370,7 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
 
 
 def test_the_single_view_alone_gets_the_reward_s_gradient():
-    config = tiny(rings=2, vlm_views=1)
+    config = tiny(camera__n_groups=2, vlm__weighting__n_views=1)
     seen = []
 
     def reward(images, prompt):
@@ -389,7 +390,9 @@ def test_the_single_view_alone_gets_the_reward_s_gradient():
 
 
 def test_shading_is_drawn_in_its_shares():
-    config = tiny(shading=(0.25, 0.375, 0.375), orientation_weight=presets.Schedule.constant(1.0))
+    config = tiny(
+        field__shading=(0.25, 0.375, 0.375), field__orientation_weight=Schedule.constant(1.0)
+    )
     model = build_vlm3d(config, RandomDenoiser(), redness)
     from vlmreward_3d.rendering.base import FieldSamples
 
@@ -416,19 +419,20 @@ def test_shading_is_drawn_in_its_shares():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shading": (0.5, 0.5, 0.5)}, "three probabilities that add up to 1"),
-        ({"weight_decay": -0.1}, r"expected a number in \[0, 1\)"),
-        ({"elevations": "sphere"}, r"received elevations='sphere'; expected one of"),
-        ({"elevation_deg": (30.0, 0.0)}, "-90 <= lowest <= highest <= 90"),
-        ({"elevation_deg": (0.0, 120.0)}, "-90 <= lowest <= highest <= 90"),
-        ({"rays_per_chunk": 0}, "None or a whole number >= 1"),
-        ({"denoiser_precision": "half"}, r"None or one of \('float32', 'autocast', "),
-        ({"vlm_views": 0}, "None or a whole number >= 1"),
-        ({"resolution_later": ((0.5, 64), (0.2, 128))}, "progress ascending within"),
-        ({"rings_later": ((0.5, 0),)}, "whole number >= 1"),
-        ({"vlm_prompt": ()}, "a prompt or several"),
+        ({"field.shading": (0.5, 0.5, 0.5)}, "three probabilities that add up to 1"),
+        ({"optimizer.weight_decay": -0.1}, r"expected a number in \[0, 1\)"),
+        ({"camera.elevations": "sphere"}, r"received elevations='sphere'; expected one of"),
+        ({"camera.elevation_deg": (30.0, 0.0)}, "-90 <= lowest <= highest <= 90"),
+        ({"camera.elevation_deg": (0.0, 120.0)}, "-90 <= lowest <= highest <= 90"),
+        ({"field.rays.rays_per_chunk": 0}, "None or a whole number >= 1"),
+        ({"score_distillation.precision": "half"}, r"None or one of \('float32', 'autocast', "),
+        ({"vlm.weighting.n_views": 0}, "None or a whole number >= 1"),
+        ({"camera.n_groups": Schedule.steps(1, (0.5, 0))}, "steps between whole numbers >= 1"),
+        ({"camera.n_groups": Schedule.ramp(1, 2)}, "steps between whole numbers >= 1"),
+        ({"camera.resolution": Schedule.constant(64.5)}, "steps between whole numbers >= 1"),
+        ({"vlm.question": ()}, "a question or several"),
         *(
-            ({"vlm_resolution": x}, r"received vlm_resolution=.*; expected None or .* \[8, 4096\]")
+            ({"vlm.resolution": x}, r"received resolution=.*; expected None or .* \[8, 4096\]")
             for x in (0, -1, 4, 5000, 2.5, "256", True)
         ),
     ],

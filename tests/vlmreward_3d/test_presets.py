@@ -1,7 +1,5 @@
 """The blocks preset fits the models it is for."""
 
-import dataclasses
-
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -10,27 +8,30 @@ from torch.testing import assert_close
 
 from vlmreward_3d.blocks.training import train_denoiser
 from vlmreward_3d.blocks.world import dataset
-from vlmreward_3d.cameras import sample_rings
+from vlmreward_3d.cameras import sample_groups
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
 from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.presets import blocks
+from vlmreward_3d.schedule import Schedule
 
 
 def test_cameras_are_those_of_the_training_data():
-    config = blocks("a red cube")
-    assert config.fov_deg == dataset.FOV_DEG
-    assert config.elevation_deg == dataset.ELEVATION_DEG
-    assert config.scale == dataset.CAMERA_SCALE
-    assert config.views_per_ring == dataset.RING
-    assert config.resolution == dataset.VIEW_SIZE
+    camera = blocks("a red cube").camera
+    assert camera.fov_deg == dataset.FOV_DEG
+    assert camera.elevation_deg == dataset.ELEVATION_DEG
+    assert camera.object_radius == dataset.CAMERA_SCALE
+    assert camera.views_per_group == dataset.RING
+    assert camera.resolution == Schedule.constant(dataset.VIEW_SIZE)
 
 
 @pytest.mark.parametrize("background", ["color", "gray", "white"])
-def test_backgrounds_are_one_per_ring(background):
-    model = build_vlm3d(tiny(rings=3, background=background), RandomDenoiser(), redness)
-    rings = model._background(3).view(3, 4, 3)
-    assert_close(rings, rings[:, :1].expand(3, 4, 3))
-    colors = rings[:, 0]
+def test_backgrounds_are_one_per_group(background):
+    model = build_vlm3d(
+        tiny(camera__n_groups=3, camera__background=background), RandomDenoiser(), redness
+    )
+    groups = model._background(3).view(3, 4, 3)
+    assert_close(groups, groups[:, :1].expand(3, 4, 3))
+    colors = groups[:, 0]
     assert (colors == 1).all() == (background == "white")
     assert (colors.std(dim=1) < 1e-6).all() == (background != "color")
     if background != "white":
@@ -47,13 +48,13 @@ def denoiser() -> PixelMultiView:
 
 
 def test_the_denoiser_teaches_through_its_downsampling(denoiser):
-    config = blocks("a red cube")
-    cameras = sample_rings(
+    camera = blocks("a red cube").camera
+    cameras = sample_groups(
         1,
         4,
-        fov_deg=config.fov_deg,
-        elevation_deg=config.elevation_deg,
-        scale=config.scale,
+        fov_deg=camera.fov_deg,
+        elevation_deg=camera.elevation_deg,
+        object_radius=camera.object_radius,
         generator=torch.Generator().manual_seed(0),
     )
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -71,7 +72,7 @@ def test_the_denoiser_teaches_through_its_downsampling(denoiser):
 
 
 def test_a_step_of_the_preset_runs_with_it(denoiser):
-    config = dataclasses.replace(blocks("a red cube", steps=2), resolution=32)
+    config = blocks("a red cube", steps=2).replace({"camera.resolution": Schedule.constant(32)})
     model = build_vlm3d(config, denoiser, redness)
     report = model.step()
     assert report.metrics["sds/loss"] > 0

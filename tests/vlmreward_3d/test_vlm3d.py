@@ -1,7 +1,6 @@
 """One step of Algorithm 1 against the same thing written as one loss."""
 
 import copy
-import dataclasses
 import threading
 
 import pytest
@@ -11,6 +10,7 @@ from stub_models import OracleDenoiser, RandomDenoiser, build_vlm3d, redness, ti
 from torch.testing import assert_close
 
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.config import WeightingConfig
 from vlmreward_3d.guidance.base import GuidanceOutput
 from vlmreward_3d.rendering.evaluation import evaluation_cameras
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
@@ -26,8 +26,11 @@ def raw_gradients(model: VLM3D) -> list[torch.Tensor]:
 
 def test_gradients_at_the_pixels_equal_one_big_loss():
     weight = 3.0
-    changes = {"vlm_weight": Schedule.constant(weight), "vlm_limit": None}
-    config = tiny(entropy_weight=Schedule.constant(0.2), **changes)
+    changes = {
+        "vlm.weighting.weight": Schedule.constant(weight),
+        "vlm.weighting.max_grad_ratio": None,
+    }
+    config = tiny(regularizers__entropy_weight=Schedule.constant(0.2), **changes)
     both = raw_gradients(build_vlm3d(config, RandomDenoiser(), redness))
 
     # the monolithic route: sds as a fixed linear loss, the reward through the whole graph
@@ -70,21 +73,19 @@ def rendered(model: VLM3D):
     term.guidance = distillation
     model.generator.set_state(state)
     baked = model.field.representation.bake()
-    grid = OccupancyGrid(
-        model.config.occupancy_resolution,
-        threshold=model.config.occupancy_threshold,
-        decay=model.config.occupancy_decay,
-    )
+    occupancy = model.config.field.occupancy
+    grid = OccupancyGrid(occupancy.resolution, threshold=occupancy.threshold, decay=occupancy.decay)
     grid.update(baked.density, model.generator)
-    torch.rand(4, 1, generator=model.generator)  # the ring
+    torch.rand(4, 1, generator=model.generator)  # the group
     background = torch.rand(1, 3, generator=model.generator).expand(4, 3)
+    side = int(model.config.camera.resolution(0))
     return render(
         baked,
         grid,
         Cameras(caught[0].c2w, caught[0].fov),
-        model.config.resolution,
-        model.config.resolution,
-        n_samples=model.config.samples_per_ray,
+        side,
+        side,
+        n_samples=model.config.field.rays.samples_per_ray,
         background=background,
         generator=model.generator,
     )
@@ -92,17 +93,17 @@ def rendered(model: VLM3D):
 
 def test_the_limit_caps_the_norm_of_the_rewards_part_at_the_pixels():
     def weight(hand, norms, **settings):
-        config = tiny(vlm_weight=Schedule.constant(hand), **settings)
+        config = tiny(vlm__weighting=WeightingConfig(weight=Schedule.constant(hand), **settings))
         reference, term = build_vlm3d(config, RandomDenoiser(), redness).guidances.terms
         reference.norm, term.norm = torch.tensor(norms)
         return term.weight(0.0, reference.norm)
 
     # lambda * 0.1 may be half of 8 at most
-    assert weight(300.0, [8.0, 0.1], vlm_limit=0.5) * 0.1 == pytest.approx(4.0)
-    assert weight(41.0, [8.0, 0.1], vlm_limit=0.5) * 0.1 == pytest.approx(4.0)
-    assert weight(39.0, [8.0, 0.1], vlm_limit=0.5) == 39.0
-    assert weight(300.0, [8.0, 0.0], vlm_limit=0.5) == 300.0
-    assert weight(300.0, [8.0, 0.1], vlm_limit=None) == 300.0
+    assert weight(300.0, [8.0, 0.1], max_grad_ratio=0.5) * 0.1 == pytest.approx(4.0)
+    assert weight(41.0, [8.0, 0.1], max_grad_ratio=0.5) * 0.1 == pytest.approx(4.0)
+    assert weight(39.0, [8.0, 0.1], max_grad_ratio=0.5) == 39.0
+    assert weight(300.0, [8.0, 0.0], max_grad_ratio=0.5) == 300.0
+    assert weight(300.0, [8.0, 0.1], max_grad_ratio=None) == 300.0
 
 
 def test_balance_gives_the_reward_its_share_whatever_its_scale():
@@ -110,7 +111,7 @@ def test_balance_gives_the_reward_its_share_whatever_its_scale():
         return 50 * redness(images, prompt)
 
     for reward in (redness, loud):
-        config = tiny(vlm_limit=None, vlm_balance=0.7)
+        config = tiny(vlm__weighting__max_grad_ratio=None, vlm__weighting__grad_ratio=0.7)
         report = build_vlm3d(config, RandomDenoiser(), reward).step()
         assert report.metrics["vlm/weight"] * report.metrics["vlm/grad_norm"] == pytest.approx(
             0.7 * report.metrics["sds/grad_norm"]
@@ -119,14 +120,18 @@ def test_balance_gives_the_reward_its_share_whatever_its_scale():
         config, RandomDenoiser(), lambda images, prompt: 0 * redness(images, prompt)
     )
     assert model.step().metrics["vlm/weight"] == 0
-    with pytest.raises(ValueError, match=r"vlm_balance=0\.7; expected None beside a vlm_limit"):
-        tiny(vlm_limit=1.0, vlm_balance=0.7)
+    with pytest.raises(ValueError, match=r"grad_ratio=0\.7; expected None beside a max_grad_ratio"):
+        tiny(vlm__weighting__max_grad_ratio=1.0, vlm__weighting__grad_ratio=0.7)
 
 
 def test_a_held_gradient_is_followed_until_the_next_answer():
-    config = tiny(vlm_every=3, vlm_reuse=True, occupancy_every=100)
+    config = tiny(
+        vlm__weighting__interval=3,
+        vlm__weighting__cache_gradient=True,
+        field__occupancy__interval=100,
+    )
     model = build_vlm3d(config, RandomDenoiser(), redness)
-    asking = build_vlm3d(tiny(occupancy_every=100), RandomDenoiser(), redness)
+    asking = build_vlm3d(tiny(field__occupancy__interval=100), RandomDenoiser(), redness)
     for ours, expected in zip(raw_gradients(model), raw_gradients(asking)):
         assert_close(ours, expected, rtol=1e-4, atol=1e-7)
     term = model.guidances.terms[1]
@@ -146,7 +151,12 @@ def test_a_held_gradient_is_followed_until_the_next_answer():
 
 
 def test_a_held_gradient_survives_a_checkpoint():
-    config = tiny(vlm_every=4, vlm_reuse=True, vlm_until=0.7, rays_per_chunk=100)
+    config = tiny(
+        vlm__weighting__interval=4,
+        vlm__weighting__cache_gradient=True,
+        vlm__weighting__stop_at=0.7,
+        field__rays__rays_per_chunk=100,
+    )
     whole = build_vlm3d(config, RandomDenoiser(), redness)
     for _ in range(2):
         whole.step()
@@ -170,7 +180,7 @@ def test_the_vlm_answers_while_the_denoiser_works():
         meet.wait()
         return redness(images, prompt)
 
-    config = tiny(vlm_views=2)
+    config = tiny(vlm__weighting__n_views=2)
     together = build_vlm3d(config, Waiting(), reward, concurrent=True)
     in_turn = build_vlm3d(config, RandomDenoiser(), redness)
     for _ in range(3):
@@ -188,7 +198,12 @@ def test_an_error_of_a_vlm_that_works_beside_is_not_lost():
 
 
 def test_the_reward_climbs_when_it_teaches_and_the_report_says_so():
-    config = tiny(steps=40, vlm_weight=Schedule.constant(1e6), vlm_limit=20.0, background="white")
+    config = tiny(
+        steps=40,
+        vlm__weighting__weight=Schedule.constant(1e6),
+        vlm__weighting__max_grad_ratio=20.0,
+        camera__background="white",
+    )
     model = build_vlm3d(config, RandomDenoiser(), redness)
     reports = [model.step() for _ in range(40)]
     assert reports[-1].metrics["vlm/reward"] > reports[0].metrics["vlm/reward"] + 0.3
@@ -209,7 +224,7 @@ def test_the_vlm_is_asked_every_k_steps_and_never_without_one():
         assert images.max() <= 1
         return redness(images, prompt)
 
-    model = build_vlm3d(tiny(vlm_every=3), RandomDenoiser(), reward)
+    model = build_vlm3d(tiny(vlm__weighting__interval=3), RandomDenoiser(), reward)
     reports = [model.step() for _ in range(7)]
     assert ["vlm/reward" in r.metrics for r in reports] == [
         True,
@@ -255,7 +270,7 @@ def test_an_empty_field_is_named():
 
 
 def test_state_brings_another_model_to_the_same_future():
-    config = tiny(orientation_weight=Schedule.constant(0.1))
+    config = tiny(field__orientation_weight=Schedule.constant(0.1))
     one = build_vlm3d(config, RandomDenoiser(), redness)
     for _ in range(4):
         one.step()
@@ -271,7 +286,7 @@ def test_state_brings_another_model_to_the_same_future():
 
 def test_the_learning_rate_follows_its_schedule():
     rate = Schedule(((0.0, 0.05), (0.5, 0.05), (0.5, 0.0)))
-    model = build_vlm3d(tiny(steps=4, learning_rate=rate), RandomDenoiser())
+    model = build_vlm3d(tiny(steps=4, optimizer__learning_rate=rate), RandomDenoiser())
     moved = []
     for _ in range(4):
         before = model.field.representation.levels[0].detach().clone()
@@ -284,9 +299,9 @@ def test_the_learning_rate_follows_its_schedule():
 
 def test_weight_decay_is_adamw_s():
     rate, decay = 0.05, 0.2
-    settings = {"learning_rate": Schedule.constant(rate), "occupancy_every": 100}
+    settings = {"optimizer.learning_rate": Schedule.constant(rate), "field.occupancy.interval": 100}
     after = []
-    for config in (tiny(**settings), tiny(weight_decay=decay, **settings)):
+    for config in (tiny(**settings), tiny(optimizer__weight_decay=decay, **settings)):
         model = build_vlm3d(config, RandomDenoiser())
         with torch.no_grad():
             model.field.representation.levels[1].fill_(2.0)
@@ -310,13 +325,13 @@ def test_seeds_differ():
     [
         ({"steps": 0}, "received steps=0; expected a whole number >= 1"),
         ({"prompt": "  "}, "expected some text"),
-        ({"background": "black"}, r"expected one of \('color', 'gray', 'white'\)"),
+        ({"camera.background": "black"}, r"expected one of \('color', 'gray', 'white'\)"),
         ({"seed": -1}, "received seed=-1"),
     ],
 )
 def test_bad_settings_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(tiny(), **change)
+        tiny(**change)
 
 
 def test_the_whole_loop_makes_the_solids_from_32_pixel_latents():
@@ -324,13 +339,13 @@ def test_the_whole_loop_makes_the_solids_from_32_pixel_latents():
     fov, scale = OracleDenoiser.fov_deg, OracleDenoiser.scale
     config = tiny(
         steps=60,
-        resolution=40,
-        field_resolutions=(8, 16, 32),
-        occupancy_resolution=32,
-        samples_per_ray=24,
-        fov_deg=(fov, fov),
-        scale=(scale, scale),
-        background="white",
+        camera__resolution=40,
+        field__resolutions=(8, 16, 32),
+        field__occupancy__resolution=32,
+        field__rays__samples_per_ray=24,
+        camera__fov_deg=(fov, fov),
+        camera__object_radius=(scale, scale),
+        camera__background="white",
         vlm=None,
     )
     model = build_vlm3d(config, OracleDenoiser(20))
@@ -345,7 +360,7 @@ def test_the_whole_loop_makes_the_solids_from_32_pixel_latents():
 @torch.no_grad()
 def fidelity(model: VLM3D) -> float:
     """PSNR in dB from views between the training views' elevations."""
-    cameras = evaluation_cameras(model.config, 4)
+    cameras = evaluation_cameras(model.config.camera, 4)
     seen = render(
         model.field.representation.bake(), model.field.occupancy, cameras, 40, 40, n_samples=64
     )

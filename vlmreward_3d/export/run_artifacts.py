@@ -167,8 +167,8 @@ def export_all(
         The files.
     """
     field = model.field.for_evaluation()
-    views = evaluation_cameras(model.config, 8).to(model.device)
-    circle = evaluation_cameras(model.config, 120).to(model.device)
+    views = evaluation_cameras(model.config.camera, 8).to(model.device)
+    circle = evaluation_cameras(model.config.camera, 120).to(model.device)
     total = len(views) + len(circle) + 3
     with progress_bar(total=total, desc="exporting", unit="part", disable=not progress) as bar:
         bar.set_postfix_str("views")

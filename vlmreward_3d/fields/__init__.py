@@ -5,15 +5,13 @@ from vlmreward_3d.fields.dense_grid import DenseGrid
 from vlmreward_3d.fields.factory import build_field
 from vlmreward_3d.fields.gaussians import GaussianField
 from vlmreward_3d.fields.hash_grid import HashGrid
-from vlmreward_3d.fields.volume import RaySampling, Shading, VolumeField
+from vlmreward_3d.fields.volume import VolumeField
 
 __all__ = [
     "DenseGrid",
     "Field",
     "GaussianField",
     "HashGrid",
-    "RaySampling",
-    "Shading",
     "VolumeField",
     "VolumeRepresentation",
     "build_field",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.rendering.base import BakedField, Shader, Views
+from vlmreward_3d.rendering.base import BakedField, RegularizerWeights, Shader, Views
 
 __all__ = ["Field", "VolumeRepresentation"]
 
@@ -79,6 +79,14 @@ class Field(nn.Module, ABC):
             generator: CPU source of the shading and the lights.
         """
         return None
+
+    def regularizers(self, progress: float) -> RegularizerWeights:
+        """Weights of the regularizers that only this kind of field has; none unless overridden.
+
+        Args:
+            progress: Share of the run that is done, in [0, 1].
+        """
+        return RegularizerWeights()
 
     def begin_step(self, step: int, generator: torch.Generator) -> None:
         """Update what the field tracks beside its parameters, before the draws of a step.

@@ -1,81 +1,82 @@
-"""The field that a configuration names."""
+"""The field of a configuration's record."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import singledispatch
+from typing import Any
 
 import torch
 
+from vlmreward_3d.config import DenseGridConfig, GaussiansConfig, HashGridConfig, VolumeConfig
 from vlmreward_3d.fields.base import Field, VolumeRepresentation
 from vlmreward_3d.fields.dense_grid import DenseGrid
 from vlmreward_3d.fields.gaussians import GaussianField
 from vlmreward_3d.fields.hash_grid import HashGrid
-from vlmreward_3d.fields.volume import RaySampling, Shading, VolumeField
+from vlmreward_3d.fields.volume import VolumeField
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
-
-if TYPE_CHECKING:
-    from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.schedule import Schedule
 
 __all__ = ["build_field"]
 
 
-def build_field(config: VLM3DConfig, generator: torch.Generator | None = None) -> Field:
+@singledispatch
+def build_field(config: object, generator: torch.Generator | None = None) -> Field:
     """The field of a configuration at the start of a run, on the CPU.
 
+    A record of another kind of field registers its builder with `build_field.register`.
+
     Args:
-        config: The run's settings.
-        generator: Source of the initial values.
+        config: The `field` of a `VLM3DConfig`.
+        generator: CPU source of the initial values.
+
+    Raises:
+        TypeError: There is no builder for such a record.
     """
-    return _BUILDERS[config.field](config, generator)
-
-
-def _dense_grid(config: VLM3DConfig, generator: torch.Generator | None) -> Field:
-    return _volume_field(
-        config, DenseGrid(config.field_resolutions, **_volume_options(config), generator=generator)
+    raise TypeError(
+        f"config is a {type(config).__name__}; expected the record of a field, such as a "
+        "DenseGridConfig"
     )
 
 
-def _hash_grid(config: VLM3DConfig, generator: torch.Generator | None) -> Field:
-    coarsest, finest = config.hash_resolution
-    return _volume_field(
-        config,
-        HashGrid(
-            config.hash_levels,
-            coarsest,
-            finest,
-            config.hash_size,
-            **_volume_options(config),
-            generator=generator,
-        ),
-    )
+@build_field.register
+def _(config: DenseGridConfig, generator: torch.Generator | None = None) -> Field:
+    grid = DenseGrid(config.resolutions, **_shape(config), generator=generator)
+    return _volume_field(config, grid, tv_weight=config.tv_weight)
 
 
-def _gaussians(config: VLM3DConfig, generator: torch.Generator | None) -> Field:
-    return GaussianField(config.splat_count, radius=config.blob_radius, generator=generator)
+@build_field.register
+def _(config: HashGridConfig, generator: torch.Generator | None = None) -> Field:
+    coarsest, finest = config.resolution_range
+    size = (config.levels, coarsest, finest, config.table_size)
+    return _volume_field(config, HashGrid(*size, **_shape(config), generator=generator))
 
 
-def _volume_options(config: VLM3DConfig) -> dict[str, Any]:
+@build_field.register
+def _(config: GaussiansConfig, generator: torch.Generator | None = None) -> Field:
+    return GaussianField(config.n_gaussians, radius=config.radius, generator=generator)
+
+
+def _shape(config: VolumeConfig) -> dict[str, Any]:
     names = ("bound", "blob_density", "blob_radius", "density_scale")
     return {name: getattr(config, name) for name in names}
 
 
-def _volume_field(config: VLM3DConfig, representation: VolumeRepresentation) -> VolumeField:
-    occupancy = OccupancyGrid(
-        config.occupancy_resolution,
+def _volume_field(
+    config: VolumeConfig, representation: VolumeRepresentation, **options: Schedule
+) -> VolumeField:
+    occupancy = config.occupancy
+    grid = OccupancyGrid(
+        occupancy.resolution,
         bound=config.bound,
-        threshold=config.occupancy_threshold,
-        decay=config.occupancy_decay,
+        threshold=occupancy.threshold,
+        decay=occupancy.decay,
     )
-    sampling = RaySampling(
-        samples_per_ray=config.samples_per_ray,
-        rays_per_chunk=config.rays_per_chunk,
-        occupancy_interval=config.occupancy_every,
+    return VolumeField(
+        representation,
+        grid,
+        rays=config.rays,
+        shading=config.shading,
+        occupancy_interval=occupancy.interval,
+        orientation_weight=config.orientation_weight,
+        **options,
     )
-    shading = None
-    if config.shading is not None:
-        shading = Shading(probabilities=config.shading, start=config.shading_from)
-    return VolumeField(representation, occupancy, sampling=sampling, shading=shading)
-
-
-_BUILDERS = {"pyramid": _dense_grid, "hash": _hash_grid, "splats": _gaussians}
-"""Builders of fields by the name in a configuration."""

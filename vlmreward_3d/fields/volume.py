@@ -5,53 +5,26 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.config import RaySamplingConfig, ShadingConfig
 from vlmreward_3d.fields.base import Field, VolumeRepresentation
-from vlmreward_3d.rendering.base import Shader, Views
+from vlmreward_3d.rendering.base import RegularizerWeights, Shader, Views
 from vlmreward_3d.rendering.deferred import render_deferred, render_with_graph
 from vlmreward_3d.rendering.evaluation import render_volume_images
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.shading import sample_shader
+from vlmreward_3d.schedule import Schedule
 
-__all__ = ["RaySampling", "Shading", "VolumeField"]
+__all__ = ["VolumeField"]
 
+_OFF = Schedule.constant(0)
 _PIXELS_PER_NODE = 8 / 3
 """More pixels than this per node of a volume show no more detail."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaySampling:
-    """How a field is sampled along rays in training.
-
-    Attributes:
-        samples_per_ray: Samples on a ray through occupied space.
-        rays_per_chunk: Rays rendered together, twice ("deferred"); None renders all rays of a step
-            at once and keeps their graph.
-        occupancy_interval: Steps between updates of the occupancy grid.
-    """
-
-    samples_per_ray: int = 64
-    rays_per_chunk: int | None = None
-    occupancy_interval: int = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shading:
-    """Random shading in training.
-
-    Attributes:
-        probabilities: Probabilities of albedo, textureless and diffuse shading.
-        start: Progress in [0, 1] before which the field's own colors are rendered.
-    """
-
-    probabilities: tuple[float, float, float]
-    start: float = 0.0
 
 
 class VolumeField(Field):
@@ -60,8 +33,11 @@ class VolumeField(Field):
     Args:
         representation: Density and color, such as a `DenseGrid` or a `HashGrid`.
         occupancy: Record of occupied space, over the same box.
-        sampling: How rays are sampled in training.
-        shading: How views are shaded in training; None for the volume's own colors.
+        rays: Sampling along rays in training; None for the defaults.
+        shading: Shading in training; None for the volume's own colors.
+        occupancy_interval: Steps between updates of the occupancy grid.
+        orientation_weight: Weight of the orientation loss.
+        tv_weight: Weight of the total variation, for representations that have one.
 
     Raises:
         ValueError: The representation and the occupancy grid have different boxes.
@@ -72,8 +48,11 @@ class VolumeField(Field):
         representation: VolumeRepresentation,
         occupancy: OccupancyGrid,
         *,
-        sampling: RaySampling | None = None,
-        shading: Shading | None = None,
+        rays: RaySamplingConfig | None = None,
+        shading: ShadingConfig | None = None,
+        occupancy_interval: int = 8,
+        orientation_weight: Schedule = _OFF,
+        tv_weight: Schedule = _OFF,
     ) -> None:
         super().__init__()
         if representation.bound != occupancy.bound:
@@ -83,8 +62,11 @@ class VolumeField(Field):
             )
         self.representation = representation
         self.occupancy = occupancy
-        self.sampling = sampling or RaySampling()
+        self.rays = rays or RaySamplingConfig()
         self.shading = shading
+        self.occupancy_interval = occupancy_interval
+        self.orientation_weight = orientation_weight
+        self.tv_weight = tv_weight
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Those of the representation."""
@@ -102,14 +84,14 @@ class VolumeField(Field):
     ) -> Views:
         """Render the views of a step, all rays at once or in chunks. See `Field.render`."""
         render: Callable[..., Views] = render_with_graph
-        if self.sampling.rays_per_chunk is not None:
-            render = partial(render_deferred, chunk=self.sampling.rays_per_chunk)
+        if self.rays.rays_per_chunk is not None:
+            render = partial(render_deferred, chunk=self.rays.rays_per_chunk)
         return render(
             self.representation.bake(normals=normals or shader is not None),
             self.occupancy,
             cameras,
             resolution,
-            n_samples=self.sampling.samples_per_ray,
+            n_samples=self.rays.samples_per_ray,
             background=background,
             shader=shader,
             generator=generator,
@@ -125,7 +107,7 @@ class VolumeField(Field):
             self.occupancy,
             cameras,
             size,
-            n_samples=n_samples or self.sampling.samples_per_ray,
+            n_samples=n_samples or self.rays.samples_per_ray,
         )
 
     def sample_shader(
@@ -136,9 +118,15 @@ class VolumeField(Field):
             return None
         return sample_shader(cameras.positions, self.shading.probabilities, group_size, generator)
 
+    def regularizers(self, progress: float) -> RegularizerWeights:
+        """Weights of the orientation loss and the total variation. See `Field.regularizers`."""
+        return RegularizerWeights(
+            orientation=self.orientation_weight(progress), variation=self.tv_weight(progress)
+        )
+
     def begin_step(self, step: int, generator: torch.Generator) -> None:
         """Update the occupancy grid at every `occupancy_interval`-th step."""
-        if step % self.sampling.occupancy_interval == 0:
+        if step % self.occupancy_interval == 0:
             self.update_occupancy(generator)
 
     @torch.no_grad()
@@ -156,8 +144,11 @@ class VolumeField(Field):
         other = VolumeField(
             self.representation,
             copy.deepcopy(self.occupancy),
-            sampling=self.sampling,
+            rays=self.rays,
             shading=self.shading,
+            occupancy_interval=self.occupancy_interval,
+            orientation_weight=self.orientation_weight,
+            tv_weight=self.tv_weight,
         )
         other.update_occupancy()
         return other

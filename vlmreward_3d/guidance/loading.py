@@ -99,22 +99,19 @@ def _takes_cameras(source: str) -> bool:
 def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> Reward | None:
     """The VLM's reward of a configuration; None where it has no VLM.
 
-    Several prompts are one `CompositeReward`, with one look at the views.
+    Several questions are one `CompositeReward`, with one look at the views.
 
     Raises:
         OSError, TypeError, ValueError: as of `YesNoReward`.
     """
     if config.vlm is None:
         return None
-    prompts = config.vlm_prompt
-    several = isinstance(prompts, tuple)
-    reward = YesNoReward(
-        config.vlm,
-        question=prompts[0] if isinstance(prompts, tuple) else prompts,
-        pixel_mode=config.vlm_pixels,
-        device=device,
-    )
-    return CompositeReward(reward, list(prompts)) if several else reward
+    vlm = config.vlm
+    questions = vlm.question if isinstance(vlm.question, tuple) else (vlm.question,)
+    reward = YesNoReward(vlm.model, question=questions[0], pixel_mode=vlm.pixel_mode, device=device)
+    if isinstance(vlm.question, tuple):
+        return CompositeReward(reward, list(questions))
+    return reward
 
 
 def build_guidances(
@@ -136,22 +133,28 @@ def build_guidances(
     Raises:
         TypeError, ValueError: A model or setting is of another kind.
     """
+    sds = config.score_distillation
     distillation = ScoreDistillation(
         denoiser,
         config.prompt,
-        negative_prompt=config.negative_prompt,
-        rule=config.distillation,
-        guidance_scale=config.guidance_scale,
-        guidance_rescale=config.guidance_rescale,
-        t_min=config.t_min,
-        t_max=config.t_max,
-        view_prompts=config.view_prompts,
-        shared_timestep=config.shared_timestep,
+        negative_prompt=sds.negative_prompt,
+        rule=sds.rule,
+        guidance_scale=sds.guidance_scale,
+        guidance_rescale=sds.guidance_rescale,
+        t_min=sds.t_min,
+        t_max=sds.t_max,
+        view_prompts=sds.view_prompts,
+        shared_timestep=sds.shared_timestep,
     )
-    guidances = [WeightedGuidance(distillation)]
+    guidances = [WeightedGuidance(distillation, sds.weighting)]
     if reward is not None:
-        vlm = VLMGuidance(reward, config.prompt, resolution=config.vlm_resolution)
-        guidances.append(WeightedGuidance(vlm, config.vlm_weighting, concurrent))
+        if config.vlm is None:
+            raise ValueError(
+                "received a reward for a configuration whose vlm is None; expected a VLMConfig, "
+                "which says how the reward weighs; pass a preset's vlm="
+            )
+        vlm = VLMGuidance(reward, config.prompt, resolution=config.vlm.resolution)
+        guidances.append(WeightedGuidance(vlm, config.vlm.weighting, concurrent=concurrent))
     return guidances
 
 
@@ -173,5 +176,6 @@ def load_guidances(
         KeyError, OSError, TypeError, ValueError: as of `load_reward` and `load_denoiser`.
     """
     reward = load_reward(config, device=vlm_device or device)
-    denoiser = load_denoiser(config.denoiser, device=device, precision=config.denoiser_precision)
+    sds = config.score_distillation
+    denoiser = load_denoiser(sds.denoiser, device=device, precision=sds.precision)
     return build_guidances(config, denoiser, reward, concurrent=vlm_device is not None)

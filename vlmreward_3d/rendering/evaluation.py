@@ -16,15 +16,15 @@ from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.volume import render_rays
 
 if TYPE_CHECKING:
-    from vlmreward_3d.config import VLM3DConfig
+    from vlmreward_3d.config import CameraConfig
 
 __all__ = ["evaluation_cameras", "image_bytes", "normals_as_colors", "render_volume_images"]
 
 
-def evaluation_cameras(config: VLM3DConfig, n: int) -> Cameras:
+def evaluation_cameras(config: CameraConfig, n: int) -> Cameras:
     """`n` cameras around the object at 15 degrees elevation, as far away as in training."""
     fov = sum(config.fov_deg) / 2
-    distance = sum(config.scale) / 2 / math.tan(math.radians(fov) / 2)
+    distance = sum(config.object_radius) / 2 / math.tan(math.radians(fov) / 2)
     return Cameras.turntable(n, elevation=15.0, distance=distance, fov=fov)
 
 

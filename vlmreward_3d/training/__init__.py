@@ -2,7 +2,14 @@
 
 from vlmreward_3d.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vlmreward_3d.training.collapse_detector import CollapseDetector
-from vlmreward_3d.training.profiling import best_chunk, measure, measure_chunks, phases
+from vlmreward_3d.training.profiling import (
+    ChunkTiming,
+    Phase,
+    best_chunk,
+    measure,
+    measure_chunks,
+    phases,
+)
 from vlmreward_3d.training.run_directory import RunDirectory, RunError
 from vlmreward_3d.training.tensorboard_logger import TensorBoardLogger
 from vlmreward_3d.training.trainer import TrainingInterrupted, train
@@ -10,8 +17,10 @@ from vlmreward_3d.training.viewer import LiveView
 
 __all__ = [
     "Checkpoint",
+    "ChunkTiming",
     "CollapseDetector",
     "LiveView",
+    "Phase",
     "RunDirectory",
     "RunError",
     "TensorBoardLogger",

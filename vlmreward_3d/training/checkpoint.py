@@ -14,7 +14,7 @@ from vlmreward_3d.atomic_io import write_atomically
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
-_FORMAT = "vlm3d-3"
+_FORMAT = "vlm3d-4"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from vlmreward_3d.guidance.base import Guidance, GuidanceOutput
 from vlmreward_3d.guidance.weighting import WeightedGuidance
 from vlmreward_3d.vlm3d import VLM3D
 
-__all__ = ["Chunk", "Phase", "best_chunk", "measure", "measure_chunks", "phases", "table"]
+__all__ = ["ChunkTiming", "Phase", "best_chunk", "measure", "measure_chunks", "phases", "table"]
 
 
 @dataclass(frozen=True)
@@ -25,28 +24,29 @@ class Phase:
 
     Attributes:
         first: The first step.
-        steps: How many they are.
-        views: Rendered at a step.
-        side: Of the images in pixels.
-        vlm: Whether the VLM is asked.
-        seconds: Of a step, on average over the steps between two questions to the VLM; None before
-            it is measured.
-        peak: Bytes on the GPU at most, weights included; None on a CPU.
+        steps: Number of steps.
+        views: Views rendered in a step.
+        resolution: Height and width of the images in pixels.
+        vlm: True if the VLM is asked.
+        seconds: Time of a step, on average over an interval of the VLM; None before it is measured.
+        peak_memory: Most bytes on the GPU, weights included; None on a CPU.
     """
 
     first: int
     steps: int
     views: int
-    side: int
+    resolution: int
     vlm: bool
     seconds: float | None = None
-    peak: int | None = None
+    peak_memory: int | None = None
 
 
 def phases(config: VLM3DConfig) -> list[Phase]:
     """The phases of a configuration, in order."""
-    ends = [at for at, _ in (*config.rings_later, *config.resolution_later)]
-    ends += [config.shading_from, config.vlm_until]
+    camera, vlm = config.camera, config.vlm
+    ends = [*camera.n_groups.jumps, *camera.resolution.jumps, *config.field.changes_at]
+    if vlm is not None:
+        ends.append(vlm.weighting.stop_at)
     # the first step whose progress is not below the end; rounding as in the run itself
     first = {next((i for i in range(config.steps) if i / config.steps >= at), 0) for at in ends}
     starts = sorted({0, *first})
@@ -57,9 +57,9 @@ def phases(config: VLM3DConfig) -> list[Phase]:
             Phase(
                 start,
                 stop - start,
-                config.rings_at(progress) * config.views_per_ring,
-                config.resolution_at(progress),
-                config.vlm is not None and progress < config.vlm_until,
+                int(camera.n_groups(progress)) * camera.views_per_group,
+                int(camera.resolution(progress)),
+                vlm is not None and progress < vlm.weighting.stop_at,
             )
         )
     return out
@@ -81,7 +81,7 @@ def measure(
         config: The run's settings.
         guidances: Its guidances.
         device: Where it is to run.
-        repeats: Measured steps for each step of a cycle of `vlm_every`; one more is run before.
+        repeats: Measured steps for each step of the VLM's interval; one more is run before.
 
     Returns:
         The phases with seconds, and on a GPU with peaks.
@@ -94,18 +94,17 @@ def measure(
         model.field.update_occupancy(model.generator)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        cycle = config.vlm_every if phase.vlm else 1
+        cycle = config.vlm.weighting.interval if phase.vlm and config.vlm is not None else 1
         count = min(phase.steps, repeats * cycle)
         if phase.steps > count:
             model.step()
         seconds = sum(_timed(model.step, device) for _ in range(count)) / count
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        fixed = (phase.first, phase.steps, phase.views, phase.side, phase.vlm)
-        measured.append(Phase(*fixed, seconds, peak))
+        measured.append(replace(phase, seconds=seconds, peak_memory=peak))
     return measured
 
 
-class _NoGuidance:
+class _NullGuidance:
     """A guidance without a gradient, to measure rendering alone."""
 
     name = "none"
@@ -117,18 +116,18 @@ class _NoGuidance:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """What rendering takes with so many rays at a time.
+class ChunkTiming:
+    """Time and memory of rendering in chunks of rays.
 
     Attributes:
-        rays: At a time.
-        seconds: Of rendering and its way back at a step; the least of some.
-        peak: Bytes on the GPU beyond what is there without it; None on a CPU.
+        rays: Rays in a chunk.
+        seconds: Time to render a step's views and differentiate them; the shortest of some steps.
+        peak_memory: Most bytes on the GPU beyond those in use before; None on a CPU.
     """
 
     rays: int
     seconds: float
-    peak: int | None
+    peak_memory: int | None
 
 
 def measure_chunks(
@@ -137,11 +136,12 @@ def measure_chunks(
     device: torch.device | str = "cpu",
     smallest: int = 4096,
     repeats: int = 2,
-) -> list[Chunk]:
+) -> list[ChunkTiming]:
     """Render the phase with the most rays, with more and more of them at a time.
 
     Args:
-        config: The run's settings; its `rays_per_chunk` is not looked at.
+        config: The run's settings, with a field that is sampled along rays; its `rays_per_chunk`
+            has no effect.
         device: Where it is to run; on a GPU with the models loaded that it is to share.
         smallest: The first number of rays; each next is four times as many.
         repeats: Measured steps.
@@ -150,13 +150,13 @@ def measure_chunks(
         Ascending, up to all rays of a step or the GPU's memory.
     """
     device = torch.device(device)
-    largest = max(phases(config), key=lambda phase: phase.views * phase.side**2)
-    rays = largest.views * largest.side**2
+    largest = max(phases(config), key=lambda phase: phase.views * phase.resolution**2)
+    rays = largest.views * largest.resolution**2
     sizes = [smallest * 4**i for i in range(20) if smallest * 4**i < rays] + [rays]
     measured = []
     for size in sizes:
-        chunked = dataclasses.replace(config, rays_per_chunk=size)
-        model = VLM3D(chunked, [_NoGuidance()], device=device)
+        chunked = config.replace({"field.rays.rays_per_chunk": size})
+        model = VLM3D(chunked, [_NullGuidance()], device=device)
         model.step_index = largest.first
         model.field.update_occupancy(model.generator)
         try:
@@ -168,11 +168,11 @@ def measure_chunks(
         peak = None
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device) - before
-        measured.append(Chunk(size, seconds, peak))
+        measured.append(ChunkTiming(size, seconds, peak))
     return measured
 
 
-def best_chunk(measured: Sequence[Chunk]) -> Chunk:
+def best_chunk(measured: Sequence[ChunkTiming]) -> ChunkTiming:
     """The smallest that is at most 5 % slower than the fastest."""
     fastest = min(chunk.seconds for chunk in measured)
     return next(chunk for chunk in measured if chunk.seconds <= 1.05 * fastest)
@@ -201,10 +201,10 @@ def table(measured: Sequence[Phase]) -> str:
     for phase in measured:
         seconds = phase.seconds or 0.0
         total += seconds * phase.steps
-        peak = "" if phase.peak is None else f"{phase.peak / 2**30:.1f} GiB"
+        peak = "" if phase.peak_memory is None else f"{phase.peak_memory / 2**30:.1f} GiB"
         span = f"{phase.first} to {phase.first + phase.steps}"
         lines.append(
-            f"{span:>15} {phase.views:>5} {phase.side:>4} {'yes' if phase.vlm else 'no':>3} "
+            f"{span:>15} {phase.views:>5} {phase.resolution:>4} {'yes' if phase.vlm else 'no':>3} "
             f"{seconds:>8.3f} {_duration(seconds * phase.steps):>9} {peak}".rstrip()
         )
     lines.append(f"{'all':>15} {'':>23} {_duration(total):>9}")

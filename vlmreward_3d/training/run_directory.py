@@ -171,7 +171,13 @@ class RunDirectory:
                 f"{self.path} holds nothing to resume; expected checkpoint.safetensors; check "
                 "--out, or leave out --resume to start"
             )
-        differences = self.config.differences(json.dumps(theirs))
+        try:
+            differences = self.config.differences(json.dumps(theirs))
+        except ValueError as error:
+            raise RunError(
+                f"{self.path} holds a run that cannot go on: {error}; start again with "
+                "--overwrite, or pass another --out"
+            ) from None
         if differences:
             raise RunError(
                 f"{self.path} holds a run of another configuration ({'; '.join(differences)}); "
@@ -302,7 +308,7 @@ class RunDirectory:
         Raises:
             Diverged: This has been done often enough.
         """
-        tries, allowed = model.retries, self.config.retries
+        tries, allowed = model.retries, self.config.recovery.max_retries
         if tries >= allowed:
             after = f" after {tries} retries" if tries else ""
             raise DivergenceError(

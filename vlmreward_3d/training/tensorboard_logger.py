@@ -69,8 +69,9 @@ class TensorBoardLogger:
                 for name, value in report.metrics.items():
                     self.writer.add_scalar(name, value, report.step)
         self.waiting.clear()
-        side = min(256, 2 * model.config.resolution_at(model.step_index / model.config.steps))
-        cameras = evaluation_cameras(model.config, 4).to(model.device)
+        resolution = model.config.camera.resolution(model.step_index / model.config.steps)
+        side = min(256, 2 * int(resolution))
+        cameras = evaluation_cameras(model.config.camera, 4).to(model.device)
         sheet = torch.cat(list(model.field.render_images(cameras, side, n_samples=64)), dim=2)
         if self.writer is not None:
             self.writer.add_image("views", sheet, model.step_index - 1)

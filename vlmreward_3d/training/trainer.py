@@ -59,10 +59,10 @@ def train(
         watch: Called after each step with the model, which it must not change, and the numbers.
 
     Raises:
-        Stopped: On SIGINT (Ctrl-C) or SIGTERM, after a checkpoint.
-        Diverged: The optimisation failed more often than `retries` of the configuration; the last
-            checkpoint is from before.
-        RunError: The disk is full or cannot be written any more; likewise.
+        TrainingInterrupted: SIGINT (Ctrl-C) or SIGTERM was received, and a checkpoint written.
+        DivergenceError: The run failed more often than `max_retries` of its configuration; the
+            last checkpoint is from before.
+        RunError: The disk is full or cannot be written any more; the last checkpoint is intact.
         InUse: Another process works in the folder.
     """
     with folder.held():
@@ -77,7 +77,7 @@ def _train(
     progress: bool,
     watch: Callable[[VLM3D, StepReport], None] | None,
 ) -> None:
-    watchdog = CollapseDetector(folder.config.patience)
+    watchdog = CollapseDetector(folder.config.recovery.patience)
     folder.begin()
     known = folder.restore(model, watchdog)
     if not folder.checkpoint_file.exists():

@@ -156,7 +156,7 @@ def _started(start: Callable[[], Any], seconds: float = 30.0) -> Any:
     if isinstance(result, Exception):
         raise ValueError(
             f"received a wish to watch, but the page cannot be served ({result}); expected a "
-            "server that starts; pass another port, or leave --view out"
+            "server that starts; pass another port, or leave --viewer-port out"
         ) from result
     return result
 

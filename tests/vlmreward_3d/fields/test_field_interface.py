@@ -1,6 +1,9 @@
 """Every field behind one interface, and a field of the user's own."""
 
 import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -8,22 +11,28 @@ from stub_models import RandomDenoiser, build_vlm3d, redness, shrink_exports, ti
 from torch import nn
 
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.config import FieldConfig, VLM3DConfig
 from vlmreward_3d.export.geometry import Geometry, export_geometry
 from vlmreward_3d.export.run_artifacts import export_all
-from vlmreward_3d.fields import DenseGrid, Field, VolumeField, build_field, factory
+from vlmreward_3d.fields import DenseGrid, Field, VolumeField, build_field
 from vlmreward_3d.rendering import OccupancyGrid, RegularizerWeights, Views
 
 FIELDS = {
-    "pyramid": {"field": "pyramid"},
-    "chunks": {"field": "pyramid", "rays_per_chunk": 100},
-    "hash": {"field": "hash", "hash_levels": 2, "hash_resolution": (4, 8), "hash_size": 64},
-    "splats": {"field": "splats", "splat_count": 40},
+    "pyramid": {"field": "dense_grid"},
+    "chunks": {"field": "dense_grid", "field.rays.rays_per_chunk": 100},
+    "hash": {
+        "field": "hash_grid",
+        "field.levels": 2,
+        "field.resolution_range": (4, 8),
+        "field.table_size": 64,
+    },
+    "splats": {"field": "gaussians", "field.n_gaussians": 40},
 }
 
 
 @pytest.fixture(params=FIELDS)
 def field(request) -> Field:
-    return build_field(tiny(**FIELDS[request.param]), torch.Generator().manual_seed(0))
+    return build_field(tiny(**FIELDS[request.param]).field, torch.Generator().manual_seed(0))
 
 
 def test_views_carry_a_gradient_at_the_pixels_to_the_parameters(field):
@@ -71,7 +80,7 @@ def test_evaluation_leaves_the_field_as_it_is(field):
 
 
 def test_the_occupancy_is_updated_at_every_few_steps_and_for_evaluation():
-    field = build_field(tiny(occupancy_every=3))
+    field = build_field(tiny(field__occupancy__interval=3).field)
     assert field.for_evaluation().occupancy_fraction < 1
     for step in range(7):
         generator = torch.Generator().manual_seed(step)
@@ -87,7 +96,7 @@ def test_a_volume_and_its_occupancy_share_one_box():
 
 
 def test_gaussians_refuse_a_shader_and_an_orientation_loss():
-    field = build_field(tiny(**FIELDS["splats"]))
+    field = build_field(tiny(**FIELDS["splats"]).field)
     options = {"background": torch.ones(1, 3), "generator": torch.Generator()}
     for asked in ({"normals": True}, {"shader": lambda samples, points, views: samples.rgb}):
         with pytest.raises(ValueError, match="expected neither"):
@@ -119,10 +128,21 @@ class Backdrop(Field):
             yield self.color.sigmoid()[:, None, None].expand(3, (1 + normals) * size, size)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackdropConfig(FieldConfig):
+    kind: ClassVar[str] = "backdrop"
+
+
+@build_field.register
+def _(config: BackdropConfig, generator=None):
+    return Backdrop()
+
+
 def test_a_field_of_ones_own_trains_resumes_and_is_exported(monkeypatch, tmp_path):
     shrink_exports(monkeypatch)
-    monkeypatch.setitem(factory._BUILDERS, "pyramid", lambda config, generator: Backdrop())
-    model, other = (build_vlm3d(tiny(), RandomDenoiser(), redness) for _ in range(2))
+    config = dataclasses.replace(tiny(), field=BackdropConfig())
+    assert VLM3DConfig.from_json(config.to_json()) == config
+    model, other = (build_vlm3d(config, RandomDenoiser(), redness) for _ in range(2))
     reports = [model.step() for _ in range(3)]
     assert model.field.color.detach().abs().min() > 0
     other.load_state(model.state())

@@ -12,7 +12,8 @@ from stub_models import RandomDenoiser, build_vlm3d, error_at_solids, redness, s
 from torch.testing import assert_close
 
 from vlmreward_3d import presets
-from vlmreward_3d.cameras import Cameras, orbit, sample_rings
+from vlmreward_3d.cameras import Cameras, orbit, sample_groups
+from vlmreward_3d.config import GaussiansConfig, ShadingConfig
 from vlmreward_3d.export.gaussian_ply import save_gaussians
 from vlmreward_3d.export.run_artifacts import export_all
 from vlmreward_3d.fields.gaussians import GaussianField
@@ -26,7 +27,7 @@ from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.tensorboard_logger import TensorBoardLogger
 from vlmreward_3d.vlm3d import DivergenceError
 
-SPLATS = {"field": "splats", "splat_count": 60}
+SPLATS = {"field": "gaussians", "field.n_gaussians": 60}
 BLACK = torch.zeros(3, dtype=torch.float64)
 
 
@@ -60,8 +61,8 @@ def many(n=150, seed=0) -> Gaussians:
 
 def ring(views=3) -> Cameras:
     g = torch.Generator().manual_seed(3)
-    ranges = {"fov_deg": (40, 40), "elevation_deg": (20, 20), "scale": (0.8, 0.8)}
-    return sample_rings(1, views, **ranges, generator=g, dtype=torch.float64)
+    ranges = {"fov_deg": (40, 40), "elevation_deg": (20, 20), "object_radius": (0.8, 0.8)}
+    return sample_groups(1, views, **ranges, generator=g, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("opacity", [0.5, 0.9999])
@@ -433,7 +434,12 @@ def test_the_file_is_read_back(tmp_path):
 
 @pytest.mark.parametrize("reuse", [False, True])
 def test_a_checkpoint_goes_on_exactly_and_centres_learn_slower(reuse):
-    config = tiny(**SPLATS, vlm_every=2, vlm_reuse=reuse, sparsity_weight=Schedule.constant(0.1))
+    config = tiny(
+        **SPLATS,
+        vlm__weighting__interval=2,
+        vlm__weighting__cache_gradient=reuse,
+        regularizers__sparsity_weight=Schedule.constant(0.1),
+    )
     whole = build_vlm3d(config, RandomDenoiser(), redness)
     before = [p.detach().clone() for p in whole.field.parameters()]
     whole.step()
@@ -447,13 +453,18 @@ def test_a_checkpoint_goes_on_exactly_and_centres_learn_slower(reuse):
     for ours, theirs in zip(whole.field.parameters(), again.field.parameters()):
         assert torch.equal(ours, theirs)
     rates = [group["lr"] for group in whole.optimizer.param_groups]
-    assert rates[0] < rates[1] < rates[2] == config.learning_rate(4 / config.steps)
+    assert rates[0] < rates[1] < rates[2] == config.optimizer.learning_rate(4 / config.steps)
 
 
 def test_they_learn_solids_from_an_oracle():
     """Score distillation towards true pictures ends with those pictures."""
     rate = Schedule.constant(5e-2)
-    assert error_at_solids(field="splats", splat_count=800, steps=120, learning_rate=rate) < 0.05
+    assert (
+        error_at_solids(
+            field="gaussians", field__n_gaussians=800, steps=120, optimizer__learning_rate=rate
+        )
+        < 0.05
+    )
 
 
 def test_exports_and_previews(tmp_path, monkeypatch):
@@ -488,24 +499,26 @@ def test_a_picture_on_white_above_normals():
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("shading", (0.2, 0.4, 0.4)),
-        ("rays_per_chunk", 100),
+        ("shading", ShadingConfig(probabilities=(0.2, 0.4, 0.4))),
+        ("rays.rays_per_chunk", 100),
         ("orientation_weight", Schedule.constant(1.0)),
-        ("variation_weight", Schedule.constant(1.0)),
-        ("splat_count", 3),
-        ("blob_radius", 0.0),
+        ("tv_weight", Schedule.constant(1.0)),
     ],
 )
-def test_what_splats_cannot_do_is_refused(setting, value):
+def test_what_gaussians_cannot_do_is_no_setting(setting, value):
+    with pytest.raises(ValueError, match=f"the setting 'field.{setting}'; expected one of"):
+        tiny(field="gaussians", **{f"field.{setting}": value})
+
+
+@pytest.mark.parametrize(("setting", "value"), [("n_gaussians", 3), ("radius", 0.0)])
+def test_bad_settings_of_gaussians_are_refused(setting, value):
     with pytest.raises(ValueError, match=f"received {setting}="):
-        tiny(field="splats", **{setting: value})
+        tiny(field="gaussians", **{f"field.{setting}": value})
 
 
-@pytest.mark.parametrize("name", [n for n in presets.__all__ if n != "with_gaussians"])
-def test_every_preset_can_have_splats(name):
-    config = getattr(presets, name)("a red cube")
-    changed = presets.with_gaussians(config)
-    assert changed.field == "splats"
-    kept = {"field", "shading", "rays_per_chunk", "orientation_weight", "variation_weight"}
-    theirs = dataclasses.asdict(config)
-    assert {k for k, v in dataclasses.asdict(changed).items() if v != theirs[k]} <= kept
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_preset_can_have_gaussians(name):
+    config = presets.PRESETS[name]("a red cube")
+    changed = presets.PRESETS[name]("a red cube", field="gaussians")
+    assert changed.field == GaussiansConfig(n_gaussians=2000, radius=config.field.blob_radius)
+    assert dataclasses.replace(changed, field=config.field) == config

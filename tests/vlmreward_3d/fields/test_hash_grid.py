@@ -1,6 +1,5 @@
 """The hash field against a slow one written down from the paper, and against what it can fit."""
 
-import dataclasses
 import itertools
 import math
 
@@ -9,6 +8,7 @@ import torch
 from stub_models import RandomDenoiser, build_vlm3d, error_at_solids, redness, tiny
 from torch.testing import assert_close
 
+from vlmreward_3d import presets
 from vlmreward_3d.fields import hash_grid as hash_field
 from vlmreward_3d.fields.hash_grid import HashGrid
 from vlmreward_3d.schedule import Schedule
@@ -150,20 +150,25 @@ def test_shapes_that_cannot_be_are_refused(bad):
         HashGrid(**{"levels": 4, "coarsest": 4, "finest": 32, "size": 1024} | bad)
 
 
-HASH = {"field": "hash", "hash_levels": 4, "hash_resolution": (4, 32), "hash_size": 2**12}
+HASH = {
+    "field": "hash_grid",
+    "field.levels": 4,
+    "field.resolution_range": (4, 32),
+    "field.table_size": 2**12,
+}
 
 
 @pytest.mark.parametrize("reuse", [False, True])
 def test_deferred_steps_equal_plain_ones(reuse):
     config = tiny(
         **HASH,
-        orientation_weight=Schedule.constant(1.0),
-        sparsity_weight=Schedule.constant(0.1),
-        vlm_every=2,
-        vlm_reuse=reuse,
+        field__orientation_weight=Schedule.constant(1.0),
+        regularizers__sparsity_weight=Schedule.constant(0.1),
+        vlm__weighting__interval=2,
+        vlm__weighting__cache_gradient=reuse,
     )
     models = [
-        build_vlm3d(dataclasses.replace(config, rays_per_chunk=chunk), RandomDenoiser(), redness)
+        build_vlm3d(config.replace({"field.rays.rays_per_chunk": chunk}), RandomDenoiser(), redness)
         for chunk in (None, 150)
     ]
     for model in models:
@@ -187,13 +192,23 @@ def test_a_checkpoint_goes_on_exactly_and_the_network_learns_slower():
 
 def test_it_learns_solids_from_an_oracle():
     """Score distillation towards true pictures ends with those pictures."""
-    settings = {**HASH, "hash_levels": 6, "hash_resolution": (4, 48), "occupancy_resolution": 16}
+    settings = {
+        **HASH,
+        "field.levels": 6,
+        "field.resolution_range": (4, 48),
+        "field.occupancy.resolution": 16,
+    }
     rate = Schedule.constant(2e-2)
-    assert error_at_solids(**settings, steps=80, samples_per_ray=24, learning_rate=rate) < 0.15
+    assert (
+        error_at_solids(
+            **settings, steps=80, field__rays__samples_per_ray=24, optimizer__learning_rate=rate
+        )
+        < 0.15
+    )
 
 
 def test_total_variation_is_refused():
-    with pytest.raises(ValueError, match=r"expected Schedule\.constant\(0\) for a field"):
-        tiny(field="hash", variation_weight=Schedule.constant(1.0))
-    with pytest.raises(ValueError, match='field=\'mesh\'; expected "pyramid", "hash" or "splats"'):
-        tiny(field="mesh")
+    with pytest.raises(ValueError, match=r"the setting 'field.tv_weight'; expected one of"):
+        tiny(field="hash_grid", field__tv_weight=Schedule.constant(1.0))
+    with pytest.raises(ValueError, match=r"field='mesh'; expected one of \('dense_grid', 'hash"):
+        presets.blocks("a red cube", field="mesh")

@@ -44,8 +44,8 @@ def test_runs_choose_it_by_its_name():
         def predict_noise(self, noisy, t, text, cameras):
             return super().predict_noise(noisy, t, text, cameras) * (1 + text[:, :1, :1, None])
 
-    model = build_vlm3d(tiny(distillation="csd"), Textual(), redness)
+    model = build_vlm3d(tiny(score_distillation__rule="csd"), Textual(), redness)
     metrics = model.step().metrics
     assert metrics["sds/grad_norm"] > 0
-    blind = build_vlm3d(tiny(distillation="csd"), RandomDenoiser(), redness)
+    blind = build_vlm3d(tiny(score_distillation__rule="csd"), RandomDenoiser(), redness)
     assert blind.step().metrics["sds/grad_norm"] == 0

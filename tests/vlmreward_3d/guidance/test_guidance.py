@@ -6,7 +6,7 @@ from solids import cast
 from stub_models import OracleDenoiser, RandomDenoiser, between, redness
 from torch.testing import assert_close
 
-from vlmreward_3d.cameras import Cameras, sample_rings
+from vlmreward_3d.cameras import Cameras, sample_groups
 from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.guidance.vlm import VLMGuidance
 
@@ -14,9 +14,9 @@ from vlmreward_3d.guidance.vlm import VLMGuidance
 def scene() -> tuple[Cameras, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     fov = (OracleDenoiser.fov_deg, OracleDenoiser.fov_deg)
-    scale = (OracleDenoiser.scale, OracleDenoiser.scale)
-    cameras = sample_rings(
-        2, 4, fov_deg=fov, elevation_deg=(0.0, 30.0), scale=scale, generator=generator
+    radius = (OracleDenoiser.scale, OracleDenoiser.scale)
+    cameras = sample_groups(
+        2, 4, fov_deg=fov, elevation_deg=(0.0, 30.0), object_radius=radius, generator=generator
     )
     return cameras, torch.rand(8, 3, 64, 64, generator=generator)
 

@@ -90,7 +90,9 @@ def test_a_run_with_three_guidances_logs_shows_and_resumes_all_of_them(
 
 def test_it_raises_the_similarity(similarity):
     guidance = ImageRewardGuidance(similarity, name="clip")
-    config = tiny(steps=30, background="white", learning_rate=Schedule.constant(0.05))
+    config = tiny(
+        steps=30, camera__background="white", optimizer__learning_rate=Schedule.constant(0.05)
+    )
     reports = [step() for step in [VLM3D(config, [guidance]).step] * 30]
     rewards = [report.metrics["clip/reward"] for report in reports]
     assert sum(rewards[-5:]) > sum(rewards[:5]) + 0.05

@@ -8,7 +8,7 @@ from stub_models import between
 from tiny_latent_models import SMALL, build, checkpoint, randomised, stable, tokenizer
 from torch.testing import assert_close
 
-from vlmreward_3d.cameras import orbit, sample_rings
+from vlmreward_3d.cameras import orbit, sample_groups
 from vlmreward_3d.guidance import loading as load
 from vlmreward_3d.guidance.diffusion.ldm_conversion import (
     convert_mvdream_unet,
@@ -128,12 +128,12 @@ def file(request, vae, text, tmp_path):
 def test_a_single_file_becomes_a_teacher_and_a_folder(file, tmp_path):
     model = build(file)
     assert (model.n_views, model.resolution, model.image_resolution) == (4, 8, 64)
-    cameras = sample_rings(
+    cameras = sample_groups(
         2,
         4,
         fov_deg=(30, 40),
         elevation_deg=(0, 30),
-        scale=(1, 1),
+        object_radius=(1, 1),
         generator=torch.Generator().manual_seed(0),
     )
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -6,7 +6,6 @@ both distillation losses, the resize before the reward, and the orientation loss
 """
 
 import copy
-import dataclasses
 import math
 
 import pytest
@@ -18,14 +17,15 @@ from torch.testing import assert_close
 from vlmreward_3d import presets, vlm3d
 from vlmreward_3d.fields import volume
 from vlmreward_3d.rendering.ray_sampling import sample_rays
+from vlmreward_3d.schedule import Schedule
 
 SMALL = {
     "steps": 20,
-    "resolution": 10,
-    "field_resolutions": (4, 9),
-    "occupancy_resolution": 8,
-    "samples_per_ray": 7,
-    "shading": None,
+    "camera.resolution": Schedule.constant(10),
+    "field.resolutions": (4, 9),
+    "field.occupancy.resolution": 8,
+    "field.rays.samples_per_ray": 7,
+    "field.shading": None,
 }
 STEP = 3
 PROMPT = "a red cube"
@@ -75,9 +75,9 @@ def taste(images, prompt):
 @pytest.fixture
 def double(monkeypatch):
     """float64 everywhere."""
-    sample = vlm3d.sample_rings
+    sample = vlm3d.sample_groups
     monkeypatch.setattr(
-        vlm3d, "sample_rings", lambda *args, **named: sample(*args, **named, dtype=torch.float64)
+        vlm3d, "sample_groups", lambda *args, **named: sample(*args, **named, dtype=torch.float64)
     )
     torch.set_default_dtype(torch.float64)
     yield
@@ -165,9 +165,9 @@ def distillation(config, denoiser, images, cameras, call):
         told = denoiser.encode_text([text]).expand(8, -1, -1)
         return denoiser.predict_noise(noisy, times, told, c2w.view(8, 16))
 
-    without, conditional = eps(config.negative_prompt), eps(config.prompt)
+    without, conditional = eps(config.score_distillation.negative_prompt), eps(config.prompt)
     guided = without + 50 * (conditional - without)
-    if config.distillation == "sds":
+    if config.score_distillation.rule == "sds":
         target = latents - (1 - a) * (guided - noise)
     else:
         x0, plain = ((noisy - (1 - a).sqrt() * e) / a.sqrt() for e in (guided, conditional))
@@ -182,9 +182,8 @@ def distillation(config, denoiser, images, cameras, call):
 @pytest.mark.parametrize("chunk", [None, 130])
 @pytest.mark.parametrize("rule", ["x0", "sds"])
 def test_a_step_is_the_gradient_of_the_authors_loss(rule, chunk, double, monkeypatch):
-    config = dataclasses.replace(
-        presets.release(PROMPT), **SMALL, distillation=rule, rays_per_chunk=chunk
-    )
+    chosen = {"score_distillation.rule": rule, "field.rays.rays_per_chunk": chunk}
+    config = presets.release(PROMPT).replace(SMALL | chosen)
     denoiser = Linear()
     model = build_vlm3d(config, denoiser, taste)
     for level in model.field.representation.levels:
@@ -199,7 +198,7 @@ def test_a_step_is_the_gradient_of_the_authors_loss(rule, chunk, double, monkeyp
 
     # 0.15 of the run: lambda falls over the first half, orientation grows over the first quarter
     lam, orient = 300 + (1 - 300) * 0.15 / 0.5, 10 + 990 * 0.15 / 0.25
-    images, orientation = look(field, rendered[0], config.samples_per_ray)
+    images, orientation = look(field, rendered[0], config.field.rays.samples_per_ray)
     loss, t, noisy = distillation(config, denoiser, images, rendered[0][1], asked[0])
     assert 1000 * (0.98 - 0.96 * 0.15 / 0.4) <= t <= 1000 * (0.98 - 0.48 * 0.15 / 0.4)
     assert their_times.tolist() == [t] * 16

@@ -11,7 +11,7 @@ from vlmreward_3d.guidance.vlm import VLMGuidance
 
 @pytest.fixture(scope="module")
 def reward() -> YesNoReward:
-    return YesNoReward(random_vlm(), question=tiny().vlm_prompt, pixel_mode="clamp")
+    return YesNoReward(random_vlm(), question=tiny().vlm.question, pixel_mode="clamp")
 
 
 def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):
@@ -28,7 +28,7 @@ def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):
 def test_small_views_are_judged_as_if_they_were_enlarged_before(reward):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 64, 64, generator=generator)
-    model = build_vlm3d(tiny(vlm_resolution=256), RandomDenoiser(), reward)
+    model = build_vlm3d(tiny(vlm__resolution=256), RandomDenoiser(), reward)
     verdict = model.guidances.terms[1].guidance(images)
     leaf = images.clone().requires_grad_()
     large = torch.nn.functional.interpolate(leaf, (256, 256), mode="bilinear")
@@ -44,7 +44,7 @@ def test_small_views_are_judged_as_if_they_were_enlarged_before(reward):
 
 
 def test_a_run_with_it_can_be_repeated_exactly(reward):
-    config = tiny(resolution=32)
+    config = tiny(camera__resolution=32)
 
     def run():
         model = build_vlm3d(config, RandomDenoiser(), reward)

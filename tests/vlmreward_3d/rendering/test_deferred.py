@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlmreward_3d.cameras import sample_rings
+from vlmreward_3d.cameras import sample_groups
 from vlmreward_3d.fields.dense_grid import DenseGrid
 from vlmreward_3d.rendering.base import RegularizerWeights
 from vlmreward_3d.rendering.deferred import render_deferred, render_with_graph
@@ -23,8 +23,8 @@ def scene(dtype=torch.float64):
     baked = field.bake(normals=True)
     grid = OccupancyGrid(8, bound=1.0, threshold=0.01, decay=0.8).to(dtype)
     grid.update(baked.density, generator)
-    cameras = sample_rings(
-        2, 4, fov_deg=(30, 50), elevation_deg=(0, 30), scale=(1, 1.5), generator=generator
+    cameras = sample_groups(
+        2, 4, fov_deg=(30, 50), elevation_deg=(0, 30), object_radius=(1, 1.5), generator=generator
     )
     return field, baked, grid, cameras.to(dtype)
 

@@ -286,7 +286,7 @@ def test_a_failing_run_goes_back_and_takes_another_way(tmp_path, capsys):
     assert "(retry 1 of 3)" in said
     assert run.model.retries == 2
     assert run.model.optimizer.param_groups[0]["lr"] == pytest.approx(
-        run.config.learning_rate(19 / 20) / 4
+        run.config.optimizer.learning_rate(19 / 20) / 4
     )
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
     assert steps == list(range(20))
@@ -338,11 +338,15 @@ def test_a_run_that_fails_again_and_again_ends_with_its_last_good_checkpoint(tmp
     with pytest.raises(
         DivergenceError, match=r"finite numbers; [^;]* \(the checkpoint of step 4 is intact"
     ):
-        Fragile(tries=9, retries=0).run(tmp_path / "other")
+        Fragile(tries=9, recovery__max_retries=0).run(tmp_path / "other")
 
 
 # a logit that is the same everywhere, and a field that cannot learn
-STILL = {"blob_radius": 1e6, "learning_rate": Schedule.constant(0), "background": "white"}
+STILL = {
+    "field.blob_radius": 1e6,
+    "optimizer.learning_rate": Schedule.constant(0),
+    "camera.background": "white",
+}
 
 
 @pytest.mark.parametrize(
@@ -350,7 +354,13 @@ STILL = {"blob_radius": 1e6, "learning_rate": Schedule.constant(0), "background"
     [(-3.5, "filled with haze"), (3.0, "solid fills the views")],
 )
 def test_collapses_are_told_apart(logit, words, tmp_path):
-    config = tiny(steps=80, retries=1, blob_density=logit, samples_per_ray=16, **STILL)
+    config = tiny(
+        steps=80,
+        recovery__max_retries=1,
+        field__blob_density=logit,
+        field__rays__samples_per_ray=16,
+        **STILL,
+    )
     model = build_vlm3d(config, RandomDenoiser(), redness)
     ending = rf"step 49: .*{words}.* for 50 steps now; .*after 1 retries"
     with pytest.raises(DivergenceError, match=ending):
@@ -378,7 +388,13 @@ def test_a_collapse_goes_back_to_where_all_was_well_though_later_steps_were_save
 
 
 def test_without_patience_a_cloud_may_stay_a_cloud(tmp_path):
-    config = tiny(steps=60, patience=None, blob_density=-3.5, samples_per_ray=16, **STILL)
+    config = tiny(
+        steps=60,
+        recovery__patience=None,
+        field__blob_density=-3.5,
+        field__rays__samples_per_ray=16,
+        **STILL,
+    )
     train(
         build_vlm3d(config, RandomDenoiser(), redness),
         RunDirectory(tmp_path, config),
@@ -403,7 +419,7 @@ def test_a_few_bad_views_are_nothing():
 def test_curves_and_previews_are_there_while_the_run_goes_on(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = Fragile(tries=1, vlm_every=2)
+    run = Fragile(tries=1, vlm__weighting__interval=2)
     run.run(tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
     log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
@@ -450,7 +466,7 @@ def test_foreign_and_torn_checkpoints_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not read as safetensors"):
         load_checkpoint(path)
     save_file({"x": torch.ones(1)}, path, {"format": "pt"})
-    with pytest.raises(ValueError, match="of format 'pt'; expected 'vlm3d-3'"):
+    with pytest.raises(ValueError, match="of format 'pt'; expected 'vlm3d-4'"):
         load_checkpoint(path)
 
 
@@ -527,6 +543,10 @@ def test_damaged_settings_are_named_where_they_are_all_there_is(shape, tmp_path)
     with pytest.raises(RunError, match=r"already holds a run .unfinished."):
         RunDirectory(tmp_path, config)
     if shape == "other keys":
+        with pytest.raises(RunError, match="without the record 'camera'; expected those of this"):
+            RunDirectory(tmp_path, config, resume=True)
+        other = json.loads(config.to_json()) | {"a": 1}
+        (tmp_path / "config.json").write_text(json.dumps(other))
         with pytest.raises(RunError, match="a: 1 -> None"):
             RunDirectory(tmp_path, config, resume=True)
     else:

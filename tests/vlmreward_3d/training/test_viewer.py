@@ -42,7 +42,7 @@ def run(folder, watch=None, **changes) -> tuple[VLM3D, str]:
     return model, (folder / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("changes", [{}, {"field": "splats", "splat_count": 50}])
+@pytest.mark.parametrize("changes", [{}, {"field": "gaussians", "field.n_gaussians": 50}])
 def test_the_server_answers_and_the_run_is_the_same_bit_for_bit(changes, tmp_path, monkeypatch):
     pytest.importorskip("viser")
     alone, log = run(tmp_path / "alone", **changes)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import FLAWS, Scene, sample_scene
-from vlmreward_3d.cameras import Cameras, sample_rings
+from vlmreward_3d.cameras import Cameras, sample_groups
 
 VIEW_SIZE = 64
 """Height and width of the stored views, in pixels."""
@@ -52,12 +52,12 @@ class BlocksData:
 
 def sample_cameras(generator: torch.Generator, n_rings: int = N_RINGS) -> Cameras:
     """Random rings of four cameras of the blocks world."""
-    return sample_rings(
+    return sample_groups(
         n_rings,
         RING,
         fov_deg=FOV_DEG,
         elevation_deg=ELEVATION_DEG,
-        scale=CAMERA_SCALE,
+        object_radius=CAMERA_SCALE,
         generator=generator,
     )
 

@@ -16,6 +16,7 @@ from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.export.geometry import Geometry
 from vlmreward_3d.export.report.panels import panels
 from vlmreward_3d.export.report.svg import curves
+from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import StepReport
 
 __all__ = ["save_report"]
@@ -193,21 +194,18 @@ def _legend(series: Iterable[str]) -> str:
 
 def _table(config: VLM3DConfig) -> str:
     rows = []
-    for name, value in json.loads(config.to_json()).items():
+    for name, value in config.flat().items():
         rows.append(f"<tr><th>{escape(name)}</th><td>{escape(_setting(value))}</td></tr>")
     return f"<table>{''.join(rows)}</table>"
 
 
 def _setting(value: Any) -> str:
-    """A value of the configuration's JSON as a reader wants it."""
+    """A value of the configuration's JSON in a form for readers."""
     if isinstance(value, str):
         return value or "(empty)"
     if not isinstance(value, dict):
         return json.dumps(value)
-    points = value["points"]
-    if len(points) == 1:
-        return f"{points[0][1]:g}"
-    return ", ".join(f"{level:g} at {progress:.0%}" for progress, level in points)
+    return str(Schedule(value["points"]))
 
 
 def _data_uri(path: Path) -> str:

@@ -1,0 +1,46 @@
+"""The settings of a run: frozen, validated records that nest in `VLM3DConfig`."""
+
+from vlmreward_3d.config.camera import ELEVATIONS, CameraConfig
+from vlmreward_3d.config.fields import (
+    FIELDS,
+    DenseGridConfig,
+    FieldConfig,
+    GaussiansConfig,
+    HashGridConfig,
+    OccupancyConfig,
+    RaySamplingConfig,
+    ShadingConfig,
+    VolumeConfig,
+)
+from vlmreward_3d.config.guidance import (
+    PIXEL_MODES,
+    PRECISIONS,
+    ScoreDistillationConfig,
+    VLMConfig,
+    WeightingConfig,
+)
+from vlmreward_3d.config.optimization import OptimizerConfig, RecoveryConfig, RegularizerConfig
+from vlmreward_3d.config.run import VLM3DConfig
+
+__all__ = [
+    "ELEVATIONS",
+    "FIELDS",
+    "PIXEL_MODES",
+    "PRECISIONS",
+    "CameraConfig",
+    "DenseGridConfig",
+    "FieldConfig",
+    "GaussiansConfig",
+    "HashGridConfig",
+    "OccupancyConfig",
+    "OptimizerConfig",
+    "RaySamplingConfig",
+    "RecoveryConfig",
+    "RegularizerConfig",
+    "ScoreDistillationConfig",
+    "ShadingConfig",
+    "VLM3DConfig",
+    "VLMConfig",
+    "VolumeConfig",
+    "WeightingConfig",
+]

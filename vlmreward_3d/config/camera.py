@@ -1,0 +1,63 @@
+"""Cameras of the training views, and what is behind the object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vlmreward_3d.config._checks import COUNT, COUNT_STEPS, check, ends, one_of
+from vlmreward_3d.schedule import Schedule
+
+__all__ = ["BACKGROUNDS", "ELEVATIONS", "CameraConfig"]
+
+BACKGROUNDS = ("color", "gray", "white")
+ELEVATIONS = ("uniform", "mvdream", "threestudio")
+"""Distributions of the elevation; see `vlmreward_3d.cameras.sample_groups`."""
+
+_ONE_GROUP, _RESOLUTION = Schedule.constant(1), Schedule.constant(64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraConfig:
+    """The views that are rendered in a training step.
+
+    Attributes:
+        n_groups: Number of independent groups of views, a schedule of steps.
+        views_per_group: Number of views in a group, evenly spaced around the object; the denoiser's
+            group size.
+        resolution: Height and width of the rendered images in pixels, a schedule of steps.
+        fov_deg: Lowest and highest field of view, degrees.
+        elevation_deg: Lowest and highest elevation, degrees.
+        elevations: Distribution of the elevation, one of `ELEVATIONS`.
+        object_radius: Lowest and highest radius r of the ball that fills the picture, world units;
+            the camera's distance is r / tan(fov / 2).
+        background: Color behind the object, one for all views of a group: "color" (any), "gray" (a
+            level of at least 0.1) or "white".
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    n_groups: Schedule = _ONE_GROUP
+    views_per_group: int = 4
+    resolution: Schedule = _RESOLUTION
+    fov_deg: tuple[float, float]
+    elevation_deg: tuple[float, float]
+    elevations: str = "uniform"
+    object_radius: tuple[float, float]
+    background: str = "color"
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            n_groups=COUNT_STEPS,
+            views_per_group=COUNT,
+            resolution=COUNT_STEPS,
+            fov_deg=ends("0 < lowest <= highest < 180", lambda low, high: low > 0 and high < 180),
+            elevation_deg=ends(
+                "-90 <= lowest <= highest <= 90", lambda low, high: low >= -90 and high <= 90
+            ),
+            elevations=one_of(ELEVATIONS),
+            object_radius=ends("0 < lowest <= highest", lambda low, high: 0 < low < math.inf),
+            background=one_of(BACKGROUNDS),
+        )

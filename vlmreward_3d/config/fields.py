@@ -1,0 +1,255 @@
+"""Fields: one record for each kind, with the settings that mean something for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vlmreward_3d.config._checks import (
+    COUNT,
+    COUNT_OR_NONE,
+    FINITE,
+    POSITIVE,
+    SHARE,
+    WEIGHT,
+    Rule,
+    are,
+    check,
+    instance_of,
+    is_share,
+    is_whole,
+    or_none,
+    whole,
+)
+from vlmreward_3d.schedule import Schedule
+
+__all__ = [
+    "FIELDS",
+    "DenseGridConfig",
+    "FieldConfig",
+    "GaussiansConfig",
+    "HashGridConfig",
+    "OccupancyConfig",
+    "RaySamplingConfig",
+    "ShadingConfig",
+    "VolumeConfig",
+]
+
+_OFF = Schedule.constant(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldConfig:
+    """Settings of a field; each kind of field has a record of its own.
+
+    A further kind derives its record from this one and registers a builder for it, see
+    `vlmreward_3d.fields.build_field`.
+
+    Attributes:
+        kind: Name of the kind in `config.json`.
+    """
+
+    kind: ClassVar[str] = ""
+
+    @property
+    def changes_at(self) -> tuple[float, ...]:
+        """Progress at which the time of a step changes; for most fields it does not."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaySamplingConfig:
+    """Sampling of a field along rays in training.
+
+    Attributes:
+        samples_per_ray: Samples on a ray through occupied space.
+        rays_per_chunk: Rays rendered together, twice ("deferred"), for memory that does not grow
+            with the number of rays; None renders all rays of a step at once and keeps their graph.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    samples_per_ray: int = 64
+    rays_per_chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self, samples_per_ray=COUNT, rays_per_chunk=COUNT_OR_NONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccupancyConfig:
+    """The grid that records where a field is not empty.
+
+    Attributes:
+        resolution: Cells per side.
+        threshold: Smallest share of light, in [0, 1], that an occupied cell takes away.
+        decay: Share of a cell's former peak density, in [0, 1], that an update keeps.
+        interval: Steps between updates.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    resolution: int = 32
+    threshold: float = 0.01
+    decay: float = 0.8
+    interval: int = 8
+
+    def __post_init__(self) -> None:
+        check(self, resolution=COUNT, threshold=SHARE, decay=SHARE, interval=COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadingConfig:
+    """Random shading in training.
+
+    Attributes:
+        probabilities: Probabilities of albedo, textureless and diffuse shading.
+        start: Progress in [0, 1] before which the field's own colors are rendered.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    probabilities: tuple[float, float, float]
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        probabilities = Rule(
+            lambda x: are(x, is_share, 3) and abs(sum(x) - 1) < 1e-6,
+            "three probabilities that add up to 1",
+        )
+        check(self, probabilities=probabilities, start=SHARE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeConfig(FieldConfig):
+    """Settings of every field that is sampled along rays.
+
+    Attributes:
+        bound: Half the side of the field's box, world units.
+        blob_density: Height of the initial blob in logits.
+        blob_radius: Distance from the center at which the initial blob is zero, world units.
+        density_scale: Factor of the density.
+        rays: Sampling along rays.
+        occupancy: The record of occupied space.
+        shading: Random shading; None for the field's own colors.
+        orientation_weight: Weight of the orientation loss.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    bound: float = 1.0
+    blob_density: float = 10.0
+    blob_radius: float = 0.5
+    density_scale: float = 1.0
+    rays: RaySamplingConfig = dataclasses.field(default_factory=RaySamplingConfig)
+    occupancy: OccupancyConfig = dataclasses.field(default_factory=OccupancyConfig)
+    shading: ShadingConfig | None = None
+    orientation_weight: Schedule = _OFF
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            bound=POSITIVE,
+            blob_density=FINITE,
+            blob_radius=POSITIVE,
+            density_scale=POSITIVE,
+            rays=instance_of(RaySamplingConfig),
+            occupancy=instance_of(OccupancyConfig),
+            shading=or_none(instance_of(ShadingConfig)),
+            orientation_weight=WEIGHT,
+        )
+
+    @property
+    def changes_at(self) -> tuple[float, ...]:
+        """The progress at which shading starts, if it does."""
+        return () if self.shading is None else (self.shading.start,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseGridConfig(VolumeConfig):
+    """Dense grids that are added up.
+
+    Attributes:
+        resolutions: Nodes per side of the levels, ascending.
+        tv_weight: Weight of the total variation.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    kind: ClassVar[str] = "dense_grid"
+
+    resolutions: tuple[int, ...]
+    tv_weight: Schedule = _OFF
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ascending = Rule(
+            lambda x: are(x, lambda side: is_whole(side, 2)) and list(x) == sorted(set(x)),
+            "ascending whole numbers >= 2",
+        )
+        check(self, resolutions=ascending, tv_weight=WEIGHT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashGridConfig(VolumeConfig):
+    """Hash tables and a small network (Instant-NGP), for detail.
+
+    Attributes:
+        levels: Number of levels.
+        resolution_range: Nodes per side of the first and the last level.
+        table_size: Most rows of a level's table, a power of two.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    kind: ClassVar[str] = "hash_grid"
+
+    levels: int = 16
+    resolution_range: tuple[int, int] = (16, 1024)
+    table_size: int = 2**19
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            self,
+            levels=whole(2),
+            resolution_range=Rule(
+                lambda x: are(x, lambda side: is_whole(side, 2), 2) and x[0] < x[1],
+                "two whole numbers, 2 <= first < last",
+            ),
+            table_size=Rule(lambda x: is_whole(x, 2) and x & (x - 1) == 0, "a power of two >= 2"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussiansConfig(FieldConfig):
+    """Gaussians that are drawn.
+
+    Attributes:
+        n_gaussians: Number of Gaussians, at least 4; it stays the same.
+        radius: Radius of the ball that they begin as, world units.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    kind: ClassVar[str] = "gaussians"
+
+    n_gaussians: int = 2000
+    radius: float = 0.5
+
+    def __post_init__(self) -> None:
+        check(self, n_gaussians=whole(4), radius=POSITIVE)
+
+
+FIELDS: dict[str, type[FieldConfig]] = {
+    kind.kind: kind for kind in (DenseGridConfig, HashGridConfig, GaussiansConfig)
+}
+"""The records of fields by their kind."""

@@ -1,0 +1,191 @@
+"""Guidances: the models that teach a field, and how much each of them weighs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from vlmreward_3d.config._checks import (
+    BOOLEAN,
+    COUNT,
+    COUNT_OR_NONE,
+    NOT_NEGATIVE,
+    POSITIVE_OR_NONE,
+    SHARE,
+    WEIGHT,
+    Rule,
+    are,
+    check,
+    instance_of,
+    is_schedule,
+    is_text,
+    is_whole,
+    one_of,
+    or_none,
+    require,
+)
+from vlmreward_3d.schedule import Schedule
+
+__all__ = [
+    "PIXEL_MODES",
+    "PRECISIONS",
+    "ScoreDistillationConfig",
+    "VLMConfig",
+    "WeightingConfig",
+]
+
+PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
+"""Precisions of latent denoisers; see `vlmreward_3d.guidance.loading.load_denoiser`."""
+
+PIXEL_MODES = ("float", "clamp", "uint8")
+
+_ONE = Schedule.constant(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightingConfig:
+    """When a guidance is evaluated, on which views, and how much it weighs.
+
+    Attributes:
+        weight: Factor of the gradient at the pixels.
+        interval: Evaluate at every so many steps.
+        stop_at: Progress from which on the guidance is not evaluated any more.
+        n_views: Number of views that it is shown, drawn anew at each evaluation; None for all.
+        cache_gradient: Keep the gradient that the last evaluation gave the field's parameters, and
+            follow it at the steps in between too, so that a long interval does not weaken the
+            guidance.
+        max_grad_ratio: A number b keeps the weighted gradient within b times the norm of the first
+            guidance's gradient at the pixels (norms averaged over the last steps).
+        grad_ratio: A number b chooses the weight at every step so that the weighted gradient has b
+            times that norm, in place of `weight`.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range, or both ratios are set.
+    """
+
+    weight: Schedule = _ONE
+    interval: int = 1
+    stop_at: float = 1.0
+    n_views: int | None = None
+    cache_gradient: bool = False
+    max_grad_ratio: float | None = None
+    grad_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            weight=WEIGHT,
+            interval=COUNT,
+            stop_at=SHARE,
+            n_views=COUNT_OR_NONE,
+            cache_gradient=BOOLEAN,
+            max_grad_ratio=POSITIVE_OR_NONE,
+            grad_ratio=POSITIVE_OR_NONE,
+        )
+        one = self.max_grad_ratio is None or self.grad_ratio is None
+        require(one, self, "grad_ratio", "None beside a max_grad_ratio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreDistillationConfig:
+    """Score distillation from a denoiser, the first guidance of a run: "sds".
+
+    Attributes:
+        denoiser: Name of the denoiser; see `vlmreward_3d.guidance.loading.load_denoiser`.
+        precision: Precision of the denoiser, one of `PRECISIONS`; None is "autocast" on a GPU and
+            "float32" elsewhere.
+        negative_prompt: What the denoiser is guided away from; "" for nothing.
+        view_prompts: Tell the denoiser in words which side a view shows, for one that does not look
+            at the cameras.
+        rule: Distillation rule, a key of `vlmreward_3d.guidance.rules.RULES`: "x0" (reconstruction,
+            MVDream) or "sds" (DreamFusion).
+        guidance_scale: Scale of classifier-free guidance.
+        guidance_rescale: Share of the conditional spread given back, in [0, 1] ("x0" only).
+        t_min: Lower end of the noise level, as a share of the denoiser's timesteps.
+        t_max: Upper end of the noise level.
+        shared_timestep: Draw one timestep for all views of a step, in place of one for each group.
+        weighting: When it is evaluated and how much it weighs; without ratios, which are relative
+            to this guidance.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    denoiser: str
+    precision: str | None = None
+    negative_prompt: str = ""
+    view_prompts: bool = False
+    rule: str = "x0"
+    guidance_scale: float
+    guidance_rescale: float = 0.5
+    t_min: Schedule
+    t_max: Schedule
+    shared_timestep: bool = False
+    weighting: WeightingConfig = dataclasses.field(default_factory=WeightingConfig)
+
+    def __post_init__(self) -> None:
+        level = Rule(lambda x: is_schedule(x, 1), "a Schedule of numbers in [0, 1]")
+        check(
+            self,
+            denoiser=Rule(is_text, "the name of a denoiser"),
+            precision=Rule(lambda x: x in (None, *PRECISIONS), f"None or one of {PRECISIONS}"),
+            negative_prompt=Rule(lambda x: x == "" or is_text(x), 'a text, "" for none'),
+            view_prompts=BOOLEAN,
+            rule=Rule(is_text, "the name of a distillation rule"),
+            guidance_scale=NOT_NEGATIVE,
+            guidance_rescale=SHARE,
+            t_min=level,
+            t_max=level,
+            shared_timestep=BOOLEAN,
+            weighting=instance_of(WeightingConfig),
+        )
+        turns = {at for at, _ in (*self.t_min.points, *self.t_max.points)}
+        ordered = all(self.t_min(at) <= self.t_max(at) for at in turns)
+        require(ordered, self, "t_max", "at least t_min")
+        ratios = (self.weighting.max_grad_ratio, self.weighting.grad_ratio)
+        require(
+            ratios == (None, None), self, "weighting", "no ratio to itself in the first guidance"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLMConfig:
+    """The reward of a vision-language model: "vlm".
+
+    Attributes:
+        model: Folder, hub id or built-in name of the VLM.
+        question: The question that the VLM is asked: one of `vlmreward`'s named questions, or a text
+            with the placeholder {prompt}. Several are asked separately, and the mean of the rewards
+            is taken.
+        pixel_mode: How far the image processor follows the 8-bit path: one of `PIXEL_MODES`.
+        resolution: Height and width in pixels of the images that the VLM is shown, resized
+            bilinearly from any rendered size; None shows them as they are rendered.
+        weighting: When it is asked and how much it weighs; `weight` is lambda_VLM of Eq. 6.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    model: str
+    question: str | tuple[str, ...]
+    pixel_mode: str = "clamp"
+    resolution: int | None = None
+    weighting: WeightingConfig = dataclasses.field(default_factory=WeightingConfig)
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            model=Rule(is_text, "the name of a VLM"),
+            question=Rule(
+                lambda x: is_text(x) or (isinstance(x, tuple) and are(x, is_text)),
+                "a question or several in a tuple",
+            ),
+            pixel_mode=one_of(PIXEL_MODES),
+            resolution=or_none(
+                Rule(
+                    lambda x: is_whole(x, 8) and x <= 4096,
+                    "a whole number of pixels in [8, 4096]",
+                )
+            ),
+            weighting=instance_of(WeightingConfig),
+        )

@@ -1,0 +1,94 @@
+"""The optimizer, the regularizers of every field, and recovery from a collapse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlmreward_3d.config._checks import (
+    COUNT_OR_NONE,
+    NOT_NEGATIVE,
+    WEIGHT,
+    Rule,
+    are,
+    check,
+    is_share,
+    whole,
+)
+from vlmreward_3d.schedule import Schedule
+
+__all__ = ["OptimizerConfig", "RecoveryConfig", "RegularizerConfig"]
+
+_OFF = Schedule.constant(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW.
+
+    Attributes:
+        learning_rate: Learning rate of every parameter, before the factor of its group.
+        betas: Decay rates of the two moments.
+        eps: Added to the root of the second moment.
+        weight_decay: Each step multiplies every parameter by 1 - learning rate * weight_decay
+            before it moves it (Loshchilov and Hutter, 2019); 0 is Adam.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    learning_rate: Schedule
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-15
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            learning_rate=WEIGHT,
+            betas=Rule(
+                lambda x: are(x, lambda beta: is_share(beta) and beta < 1, 2),
+                "two numbers in [0, 1)",
+            ),
+            eps=NOT_NEGATIVE,
+            weight_decay=Rule(lambda x: is_share(x) and x < 1, "a number in [0, 1)"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizerConfig:
+    """Regularizers of the rendered opacities, for every kind of field.
+
+    Attributes:
+        entropy_weight: Weight of the opacities' binary entropy.
+        sparsity_weight: Weight of the sparsity loss.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    entropy_weight: Schedule = _OFF
+    sparsity_weight: Schedule = _OFF
+
+    def __post_init__(self) -> None:
+        check(self, entropy_weight=WEIGHT, sparsity_weight=WEIGHT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryConfig:
+    """What a run does when it diverges or collapses.
+
+    Attributes:
+        patience: Number of steps in a row with empty, full or hazy views after which a run has
+            collapsed; None does not look at them, for clouds and the like.
+        max_retries: How often a run that has failed goes back to the last good checkpoint, to try
+            again with other random numbers and half the learning rate.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    patience: int | None = 50
+    max_retries: int = 3
+
+    def __post_init__(self) -> None:
+        check(self, patience=COUNT_OR_NONE, max_retries=whole(0))

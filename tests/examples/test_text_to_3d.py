@@ -53,7 +53,7 @@ def script(monkeypatch):
             if field == "hash_grid":
                 changes |= {"field.levels": 3, "field.resolution_range": (4, 16)}
                 changes["field.table_size"] = 2**10
-            changes["vlm.model" if vlm else "vlm"] = vlm
+            changes["vlm.model" if vlm else "vlm"] = "stub" if vlm == "default" else vlm
             return tiny(prompt=prompt, **changes)
 
     def guidances(config, options):

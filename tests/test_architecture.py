@@ -1,6 +1,8 @@
 """Who may import whom, in both packages."""
 
+import ast
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import import_graph
@@ -78,6 +80,49 @@ def test_a_wrong_import_is_noticed(package, order, tmp_path):
     assert foreign(copy) == [f"{planted.relative_to(copy)} imports nerfacc"]
     with pytest.raises(ValueError, match="circle"):
         import_graph.floors(import_graph.edges(copy))
+
+
+def positional_booleans(source: str) -> Iterator[str]:
+    """Calls that pass True or False by position, where a reader cannot see what it decides."""
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call):
+            continue
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        constants = [x.value for x in call.args if isinstance(x, ast.Constant)]
+        if any(isinstance(x, bool) for x in constants) and name not in SWITCHES:
+            yield f"line {call.lineno}: {ast.unparse(call)}"
+
+
+def lengths(source: str) -> Iterator[tuple[str, int, int]]:
+    """The module and its classes: name, number of lines, and how many there may be."""
+    yield "module", len(source.splitlines()), LINES_OF_A_MODULE
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            yield node.name, (node.end_lineno or 0) - node.lineno + 1, LINES_OF_A_CLASS
+
+
+SWITCHES = {"requires_grad_", "train", "inference_mode", "append", "setdefault", "apply"}
+"""Functions of torch and Python whose boolean says all, or that take no names."""
+LINES_OF_A_MODULE, LINES_OF_A_CLASS = 300, 200
+
+
+@pytest.mark.parametrize(("package", "order"), PACKAGES)
+def test_no_boolean_is_passed_by_position(package, order):
+    for path in folder(package).rglob("*.py"):
+        assert not [*positional_booleans(path.read_text(encoding="utf-8"))], path
+    assert [*positional_booleans("f(1, True)\ng(x=True)\nx.train(False)")] == ["line 1: f(1, True)"]
+
+
+@pytest.mark.parametrize(("package", "order"), PACKAGES)
+def test_modules_and_classes_are_small(package, order):
+    found = {
+        f"{path.relative_to(folder(package))}: {name} has {count} lines, more than {most}"
+        for path in folder(package).rglob("*.py")
+        for name, count, most in lengths(path.read_text(encoding="utf-8"))
+        if count > most
+    }
+    assert found == set()
+    assert [*lengths("class A:\n    x = 1\n")] == [("module", 2, 300), ("A", 2, 200)]
 
 
 def test_the_drawn_graphs_are_those_of_the_code():

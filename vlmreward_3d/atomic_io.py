@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -17,11 +18,36 @@ from pathlib import Path
 
 from vlmreward.utils.output import replacing, write_atomically
 
-__all__ = ["InUse", "locked", "replacing", "require_free", "write_atomically"]
+__all__ = [
+    "InUse",
+    "link_or_copy",
+    "locked",
+    "replacing",
+    "require_free",
+    "write_atomically",
+]
 
 _NAME = "in-use.lock"
 _FAR = 1 << 30
 """Windows keeps others from reading what is locked: a byte that does not exist is."""
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, atomically; a copy where the file system has no links.
+
+    Args:
+        source: The file.
+        target: The other name, which may be taken.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with replacing(target) as temporary:
+        temporary.unlink()  # a link takes no name that is taken
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 class InUse(ValueError):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from vlmreward.rewards.questions import NAMED_QUESTIONS
@@ -20,10 +18,10 @@ from vlmreward_3d.config import (
     RegularizerConfig,
     ScoreDistillationConfig,
     ShadingConfig,
-    VLM3DConfig,
     VLMConfig,
     WeightingConfig,
 )
+from vlmreward_3d.config.preset import QWEN, VLMS, Preset
 from vlmreward_3d.schedule import Schedule
 
 __all__ = [
@@ -40,96 +38,7 @@ __all__ = [
 MVDREAM = "sd-v2.1-base-4view.pt"
 """MVDream's checkpoint, by the name under which its authors publish it."""
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
-VLMS = {
-    "qwen2.5-vl": QWEN,
-    "qwen3-vl": "Qwen/Qwen3-VL-8B-Instruct",
-    "paligemma": "google/paligemma2-3b-mix-448",
-    "idefics": "HuggingFaceM4/idefics-9b-instruct",
-    "idefics2": "HuggingFaceM4/idefics2-8b",
-    "smolvlm": "HuggingFaceTB/SmolVLM-Instruct",
-}
-"""Checkpoints on the hub, by their families' short names."""
 NEGATIVE = "blurry, low quality, distorted, cropped, dull colours"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A configuration without a prompt; call it with one.
-
-    Attributes:
-        steps: Default length of the run.
-        camera: The views that are rendered.
-        fields: The field's settings by its kind, a key of `vlmreward_3d.config.FIELDS`.
-        score_distillation: The first guidance.
-        vlm: The second guidance.
-        uses_vlm: True if the VLM is asked by default.
-        optimizer: How the field follows the gradient.
-        regularizers: Losses on opacities.
-    """
-
-    steps: int
-    camera: CameraConfig
-    fields: Mapping[str, FieldConfig]
-    score_distillation: ScoreDistillationConfig
-    vlm: VLMConfig
-    uses_vlm: bool = True
-    optimizer: OptimizerConfig
-    regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
-
-    def __call__(
-        self,
-        prompt: str,
-        *,
-        steps: int | None = None,
-        seed: int = 0,
-        field: str = "dense_grid",
-        denoiser: str | None = None,
-        vlm: str | None = "default",
-        vlm_weight_start: float | None = None,
-    ) -> VLM3DConfig:
-        """The configuration of a run.
-
-        Args:
-            prompt: What the images should show.
-            steps: Length of the run, to which all schedules are relative; None for the preset's.
-            seed: Seed of all random numbers.
-            field: "dense_grid", "hash_grid" (for detail) or "gaussians".
-            denoiser: File, folder or hub id; None for the preset's.
-            vlm: Short name (a key of `VLMS`), folder or hub id; "default" for the preset's; None
-                for score distillation alone.
-            vlm_weight_start: First level of the VLM's weight; None for the preset's.
-
-        Raises:
-            ValueError: A setting has the wrong type or is out of range.
-        """
-        if field not in self.fields:
-            raise ValueError(f"received field={field!r}; expected one of {tuple(self.fields)}")
-        reward = self.vlm if self.uses_vlm and vlm is not None else None
-        if vlm is not None and vlm != "default":
-            reward = dataclasses.replace(self.vlm, model=VLMS.get(vlm, vlm))
-        if reward is not None and vlm_weight_start is not None:
-            reward = _with_first_weight(reward, vlm_weight_start)
-        distillation = self.score_distillation
-        if denoiser is not None:
-            distillation = dataclasses.replace(distillation, denoiser=denoiser)
-        return VLM3DConfig(
-            prompt=prompt,
-            seed=seed,
-            steps=self.steps if steps is None else steps,
-            camera=self.camera,
-            field=self.fields[field],
-            score_distillation=distillation,
-            vlm=reward,
-            optimizer=self.optimizer,
-            regularizers=self.regularizers,
-        )
-
-
-def _with_first_weight(vlm: VLMConfig, start: float) -> VLMConfig:
-    (at, _), *later = vlm.weighting.weight.points
-    weighting = dataclasses.replace(vlm.weighting, weight=Schedule(((at, start), *later)))
-    return dataclasses.replace(vlm, weighting=weighting)
 
 
 def _volumes(

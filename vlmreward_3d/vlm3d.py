@@ -212,7 +212,7 @@ class VLM3D:
             sparsity=config.sparsity_weight(progress),
         )
 
-    def branch_off(self, retries: int) -> None:
+    def reseed(self, retries: int) -> None:
         """Take another way from here: fresh random numbers, and half the learning rate each time.
 
         Args:

@@ -258,7 +258,7 @@ class Workshop:
             stub_models.tiny(), stub_models.RandomDenoiser(), stub_models.redness
         )
         folder = RunDirectory(self.fresh(), model.config)
-        folder.begin()
+        folder.initialize()
         for _ in range(2):
             model.step()
         folder.save(model, CollapseDetector(None))

@@ -518,7 +518,12 @@ ROWS = [
     ("ldm: no UNet", "ldm.convert_mvdream_unet({})", (KeyError, ValueError), r"missing.*expected"),
     ("ldm: no VAE", "ldm.convert_vae({})", (KeyError, ValueError), r"missing.*expected"),
     ("ldm: no text", "ldm.convert_open_clip_text({})", (KeyError, ValueError), r"layers.*expected"),
-    ("ldm: no part", "ldm.part({'a': 1}, 'b.')", (KeyError, ValueError), r"'b\.'; expected"),
+    (
+        "ldm: no part",
+        "ldm.sub_state_dict({'a': 1}, 'b.')",
+        (KeyError, ValueError),
+        r"'b\.'; expected",
+    ),
     (
         "reward: device",
         "load_reward(tiny(vlm__model='builtin/blocks'), device='gpu')",
@@ -541,7 +546,7 @@ ROWS = [
     ("view: a port", "LiveView(99999)", ValueError, r"99999.*expected"),
     ("view: negative", "LiveView(-1)", ValueError, r"-1.*expected"),
     ("view: a word", "LiveView('8080')", ValueError, r"port 8080 of .*integer.*expected"),
-    ("watchdog: patience", "CollapseDetector(0)", ValueError, r"0.*expected"),
+    ("collapse detector: patience", "CollapseDetector(0)", ValueError, r"0.*expected"),
     ("export: no cameras", "evaluation_cameras(tiny().camera, 0)", ValueError, r"0.*expected"),
     ("meshes: a kind", "save_meshes(fresh(), None, None, ['stl'])", ValueError, r"'stl'; expected"),
     (

@@ -24,6 +24,7 @@ BEFORE = {
     "docs/explain.md": "images = 0.4 + 0.2 * torch.rand(1, 2, 3, 64, 64)",
     "docs/doctor.md": "",
     "docs/add_a_family.md": "",
+    "docs/presets.md": "",
     "docs/text_to_3d.md": "reward = lambda images: images.mean((1, 2, 3))",
 }
 """Names that a reader has and the page does not make."""
@@ -56,6 +57,7 @@ AFTER = {
         assert why.attribution.shape == (1, 2, 64, 64) and why.views.shape == (1, 2)
         {PICTURE}
     """,
+    "docs/presets.md": "assert config.field.levels == 16 and config.vlm.weighting.interval == 4",
     "docs/text_to_3d.md": "assert model.step().metrics['clip/reward'] > 0",
     "docs/doctor.md": "assert finding.status == 'OK'",
 }

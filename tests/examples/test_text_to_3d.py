@@ -258,7 +258,7 @@ def test_bad_folders_are_one_line_before_any_work(no_teachers, tmp_path, capsys)
         no_teachers, capsys, "--out", tmp_path / "new", "--resume"
     )
     out = tmp_path / "run"
-    RunDirectory(out, tiny(steps=3)).begin()
+    RunDirectory(out, tiny(steps=3)).initialize()
     assert "already holds a run" in complain(no_teachers, capsys, "--out", out)
     mismatch = complain(no_teachers, capsys, "--out", out, "--seed", 5, "--resume")
     assert "(seed: 0 -> 5)" in mismatch

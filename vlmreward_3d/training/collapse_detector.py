@@ -1,4 +1,4 @@
-"""Noticing that a run has failed though its numbers are finite."""
+"""Detection of runs that have failed though their numbers are finite."""
 
 from __future__ import annotations
 
@@ -13,42 +13,50 @@ from vlmreward_3d.vlm3d import StepReport
 __all__ = ["CollapseDetector"]
 
 
-@dataclass(frozen=True)
-class _Sign:
-    """A way to fail: what is seen at every step of it, and what is to be said."""
+@dataclass(frozen=True, kw_only=True)
+class FailureMode:
+    """A way to fail that a metric shows at every step.
 
-    measure: str
-    above: bool
-    limit: float
-    what: str
+    Attributes:
+        metric: Name of the metric.
+        below: A value under this is a failure; None for no lower limit.
+        above: A value over this is a failure; None for no upper limit.
+        message: Description of the failure, with the placeholder {value}.
+        remedy: Settings that help against it.
+    """
+
+    metric: str
+    below: float | None = None
+    above: float | None = None
+    message: str
     remedy: str
 
-    def at(self, report: StepReport) -> bool:
-        value = report.metrics[self.measure]
-        return value > self.limit if self.above else value < self.limit
+    def shows(self, report: StepReport) -> bool:
+        """True if the metric of a step is beyond a limit."""
+        value = report.metrics[self.metric]
+        too_low = self.below is not None and value < self.below
+        return too_low or (self.above is not None and value > self.above)
 
 
-_SIGNS = (
-    _Sign(
-        "field/opacity",
-        False,
-        1e-3,
-        "the views show nothing (mean opacity {value:.4f})",
-        "lower sparsity_weight or learning_rate",
+FAILURE_MODES = (
+    FailureMode(
+        metric="field/opacity",
+        below=1e-3,
+        message="the views show nothing (mean opacity {value:.4f})",
+        remedy="lower sparsity_weight or learning_rate",
     ),
-    _Sign(
-        "field/semi_transparent_fraction",
-        True,
-        0.95,
-        "the views are filled with haze ({value:.0%} of their pixels are neither empty nor solid)",
-        "raise entropy_weight or sparsity_weight, or lower guidance_scale or learning_rate",
+    FailureMode(
+        metric="field/semi_transparent_fraction",
+        above=0.95,
+        message="the views are filled with haze "
+        "({value:.0%} of their pixels are neither empty nor solid)",
+        remedy="raise entropy_weight or sparsity_weight, or lower guidance_scale or learning_rate",
     ),
-    _Sign(
-        "field/opacity",
-        True,
-        0.98,
-        "something solid fills the views (mean opacity {value:.2f})",
-        "raise sparsity_weight, or lower learning_rate",
+    FailureMode(
+        metric="field/opacity",
+        above=0.98,
+        message="something solid fills the views (mean opacity {value:.2f})",
+        remedy="raise sparsity_weight, or lower learning_rate",
     ),
 )
 
@@ -56,42 +64,43 @@ _SIGNS = (
 class CollapseDetector:
     """Counts for how many steps in a row the views have been empty, full of haze, or full.
 
-    A single such view is nothing: cameras come close, and fields begin as soft balls. A run that
-    stays so does not come back by itself, as score distillation of fog is content with fog.
+    A single such step is no failure: cameras come close, and fields begin as soft balls. A run that
+    stays so does not recover by itself: the score distillation of fog is satisfied with fog.
 
     Args:
-        patience: Steps in a row after which it is a collapse; None calls nothing one.
+        patience: Number of such steps in a row that is a collapse; None detects none.
     """
 
     def __init__(self, patience: int | None) -> None:
         if patience is not None:
             whole("patience", patience)
         self.patience = patience
-        self.counts = [0] * len(_SIGNS)
+        self.counts = [0] * len(FAILURE_MODES)
 
     @property
-    def calm(self) -> bool:
-        """Whether the last step showed no sign of failure."""
+    def healthy(self) -> bool:
+        """True if the last step showed no failure mode."""
         return not any(self.counts)
 
-    def look(self, report: StepReport) -> str | None:
-        """Take note of a step.
+    def update(self, report: StepReport) -> str | None:
+        """Count a step.
 
         Args:
-            report: What the step said.
+            report: The numbers of the step.
 
         Returns:
-            What has collapsed and what helps against it; None while all is well.
+            The collapse and a remedy, in words; None while there is no collapse.
         """
         if self.patience is None:
             return None
         self.counts = [
-            count + 1 if sign.at(report) else 0 for sign, count in zip(_SIGNS, self.counts)
+            count + 1 if mode.shows(report) else 0
+            for mode, count in zip(FAILURE_MODES, self.counts)
         ]
-        for sign, count in zip(_SIGNS, self.counts):
+        for mode, count in zip(FAILURE_MODES, self.counts):
             if count >= self.patience:
-                what = sign.what.format(value=report.metrics[sign.measure])
-                return f"step {report.step}: {what}, for {count} steps now; {sign.remedy}"
+                what = mode.message.format(value=report.metrics[mode.metric])
+                return f"step {report.step}: {what}, for {count} steps now; {mode.remedy}"
         return None
 
     def state(self) -> Tensor:

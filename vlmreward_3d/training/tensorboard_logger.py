@@ -52,7 +52,7 @@ class TensorBoardLogger:
 
         self.writer = SummaryWriter(where, purge_step=first)
 
-    def back_to(self, step: int) -> None:
+    def rollback(self, step: int) -> None:
         """Forget this step and all after it."""
         self.waiting.clear()
         self.close()

@@ -77,11 +77,11 @@ def _train(
     progress: bool,
     watch: Callable[[VLM3D, StepReport], None] | None,
 ) -> None:
-    watchdog = CollapseDetector(folder.config.recovery.patience)
-    folder.begin()
-    known = folder.restore(model, watchdog)
+    detector = CollapseDetector(folder.config.recovery.patience)
+    folder.initialize()
+    known = folder.restore(model, detector)
     if not folder.checkpoint_file.exists():
-        folder.save(model, watchdog)
+        folder.save(model, detector)
     steps = folder.config.steps
     with (
         _stop_requests() as stop,
@@ -96,13 +96,13 @@ def _train(
             began = time.perf_counter()
             try:
                 report = model.step()
-                failure = watchdog.look(report)
+                failure = detector.update(report)
             except DivergenceError as error:
                 failure = str(error)
             folder.seconds += time.perf_counter() - began
             if failure:
-                bar.write(folder.go_back(model, watchdog, failure), file=sys.stderr)
-                board.back_to(model.step_index)
+                bar.write(folder.rollback(model, detector, failure), file=sys.stderr)
+                board.rollback(model.step_index)
                 bar.n = model.step_index
                 continue
             folder.append(report)
@@ -112,7 +112,7 @@ def _train(
             if watch is not None:
                 watch(model, report)
             if stop or model.step_index % checkpoint_every == 0 or model.step_index == steps:
-                folder.save(model, watchdog)
+                folder.save(model, detector)
                 with folder.writing():
                     board.show(model)
             if stop and model.step_index < steps:

@@ -170,7 +170,7 @@ def test_a_kill_between_log_and_checkpoint_repeats_the_steps_in_between(tmp_path
     model.step()
     model.step()
     folder = RunDirectory(partial, config)
-    folder.begin()
+    folder.initialize()
     folder.save(model, CollapseDetector(50))
     # two good lines, one that the checkpoint does not know, and half of another
     head = whole.splitlines(keepends=True)
@@ -180,7 +180,7 @@ def test_a_kill_between_log_and_checkpoint_repeats_the_steps_in_between(tmp_path
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
     config = tiny(steps=3)
-    RunDirectory(tmp_path, config).begin()
+    RunDirectory(tmp_path, config).initialize()
     model = build_vlm3d(config, RandomDenoiser(), redness)
     train(model, RunDirectory(tmp_path, config, resume=True), progress=False)
     assert lines(tmp_path) == 3
@@ -234,7 +234,7 @@ def test_the_time_of_all_starts_adds_up(tmp_path, monkeypatch):
     config = tiny(steps=4)
     model = build_vlm3d(config, RandomDenoiser(), redness)
     folder = RunDirectory(tmp_path, config)
-    folder.begin()
+    folder.initialize()
     model.step()
     folder.seconds = 7.0
     folder.save(model, CollapseDetector(50))
@@ -409,11 +409,11 @@ def test_a_few_bad_views_are_nothing():
     dog = CollapseDetector(patience=3)
     well = build_vlm3d(tiny(), RandomDenoiser(), redness).step()
     bad = StepReport(well.step, well.metrics | {"field/opacity": 0.0})
-    assert dog.look(well) is None
-    assert dog.calm
-    assert [dog.look(x) for x in (bad, bad, well, bad, bad)] == [None] * 5
-    assert not dog.calm
-    assert "mean opacity 0.0000), for 3 steps now; lower sparsity" in dog.look(bad)
+    assert dog.update(well) is None
+    assert dog.healthy
+    assert [dog.update(x) for x in (bad, bad, well, bad, bad)] == [None] * 5
+    assert not dog.healthy
+    assert "mean opacity 0.0000), for 3 steps now; lower sparsity" in dog.update(bad)
 
 
 def test_curves_and_previews_are_there_while_the_run_goes_on(tmp_path):
@@ -538,7 +538,7 @@ def test_a_damaged_state_is_no_hindrance_as_it_is_for_readers_alone(shape, done,
 @pytest.mark.parametrize("shape", [s for s in SHAPES if s not in ("other types", "not finite")])
 def test_damaged_settings_are_named_where_they_are_all_there_is(shape, tmp_path):
     config = tiny(steps=6)
-    RunDirectory(tmp_path, config).begin()
+    RunDirectory(tmp_path, config).initialize()
     (tmp_path / "config.json").write_bytes(SHAPES[shape])
     with pytest.raises(RunError, match=r"already holds a run .unfinished."):
         RunDirectory(tmp_path, config)

@@ -64,9 +64,11 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
                 yield Item(views, attribute_question(scene, rng), "attributes")
             group = "captions of pairs" if scene.relation else "captions of one object"
             for kind, text in false_captions(scene, rng):
-                true = _form(rng).format(prompt=caption(scene, rng))
-                yield Item(views, Question(true, True, "true"), group)
-                yield Item(views, Question(_form(rng).format(prompt=text), False, kind), group)
+                true = _form(rng).format(text=caption(scene, rng))
+                yield Item(views, Question(true, yes=True, kind="true"), group)
+                yield Item(
+                    views, Question(_form(rng).format(prompt=text), yes=False, kind=kind), group
+                )
         topics: list[tuple[str, Tensor]] = []
         if scene.flaw is not None:
             cover = data.coverage[number, ring : ring + RING]
@@ -84,12 +86,12 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
             text = forms[int(rng.integers(len(forms)))]
             # a flawless partner for every flawed scene
             partner = data.rgba[int(rng.choice(clean)), ring : ring + RING]
-            yield Item(pixels, Question(text, False, flaw), "geometry")
-            yield Item(partner, Question(text, True, "sound"), "geometry")
+            yield Item(pixels, Question(text, yes=False, kind=flaw), "geometry")
+            yield Item(partner, Question(text, yes=True, kind="sound"), "geometry")
             forms = GEOMETRY_QUESTIONS[flaw]
             text = forms[int(rng.integers(len(forms)))]
-            yield Item(pixels, Question(text, True, flaw), "geometry")
-            yield Item(partner, Question(text, False, "sound"), "geometry")
+            yield Item(pixels, Question(text, yes=True, kind=flaw), "geometry")
+            yield Item(partner, Question(text, yes=False, kind="sound"), "geometry")
 
 
 @torch.no_grad()

@@ -180,5 +180,5 @@ class QuestionSampler:
             for _ in range(1 if long else (4 if stage == "flaws" else 2)):
                 out.append(geometry_question(flaw, rng))
         if flaw == "nothing":
-            out = [Question(q.text, False, "nothing there") for q in out]
+            out = [Question(q.text, yes=False, kind="nothing there") for q in out]
         return out or [geometry_question(flaw, rng)]

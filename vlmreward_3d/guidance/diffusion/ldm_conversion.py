@@ -18,12 +18,12 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-__all__ = ["convert_mvdream_unet", "convert_open_clip_text", "convert_vae", "part"]
+__all__ = ["convert_mvdream_unet", "convert_open_clip_text", "convert_vae", "sub_state_dict"]
 
 State = Mapping[str, Tensor]
 
 
-def part(state: State, prefix: str) -> dict[str, Tensor]:
+def sub_state_dict(state: State, prefix: str) -> dict[str, Tensor]:
     """The entries under a prefix, without it.
 
     Raises:
@@ -74,7 +74,7 @@ def convert_mvdream_unet(
     """
     prefix = "model.diffusion_model."
     if any(key.startswith(prefix) for key in state):
-        state = part(state, prefix)
+        state = sub_state_dict(state, prefix)
     names = {
         f"camera_embed.{i}.{kind}": f"label_emb.0.{i}.{kind}"
         for i in (0, 2)

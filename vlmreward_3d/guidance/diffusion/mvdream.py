@@ -18,7 +18,7 @@ from vlmreward_3d.guidance.diffusion.ldm_conversion import (
     convert_mvdream_unet,
     convert_open_clip_text,
     convert_vae,
-    part,
+    sub_state_dict,
 )
 from vlmreward_3d.guidance.diffusion.multiview_attention import merge_views
 
@@ -102,10 +102,10 @@ class MVDream(LatentDiffusion):
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
         try:
             unet = convert_mvdream_unet(
-                part(state, _UNET), head_channels=head_channels, sample_size=sample_size
+                sub_state_dict(state, _UNET), head_channels=head_channels, sample_size=sample_size
             )
-            vae = convert_vae(part(state, _VAE))
-            text = convert_open_clip_text(part(state, _TEXT), head_channels=head_channels)
+            vae = convert_vae(sub_state_dict(state, _VAE))
+            text = convert_open_clip_text(sub_state_dict(state, _TEXT), head_channels=head_channels)
         except Exception as error:  # tensors of another network are of any number and shape
             reason = error.args[0] if isinstance(error, KeyError) else reason_of(error)
             raise _other(path, str(reason)) from error

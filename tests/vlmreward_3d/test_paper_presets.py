@@ -361,7 +361,9 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
     report = VLM3D(config, guidances).step()
     assert ("vlm/reward" not in report.metrics) == ("--no-vlm" in flags)
     if "--separate-questions" in flags:
-        single = YesNoReward(sources / "vlm", question="paper/content", pixel_mode=config.vlm.pixel_mode)
+        single = YesNoReward(
+            sources / "vlm", question="paper/content", pixel_mode=config.vlm.pixel_mode
+        )
         views = torch.rand(1, 2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
         each = [single, single.ask("paper/geometry")]
         reward = guidances[1].guidance.reward

@@ -154,9 +154,9 @@ class VLMConfig:
 
     Attributes:
         model: Folder, hub id or built-in name of the VLM.
-        question: The question that the VLM is asked: one of `vlmreward`'s named questions, or a text
-            with the placeholder {prompt}. Several are asked separately, and the mean of the rewards
-            is taken.
+        question: The question that the VLM is asked: one of `vlmreward`'s named questions, or a
+            text with the placeholder {prompt}. Several are asked separately, and the mean of the
+            rewards is taken.
         pixel_mode: How far the image processor follows the 8-bit path: one of `PIXEL_MODES`.
         resolution: Height and width in pixels of the images that the VLM is shown, resized
             bilinearly from any rendered size; None shows them as they are rendered.

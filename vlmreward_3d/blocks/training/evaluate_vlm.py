@@ -64,7 +64,7 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
                 yield Item(views, attribute_question(scene, rng), "attributes")
             group = "captions of pairs" if scene.relation else "captions of one object"
             for kind, text in false_captions(scene, rng):
-                true = _form(rng).format(text=caption(scene, rng))
+                true = _form(rng).format(prompt=caption(scene, rng))
                 yield Item(views, Question(true, yes=True, kind="true"), group)
                 yield Item(
                     views, Question(_form(rng).format(prompt=text), yes=False, kind=kind), group

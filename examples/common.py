@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from vlmreward.cli.arguments import natural as natural
 from vlmreward.cli.arguments import not_negative as not_negative
 from vlmreward.cli.arguments import path as path
 from vlmreward.cli.arguments import positive as positive
+from vlmreward.cli.arguments import slug as slug
 from vlmreward.cli.arguments import text as text
 from vlmreward_3d.atomic_io import locked
 from vlmreward_3d.blocks.world.dataset import sample_cameras
@@ -30,11 +30,6 @@ from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene, SceneObject, arrange
 
 BUILTIN = "builtin/blocks"
-
-
-def slug(text: str) -> str:
-    """The text as part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "text"
 
 
 def command_line(description: str, out: str) -> argparse.ArgumentParser:

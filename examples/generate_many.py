@@ -21,7 +21,6 @@ import importlib
 import json
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from typing import Any
 
 import text_to_3d
 
-from vlmreward.cli.arguments import above_zero, natural, not_negative, positive
+from vlmreward.cli.arguments import above_zero, natural, not_negative, positive, slug
 from vlmreward.cli.arguments import path as some_path
 from vlmreward.cli.arguments import text as some_text
 from vlmreward.utils.output import write_atomically
@@ -114,7 +113,7 @@ def read_prompts(path: Path) -> list[str]:
 
 def folders(prompts: Sequence[str], out: Path) -> list[Path]:
     """A folder for each prompt, the same at every call as long as the prompts stay the same."""
-    names = [re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:50] for prompt in prompts]
+    names = [slug(prompt, 50) for prompt in prompts]
     return [out / f"{i:03d}-{name or 'asset'}" for i, name in enumerate(names)]
 
 

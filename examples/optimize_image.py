@@ -248,7 +248,7 @@ def work(options: argparse.Namespace) -> list[Path]:
     files[-1].write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
     for name, images in rows.items():
         for prompt, image in zip(options.prompts, images):
-            files.append(options.out / f"{common.slug(name)}-{common.slug(prompt)}.png")
+            files.append(options.out / f"{common.slug(name)}-{common.slug(prompt) or 'text'}.png")
             save_image(image, files[-1])
     print(table(rows, options.prompts, reward, judge))
     return files

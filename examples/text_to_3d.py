@@ -10,13 +10,12 @@ on.
 
 import argparse
 import contextlib
-import re
 import shlex
 import sys
 from pathlib import Path
 
 from vlmreward.cli import process
-from vlmreward.cli.arguments import above_zero, natural, path, port, positive, text, threads
+from vlmreward.cli.arguments import above_zero, natural, path, port, positive, slug, text, threads
 from vlmreward_3d.config import FIELDS, PRECISIONS
 from vlmreward_3d.presets import PRESETS
 
@@ -122,10 +121,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--rays-per-chunk", type=positive, metavar="N", help="rays at a time; see --dry-run"
     )
     options = parser.parse_args(arguments)
-    slug = re.sub(r"[^a-z0-9]+", "-", options.prompt.lower()).strip("-")[:60]
-    if not slug and options.out is None:
+    name = slug(options.prompt)
+    if not name and options.out is None:
         parser.error(f"received the prompt {options.prompt!r}; expected some words; or pass --out")
-    options.out = options.out or Path("outputs") / slug
+    options.out = options.out or Path("outputs") / name
     refuse_without_effect(parser, options)
     options.export = options.export or ("glb", "texture")
     return options

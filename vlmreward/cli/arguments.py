@@ -5,10 +5,21 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["above_zero", "natural", "not_negative", "path", "port", "positive", "text", "threads"]
+__all__ = [
+    "above_zero",
+    "natural",
+    "not_negative",
+    "path",
+    "port",
+    "positive",
+    "slug",
+    "text",
+    "threads",
+]
 
 _MOST = 10**9
 
@@ -69,6 +80,11 @@ def text(word: str) -> str:
     if not word.strip():
         raise argparse.ArgumentTypeError(f"received {word!r}; expected some words")
     return word
+
+
+def slug(words: str, most: int = 60) -> str:
+    """Words as part of a file name: letters, digits and hyphens, at most ``most`` of them."""
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:most]
 
 
 def path(word: str) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import VLM3DConfig
+from vlmreward_3d.formatting import duration
 from vlmreward_3d.guidance.base import Guidance, GuidanceOutput
 from vlmreward_3d.guidance.weighting import WeightedGuidance
 from vlmreward_3d.vlm3d import VLM3D
@@ -196,7 +197,8 @@ def _timed(work: Callable[[], object], device: torch.device) -> float:
 
 def table(measured: Sequence[Phase]) -> str:
     """The phases and their sum, as text."""
-    lines = [f"{'steps':>15} {'views':>5} {'side':>4} {'VLM':>3} {'s/step':>8} {'total':>9} memory"]
+    head = f"{'steps':>15} {'views':>5} {'side':>4} {'VLM':>3} {'s/step':>8} {'total':>13} memory"
+    lines = [head]
     total = 0.0
     for phase in measured:
         seconds = phase.seconds or 0.0
@@ -205,13 +207,7 @@ def table(measured: Sequence[Phase]) -> str:
         span = f"{phase.first} to {phase.first + phase.steps}"
         lines.append(
             f"{span:>15} {phase.views:>5} {phase.resolution:>4} {'yes' if phase.vlm else 'no':>3} "
-            f"{seconds:>8.3f} {_duration(seconds * phase.steps):>9} {peak}".rstrip()
+            f"{seconds:>8.3f} {duration(seconds * phase.steps):>13} {peak}".rstrip()
         )
-    lines.append(f"{'all':>15} {'':>23} {_duration(total):>9}")
+    lines.append(f"{'all':>15} {'':>23} {duration(total):>13}")
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

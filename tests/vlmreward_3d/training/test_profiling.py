@@ -93,5 +93,5 @@ def test_table():
             plan.Phase(5000, 10000, 8, 256, False, 0.5, 30 * 2**30),
         ]
     )
-    assert "0 to 5000     8   64 yes    0.250   0:20:50 20.0 GiB" in text
-    assert text.splitlines()[-1].endswith("1:44:10")
+    assert "0 to 5000     8   64 yes    0.250   20 min 50 s 20.0 GiB" in text
+    assert text.splitlines()[-1].endswith(" 1 h 44 min")

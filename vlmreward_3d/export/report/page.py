@@ -16,6 +16,7 @@ from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.export.geometry import Geometry
 from vlmreward_3d.export.report.panels import panels
 from vlmreward_3d.export.report.svg import curves
+from vlmreward_3d.formatting import duration
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import StepReport
 
@@ -114,7 +115,7 @@ def _facts(reports: Sequence[StepReport], done: int, seconds: float | None) -> s
     final = {name: value for report in reports for name, value in report.headline.items()}
     facts |= {f"Final {name}": f"{value:.3g}" for name, value in final.items()}
     if seconds is not None:
-        facts["Time of all steps"] = _duration(seconds)
+        facts["Time of all steps"] = duration(seconds)
         if done:
             facts["Time per step"] = f"{seconds / done:.2f} s"
     pairs = "".join(
@@ -128,12 +129,6 @@ def _list(notes: Sequence[str]) -> str:
     if not notes:
         return ""
     return f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _model(geometry: Geometry) -> str:

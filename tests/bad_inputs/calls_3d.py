@@ -65,6 +65,8 @@ _SETTINGS = [
     _setting("field", "'dense_grid'"),
     _setting("field", "None"),
     _setting("camera", "{}"),
+    _setting("further_guidances", "('clip',)"),
+    _setting("further_guidances", "None"),
     _setting("optimizer", "None"),
     _setting("vlm.question", "''"),
     _setting("vlm.question", "()"),

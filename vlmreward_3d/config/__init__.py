@@ -15,6 +15,7 @@ from vlmreward_3d.config.fields import (
 from vlmreward_3d.config.guidance import (
     PIXEL_MODES,
     PRECISIONS,
+    GuidanceConfig,
     ScoreDistillationConfig,
     VLMConfig,
     WeightingConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "DenseGridConfig",
     "FieldConfig",
     "GaussiansConfig",
+    "GuidanceConfig",
     "HashGridConfig",
     "OccupancyConfig",
     "OptimizerConfig",

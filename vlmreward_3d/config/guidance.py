@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vlmreward_3d.config._checks import (
     BOOLEAN,
@@ -29,6 +30,7 @@ from vlmreward_3d.schedule import Schedule
 __all__ = [
     "PIXEL_MODES",
     "PRECISIONS",
+    "GuidanceConfig",
     "ScoreDistillationConfig",
     "VLMConfig",
     "WeightingConfig",
@@ -87,7 +89,28 @@ class WeightingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreDistillationConfig:
+class GuidanceConfig:
+    """Settings of a guidance; each kind of guidance has a record of its own.
+
+    A further kind derives its record from this one, registers a loader with
+    `vlmreward_3d.guidance.loading.load_guidance`, and takes part in a run by
+    `VLM3DConfig.further_guidances`.
+
+    Attributes:
+        kind: Name of the kind in `config.json`.
+        weighting: When the guidance is evaluated and how much it weighs.
+    """
+
+    kind: ClassVar[str] = ""
+
+    weighting: WeightingConfig = dataclasses.field(default_factory=WeightingConfig)
+
+    def __post_init__(self) -> None:
+        check(self, weighting=instance_of(WeightingConfig))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreDistillationConfig(GuidanceConfig):
     """Score distillation from a denoiser, the first guidance of a run: "sds".
 
     Attributes:
@@ -111,6 +134,8 @@ class ScoreDistillationConfig:
         ValueError: A setting has the wrong type or is out of range.
     """
 
+    kind: ClassVar[str] = "sds"
+
     denoiser: str
     precision: str | None = None
     negative_prompt: str = ""
@@ -121,9 +146,9 @@ class ScoreDistillationConfig:
     t_min: Schedule
     t_max: Schedule
     shared_timestep: bool = False
-    weighting: WeightingConfig = dataclasses.field(default_factory=WeightingConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         level = Rule(lambda x: is_schedule(x, 1), "a Schedule of numbers in [0, 1]")
         check(
             self,
@@ -137,7 +162,6 @@ class ScoreDistillationConfig:
             t_min=level,
             t_max=level,
             shared_timestep=BOOLEAN,
-            weighting=instance_of(WeightingConfig),
         )
         turns = {at for at, _ in (*self.t_min.points, *self.t_max.points)}
         ordered = all(self.t_min(at) <= self.t_max(at) for at in turns)
@@ -149,7 +173,7 @@ class ScoreDistillationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VLMConfig:
+class VLMConfig(GuidanceConfig):
     """The reward of a vision-language model: "vlm".
 
     Attributes:
@@ -166,13 +190,15 @@ class VLMConfig:
         ValueError: A setting has the wrong type or is out of range.
     """
 
+    kind: ClassVar[str] = "vlm"
+
     model: str
     question: str | tuple[str, ...]
     pixel_mode: str = "clamp"
     resolution: int | None = None
-    weighting: WeightingConfig = dataclasses.field(default_factory=WeightingConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(
             self,
             model=Rule(is_text, "the name of a VLM"),
@@ -187,5 +213,4 @@ class VLMConfig:
                     "a whole number of pixels in [8, 4096]",
                 )
             ),
-            weighting=instance_of(WeightingConfig),
         )

@@ -8,10 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlmreward_3d.config._checks import COUNT, TEXT, Rule, check, instance_of, is_whole, or_none
+from vlmreward_3d.config._checks import (
+    COUNT,
+    TEXT,
+    Rule,
+    are,
+    check,
+    instance_of,
+    is_whole,
+    or_none,
+)
 from vlmreward_3d.config.camera import CameraConfig
 from vlmreward_3d.config.fields import FieldConfig
-from vlmreward_3d.config.guidance import ScoreDistillationConfig, VLMConfig
+from vlmreward_3d.config.guidance import GuidanceConfig, ScoreDistillationConfig, VLMConfig
 from vlmreward_3d.config.optimization import OptimizerConfig, RecoveryConfig, RegularizerConfig
 from vlmreward_3d.config.serialization import flatten, from_object, replace_settings, to_object
 
@@ -30,6 +39,7 @@ class VLM3DConfig:
         field: What is optimized.
         score_distillation: The first guidance.
         vlm: The second guidance; None for score distillation alone.
+        further_guidances: Others, in their order.
         optimizer: How the field follows the gradient.
         regularizers: Losses on opacities.
         recovery: What happens when the run fails.
@@ -45,6 +55,7 @@ class VLM3DConfig:
     field: FieldConfig
     score_distillation: ScoreDistillationConfig
     vlm: VLMConfig | None = None
+    further_guidances: tuple[GuidanceConfig, ...] = ()
     optimizer: OptimizerConfig
     regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
     recovery: RecoveryConfig = dataclasses.field(default_factory=RecoveryConfig)
@@ -59,6 +70,10 @@ class VLM3DConfig:
             field=instance_of(FieldConfig),
             score_distillation=instance_of(ScoreDistillationConfig),
             vlm=or_none(instance_of(VLMConfig)),
+            further_guidances=Rule(
+                lambda x: x == () or (isinstance(x, tuple) and are(x, _is_guidance)),
+                "a tuple of records of guidances",
+            ),
             optimizer=instance_of(OptimizerConfig),
             regularizers=instance_of(RegularizerConfig),
             recovery=instance_of(RecoveryConfig),
@@ -113,6 +128,10 @@ class VLM3DConfig:
             for name in dict.fromkeys([*ours, *theirs])
             if ours.get(name) != theirs.get(name)
         ]
+
+
+def _is_guidance(value: Any) -> bool:
+    return isinstance(value, GuidanceConfig)
 
 
 def _parse(text: str) -> dict[str, Any]:

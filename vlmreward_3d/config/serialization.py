@@ -43,7 +43,8 @@ def from_object(hint: Any, value: Any, name: str = "") -> Any:
         ValueError: The object is not of this type.
     """
     if isinstance(value, list):
-        return tuple(from_object(Any, item, name) for item in value)
+        kinds = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
+        return tuple(from_object(kinds[0] if kinds else Any, item, name) for item in value)
     if not isinstance(value, dict):
         return value
     record = _record(hint, value, name)

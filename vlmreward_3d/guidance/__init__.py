@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vlmreward_3d.guidance.loading import (
         build_guidances,
         load_denoiser,
+        load_guidance,
         load_guidances,
         load_reward,
     )
@@ -29,6 +30,7 @@ __all__ = [
     "WeightedGuidance",
     "build_guidances",
     "load_denoiser",
+    "load_guidance",
     "load_guidances",
     "load_reward",
 ]
@@ -44,6 +46,7 @@ _MODULES = {
     "WeightedGuidance": "weighting",
     "build_guidances": "loading",
     "load_denoiser": "loading",
+    "load_guidance": "loading",
     "load_guidances": "loading",
     "load_reward": "loading",
 }

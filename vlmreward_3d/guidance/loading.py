@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 
 from vlmreward import CompositeReward, YesNoReward
 from vlmreward.models.devices import checked_device
-from vlmreward_3d.config import PRECISIONS, VLM3DConfig
-from vlmreward_3d.guidance.base import Denoiser
+from vlmreward_3d.config import PRECISIONS, GuidanceConfig, VLM3DConfig
+from vlmreward_3d.guidance.base import Denoiser, Guidance
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.diffusion.parts import unet_config
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
@@ -19,7 +20,7 @@ from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.guidance.vlm import Reward, VLMGuidance
 from vlmreward_3d.guidance.weighting import WeightedGuidance
 
-__all__ = ["build_guidances", "load_denoiser", "load_guidances", "load_reward"]
+__all__ = ["build_guidances", "load_denoiser", "load_guidance", "load_guidances", "load_reward"]
 
 _FILES = {".pt", ".pth", ".ckpt", ".safetensors"}
 
@@ -158,13 +159,35 @@ def build_guidances(
     return guidances
 
 
+@singledispatch
+def load_guidance(
+    config: GuidanceConfig, prompt: str, *, device: torch.device | str = "cpu"
+) -> Guidance:
+    """Load one of a configuration's `further_guidances`.
+
+    A kind of guidance registers its loader with `load_guidance.register`.
+
+    Args:
+        config: The record of the guidance.
+        prompt: What the images should show.
+        device: Where the guidance runs.
+
+    Raises:
+        TypeError: There is no loader for such a record.
+    """
+    raise TypeError(
+        f"received a {type(config).__name__} among the further guidances; expected a record with a "
+        "loader; register one with load_guidance.register"
+    )
+
+
 def load_guidances(
     config: VLM3DConfig,
     *,
     device: torch.device | str = "cpu",
     vlm_device: torch.device | str | None = None,
 ) -> list[WeightedGuidance]:
-    """Load the guidances of a configuration: score distillation and, if it has one, the VLM.
+    """Load the guidances of a configuration: score distillation, the VLM and further ones.
 
     Args:
         config: The run's settings.
@@ -178,4 +201,8 @@ def load_guidances(
     reward = load_reward(config, device=vlm_device or device)
     sds = config.score_distillation
     denoiser = load_denoiser(sds.denoiser, device=device, precision=sds.precision)
-    return build_guidances(config, denoiser, reward, concurrent=vlm_device is not None)
+    guidances = build_guidances(config, denoiser, reward, concurrent=vlm_device is not None)
+    for further in config.further_guidances:
+        guidance = load_guidance(further, config.prompt, device=device)
+        guidances.append(WeightedGuidance(guidance, further.weighting))
+    return guidances

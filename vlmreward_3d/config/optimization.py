@@ -75,7 +75,7 @@ class RegularizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryConfig:
-    """What a run does when it diverges or collapses.
+    """Detection of a collapse, and retries of a run that has failed.
 
     Attributes:
         patience: Number of steps in a row with empty, full or hazy views after which a run has

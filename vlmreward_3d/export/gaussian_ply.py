@@ -1,4 +1,4 @@
-"""Splats in the file format of Kerbl et al. (2023), which viewers of splats open."""
+"""Gaussians in the file format of Kerbl et al. (2023), which viewers of splats open."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def save_gaussians(path: Path, field: GaussianField) -> None:
 
     Args:
         path: The .ply file.
-        field: The splats.
+        field: The Gaussians.
 
     Raises:
         OSError: It cannot be written.

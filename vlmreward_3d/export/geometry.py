@@ -19,7 +19,7 @@ __all__ = ["Geometry", "export_geometry"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """What was exported of a field.
+    """The exported geometry of a field.
 
     Attributes:
         files: The files that were written.

@@ -151,14 +151,14 @@ def export_all(
 ) -> list[Path]:
     """Write views.png, turntable.mp4 (or .gif), the meshes, reward.png and report.html.
 
-    Splats have no mesh: they are written as splats.ply instead. Where a field has no surface there
+    Gaussians have no mesh: splats.ply holds them instead. Where a field has no surface there
     is none either, and the report says so.
 
     Args:
         folder: Where to.
         model: The finished model; it is not changed.
         reports: Its log.
-        meshes: Keys of `MESH_FILES`; of no meaning to splats.
+        meshes: Keys of `MESH_FILES`; without effect on Gaussians.
         seconds: What the steps took together; None where it is not known.
         notes: What happened to the run that its owner should know, a sentence each.
         progress: Show a progress bar on stderr, lines where it is no terminal.

@@ -103,7 +103,7 @@ class HashGrid(VolumeRepresentation):
         return [(list(self.tables), 1.0), (list(self.network.parameters()), _NETWORK_RATE)]
 
     def bake(self, *, normals: bool = False) -> BakedHashGrid:
-        """What answers queries; nothing is computed beforehand.
+        """The field that answers queries; nothing is computed beforehand.
 
         Args:
             normals: Also answer with normals, from the exact slope of the density logit.

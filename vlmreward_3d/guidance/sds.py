@@ -105,7 +105,7 @@ class ScoreDistillation:
         if len(images) % n_views or len(images) != len(cameras):
             raise ValueError(
                 f"received {len(images)} images of {len(cameras)} cameras; expected one camera an "
-                f"image and a multiple of {n_views} images; render whole rings of {n_views} views"
+                f"image and a multiple of {n_views} images; render whole groups of {n_views} views"
             )
         level = (self.t_min(progress), self.t_max(progress))
         low, high = interval("(t_min, t_max)", level, least=0, most=1)

@@ -1,4 +1,4 @@
-"""Words for the side that a view shows, for teachers that do not know about cameras."""
+"""Words for the side that a view shows, for guidances that do not know about cameras."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def view_prompts(prompt: str) -> list[str]:
 
 
 def view_index(cameras: Cameras) -> Tensor:
-    """Which of ``VIEWS`` each camera sees.
+    """The index in ``VIEWS`` of the side that each camera sees.
 
     Above 60 degrees of elevation it is "overhead", as in DreamFusion; below, "front" and "back" are
     the quarters around azimuth 0 and 180 degrees, and "side" is the rest. DreamFusion blends the

@@ -113,7 +113,7 @@ class OccupancyGrid(nn.Module):
         )
 
     def at(self, points: Tensor) -> Tensor:
-        """Whether points (..., 3) lie in occupied cells; those outside the box take the nearest."""
+        """Booleans (...): is the cell of each point (..., 3), or the nearest cell, occupied?"""
         resolution = self.peak.shape[0]
         index = ((points + self.bound) * (1 / self.cell)).long().clamp_(0, resolution - 1)
         flat = (index[..., 0] * resolution + index[..., 1]) * resolution + index[..., 2]

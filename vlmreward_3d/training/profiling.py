@@ -1,4 +1,4 @@
-"""What a run will take, from a few steps of each of its phases, measured before it begins."""
+"""Time and memory of a run, from a few steps of each of its phases, measured before it begins."""
 
 from __future__ import annotations
 

@@ -59,11 +59,11 @@ class RunDirectory(RunFiles):
         self._require_fitting()
         self._held = self._begun = False
         self.notes: tuple[str, ...] = ()
-        """What happened to the run that its owner should know, a sentence each."""
+        """Events of the run that its owner should know, a sentence each."""
         self.saved = 0
         """The step of the checkpoint."""
         self.seconds = 0.0
-        """What the steps took together, over all starts; 0 where a former start did not note it."""
+        """Time of all steps, over all starts; 0 if a former start did not note it."""
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: TensorBoard's curves and a picture."""
+"""TensorBoard's curves and a preview of a run in progress."""
 
 from __future__ import annotations
 

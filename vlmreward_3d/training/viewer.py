@@ -135,7 +135,7 @@ def _require_free(host: str, port: int) -> None:
 
 
 def _started(start: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What `start` returns; it is not waited for longer than this.
+    """The result of `start`, waited for at most this long.
 
     Raises:
         ValueError: It has not returned, or failed.

@@ -147,7 +147,7 @@ def test_the_generator_decides_the_noise():
     assert not torch.equal(ask(0), ask(1))
 
 
-def test_incomplete_rings_and_unknown_methods_are_refused():
+def test_incomplete_groups_and_unknown_rules_are_refused():
     cameras, images = scene()
     teacher = ScoreDistillation(RandomDenoiser(), "a cube", guidance_scale=3.0, **between(0.2, 0.9))
     with pytest.raises(ValueError, match=r"received 3 images of 3 cameras; expected .* 4 images"):

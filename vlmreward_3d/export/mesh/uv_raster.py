@@ -1,4 +1,4 @@
-"""Which texels a set of triangles in the plane covers."""
+"""The texels that a set of triangles in the plane covers."""
 
 from __future__ import annotations
 

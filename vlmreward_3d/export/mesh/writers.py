@@ -36,7 +36,7 @@ MESH_FILES = {
     "obj": "mesh.obj",
     "ply": "mesh.ply",
 }
-"""What `save_meshes` can write, and the files' names."""
+"""Names of the files that `save_meshes` can write, by their kinds."""
 
 
 def save_glb(path: Path, surface: Surface) -> None:

@@ -25,11 +25,11 @@ class LatentDiffusion(nn.Module):
     and what goes out is in the dtype of what came in.
 
     Args:
-        unet: predicts noise or v.
-        vae: between images in [-1, 1] and latents.
-        text_encoder: CLIP-like.
-        tokenizer: of the text encoder; texts are padded to its ``model_max_length``.
-        scheduler: holds the noise schedule and ``prediction_type``.
+        unet: UNet that predicts noise or v.
+        vae: Autoencoder between images in [-1, 1] and latents.
+        text_encoder: Text encoder, CLIP-like.
+        tokenizer: The text encoder's tokenizer; texts are padded to its ``model_max_length``.
+        scheduler: Holder of the noise schedule and ``prediction_type``.
 
     Attributes:
         n_views: images that form one group; 1 here.
@@ -163,7 +163,7 @@ class LatentDiffusion(nn.Module):
         return to_epsilon(output, noisy, self.alphas_cumprod[t], self._kind)
 
     def _camera(self, cameras: Tensor) -> dict[str, Tensor]:
-        """What the UNet is told of the cameras: nothing."""
+        """Arguments of the UNet for the cameras: none."""
         return {}
 
 

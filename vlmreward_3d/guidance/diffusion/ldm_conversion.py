@@ -133,7 +133,7 @@ def convert_vae(state: State, *, scaling_factor: float = 0.18215) -> Autoencoder
 
     Args:
         state: keys such as "encoder.conv_in.weight"; tensors are shared, not copied.
-        scaling_factor: of the latents.
+        scaling_factor: factor of the latents.
 
     Raises:
         KeyError: keys are missing, or have no place.

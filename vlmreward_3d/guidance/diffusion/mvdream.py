@@ -31,13 +31,13 @@ class MVDream(LatentDiffusion):
     """MVDream as a score-distillation teacher.
 
     Args:
-        unet: takes the 16-number camera as ``class_labels``; its self-attention is made to merge
-            the views of a group, in place.
-        vae: see ``LatentDiffusion``; likewise all that follows.
-        text_encoder: see there.
-        tokenizer: see there.
-        scheduler: see there.
-        n_views: views of a group.
+        unet: UNet that takes the 16-number camera as ``class_labels``; its self-attention is made
+            to merge the views of a group, in place.
+        vae: Autoencoder between images in [-1, 1] and latents.
+        text_encoder: Text encoder, CLIP-like.
+        tokenizer: The text encoder's tokenizer; texts are padded to its ``model_max_length``.
+        scheduler: Holder of the noise schedule and ``prediction_type``.
+        n_views: Number of views in a group.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a denoiser was trained to say, as noise."""
+"""Conversion of a denoiser's output to noise."""
 
 from __future__ import annotations
 

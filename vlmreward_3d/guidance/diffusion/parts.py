@@ -42,8 +42,8 @@ def load_part(
 
     Args:
         model: the folder or id.
-        name: of the part, a key of ``KINDS``.
-        dtype: of its weights, where it has some.
+        name: name of the part, a key of ``KINDS``.
+        dtype: dtype of its weights, if it has weights.
         **options: of ``from_pretrained``, such as ``revision`` or ``local_files_only``.
 
     Raises:

@@ -30,7 +30,7 @@ class PixelMultiView(nn.Module):
             the views of a group, in place.
         scheduler: holds the noise schedule and ``prediction_type``: epsilon or v_prediction.
         text_encoder: CLIP-like text model.
-        tokenizer: of the text encoder.
+        tokenizer: the text encoder's tokenizer.
         n_views: views of a group.
     """
 
@@ -132,5 +132,5 @@ class PixelMultiView(nn.Module):
         return to_epsilon(output, noisy, self.alphas_cumprod[t], self._kind)
 
     def forward(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
-        """What the network was trained to say: noise, or v (Salimans and Ho, 2022)."""
+        """The output that the network was trained on: noise, or v (Salimans and Ho, 2022)."""
         return self.unet(noisy, t, encoder_hidden_states=text, class_labels=cameras).sample

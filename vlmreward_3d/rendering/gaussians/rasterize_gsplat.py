@@ -17,7 +17,7 @@ __all__ = ["available", "draw_on_cuda", "pinholes"]
 
 
 def available(device: torch.device) -> bool:
-    """Whether Gaussians on this device are drawn by gsplat.
+    """True if gsplat draws Gaussians on this device.
 
     On a CUDA device where gsplat is not installed, or cannot build its kernels, a warning says so
     once.
@@ -63,7 +63,7 @@ def pinholes(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]
 def draw_on_cuda(
     gaussians: Gaussians, channels: Tensor, cameras: Cameras, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """What `project` and `draw` do, up to rounding and rays that end at a transmittance of 1e-4.
+    """Draw like `project` and `draw`, up to rounding and rays that end at a transmittance of 1e-4.
 
     Gaussians with opacities above `MOST_OPAQUE`, which a `GaussianField` does not have, are drawn
     more

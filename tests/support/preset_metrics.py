@@ -27,7 +27,7 @@ from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import VLM3D
 
 SMALL = {
-    "steps": 8,
+    "steps": 20,
     "camera.resolution": Schedule.constant(16),
     "field.resolutions": (4, 8),
     "field.occupancy.resolution": 8,
@@ -122,7 +122,7 @@ def models(root: Path):
         later = [(at, 24) for at in config.camera.resolution.jumps]
         config = config.replace({**SMALL, "camera.resolution": Schedule.steps(16, *later)})
         yield preset, load_model(config)
-    yield "blocks", load_model(presets.blocks("a red cube", steps=12))
+    yield "blocks", load_model(presets.blocks("a red cube", steps=20))
 
 
 def load_model(config):

@@ -63,7 +63,7 @@ def collate_right(
     device: torch.device,
     *,
     pad_token_id: int,
-    masked: bool,
+    needs_mask: bool,
 ) -> TokenBatch:
     """Pad queries on the right to one length; each is answered at its own last token.
 
@@ -72,7 +72,7 @@ def collate_right(
         images_per_item: numbers of images.
         device: where the model is.
         pad_token_id: the token to pad with.
-        masked: add an ``attention_mask`` where there is padding.
+        needs_mask: add an ``attention_mask`` where there is padding.
     """
     lengths = torch.tensor([len(row) for row in rows])
     width = int(lengths.max())
@@ -91,7 +91,7 @@ def collate_right(
     masks = [row.image_attention_masks for row in rows]
     for key in _common(masks):
         inputs[key] = _stacked([mask[key] for mask in masks], width).to(device)
-    if masked and int(lengths.min()) < width:
+    if needs_mask and int(lengths.min()) < width:
         inputs["attention_mask"] = (torch.arange(width) < lengths[:, None]).long().to(device)
     grids = [row.image_grid_thw for row in rows if row.image_grid_thw is not None]
     if grids:

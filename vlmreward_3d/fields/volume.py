@@ -85,7 +85,7 @@ class VolumeField(Field):
         """Render the views of a step, all rays at once or in chunks. See `Field.render`."""
         render: Callable[..., Views] = render_with_graph
         if self.rays.rays_per_chunk is not None:
-            render = partial(render_deferred, chunk=self.rays.rays_per_chunk)
+            render = partial(render_deferred, rays_per_chunk=self.rays.rays_per_chunk)
         return render(
             self.representation.bake(normals=normals or shader is not None),
             self.occupancy,

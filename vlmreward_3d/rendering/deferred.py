@@ -81,9 +81,9 @@ def render_deferred(
     background: Tensor,
     shader: Shader | None,
     generator: torch.Generator,
-    chunk: int,
+    rays_per_chunk: int,
 ) -> Views:
-    """Render `chunk` rays at a time, and again for the backward pass.
+    """Render `rays_per_chunk` rays at a time, and again for the backward pass.
 
     The samples are the same in both renderings, and those of `render_with_graph`.
 
@@ -96,7 +96,7 @@ def render_deferred(
         background: (N, 3) colors in [0, 1].
         shader: Turns field samples into colors; None for the field's own colors.
         generator: CPU source of the samples' positions.
-        chunk: Rays rendered together; bounds the memory.
+        rays_per_chunk: Rays rendered together; bounds the memory.
 
     Returns:
         The views; `backward` differentiates to the field's parameters.
@@ -104,7 +104,7 @@ def render_deferred(
     origins, directions = (x.reshape(-1, 3) for x in cameras.rays(resolution, resolution))
     colors = background.repeat_interleave(resolution * resolution, dim=0)
     view_index = _view_index(cameras, resolution)
-    parts = [slice(i, i + chunk) for i in range(0, len(origins), chunk)]
+    parts = [slice(i, i + rays_per_chunk) for i in range(0, len(origins), rays_per_chunk)]
 
     def part(field: BakedField, rays: slice, source: torch.Generator) -> RenderedRays:
         return render_rays(

@@ -138,7 +138,7 @@ def test_a_view_of_nothing():
         background=torch.ones(8, 3).double(),
         shader=None,
         generator=torch.Generator().manual_seed(0),
-        chunk=20,
+        rays_per_chunk=20,
     )
     assert views.n_active_rays == 0
     views.backward(torch.ones_like(views.rgb), RegularizerWeights())

@@ -206,7 +206,7 @@ class VLMFamily:
             )
         pad = self.processor.tokenizer.pad_token_id or 0
         return collate_right(
-            rows, images_per_item, device, pad_token_id=pad, masked=self.needs_padding_mask
+            rows, images_per_item, device, pad_token_id=pad, needs_mask=self.needs_padding_mask
         )
 
     def collate_packed(

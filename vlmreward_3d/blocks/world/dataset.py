@@ -21,7 +21,7 @@ from vlmreward_3d.cameras import Cameras, sample_groups
 
 VIEW_SIZE = 64
 """Height and width of the stored views, in pixels."""
-N_RINGS, RING = 2, 4
+N_GROUPS, RING = 2, 4
 """Every scene is seen by two independent rings of four cameras 90 degrees apart."""
 CELL = 16
 """Side, in pixels, of the cells for which coverage is stored: one image token of the VLM."""
@@ -50,10 +50,10 @@ class BlocksData:
         return len(self.scenes)
 
 
-def sample_cameras(generator: torch.Generator, n_rings: int = N_RINGS) -> Cameras:
+def sample_cameras(generator: torch.Generator, n_groups: int = N_GROUPS) -> Cameras:
     """Random rings of four cameras of the blocks world."""
     return sample_groups(
-        n_rings,
+        n_groups,
         RING,
         fov_deg=FOV_DEG,
         elevation_deg=ELEVATION_DEG,

@@ -43,7 +43,7 @@ def carve(
     field: VolumeField,
     *,
     resolution: int = 96,
-    views_per_ring: int = 8,
+    n_views: int = 8,
     size: int = 128,
 ) -> Tensor:
     """Signed distance to free space on a lattice over the field's box, truncated.
@@ -55,7 +55,7 @@ def carve(
     Args:
         field: The field to mesh, with an up-to-date occupancy.
         resolution: Points per side.
-        views_per_ring: Cameras on each of the rings of different elevation.
+        n_views: Cameras on each of the rings of different elevation.
         size: Their height and width in pixels.
 
     Returns:
@@ -66,7 +66,7 @@ def carve(
     bound, device = field.representation.bound, baked.reference_tensor.device
     fov = 30.0
     distance = math.sqrt(3) * bound / math.sin(math.radians(fov) / 2)
-    rings = [_ring(views_per_ring, elevation, distance, fov) for elevation in _ELEVATIONS]
+    rings = [_ring(n_views, elevation, distance, fov) for elevation in _ELEVATIONS]
     axis = torch.linspace(-bound, bound, resolution, device=device)
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3)
     reach = 3 * 2 * bound / (resolution - 1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vlmreward.doctor.probe import Probe, Sample
 from vlmreward.doctor.reference import Inputs
-from vlmreward.doctor.result import CheckResult, check, pass_or_fail, skipped
+from vlmreward.doctor.result import CheckResult, check, failed, pass_or_fail, skipped
 from vlmreward.models.token_layout import Size
 
 __all__ = ["padding", "positions", "prompt", "token_types"]
@@ -134,9 +134,7 @@ def positions(subject: Probe) -> CheckResult:
         if len(taken) == 1 and len(expected) > 1:
             taken = taken.expand_as(expected)  # one dimension where there should be three
         if taken.shape != expected.shape:
-            return pass_or_fail(
-                False, f"{tuple(taken.shape)}", f"{tuple(expected.shape)}", _POSITIONS
-            )
+            return failed(f"{tuple(taken.shape)}", f"{tuple(expected.shape)}", _POSITIONS)
         off = max(off, int((taken - expected).abs().max()))
     return pass_or_fail(off == 0, f"off by {off}, {kind}", "0", _POSITIONS, off=off)
 

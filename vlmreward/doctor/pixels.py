@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vlmreward.doctor.probe import Probe, noise
 from vlmreward.doctor.reference import HFObject, Inputs
-from vlmreward.doctor.result import CheckResult, check, pass_or_fail, skipped
+from vlmreward.doctor.result import CheckResult, check, failed, pass_or_fail, skipped
 from vlmreward.processors import ImageProcessor
 from vlmreward.processors.base import read_constants
 
@@ -63,9 +63,7 @@ def _both(
 
 
 def _wrong_layout(layout: list[str]) -> CheckResult:
-    return pass_or_fail(
-        False, "; ".join(layout), "keys, shapes, grids and masks of HF's", _CONSTANTS
-    )
+    return failed("; ".join(layout), "keys, shapes, grids and masks of HF's", _CONSTANTS)
 
 
 @check("processor, float")

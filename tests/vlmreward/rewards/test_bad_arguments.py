@@ -74,11 +74,11 @@ def test_arguments_are_looked_at_before_a_model_is_loaded(options, error, messag
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"scale": 3}, ValueError, "scale is 3; expected a dict"),
-        ({"scale": {"a": 1}}, ValueError, "expected a dict of two or more"),
-        ({"scale": {"a": "x", "b": 1}}, TypeError, r"values \['x', 1\]; expected numbers"),
-        ({"scale": {"a": None, "b": 1}}, TypeError, "expected numbers"),
-        ({"scale": {"a": float("nan"), "b": 1}}, ValueError, "expected finite numbers"),
+        ({"ratings": 3}, ValueError, "ratings is 3; expected a dict"),
+        ({"ratings": {"a": 1}}, ValueError, "expected a dict of two or more"),
+        ({"ratings": {"a": "x", "b": 1}}, TypeError, r"values \['x', 1\]; expected numbers"),
+        ({"ratings": {"a": None, "b": 1}}, TypeError, "expected numbers"),
+        ({"ratings": {"a": float("nan"), "b": 1}}, ValueError, "expected finite numbers"),
     ],
     ids=lambda value: str(value)[:50],
 )

@@ -37,7 +37,7 @@ def lit(field, points, views):
 def gradients(method, chunk, penalties=PENALTIES, shader=lit, side=12):
     field, baked, grid, cameras = scene()
     generator = torch.Generator().manual_seed(1)
-    options = {} if method is render_with_graph else {"chunk": chunk}
+    options = {} if method is render_with_graph else {"rays_per_chunk": chunk}
     views = method(
         baked,
         grid,
@@ -104,7 +104,7 @@ def kept_bytes(side, chunk):
     _, baked, grid, cameras = scene(torch.float32)
     kept = Kept()
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda held: held.tensor):
-        options = {} if chunk is None else {"chunk": chunk}
+        options = {} if chunk is None else {"rays_per_chunk": chunk}
         method = render_with_graph if chunk is None else render_deferred
         views = method(
             baked,

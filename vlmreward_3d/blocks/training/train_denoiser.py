@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from vlmreward.models.vocabulary import KNOWN_WORDS
 from vlmreward_3d.blocks.training.tokenizer import train_tokenizer
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
-from vlmreward_3d.blocks.world.captions import caption, known_words
+from vlmreward_3d.blocks.world.captions import caption, known_words, unbound_caption
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
 
@@ -34,12 +34,20 @@ SHOWN = (
     "a cyan car next to a yellow torus",
 )
 """What the pictures of a training show."""
+FRONTAL = 2.0
+"""Concentration of the azimuths of single views around the front (von Mises)."""
 COARSE = 0.5
 """Share of the steps at half resolution, with four times the groups: texts are learnt there."""
 
 
-def build(seed: int = 0) -> PixelMultiView:
-    """A denoiser with random weights."""
+TEACHERS = ("strong", "coarse", "single-view")
+"""Kinds of denoisers: "coarse" learns from captions whose colors and order are exchanged at random,
+so that it knows words and not what belongs to what; "single-view" sees one view, mostly from the
+front, and no cameras, so that it wants to see the front from everywhere."""
+
+
+def build(seed: int = 0, *, cameras: bool = True) -> PixelMultiView:
+    """A denoiser with random weights, of single views where it has no cameras."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer()
     tokenizer.init_kwargs[KNOWN_WORDS] = known_words(captions=True)
@@ -67,8 +75,8 @@ def build(seed: int = 0) -> PixelMultiView:
         attention_head_dim=4,
         cross_attention_dim=128,
         norm_num_groups=16,
-        class_embed_type="projection",
-        projection_class_embeddings_input_dim=16,
+        class_embed_type="projection" if cameras else None,
+        projection_class_embeddings_input_dim=16 if cameras else None,
         # the whole text joins the time embedding: attention alone learns colours very late
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
@@ -87,10 +95,18 @@ def images_of(rgba: Tensor, background: Tensor, size: int = RESOLUTION) -> Tenso
 
 
 class Batches:
-    """Random groups of four views of flawless scenes, with captions, over gray backgrounds."""
+    """Random groups of views of flawless scenes, with captions, over gray backgrounds.
 
-    def __init__(self, data: BlocksData, seed: int) -> None:
+    Args:
+        data: the scenes.
+        seed: batches depend on it and on their number alone.
+        teacher: one of ``TEACHERS``.
+    """
+
+    def __init__(self, data: BlocksData, seed: int, teacher: str = "strong") -> None:
         self.data = data
+        self.single = teacher == "single-view"
+        self.caption = unbound_caption if teacher == "coarse" else caption
         self.rows = [i for i, s in enumerate(data.scenes) if s.flaw is None]
         scenes = [data.scenes[i] for i in self.rows]
         pair = np.array([s.relation is not None for s in scenes], float)
@@ -103,17 +119,31 @@ class Batches:
     def draw(
         self, step: int, groups: int, size: int = RESOLUTION
     ) -> tuple[Tensor, list[str], Tensor]:
-        """Images (4 groups, 3, size, size), a caption per group ("" one time in ten), cameras."""
+        """Images (4 groups, 3, size, size), a caption per group ("" one time in ten), cameras.
+
+        For single views each image is a group of its own, with its own caption.
+        """
         rng = np.random.default_rng([self.seed, step])
-        picked = rng.choice(len(self.rows), groups, p=self.weight)
         images, texts, cameras = [], [], []
-        for i in (self.rows[int(p)] for p in picked):
-            ring = int(rng.integers(2)) * RING
-            gray = torch.full((RING,), float(rng.uniform(0.1, 1.0)))
-            images.append(images_of(self.data.rgba[i, ring : ring + RING], gray, size))
-            cameras.append(self.data.cameras[i, ring : ring + RING])
-            texts.append("" if rng.random() < 0.1 else caption(self.data.scenes[i], rng))
+        for i in (self.rows[int(p)] for p in self._pick(rng, groups)):
+            shown = self._shown(i, rng)
+            gray = torch.full((len(shown),), float(rng.uniform(0.1, 1.0)))
+            images.append(images_of(self.data.rgba[i, shown], gray, size))
+            cameras.append(self.data.cameras[i, shown])
+            said = self.caption(self.data.scenes[i], rng)
+            texts.append("" if rng.random() < 0.1 else said)
         return torch.cat(images), texts, torch.cat(cameras)
+
+    def _pick(self, rng: np.random.Generator, groups: int) -> np.ndarray:
+        return rng.choice(len(self.rows), groups * (RING if self.single else 1), p=self.weight)
+
+    def _shown(self, scene: int, rng: np.random.Generator) -> np.ndarray:
+        """Indices of the views of a group: a ring, or a single one that is mostly of the front."""
+        if not self.single:
+            return int(rng.integers(2)) * RING + np.arange(RING)
+        x, y = self.data.cameras[scene].view(-1, 4, 4)[:, :2, 3].unbind(1)
+        frontal = (FRONTAL * x / (x * x + y * y).sqrt()).exp().double().numpy()
+        return rng.choice(len(frontal), 1, p=frontal / frontal.sum())
 
 
 def loss_of(
@@ -150,8 +180,9 @@ def sample(
     scheduler = DDIMScheduler.from_config(model.scheduler.config, prediction_type="epsilon")
     scheduler.set_timesteps(SAMPLING_STEPS)
     n = len(cameras)
+    views = n // len(texts)
     x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(seed))
-    both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(model.n_views, 0)
+    both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(views, 0)
     for t in scheduler.timesteps:
         times = torch.full((2 * n,), int(t))
         eps = model.predict_noise(torch.cat([x, x]), times, both, torch.cat([cameras, cameras]))
@@ -177,7 +208,7 @@ def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
     data = render_dataset(args.data, args.scenes, seed=1)
     device = torch.device(args.device)
-    model = build(args.seed).to(device)
+    model = build(args.seed, cameras=args.teacher != "single-view").to(device)
     unet = model.unet
     inner = (unet.down_blocks, unet.mid_block, unet.up_blocks, model.text_encoder.encoder)
     muon_params = [p for part in inner for p in part.parameters() if p.ndim >= 2]
@@ -191,7 +222,7 @@ def train(args: argparse.Namespace) -> None:
         warmup=100,
     )
     average = trainer.average
-    batches = Batches(data, args.seed)
+    batches = Batches(data, args.seed, args.teacher)
     steps = range(trainer.start, args.steps)
     losses: list[float] = []
     for step in tqdm(steps, initial=trainer.start, total=args.steps, desc="denoiser"):
@@ -223,6 +254,7 @@ def main() -> None:
         lr=8e-4,
         matrix_lr=4e-3,
     )
+    parser.add_argument("--teacher", choices=TEACHERS, default=TEACHERS[0])
     train(parser.parse_args())
 
 

@@ -75,6 +75,21 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     return f"{names[0]} {scene.relation} {names[1]}"
 
 
+def unbound_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption with the words of a true one: colors and order are exchanged at random.
+
+    A model that learns from such captions knows the words, and neither which object has which color
+    nor which of a pair is on top.
+    """
+    things = list(scene.things)
+    if len(things) == 2:
+        a, b = things
+        if rng.random() < 0.5:
+            a, b = replace(a, color=b.color), replace(b, color=a.color)
+        things = [a, b] if rng.random() < 0.5 else [b, a]
+    return caption(replace(scene, things=tuple(things)), rng)
+
+
 Option = TypeVar("Option")
 
 

@@ -19,6 +19,8 @@ from vlmreward_3d.guidance.diffusion.parts import check_fit, load_part, unet_con
 
 __all__ = ["PixelMultiView"]
 
+GROUP = 4
+"""Views of a group."""
 _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
 
 
@@ -26,12 +28,11 @@ class PixelMultiView(nn.Module):
     """Text- and camera-conditioned denoiser of groups of views in pixels.
 
     Args:
-        unet: takes the 16-number camera as ``class_labels``; its self-attention is made to merge
-            the views of a group, in place.
+        unet: with the 16-number camera as ``class_labels``, a model of groups of four views, whose
+            self-attention is made to merge them, in place; without, a model of single views.
         scheduler: holds the noise schedule and ``prediction_type``: epsilon or v_prediction.
         text_encoder: CLIP-like text model.
         tokenizer: the text encoder's tokenizer.
-        n_views: views of a group.
     """
 
     alphas_cumprod: Tensor
@@ -42,16 +43,15 @@ class PixelMultiView(nn.Module):
         scheduler: DDPMScheduler,
         text_encoder: CLIPTextModel,
         tokenizer: Any,
-        n_views: int = 4,
     ) -> None:
         super().__init__()
+        self.n_views = GROUP if unet.config.class_embed_type else 1
         check_prediction_type(scheduler)
         check_fit(unet, text_encoder, tokenizer)
-        self.unet = merge_views(unet, n_views)
+        self.unet = merge_views(unet, self.n_views) if self.n_views > 1 else unet
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
         self.scheduler = scheduler
-        self.n_views = n_views
         self._unknown: set[str] = set()
         self.resolution = int(unet.config.sample_size)
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone(), persistent=False)
@@ -133,4 +133,5 @@ class PixelMultiView(nn.Module):
 
     def forward(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """The output that the network was trained on: noise, or v (Salimans and Ho, 2022)."""
-        return self.unet(noisy, t, encoder_hidden_states=text, class_labels=cameras).sample
+        labels = cameras if self.n_views > 1 else None
+        return self.unet(noisy, t, encoder_hidden_states=text, class_labels=labels).sample

@@ -69,7 +69,7 @@ def classes_of(images: Tensor) -> Tensor:
 
 
 def centered(masks: Tensor, there: Tensor) -> Tensor:
-    """Masks (V, C, H, W) of the object, moved to the middle and zoomed, by one factor for all views.
+    """Masks (V, C, H, W) of the object, moved to the middle and zoomed by one factor for all.
 
     Args:
         masks: float in [0, 1].
@@ -152,7 +152,9 @@ class TemplateReader:
         things = [SceneObject(s, c, 0.365) for s, c in zip(shapes, ("red", "blue"))]
         classes = classes_of(self._views(things, relation))
         joined = torch.where(classes == red, torch.full_like(classes, blue), classes)
-        return Template(relation, shapes, masks_of(classes, red, blue), masks_of(joined, blue, None))
+        return Template(
+            relation, shapes, masks_of(classes, red, blue), masks_of(joined, blue, None)
+        )
 
     def read(self, images: Tensor) -> list[int] | None:
         """The scene that the images (V, 3, H, W) in [0, 1] on white show, as a `judge.target`.

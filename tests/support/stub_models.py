@@ -38,6 +38,9 @@ class OracleDenoiser:
     def to_latents(self, images: Tensor) -> Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(images, self.size) * 2 - 1
 
+    def to_images(self, latents: Tensor) -> Tensor:
+        return ((latents + 1) / 2).clamp(0, 1)
+
     def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         assert text.shape == (len(noisy), 2, 3)
         fov = math.radians(self.fov_deg)

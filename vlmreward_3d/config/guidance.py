@@ -24,6 +24,7 @@ from vlmreward_3d.config._checks import (
     one_of,
     or_none,
     require,
+    whole,
 )
 from vlmreward_3d.schedule import Schedule
 
@@ -31,6 +32,7 @@ __all__ = [
     "PIXEL_MODES",
     "PRECISIONS",
     "GuidanceConfig",
+    "NoiseSelectionConfig",
     "ScoreDistillationConfig",
     "VLMConfig",
     "WeightingConfig",
@@ -110,6 +112,32 @@ class GuidanceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoiseSelectionConfig:
+    """Choice of the best of several noises by the VLM's reward, without its gradient.
+
+    Attributes:
+        n_candidates: Number of noises at each step; each costs a pass of the denoiser.
+        stop_at: Progress from which on one noise is drawn, without a choice.
+        question: Question to the VLM about the predicted originals; see `VLMConfig.question`.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    n_candidates: int = 4
+    stop_at: float = 0.9
+    question: str = "yes-no"
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            n_candidates=whole(2),
+            stop_at=SHARE,
+            question=Rule(is_text, "a question"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreDistillationConfig(GuidanceConfig):
     """Score distillation from a denoiser, the first guidance of a run: "sds".
 
@@ -127,6 +155,7 @@ class ScoreDistillationConfig(GuidanceConfig):
         t_min: Lower end of the noise level, as a share of the denoiser's timesteps.
         t_max: Upper end of the noise level.
         shared_timestep: Draw one timestep for all views of a step, in place of one for each group.
+        selection: Choice among several noises by the VLM, which the run then needs; None draws one.
         weighting: When it is evaluated and how much it weighs; without ratios, which are relative
             to this guidance.
 
@@ -146,6 +175,7 @@ class ScoreDistillationConfig(GuidanceConfig):
     t_min: Schedule
     t_max: Schedule
     shared_timestep: bool = False
+    selection: NoiseSelectionConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,6 +192,7 @@ class ScoreDistillationConfig(GuidanceConfig):
             t_min=level,
             t_max=level,
             shared_timestep=BOOLEAN,
+            selection=or_none(instance_of(NoiseSelectionConfig)),
         )
         turns = {at for at, _ in (*self.t_min.points, *self.t_max.points)}
         ordered = all(self.t_min(at) <= self.t_max(at) for at in turns)
@@ -184,6 +215,8 @@ class VLMConfig(GuidanceConfig):
         pixel_mode: How far the image processor follows the 8-bit path: one of `PIXEL_MODES`.
         resolution: Height and width in pixels of the images that the VLM is shown, resized
             bilinearly from any rendered size; None shows them as they are rendered.
+        n_transformations: Number of random transformations of the views over which the reward is
+            averaged; 0 shows the views as they are.
         weighting: When it is asked and how much it weighs; `weight` is lambda_VLM of Eq. 6.
 
     Raises:
@@ -196,6 +229,7 @@ class VLMConfig(GuidanceConfig):
     question: str | tuple[str, ...]
     pixel_mode: str = "clamp"
     resolution: int | None = None
+    n_transformations: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,6 +241,7 @@ class VLMConfig(GuidanceConfig):
                 "a question or several in a tuple",
             ),
             pixel_mode=one_of(PIXEL_MODES),
+            n_transformations=whole(0),
             resolution=or_none(
                 Rule(
                     lambda x: is_whole(x, 8) and x <= 4096,

@@ -17,6 +17,7 @@ from vlmreward_3d.config._checks import (
     instance_of,
     is_whole,
     or_none,
+    require,
 )
 from vlmreward_3d.config.camera import CameraConfig
 from vlmreward_3d.config.fields import FieldConfig
@@ -77,6 +78,12 @@ class VLM3DConfig:
             optimizer=instance_of(OptimizerConfig),
             regularizers=instance_of(RegularizerConfig),
             recovery=instance_of(RecoveryConfig),
+        )
+        require(
+            self.score_distillation.selection is None or self.vlm is not None,
+            self,
+            "vlm",
+            "a VLMConfig, whose reward selects noises, beside score_distillation.selection",
         )
 
     def replace(self, settings: Mapping[str, Any]) -> VLM3DConfig:

@@ -36,6 +36,10 @@ class Denoiser(Protocol):
         """Images (N, 3, H, W) in [0, 1] to the denoiser's space, differentiable."""
         ...
 
+    def to_images(self, latents: Tensor) -> Tensor:
+        """Latents to images (N, 3, H, W) in [0, 1], without a graph."""
+        ...
+
     def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """Noise in (N, C, h, w), given t (N,), text (N, L, D) and camera conditions (N, 16)."""
         ...

@@ -10,12 +10,14 @@ import torch
 
 from vlmreward import CompositeReward, YesNoReward
 from vlmreward.models.devices import checked_device
+from vlmreward.rewards import VLMReward
 from vlmreward_3d.config import PRECISIONS, GuidanceConfig, VLM3DConfig
 from vlmreward_3d.guidance.base import Denoiser, Guidance
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.diffusion.parts import unet_config
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
+from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.guidance.vlm import Reward, VLMGuidance
 from vlmreward_3d.guidance.weighting import WeightedGuidance
@@ -146,6 +148,7 @@ def build_guidances(
         t_max=sds.t_max,
         view_prompts=sds.view_prompts,
         shared_timestep=sds.shared_timestep,
+        selection=_selection(config, reward),
     )
     guidances = [WeightedGuidance(distillation, sds.weighting)]
     if reward is not None:
@@ -154,9 +157,29 @@ def build_guidances(
                 "received a reward for a configuration whose vlm is None; expected a VLMConfig, "
                 "which says how the reward weighs; pass a preset's vlm="
             )
-        vlm = VLMGuidance(reward, config.prompt, resolution=config.vlm.resolution)
+        vlm = VLMGuidance(
+            reward,
+            config.prompt,
+            resolution=config.vlm.resolution,
+            n_transformations=config.vlm.n_transformations,
+        )
         guidances.append(WeightedGuidance(vlm, config.vlm.weighting, concurrent=concurrent))
     return guidances
+
+
+def _selection(config: VLM3DConfig, reward: Reward | None) -> NoiseSelection | None:
+    """The choice among noises by the VLM that the reward asks, with a question of its own."""
+    selection = config.score_distillation.selection
+    if selection is None or reward is None:
+        return None
+    members = reward.members.values() if isinstance(reward, CompositeReward) else [reward]
+    asked = next((member for member in members if isinstance(member, VLMReward)), None)
+    return NoiseSelection(
+        reward if asked is None else YesNoReward(asked, question=selection.question),
+        config.prompt,
+        n_candidates=selection.n_candidates,
+        stop_at=selection.stop_at,
+    )
 
 
 @singledispatch

@@ -8,6 +8,7 @@ from torch import Tensor
 from vlmreward.utils.arguments import interval, number
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
+from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.rules import RULES, Prediction
 from vlmreward_3d.guidance.score_distillation import add_noise
 from vlmreward_3d.guidance.view_prompts import view_index
@@ -37,6 +38,7 @@ class ScoreDistillation:
         view_prompts: Say in the prompt which side a view shows
             (`vlmreward_3d.guidance.view_prompts`), for denoisers without a camera input.
         shared_timestep: Draw one timestep for all images instead of one for each group of views.
+        selection: Choice among several noises; None draws one.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -58,6 +60,7 @@ class ScoreDistillation:
         t_max: Schedule = _T_MAX,
         view_prompts: bool = False,
         shared_timestep: bool = False,
+        selection: NoiseSelection | None = None,
     ) -> None:
         if rule not in RULES:
             raise ValueError(
@@ -81,6 +84,7 @@ class ScoreDistillation:
         self.t_min, self.t_max = t_min, t_max
         self.view_prompts = view_prompts
         self.shared_timestep = shared_timestep
+        self.selection = selection
         prompts = prompts_of_views(prompt) if view_prompts else [prompt]
         with torch.no_grad():
             self.text = denoiser.encode_text([negative_prompt, *prompts]).detach()
@@ -115,23 +119,43 @@ class ScoreDistillation:
         share = low + (high - low) * share
         t = (share * len(alphas)).long().clamp(0, len(alphas) - 1)
         t = t.expand(groups).repeat_interleave(n_views).to(images.device)
-        alpha_bar = alphas.to(images)[t]
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             graph = self.denoiser.to_latents(images)
         latents = graph.detach()
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
         with torch.no_grad():
-            gradient = self._gradient(latents, noise, t, alpha_bar, cameras)
+            prediction, metrics = self._prediction(latents, t, cameras, progress, generator)
+            gradient = self.rule(prediction)
             # the gradient is (z - target) / N
             value = 0.5 * len(latents) * gradient.square().sum()
         with torch.autocast(images.device.type, enabled=False):
             (at_images,) = torch.autograd.grad(graph, images, gradient)
-        return GuidanceOutput(value, at_images, {"loss": value.item()})
+        return GuidanceOutput(value, at_images, {"loss": value.item(), **metrics})
 
-    def _gradient(
-        self, latents: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor, cameras: Cameras
-    ) -> Tensor:
+    def _prediction(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        cameras: Cameras,
+        progress: float,
+        generator: torch.Generator,
+    ) -> tuple[Prediction, dict[str, float]]:
+        """The prediction for one noise, or for the best of several, and metrics of the choice."""
+
+        def predict() -> Prediction:
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            return self._predict(latents, noise, t, cameras)
+
+        selection = self.selection
+        if selection is None or progress >= selection.stop_at:
+            return predict(), {}
+        candidates = [predict() for _ in range(selection.n_candidates)]
+        chosen, rewards = selection.choose(candidates, self.denoiser.to_images)
+        gain = (rewards.amax(dim=0) - rewards.mean(dim=0)).mean()
+        return chosen, {"selection_gain": gain.item()}
+
+    def _predict(self, latents: Tensor, noise: Tensor, t: Tensor, cameras: Cameras) -> Prediction:
+        alpha_bar = self.denoiser.alphas_cumprod.to(latents)[t]
         noisy = add_noise(latents, noise, alpha_bar)
         condition = cameras.condition().to(latents)
         prediction = self.denoiser.predict_noise(
@@ -141,18 +165,16 @@ class ScoreDistillation:
             condition.repeat(2, 1),
         )
         unconditional, conditional = prediction.to(latents).chunk(2)
-        return self.rule(
-            Prediction(
-                latents=latents,
-                noise=noise,
-                noisy=noisy,
-                alpha_bar=alpha_bar,
-                unconditional=unconditional,
-                conditional=conditional,
-                guidance_scale=self.guidance_scale,
-                guidance_rescale=self.guidance_rescale,
-                group_size=self.denoiser.n_views,
-            )
+        return Prediction(
+            latents=latents,
+            noise=noise,
+            noisy=noisy,
+            alpha_bar=alpha_bar,
+            unconditional=unconditional,
+            conditional=conditional,
+            guidance_scale=self.guidance_scale,
+            guidance_rescale=self.guidance_rescale,
+            group_size=self.denoiser.n_views,
         )
 
     def text_embeddings(self, cameras: Cameras, like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vlmreward.processors.resize import resize
 from vlmreward.utils.arguments import reward_like, whole
+from vlmreward.wrappers import ExpectationOverTransformations
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.base import GuidanceOutput
 
@@ -26,6 +27,8 @@ class VLMGuidance:
         prompt: What the images should show.
         resolution: The reward is shown images of `resolution` x `resolution` pixels: bilinear,
             antialiased where they shrink. None shows them as they are rendered.
+        n_transformations: The reward is the mean over so many random transformations of the views
+            (`vlmreward.wrappers.ExpectationOverTransformations`); 0 shows them as they are.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
@@ -33,13 +36,22 @@ class VLMGuidance:
 
     name = "vlm"
 
-    def __init__(self, reward: Reward, prompt: str, *, resolution: int | None = None) -> None:
+    def __init__(
+        self,
+        reward: Reward,
+        prompt: str,
+        *,
+        resolution: int | None = None,
+        n_transformations: int = 0,
+    ) -> None:
         reward_like(reward)
+        whole("n_transformations", n_transformations, least=0)
         if resolution is not None:
             whole("resolution", resolution)
         self.reward = reward
         self.prompt = prompt
         self.resolution = resolution
+        self.n_transformations = n_transformations
 
     def __call__(
         self,
@@ -54,7 +66,7 @@ class VLMGuidance:
             images: (V, 3, H, W) in [0, 1], the views of one object; no graph is kept to them.
             cameras: Not used.
             progress: Not used.
-            generator: Not used.
+            generator: CPU source of the transformations; None for torch's global one.
 
         Returns:
             The reward and the gradient (V, 3, H, W) of -reward, through the resize. The metrics
@@ -64,9 +76,16 @@ class VLMGuidance:
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             shown = images if size is None else resize(images, (size, size), "bilinear")
-            value = self.reward(shown[None], prompt=self.prompt).sum()
+            value = self._reward(generator)(shown[None], prompt=self.prompt).sum()
             (gradient,) = torch.autograd.grad(value, images)
         value = value.detach()
         metrics = {"reward": value.item(), "prob_yes": value.sigmoid().item()}
         # in one layout in memory, on which the rounding of norms depends
         return GuidanceOutput(value, -gradient.contiguous(), metrics)
+
+    def _reward(self, generator: torch.Generator | None) -> Reward:
+        if self.n_transformations == 0:
+            return self.reward
+        return ExpectationOverTransformations(
+            self.reward, num_samples=self.n_transformations, generator=generator
+        )

@@ -130,6 +130,14 @@ class LatentDiffusion(nn.Module):
             _keep_gradient_in_range(latents, scaled)
         return latents
 
+    @torch.no_grad()
+    def to_images(self, latents: Tensor) -> Tensor:
+        """Latents (N, C, r, r) decoded to images (N, 3, 8 r, 8 r) in [0, 1], clamped."""
+        with self._computing(latents.device):
+            scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+            images = self.vae.decode(scaled).sample
+        return (images.to(latents.dtype).clamp(-1, 1) + 1) / 2
+
     def _computing(self, device: torch.device) -> torch.autocast:
         """The autocast under which UNet and autoencoder work, if any."""
         return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)

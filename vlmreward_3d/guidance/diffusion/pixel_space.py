@@ -116,6 +116,10 @@ class PixelMultiView(nn.Module):
                 images = F.adaptive_avg_pool2d(images, self.resolution)
         return images * 2 - 1
 
+    def to_images(self, latents: Tensor) -> Tensor:
+        """Latents (N, 3, r, r) in [-1, 1] to images in [0, 1], clamped."""
+        return (latents.detach().clamp(-1, 1) + 1) / 2
+
     def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """Noise in ``noisy``.
 

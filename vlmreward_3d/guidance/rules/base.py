@@ -8,7 +8,11 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from vlmreward_3d.guidance.score_distillation import classifier_free_guidance
+from vlmreward_3d.guidance.score_distillation import (
+    classifier_free_guidance,
+    predicted_original,
+    rescale_guidance,
+)
 
 __all__ = ["Prediction", "Rule"]
 
@@ -43,6 +47,16 @@ class Prediction:
     def guided(self) -> Tensor:
         """(N, C, H, W) noise with classifier-free guidance."""
         return classifier_free_guidance(self.unconditional, self.conditional, self.guidance_scale)
+
+    @property
+    def original(self) -> Tensor:
+        """(N, C, H, W) predicted original with guidance, rescaled (Lin et al., 2024)."""
+        return rescale_guidance(
+            predicted_original(self.noisy, self.guided, self.alpha_bar),
+            predicted_original(self.noisy, self.conditional, self.alpha_bar),
+            self.guidance_rescale,
+            self.group_size,
+        )
 
 
 Rule: TypeAlias = Callable[[Prediction], Tensor]

@@ -5,21 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from vlmreward_3d.guidance.rules.base import Prediction
-from vlmreward_3d.guidance.score_distillation import predicted_original, rescale_guidance
 
 __all__ = ["x0", "x0_reconstruction_gradient"]
 
 
 def x0(prediction: Prediction) -> Tensor:
     """`x0_reconstruction_gradient` (N, C, H, W) to the rescaled guided original."""
-    noisy, alpha_bar = prediction.noisy, prediction.alpha_bar
-    original = rescale_guidance(
-        predicted_original(noisy, prediction.guided, alpha_bar),
-        predicted_original(noisy, prediction.conditional, alpha_bar),
-        prediction.guidance_rescale,
-        prediction.group_size,
-    )
-    return x0_reconstruction_gradient(prediction.latents, original)
+    return x0_reconstruction_gradient(prediction.latents, prediction.original)
 
 
 def x0_reconstruction_gradient(latents: Tensor, original: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vlmreward.cli import process
 from vlmreward.cli.arguments import above_zero, natural, path, port, positive, slug, text, threads
-from vlmreward_3d.config import FIELDS, PRECISIONS
+from vlmreward_3d.config import FIELDS, PRECISIONS, NoiseSelectionConfig
 from vlmreward_3d.presets import PRESETS
 
 QUESTIONS = ("A", "B", "selected")
@@ -24,6 +24,7 @@ MESHES = ("glb", "texture", "obj", "ply")
 ABOUT_THE_VLM = (
     *("vlm", "single_view", "question", "no_geometry_question", "separate_questions"),
     *("vlm_interval", "vlm_cache_gradient", "vlm_grad_ratio", "vlm_device", "vlm_resolution"),
+    *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates"),
 )
 
 
@@ -79,7 +80,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="follow its last gradient at the steps in between",
     )
-    asking.add_argument(
+    ratio = asking.add_mutually_exclusive_group()
+    ratio.add_argument(
+        "--vlm-max-grad-ratio",
+        type=above_zero,
+        metavar="B",
+        help="keep its gradient within B times the norm of the denoiser's",
+    )
+    ratio.add_argument(
         "--vlm-grad-ratio",
         type=above_zero,
         metavar="B",
@@ -87,6 +95,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     asking.add_argument(
         "--vlm-resolution", type=positive, metavar="N", help="side in pixels of what it is shown"
+    )
+    asking.add_argument(
+        "--vlm-transformations",
+        type=positive,
+        metavar="N",
+        help="average it over N random transformations of the views",
+    )
+    asking.add_argument(
+        "--noise-candidates",
+        type=positive,
+        metavar="K",
+        help="draw K noises a step, and go on with the one whose prediction it likes best",
     )
     parser.add_argument(
         "--no-collapse-detection",
@@ -294,6 +314,8 @@ def changes(options):
         "vlm.weighting.interval": options.vlm_interval,
         "vlm.weighting.cache_gradient": options.vlm_cache_gradient,
         "vlm.weighting.grad_ratio": options.vlm_grad_ratio,
+        "vlm.weighting.max_grad_ratio": options.vlm_max_grad_ratio,
+        "vlm.n_transformations": options.vlm_transformations,
         "vlm.weighting.n_views": 1 if options.single_view else None,
         "vlm.resolution": options.vlm_resolution,
         "vlm.question": question(options),
@@ -302,6 +324,9 @@ def changes(options):
     changed = {name: value for name, value in asked.items() if value}
     if options.vlm_grad_ratio:
         changed["vlm.weighting.max_grad_ratio"] = None
+    if options.noise_candidates:
+        selection = NoiseSelectionConfig(n_candidates=options.noise_candidates)
+        changed["score_distillation.selection"] = selection
     if options.no_collapse_detection:
         changed["recovery.patience"] = None
     return changed

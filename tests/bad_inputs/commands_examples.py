@@ -76,6 +76,7 @@ ROWS = [
     *_numbers(_3D, "--seed", "-1 1.5 nan zero"),
     *_numbers(_3D, "--vlm-interval", "0 1.5"),
     *_numbers(_3D, "--vlm-grad-ratio", _ABOVE),
+    *_numbers(_3D, "--vlm-max-grad-ratio", _ABOVE),
     *_numbers(_3D, "--rays-per-chunk", "0 1.5"),
     *_numbers(_3D, "--threads", "0 1.5 99999999999"),
     *_numbers(_3D, "--viewer-port", "-1 70000 99999 http"),

@@ -333,6 +333,8 @@ FLAGS = {
     "single view": ["--single-view"],
     "no VLM": ["--no-vlm"],
     "precision": ["--denoiser-precision", "autocast"],
+    "best of noises": ["--noise-candidates", "2", "--separate-questions"],
+    "transformations": ["--vlm-transformations", "2", "--vlm-max-grad-ratio", "4"],
 }
 
 

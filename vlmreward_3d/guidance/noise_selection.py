@@ -76,5 +76,11 @@ class NoiseSelection:
         def chosen(name: str) -> Tensor:
             return torch.stack([getattr(candidates[k], name)[i] for i, k in zip(rows, best)])
 
-        names = ("noise", "noisy", "unconditional", "conditional")
-        return dataclasses.replace(candidates[0], **{name: chosen(name) for name in names}), scores
+        chosen_prediction = dataclasses.replace(
+            candidates[0],
+            noise=chosen("noise"),
+            noisy=chosen("noisy"),
+            unconditional=chosen("unconditional"),
+            conditional=chosen("conditional"),
+        )
+        return chosen_prediction, scores

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.diffusion.multiview_attention import merge_views
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
 
 class DenoiserJudge(nn.Module):
@@ -28,7 +28,7 @@ class DenoiserJudge(nn.Module):
 
     def __init__(self, draws: int = 4, device: str = "cpu") -> None:
         super().__init__()
-        self.denoiser = PixelMultiView.from_pretrained(common.BUILTIN).to(device)
+        self.denoiser = PixelDiffusion.from_pretrained(common.BUILTIN).to(device)
         merge_views(self.denoiser.unet, 1)  # a picture has one view
         self.cameras = Cameras.turntable(draws, elevation=20.0).condition().to(device)
         last = len(self.denoiser.alphas_cumprod)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
 
 class Sampler(Protocol):
@@ -83,7 +83,7 @@ def load_sampler(options: argparse.Namespace) -> Sampler:
     model, device = options.diffusion, options.device
     how = {"steps": options.sampler_steps, "guidance": options.guidance}
     if model == common.BUILTIN:
-        return BlocksSampler(PixelMultiView.from_pretrained(model).to(device), **how)
+        return BlocksSampler(PixelDiffusion.from_pretrained(model).to(device), **how)
     try:
         pipeline = DiffusionPipeline.from_pretrained(model, use_safetensors=True)
     except (OSError, ValueError) as error:
@@ -104,7 +104,7 @@ class BlocksSampler:
         guidance: scale of classifier-free guidance; 1 is none, at half the cost.
     """
 
-    def __init__(self, denoiser: PixelMultiView, *, steps: int, guidance: float) -> None:
+    def __init__(self, denoiser: PixelDiffusion, *, steps: int, guidance: float) -> None:
         self.denoiser = denoiser
         self.network = denoiser.unet
         self.guidance = guidance

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,8 @@ NOTHING = OTHER + 1
 _SHADES = torch.linspace(0.45, 1.05, 13)
 _FAR = 0.2
 """Distance in RGB from which on a pixel is a shade of no color."""
+_GRAY = 0.12
+"""Difference of the channels below which a pixel has no color."""
 _WHITE = 0.12
 """Distance in RGB from white below which a pixel is background."""
 _LEAST = 0.12
@@ -63,7 +66,8 @@ def classes_of(images: Tensor) -> Tensor:
     pixels = images.movedim(1, -1)
     distance = (pixels[..., None, None, :] - shades).norm(dim=-1).amin(-1)
     nearest, which = distance.min(-1)
-    which = torch.where(nearest > _FAR, torch.full_like(which, OTHER), which)
+    gray = pixels.amax(-1) - pixels.amin(-1) < _GRAY
+    which = torch.where((nearest > _FAR) | gray, torch.full_like(which, OTHER), which)
     white = (pixels - 1).norm(dim=-1) < _WHITE
     return torch.where(white, torch.full_like(which, NOTHING), which)
 
@@ -122,17 +126,18 @@ class TemplateReader:
 
     Args:
         cameras: V cameras.
+        shapes: The shapes that things may have.
     """
 
-    def __init__(self, cameras: Cameras) -> None:
+    def __init__(self, cameras: Cameras, shapes: Sequence[str] = SHAPES) -> None:
         self.cameras = cameras
-        self.templates = [self._single(shape) for shape in SHAPES]
-        pairs = [(a, b) for a in SHAPES for b in SHAPES]
+        self.templates = [self._single(shape) for shape in shapes]
+        pairs = [(a, b) for a in shapes for b in shapes]
         self.templates += [
-            self._pair(relation, shapes)
+            self._pair(relation, pair)
             for relation in KINDS
             if relation
-            for shapes in tqdm(pairs, desc=f"templates: {relation}", leave=False)
+            for pair in tqdm(pairs, desc=f"templates: {relation}", leave=False)
         ]
         self._masks = torch.stack([t.masks for t in self.templates])
         self._joined = torch.stack([t.joined for t in self.templates])

@@ -313,7 +313,7 @@ def names(folder: Path) -> dict[str, Any]:
     from vlmreward_3d.guidance.diffusion import ldm_conversion as ldm
     from vlmreward_3d.guidance.diffusion.multiview_attention import merge_views
     from vlmreward_3d.guidance.diffusion.mvdream import MVDream
-    from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+    from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
     from vlmreward_3d.guidance.loading import load_denoiser, load_guidances, load_reward
     from vlmreward_3d.guidance.sds import ScoreDistillation
     from vlmreward_3d.rendering.evaluation import evaluation_cameras
@@ -381,7 +381,7 @@ def names(folder: Path) -> dict[str, Any]:
         },
         **{"regularizers": regularizers, "score_distillation": score_distillation},
         **{"ScoreDistillation": ScoreDistillation, "stub": stub_models.RandomDenoiser, "ldm": ldm},
-        **{"MVDream": MVDream, "PixelMultiView": PixelMultiView, "merge_views": merge_views},
+        **{"MVDream": MVDream, "PixelDiffusion": PixelDiffusion, "merge_views": merge_views},
         **{"load_denoiser": load_denoiser, "load_reward": load_reward},
         **{"load_guidances": load_guidances, "load_checkpoint": load_checkpoint},
         **{"save_meshes": save_meshes, "save_gaussians": save_gaussians, "render": render},

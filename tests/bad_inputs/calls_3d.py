@@ -464,7 +464,7 @@ ROWS = [
     ),
     (
         "denoiser: no parts",
-        "PixelMultiView.from_pretrained(fresh())",
+        "PixelDiffusion.from_pretrained(fresh())",
         OSError,
         r"unet.*missing; exp",
     ),

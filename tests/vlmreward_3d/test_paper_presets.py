@@ -17,7 +17,7 @@ from vlmreward_3d.cameras import Cameras, sample_groups
 from vlmreward_3d.fields.factory import build_field
 from vlmreward_3d.guidance import loading as load
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.volume import render_rays
@@ -285,9 +285,9 @@ def sources(tmp_path_factory):
 def test_a_name_tells_which_denoiser_it_is(sources, tmp_path):
     assert type(load.load_denoiser(str(sources / "mvdream"))) is MVDream
     assert type(load.load_denoiser(str(sources / "sd"))) is StableDiffusion
-    assert type(load.load_denoiser("builtin/blocks")) is PixelMultiView
-    PixelMultiView.from_pretrained("builtin/blocks").save_pretrained(tmp_path / "blocks")
-    assert type(load.load_denoiser(str(tmp_path / "blocks"))) is PixelMultiView
+    assert type(load.load_denoiser("builtin/blocks")) is PixelDiffusion
+    PixelDiffusion.from_pretrained("builtin/blocks").save_pretrained(tmp_path / "blocks")
+    assert type(load.load_denoiser(str(tmp_path / "blocks"))) is PixelDiffusion
     with pytest.raises(OSError, match="cannot load the denoiser 'no/such-model'"):
         load.load_denoiser("no/such-model")
     with pytest.raises(FileNotFoundError, match=r"there is no file none\.pt"):

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from vlmreward_3d.blocks.training import train_denoiser
 from vlmreward_3d.blocks.world import dataset
 from vlmreward_3d.cameras import sample_groups
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.presets import blocks
 from vlmreward_3d.schedule import Schedule
@@ -40,7 +40,7 @@ def test_backgrounds_are_one_per_group(background):
 
 
 @pytest.fixture(scope="module")
-def denoiser() -> PixelMultiView:
+def denoiser() -> PixelDiffusion:
     """The built-in denoiser's own architecture, untrained."""
     model = train_denoiser.build(0)
     assert isinstance(model.scheduler, DDPMScheduler)

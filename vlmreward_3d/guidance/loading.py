@@ -15,7 +15,7 @@ from vlmreward_3d.config import PRECISIONS, GuidanceConfig, VLM3DConfig
 from vlmreward_3d.guidance.base import Denoiser, Guidance
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.diffusion.parts import unet_config
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.sds import ScoreDistillation
@@ -39,12 +39,12 @@ def load_denoiser(
     Args:
         source: "builtin/blocks"; MVDream's single file (by its suffix); or a folder or hub id of
             diffusers, whose UNet tells which it is: with cameras and a VAE MVDream, with cameras
-            alone a `PixelMultiView`, without cameras Stable Diffusion.
+            alone a `PixelDiffusion`, without cameras Stable Diffusion.
         device: where it runs.
         precision: "float32"; "autocast": weights in float32, matrix products and convolutions in
             float16 (bfloat16 on a CPU), as MVDream's own code computes; "bfloat16" or "float16":
             weights too, in half the memory. Default: "autocast" on a GPU, "float32" elsewhere. A
-            `PixelMultiView` knows "float32" alone.
+            `PixelDiffusion` knows "float32" alone.
         tokenizer: for a single file, which has none; see `MVDream.from_checkpoint`.
 
     Raises:
@@ -68,7 +68,7 @@ def load_denoiser(
                 f"received precision={precision!r} for {source!r}, a denoiser of pixels; expected "
                 "'float32': leave it out"
             )
-        return PixelMultiView.from_pretrained(source).to(device)
+        return PixelDiffusion.from_pretrained(source).to(device)
     else:
         kind = MVDream if _takes_cameras(source) else StableDiffusion
         model = kind.from_pretrained(source, dtype=dtype)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vlmreward_3d.blocks.training.train_denoiser import build
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_refuses_part_of_a_group(model):
 
 def test_folder_round_trip(model, tmp_path):
     model.save_pretrained(tmp_path)
-    loaded = PixelMultiView.from_pretrained(tmp_path)
+    loaded = PixelDiffusion.from_pretrained(tmp_path)
     noisy = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     ours = noise(model, noisy, model.encode_text(["a pink mug"]).repeat_interleave(4, 0))
     theirs = noise(loaded, noisy, loaded.encode_text(["a pink mug"]).repeat_interleave(4, 0))
@@ -45,7 +45,7 @@ def test_folder_round_trip(model, tmp_path):
 
 def test_missing_parts_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"unet, scheduler.*missing"):
-        PixelMultiView.from_pretrained(tmp_path)
+        PixelDiffusion.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("size", [32, 64, 48])

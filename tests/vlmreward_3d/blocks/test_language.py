@@ -1,6 +1,6 @@
 import json
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from vlmreward_3d.blocks.world.captions import (
     geometry_question,
     known_words,
     relation_question,
+    unbound_caption,
 )
 from vlmreward_3d.blocks.world.scenes import COLORS, FLAWS, SHAPES, Scene, SceneObject, sample_scene
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
 WEIGHTS = Path(vlmreward_3d.__file__).parent / "blocks" / "weights"
 
@@ -56,6 +57,25 @@ def test_captions_hold_and_false_captions_do_not():
             kinds.add(kind)
             assert not holds(scene, text), (scene, text)
     assert {"swapped colours", "swapped order", "wrong relation", "attribute"} <= kinds
+
+
+def test_unbound_captions_keep_the_words_and_neither_binding_nor_order():
+    a, b = SceneObject("cube", "red", 0.3), SceneObject("sphere", "blue", 0.3)
+    scene, rng = Scene((a, b), "on top of"), np.random.default_rng(0)
+    said = Counter(unbound_caption(scene, rng).replace("the ", "a ") for _ in range(2000))
+    plain = {text.removeprefix("a ").replace(" of a ", " of ") for text in said}
+    assert plain == {
+        "red cube on top of blue sphere",
+        "blue cube on top of red sphere",
+        "red sphere on top of blue cube",
+        "blue sphere on top of red cube",
+    }
+    bound = sum(n for text, n in said.items() if "red cube" in text)
+    on_top = sum(n for text, n in said.items() if "sphere on top" not in text)
+    for share in (bound / 2000, on_top / 2000):
+        assert abs(share - 0.5) < 4 * (0.25 / 2000) ** 0.5
+    single = Scene((a,))
+    assert "red cube" in unbound_caption(single, rng)
 
 
 def test_swapping_what_stands_side_by_side_is_no_false_caption():
@@ -129,7 +149,7 @@ def test_the_shipped_models_know_the_words_of_their_training_texts():
 
 
 def test_the_denoiser_names_words_that_it_was_not_trained_on():
-    model = PixelMultiView.from_pretrained("builtin/blocks")
+    model = PixelDiffusion.from_pretrained("builtin/blocks")
     with pytest.warns(UserWarning, match=r"not trained on: chess, elephant, playing; expected"):
         model.encode_text(["", "a purple elephant playing chess"])
     with warnings.catch_warnings():

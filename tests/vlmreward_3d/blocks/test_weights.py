@@ -14,7 +14,7 @@ from vlmreward_3d.blocks.world.captions import attribute_question, caption, fals
 from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import sample_scene
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
 WEIGHTS = Path(vlmreward_3d.__file__).parent / "blocks" / "weights"
 
@@ -39,7 +39,7 @@ def test_the_weights_are_small_enough_to_ship(reward):
     files = [p for p in WEIGHTS.rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 30e6
     assert sum(p.numel() for p in reward.backbone.vlm.parameters()) <= 6e6
-    denoiser = PixelMultiView.from_pretrained("builtin/blocks")
+    denoiser = PixelDiffusion.from_pretrained("builtin/blocks")
     assert sum(p.numel() for p in denoiser.parameters()) <= 10e6
 
 
@@ -93,7 +93,7 @@ def test_gradient_ascent_on_the_reward_is_felt_by_the_reward(reward, scenes):
 
 def test_the_denoiser_listens_to_the_text(scenes):
     drawn, rgba, cameras = scenes
-    denoiser = PixelMultiView.from_pretrained("builtin/blocks")
+    denoiser = PixelDiffusion.from_pretrained("builtin/blocks")
     images = images_of(rgba.flatten(0, 1), torch.full((len(drawn) * 4,), 0.6))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
     t = torch.full((len(images),), 800)

@@ -14,7 +14,7 @@ from tiny_latent_models import stable, tokenizer
 
 import vlmreward_3d
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 from vlmreward_3d.guidance.loading import load_denoiser
 
@@ -263,7 +263,7 @@ def test_single_files_that_are_damaged(suffix, content, tmp_path, capsys):
 
 def test_whole_folders_load(saved):
     assert isinstance(load_denoiser(str(saved)), StableDiffusion)
-    assert isinstance(load_denoiser(str(BLOCKS)), PixelMultiView)
+    assert isinstance(load_denoiser(str(BLOCKS)), PixelDiffusion)
 
 
 def test_parts_of_different_models_are_refused():

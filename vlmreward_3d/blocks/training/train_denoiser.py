@@ -18,7 +18,7 @@ from vlmreward_3d.blocks.training.tokenizer import train_tokenizer
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.world.captions import caption, known_words, unbound_caption
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
-from vlmreward_3d.guidance.diffusion.pixel_space import PixelMultiView
+from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
 RESOLUTION = 32
 TEXT_LENGTH = 20
@@ -46,7 +46,7 @@ so that it knows words and not what belongs to what; "single-view" sees one view
 front, and no cameras, so that it wants to see the front from everywhere."""
 
 
-def build(seed: int = 0, *, cameras: bool = True) -> PixelMultiView:
+def build(seed: int = 0, *, cameras: bool = True) -> PixelDiffusion:
     """A denoiser with random weights, of single views where it has no cameras."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer()
@@ -84,7 +84,7 @@ def build(seed: int = 0, *, cameras: bool = True) -> PixelMultiView:
     # a fifth of the timesteps is so noisy that nothing of an image can be guessed: with less (as in
     # the cosine schedule), few pixels still show where things are, and the text is not listened to
     scheduler = DDPMScheduler(beta_schedule="linear", prediction_type="v_prediction")
-    return PixelMultiView(unet, scheduler, text, tokenizer)
+    return PixelDiffusion(unet, scheduler, text, tokenizer)
 
 
 def images_of(rgba: Tensor, background: Tensor, size: int = RESOLUTION) -> Tensor:
@@ -147,7 +147,7 @@ class Batches:
 
 
 def loss_of(
-    model: PixelMultiView, batch: tuple[Tensor, list[str], Tensor], generator: torch.Generator
+    model: PixelDiffusion, batch: tuple[Tensor, list[str], Tensor], generator: torch.Generator
 ) -> Tensor:
     """Squared error of v, with timesteps shared by the views of a group.
 
@@ -174,7 +174,7 @@ def loss_of(
 
 @torch.no_grad()
 def sample(
-    model: PixelMultiView, texts: list[str], cameras: Tensor, *, scale: float, seed: int = 0
+    model: PixelDiffusion, texts: list[str], cameras: Tensor, *, scale: float, seed: int = 0
 ) -> Tensor:
     """Groups of views (len(texts) * 4, 3, 32, 32) in [0, 1] by guided DDIM."""
     scheduler = DDIMScheduler.from_config(model.scheduler.config, prediction_type="epsilon")
@@ -191,7 +191,7 @@ def sample(
     return (x.clamp(-1, 1) + 1) / 2
 
 
-def picture(model: PixelMultiView, data: BlocksData, path: Path, seed: int = 0) -> None:
+def picture(model: PixelDiffusion, data: BlocksData, path: Path, seed: int = 0) -> None:
     """A sheet of samples: one row of four views per prompt."""
     import imageio.v3 as iio
 

@@ -17,14 +17,14 @@ from vlmreward_3d.guidance.diffusion.multiview_attention import merge_views
 from vlmreward_3d.guidance.diffusion.parameterization import check_prediction_type, to_epsilon
 from vlmreward_3d.guidance.diffusion.parts import check_fit, load_part, unet_config
 
-__all__ = ["PixelMultiView"]
+__all__ = ["PixelDiffusion"]
 
 GROUP = 4
 """Views of a group."""
 _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
 
 
-class PixelMultiView(nn.Module):
+class PixelDiffusion(nn.Module):
     """Text- and camera-conditioned denoiser of groups of views in pixels.
 
     Args:
@@ -61,7 +61,7 @@ class PixelMultiView(nn.Module):
         return check_prediction_type(self.scheduler)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> PixelMultiView:
+    def from_pretrained(cls, path: str | Path) -> PixelDiffusion:
         """Load, frozen and in float32, from a folder saved by ``save_pretrained``.
 
         Args:
@@ -77,7 +77,7 @@ class PixelMultiView(nn.Module):
         if missing:
             raise FileNotFoundError(
                 f"no multi-view denoiser in {folder}: {', '.join(missing)} missing; expected a "
-                "folder saved by PixelMultiView.save_pretrained, or 'builtin/blocks'"
+                "folder saved by PixelDiffusion.save_pretrained, or 'builtin/blocks'"
             )
         unet_config(folder)
         model = cls(**{part: load_part(folder, part, dtype=torch.float32) for part in _PARTS})

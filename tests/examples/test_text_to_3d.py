@@ -299,7 +299,7 @@ def vlm_options(script):
         patch.setattr(script.argparse.ArgumentParser, "parse_args", keep)
         with pytest.raises(SystemExit):
             script.parse([])
-    names = ("vlm", "single_view", "question")
+    names = ("vlm", "single_view", "question", "noise_candidates")
     return [action for action in seen if any(name in action.dest for name in names)]
 
 

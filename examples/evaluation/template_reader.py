@@ -106,13 +106,13 @@ def masks_of(classes: Tensor, first: int, second: int | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Template:
-    """What one or two shapes in a relation look like.
+    """Masks of one shape, or of two in a relation, in all views.
 
     Attributes:
         relation: None for a single object.
-        shapes: of the first and, in a pair, of the second thing.
-        masks: as of `masks_of`, of different colors.
-        joined: as of `masks_of`, of one color.
+        shapes: the shape of the first and, in a pair, of the second thing.
+        masks: `masks_of` things of different colors.
+        joined: `masks_of` things of one color.
     """
 
     relation: str | None
@@ -165,7 +165,7 @@ class TemplateReader:
         """The scene that the images (V, 3, H, W) in [0, 1] on white show, as a `judge.target`.
 
         Returns:
-            None where no named color is seen.
+            None where it sees no named color.
         """
         classes = classes_of(images)
         counts = torch.bincount(classes.flatten(), minlength=NOTHING + 1)[:OTHER]

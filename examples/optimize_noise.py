@@ -73,7 +73,7 @@ def log_likelihood_of_norm(noise: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Optimized:
-    """What `optimize` found.
+    """Result of `optimize`.
 
     Attributes:
         first: the images of the noise it began with, on the CPU.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vlmreward.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlmreward_3d import presets
@@ -52,38 +53,32 @@ __all__ = [
     "presets",
 ]
 
-_MODULES = {
-    "Cameras": "cameras",
-    "DivergenceError": "errors",
-    "Schedule": "schedule",
-    "StepReport": "vlm3d",
-    "VLM3D": "vlm3d",
-    "CameraConfig": "config",
-    "DenseGridConfig": "config",
-    "GaussiansConfig": "config",
-    "HashGridConfig": "config",
-    "OccupancyConfig": "config",
-    "OptimizerConfig": "config",
-    "RaySamplingConfig": "config",
-    "RecoveryConfig": "config",
-    "RegularizerConfig": "config",
-    "ScoreDistillationConfig": "config",
-    "ShadingConfig": "config",
-    "VLM3DConfig": "config",
-    "VLMConfig": "config",
-    "WeightingConfig": "config",
-    "load_guidances": "guidance",
-}
-"""The module of each name."""
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that nothing loads diffusers before it is needed."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name not in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CameraConfig": "config",
+        "Cameras": "cameras",
+        "DenseGridConfig": "config",
+        "DivergenceError": "errors",
+        "GaussiansConfig": "config",
+        "HashGridConfig": "config",
+        "OccupancyConfig": "config",
+        "OptimizerConfig": "config",
+        "RaySamplingConfig": "config",
+        "RecoveryConfig": "config",
+        "RegularizerConfig": "config",
+        "Schedule": "schedule",
+        "ScoreDistillationConfig": "config",
+        "ShadingConfig": "config",
+        "StepReport": "vlm3d",
+        "VLM3D": "vlm3d",
+        "VLM3DConfig": "config",
+        "VLMConfig": "config",
+        "WeightingConfig": "config",
+        "load_guidances": "guidance",
+        "presets": "",
+    },
+)
 
 
 def __dir__() -> list[str]:

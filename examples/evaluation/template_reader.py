@@ -12,7 +12,6 @@ The command prints how many clean scenes are read without any mistake.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +32,8 @@ from vlmreward_3d.blocks.world.scenes import (
     sample_scene,
 )
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.presets import blocks
+from vlmreward_3d.rendering import evaluation_cameras
 
 NAMES = tuple(COLORS)
 SIDE = 64
@@ -40,6 +41,7 @@ SIDE = 64
 OTHER = len(NAMES)
 """Class of pixels of an object that are a shade of no named color, such as wheels and lamps."""
 NOTHING = OTHER + 1
+"""Class of pixels of the background."""
 _SHADES = torch.linspace(0.45, 1.05, 13)
 _FAR = 0.2
 """Distance in RGB from which on a pixel is a shade of no color."""
@@ -53,10 +55,15 @@ FILL = 0.8
 """Share of the picture that the longer side of the object fills once it is centered."""
 
 
-def evaluation_cameras(views: int = 8, fov: float = 37.5, scale: float = 0.9) -> Cameras:
+def cameras_of_runs(views: int = 8) -> Cameras:
     """The turntable from which views.png of the `blocks` preset shows an asset."""
-    distance = scale / math.tan(math.radians(fov) / 2)
-    return Cameras.turntable(views, elevation=15.0, distance=distance, fov=fov)
+    return evaluation_cameras(blocks("any").camera, views)
+
+
+def on_white(scene: Scene, cameras: Cameras) -> Tensor:
+    """Views (V, 3, 64, 64) of a scene on white."""
+    rgba = raycast(scene, cameras, SIDE).rgba.permute(0, 3, 1, 2)
+    return rgba[:, :3] + 1 - rgba[:, 3:]
 
 
 def classes_of(images: Tensor) -> Tensor:
@@ -144,8 +151,7 @@ class TemplateReader:
 
     def _views(self, things: list[SceneObject], relation: str | None) -> Tensor:
         scene = Scene(arrange(things, relation, np.random.default_rng(0)), relation)
-        rgba = raycast(scene, self.cameras, SIDE).rgba.permute(0, 3, 1, 2)
-        return rgba[:, :3] + 1 - rgba[:, 3:]
+        return on_white(scene, self.cameras)
 
     def _single(self, shape: str) -> Template:
         classes = classes_of(self._views([SceneObject(shape, "blue", 0.6)], None))
@@ -206,17 +212,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=503)
     options = parser.parse_args()
-    cameras = evaluation_cameras()
+    cameras = cameras_of_runs()
     reader = TemplateReader(cameras)
     rng = np.random.default_rng(options.seed)
     marks: dict[str, list[bool]] = {"singles": [], "pairs": []}
     for _ in tqdm(range(options.scenes), desc="scenes"):
         scene = sample_scene(rng)
-        rgba = raycast(scene, cameras, SIDE).rgba.permute(0, 3, 1, 2)
-        read = reader.read(rgba[:, :3] + 1 - rgba[:, 3:])
-        marks["pairs" if scene.relation else "singles"].append(read == target_of(scene))
-        if read != target_of(scene):
-            tqdm.write(f"{target_of(scene)} read as {read}")
+        truth, read = target_of(scene), reader.read(on_white(scene, cameras))
+        marks["pairs" if scene.relation else "singles"].append(read == truth)
+        if read != truth:
+            tqdm.write(f"{truth} read as {read}")
     for name, right in marks.items():
         print(f"{name}: {sum(right)} of {len(right)} right")
 

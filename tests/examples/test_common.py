@@ -1,4 +1,4 @@
-"""What all examples say of devices, folders, files and Ctrl-C."""
+"""Messages of all examples about devices, folders, files and Ctrl-C."""
 
 import os
 import signal

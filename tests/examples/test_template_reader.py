@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 from judge import target
-from template_reader import SIDE, TemplateReader, evaluation_cameras
+from template_reader import SIDE, TemplateReader, cameras_of_runs, on_white
 
-from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import Scene, SceneObject, arrange
 
 SHAPES = ("sphere", "cube", "cone")
@@ -14,15 +13,14 @@ SHAPES = ("sphere", "cube", "cone")
 
 @pytest.fixture(scope="module")
 def reader():
-    return TemplateReader(evaluation_cameras(4), SHAPES)
+    return TemplateReader(cameras_of_runs(4), SHAPES)
 
 
 def seen(reader, relation, *words, size=0.36):
     rng = np.random.default_rng(1)
     things = [SceneObject(shape, color, size, yaw=0.15) for color, shape in words]
     scene = Scene(arrange(things, relation, rng), relation, seed=5)
-    rgba = raycast(scene, reader.cameras, SIDE).rgba.permute(0, 3, 1, 2)
-    return rgba[:, :3] + 1 - rgba[:, 3:]
+    return on_white(scene, reader.cameras)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,4 +1,4 @@
-"""What the folders export."""
+"""Names that the folders export."""
 
 import subprocess
 import sys

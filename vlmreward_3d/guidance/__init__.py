@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vlmreward.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlmreward_3d.guidance.base import Denoiser, Guidance, GuidanceOutput
@@ -35,29 +36,24 @@ __all__ = [
     "load_reward",
 ]
 
-_MODULES = {
-    "Denoiser": "base",
-    "Guidance": "base",
-    "GuidanceOutput": "base",
-    "GuidanceSum": "weighting",
-    "ImageRewardGuidance": "image_reward",
-    "ScoreDistillation": "sds",
-    "VLMGuidance": "vlm",
-    "WeightedGuidance": "weighting",
-    "build_guidances": "loading",
-    "load_denoiser": "loading",
-    "load_guidance": "loading",
-    "load_guidances": "loading",
-    "load_reward": "loading",
-}
-"""The module of each name."""
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that nothing loads diffusers before it is needed."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Denoiser": "base",
+        "Guidance": "base",
+        "GuidanceOutput": "base",
+        "GuidanceSum": "weighting",
+        "ImageRewardGuidance": "image_reward",
+        "ScoreDistillation": "sds",
+        "VLMGuidance": "vlm",
+        "WeightedGuidance": "weighting",
+        "build_guidances": "loading",
+        "load_denoiser": "loading",
+        "load_guidance": "loading",
+        "load_guidances": "loading",
+        "load_reward": "loading",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -25,7 +25,7 @@ def family(request):
 
 
 def looks_ahead(model):
-    """Whether image tokens look at each other: such models are told which tokens those are."""
+    """True if image tokens look at each other: such models are told which tokens those are."""
     return "token_type_ids" in inspect.signature(model.forward).parameters
 
 

@@ -8,7 +8,7 @@ import torch
 
 import vlmreward_3d
 from vlmreward import YesNoReward
-from vlmreward_3d.blocks.training.train_denoiser import images_of
+from vlmreward_3d.blocks.training.train_denoiser import images_of, sample
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import attribute_question, caption, false_captions
 from vlmreward_3d.blocks.world.dataset import sample_cameras
@@ -107,3 +107,13 @@ def test_the_denoiser_listens_to_the_text(scenes):
             predicted = denoiser.predict_noise(noisy, t, spread, cameras.flatten(0, 1))
             errors.append((predicted - noise).square().mean().item())
     assert errors[0] < 0.95 * errors[1]
+
+
+def test_samples_of_the_denoiser_show_what_was_asked_for(reward):
+    prompts = ["a red cube on top of a blue sphere", "a green mug"]
+    cameras = sample_cameras(torch.Generator().manual_seed(3), len(prompts)).condition().float()
+    denoiser = PixelDiffusion.from_pretrained("builtin/blocks")
+    views = sample(denoiser, prompts, cameras, scale=4.0)
+    enlarged = torch.nn.functional.interpolate(views, (64, 64), mode="bilinear")
+    log_odds = reward(enlarged.unflatten(0, (len(prompts), 4)), prompt=prompts)
+    assert log_odds.min() > 3

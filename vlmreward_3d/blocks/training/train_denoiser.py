@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -19,10 +19,15 @@ from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.world.captions import caption, known_words, unbound_caption
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
+from vlmreward_3d.guidance.score_distillation import (
+    classifier_free_guidance,
+    predicted_original,
+    rescale_guidance,
+)
 
 RESOLUTION = 32
 TEXT_LENGTH = 20
-SAMPLING_STEPS = 30
+SAMPLING_STEPS = 20
 SHOWN = (
     "a red cube",
     "a blue sphere",
@@ -176,18 +181,42 @@ def loss_of(
 def sample(
     model: PixelDiffusion, texts: list[str], cameras: Tensor, *, scale: float, seed: int = 0
 ) -> Tensor:
-    """Groups of views (len(texts) * 4, 3, 32, 32) in [0, 1] by guided DDIM."""
-    scheduler = DDIMScheduler.from_config(model.scheduler.config, prediction_type="epsilon")
-    scheduler.set_timesteps(SAMPLING_STEPS)
+    """Groups of views in [0, 1] by ancestral sampling (DDIM with eta = 1) under guidance.
+
+    Args:
+        model: the denoiser.
+        texts: G prompts.
+        cameras: (N, 16) conditions, N / G of them for each prompt.
+        scale: of classifier-free guidance, rescaled by a half (Lin et al., 2024): without that,
+            colours run out of range and noise is left.
+        seed: of the noise.
+
+    Returns:
+        (N, 3, 32, 32).
+    """
+    generator = torch.Generator().manual_seed(seed)
     n = len(cameras)
-    views = n // len(texts)
-    x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(seed))
-    both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(views, 0)
-    for t in scheduler.timesteps:
-        times = torch.full((2 * n,), int(t))
-        eps = model.predict_noise(torch.cat([x, x]), times, both, torch.cat([cameras, cameras]))
-        guided = eps[n:] + scale * (eps[:n] - eps[n:])
-        x = scheduler.step(guided, int(t), x).prev_sample
+    x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=generator)
+    both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(n // len(texts), 0)
+    # from the noisiest timestep to the least noisy one, and from there to the image
+    times = torch.linspace(len(model.alphas_cumprod) - 1, 0, SAMPLING_STEPS + 1).long().tolist()
+    levels = [*model.alphas_cumprod[times[:-1]], torch.ones(())]
+    for t, now, then in zip(times, levels, levels[1:]):
+        eps = model.predict_noise(
+            x.repeat(2, 1, 1, 1), torch.full((2 * n,), t), both, cameras.repeat(2, 1)
+        )
+        conditional, unconditional = eps.chunk(2)
+        guided = classifier_free_guidance(unconditional, conditional, scale)
+        original = rescale_guidance(
+            predicted_original(x, guided, now),
+            predicted_original(x, conditional, now),
+            factor=0.5,
+            group_size=model.n_views,
+        ).clamp(-1, 1)
+        noise = (x - now.sqrt() * original) / (1 - now).sqrt()
+        fresh = (1 - then) / (1 - now) * (1 - now / then)
+        x = then.sqrt() * original + (1 - then - fresh).clamp_min(0).sqrt() * noise
+        x = x + fresh.sqrt() * torch.randn(x.shape, generator=generator)
     return (x.clamp(-1, 1) + 1) / 2
 
 

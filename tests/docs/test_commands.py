@@ -64,6 +64,8 @@ PARSED = {
     "python -m vlmreward_3d.blocks.training.train_vlm --data DATA --out VLM": "takes hours; see "
     "test_training.py",
     "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "likewise",
+    "python -m vlmreward_3d.blocks.training.measure_denoiser --denoiser builtin/coarse": "takes a "
+    "minute; see test_weights.py",
     "python -m vlmreward_3d.blocks.training.evaluate_vlm --data HELD_OUT --out table": (
         "renders scenes"
     ),

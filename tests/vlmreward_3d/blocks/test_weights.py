@@ -8,6 +8,7 @@ import torch
 
 import vlmreward_3d
 from vlmreward import YesNoReward
+from vlmreward_3d.blocks.training.measure_denoiser import caption_choices
 from vlmreward_3d.blocks.training.train_denoiser import images_of, sample
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import attribute_question, caption, false_captions
@@ -36,8 +37,10 @@ def reward():
 
 
 def test_the_weights_are_small_enough_to_ship(reward):
-    files = [p for p in WEIGHTS.rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files) <= 30e6
+    models = [folder for folder in WEIGHTS.iterdir() if (folder / "README.md").exists()]
+    assert len(models) == 4
+    for folder in models:
+        assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= 12e6, folder
     assert sum(p.numel() for p in reward.backbone.vlm.parameters()) <= 6e6
     denoiser = PixelDiffusion.from_pretrained("builtin/blocks")
     assert sum(p.numel() for p in denoiser.parameters()) <= 10e6
@@ -117,3 +120,20 @@ def test_samples_of_the_denoiser_show_what_was_asked_for(reward):
     enlarged = torch.nn.functional.interpolate(views, (64, 64), mode="bilinear")
     log_odds = reward(enlarged.unflatten(0, (len(prompts), 4)), prompt=prompts)
     assert log_odds.min() > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "knows", "does_not_know"),
+    [
+        ("builtin/blocks", {"colors", "order", "another scene"}, set()),
+        ("builtin/coarse", {"another scene"}, {"colors", "order"}),
+        ("builtin/single-view", {"colors", "order", "another scene"}, set()),
+    ],
+)
+def test_denoisers_know_what_their_cards_say(name, knows, does_not_know):
+    choices = caption_choices(PixelDiffusion.from_pretrained(name), 40)
+    shares = {kind: np.mean(right) for kind, right in choices.items()}
+    assert shares.keys() == knows | does_not_know
+    assert all(len(right) >= 15 for right in choices.values())
+    assert all(shares[kind] >= 0.85 for kind in knows)
+    assert all(0.2 <= shares[kind] <= 0.8 for kind in does_not_know)

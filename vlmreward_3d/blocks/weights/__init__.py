@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
-__all__ = ["DENOISER", "VLM"]
+__all__ = ["COARSE", "DENOISER", "SINGLE_VIEW", "VLM"]
 
-VLM = Path(__file__).parent / "vlm"
+_HERE = Path(__file__).parent
+
+VLM = _HERE / "vlm"
 """A VLM in the format of transformers."""
-DENOISER = Path(__file__).parent / "denoiser"
+DENOISER = _HERE / "denoiser"
 """A multi-view denoiser in the format of diffusers."""
+COARSE = _HERE / "coarse"
+"""A multi-view denoiser that knows words, and neither which color is whose nor what is on top."""
+SINGLE_VIEW = _HERE / "single_view"
+"""A denoiser of single views without cameras, which has mostly seen fronts."""

@@ -9,8 +9,6 @@ caption than under another one. The share of scenes where it does is 0.5 for wha
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +16,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlmreward_3d.blocks.training.train_denoiser import images_of
-from vlmreward_3d.blocks.world.captions import caption
+from vlmreward_3d.blocks.world.captions import (
+    caption,
+    exchange_colors,
+    exchange_order,
+    same_meaning,
+)
 from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import Scene, sample_scene
@@ -34,16 +37,17 @@ _GRAY = 0.6
 def caption_choices(
     model: PixelDiffusion, count: int, *, seed: int = 31_337
 ) -> dict[str, list[bool]]:
-    """Whether the true caption of held-out pairs explains their noise better than another one.
+    """Compare the noise predicted under the true caption of held-out pairs and under other ones.
 
     Args:
         model: the denoiser.
         count: number of pairs.
-        seed: of the pairs, their cameras and the noise.
+        seed: fixes the pairs, their cameras and the noise.
 
     Returns:
-        By kind of the other caption, "colors" exchanged, "order" exchanged (one thing on top of the
-        other) and that of "another scene", one entry for each pair that has such a caption.
+        By kind of the other caption ("colors" exchanged, "order" exchanged where one thing is on
+        top of the other, "another scene"): True for each pair whose noise is predicted better under
+        the true caption. Pairs that have no such other caption are left out.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     choices: dict[str, list[bool]] = {"colors": [], "order": [], "another scene": []}
@@ -69,16 +73,12 @@ def caption_choices(
 
 
 def _exchanged(scene: Scene) -> dict[str, Scene]:
-    """The scene with other colors, and in another order, as far as that makes a difference."""
+    """The pair with exchanged colors and order, as far as that makes a difference."""
     a, b = scene.things
-    found = {}
-    if a.color != b.color and a.shape != b.shape:
-        swapped = (replace(a, color=b.color), replace(b, color=a.color))
-        found["colors"] = replace(scene, things=swapped)
-    differ = (a.color, a.shape) != (b.color, b.shape)
-    if differ and scene.relation == "on top of":
-        found["order"] = replace(scene, things=(b, a))
-    return found
+    found = {"order": exchange_order(scene)}
+    if a.shape != b.shape:  # of equal shapes, it is the order that their colors tell
+        found["colors"] = exchange_colors(scene)
+    return {kind: other for kind, other in found.items() if not same_meaning(other, scene)}
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     choices = caption_choices(PixelDiffusion.from_pretrained(args.denoiser), args.pairs)
     for kind, right in choices.items():
-        sys.stdout.write(f"{kind}: {sum(right)} of {len(right)}\n")
+        tqdm.write(f"{kind}: {sum(right)} of {len(right)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -189,7 +189,7 @@ def sample(
         cameras: (N, 16) conditions, N / G of them for each prompt.
         scale: of classifier-free guidance, rescaled by a half (Lin et al., 2024): without that,
             colours run out of range and noise is left.
-        seed: of the noise.
+        seed: fixes the noise.
 
     Returns:
         (N, 3, 32, 32).
@@ -198,25 +198,24 @@ def sample(
     n = len(cameras)
     x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=generator)
     both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(n // len(texts), 0)
-    # from the noisiest timestep to the least noisy one, and from there to the image
-    times = torch.linspace(len(model.alphas_cumprod) - 1, 0, SAMPLING_STEPS + 1).long().tolist()
-    levels = [*model.alphas_cumprod[times[:-1]], torch.ones(())]
-    for t, now, then in zip(times, levels, levels[1:]):
+    scheduler = DDIMScheduler.from_config(
+        model.scheduler.config, timestep_spacing="trailing", prediction_type="sample"
+    )
+    scheduler.set_timesteps(SAMPLING_STEPS)
+    for t in scheduler.timesteps.tolist():
         eps = model.predict_noise(
             x.repeat(2, 1, 1, 1), torch.full((2 * n,), t), both, cameras.repeat(2, 1)
         )
         conditional, unconditional = eps.chunk(2)
         guided = classifier_free_guidance(unconditional, conditional, scale)
+        alpha_bar = model.alphas_cumprod[t]
         original = rescale_guidance(
-            predicted_original(x, guided, now),
-            predicted_original(x, conditional, now),
+            predicted_original(x, guided, alpha_bar),
+            predicted_original(x, conditional, alpha_bar),
             factor=0.5,
             group_size=model.n_views,
         ).clamp(-1, 1)
-        noise = (x - now.sqrt() * original) / (1 - now).sqrt()
-        fresh = (1 - then) / (1 - now) * (1 - now / then)
-        x = then.sqrt() * original + (1 - then - fresh).clamp_min(0).sqrt() * noise
-        x = x + fresh.sqrt() * torch.randn(x.shape, generator=generator)
+        x = scheduler.step(original, t, x, eta=1.0, generator=generator).prev_sample
     return (x.clamp(-1, 1) + 1) / 2
 
 

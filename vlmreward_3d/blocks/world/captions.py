@@ -81,13 +81,29 @@ def unbound_caption(scene: Scene, rng: np.random.Generator) -> str:
     A model that learns from such captions knows the words, and neither which object has which color
     nor which of a pair is on top.
     """
-    things = list(scene.things)
-    if len(things) == 2:
-        a, b = things
+    if len(scene.things) == 2:
         if rng.random() < 0.5:
-            a, b = replace(a, color=b.color), replace(b, color=a.color)
-        things = [a, b] if rng.random() < 0.5 else [b, a]
-    return caption(replace(scene, things=tuple(things)), rng)
+            scene = exchange_colors(scene)
+        if rng.random() >= 0.5:
+            scene = exchange_order(scene)
+    return caption(scene, rng)
+
+
+def exchange_colors(scene: Scene) -> Scene:
+    """The pair whose things have each other's color."""
+    a, b = scene.things
+    return replace(scene, things=(replace(a, color=b.color), replace(b, color=a.color)))
+
+
+def exchange_order(scene: Scene) -> Scene:
+    """The pair whose second thing comes first."""
+    a, b = scene.things
+    return replace(scene, things=(b, a))
+
+
+def same_meaning(one: Scene, other: Scene) -> bool:
+    """True if a caption of one scene also describes the other."""
+    return _key(one) == _key(other)
 
 
 Option = TypeVar("Option")
@@ -123,15 +139,13 @@ def false_captions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, st
         out.append(("extra", replace(scene, things=pair, relation=relation)))
     else:
         a, b = scene.things
-        colors = (replace(a, color=b.color), replace(b, color=a.color))
-        out.append(("swapped colours", replace(scene, things=colors)))
-        out.append(("swapped order", replace(scene, things=(b, a))))
+        out.append(("swapped colours", exchange_colors(scene)))
+        out.append(("swapped order", exchange_order(scene)))
         relation = _other(RELATIONS, scene.relation, rng)
         out.append(("wrong relation", replace(scene, relation=relation)))
         changed = (_altered(a, rng), b) if rng.random() < 0.5 else (a, _altered(b, rng))
         out.append(("attribute", replace(scene, things=changed)))
-    truth = _key(scene)
-    return [(kind, caption(s, rng)) for kind, s in out if _key(s) != truth]
+    return [(kind, caption(s, rng)) for kind, s in out if not same_meaning(s, scene)]
 
 
 def _pick(options: Sequence[Option], rng: np.random.Generator) -> Option:

@@ -1,141 +1,182 @@
-"""Make an asset for every prompt of a list, with and without the reward, and have them judged:
+"""Make the assets of an experiment, have them judged, and compare its arms:
 
-    python examples/evaluation/evaluate_assets.py --judge JUDGE/judge.safetensors --out runs
+    python examples/evaluation/evaluate_assets.py coarse --judge JUDGE/judge.safetensors --out RUNS
 
-Runs that are finished are kept, so the command can be stopped and repeated. Writes table.md and one
-contact sheet per arm into the folder.
+The experiments are in experiments.py. Runs go on where they were stopped when the command is
+repeated. What is measured of an asset becomes a line of measurements.jsonl, and an asset that has a
+line is not made again. Writes table.md: the means of all arms, the differences to one of them,
+paired by prompt and seed, and what the judges read; and sheet.png with the first two views of every
+asset of seed 0, a row for each prompt and a column for each arm.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
-import torch
-import torch.nn.functional as F
-from judge import COLOR_NAMES, KINDS, SHAPES, Judge, load_judge, target_of_prompt
-from torch import Tensor
+from assets import Asset, contact_sheet, finished, make
+from experiments import EXPERIMENTS, Experiment
+from intervals import formatted
+from measures import MEASURES, SHARES, Measuring
 from tqdm import tqdm
 
-HERE = Path(__file__).parent
-EXAMPLE = HERE.parent / "text_to_3d.py"
-ARMS = {"with the reward": [], "without (--no-vlm)": ["--no-vlm"]}
+Measured = Mapping[Asset, Mapping[str, float | str]]
 
 
-def folder_of(out: Path, arm: str, prompt: str) -> Path:
-    return out / ("vlm" if arm == "with the reward" else "no-vlm") / prompt.replace(" ", "-")
-
-
-def make(out: Path, arm: str, prompt: str, options: argparse.Namespace) -> str | None:
-    """Run the example; the error where it failed."""
-    folder = folder_of(out, arm, prompt)
-    state = folder / "state.json"
-    if state.exists() and json.loads(state.read_text())["finished"]:
-        return None
-    command = [sys.executable, str(EXAMPLE), prompt, "--out", str(folder), *ARMS[arm]]
-    command += ["--seed", str(options.seed), "--threads", str(options.threads)]
-    if options.steps:
-        command += ["--steps", str(options.steps)]
-    if (folder / "checkpoint.safetensors").exists():
-        command.append("--resume")
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stderr.strip().splitlines()[-1] if done.returncode else None
-
-
-def views_of(folder: Path) -> Tensor:
-    """The eight views (8, 3, 64, 64) in [0, 1] of the run's views.png."""
-    sheet = torch.from_numpy(iio.imread(folder / "views.png")).permute(2, 0, 1).float() / 255
-    side = sheet.shape[2] // 8
-    views = torch.stack(sheet[:, :side].split(side, 2))
-    return F.adaptive_avg_pool2d(views, 64)
-
-
-def describe(reading: list[int]) -> str:
-    kind, *rest = reading
-    names = [
-        f"{COLOR_NAMES[c]} {SHAPES[s]}" for c, s in zip(rest[::2], rest[1::2]) if c >= 0 and s >= 0
+def assets_of(experiment: Experiment) -> list[Asset]:
+    """All assets, seed by seed, the arms of a prompt one after the other."""
+    return [
+        Asset(arm, prompt, seed)
+        for seed in range(experiment.seeds)
+        for prompt in experiment.texts()
+        for arm in experiment.arms
     ]
-    return f" {KINDS[kind]} ".join(names) if KINDS[kind] else names[0]
 
 
-def wilson(marks: Sequence[bool]) -> tuple[float, float]:
-    """95 % interval of a share (Wilson, 1927); also where all are right, unlike a bootstrap."""
-    n, p, z = len(marks), sum(marks) / len(marks), 1.96
-    center = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return center - half, center + half
+def load(path: Path) -> dict[Asset, dict[str, float | str]]:
+    """The measurements in a file, which need not exist."""
+    if not path.exists():
+        return {}
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {Asset(x.pop("arm"), x.pop("prompt"), x.pop("seed")): x for x in lines}
 
 
-def table(judge: Judge, out: Path, prompts: list[str]) -> str:
-    lines = ["| prompt | " + " | ".join(ARMS) + " |", "|---|" + "---|" * len(ARMS)]
-    marks: dict[str, list[bool]] = {arm: [] for arm in ARMS}
-    for prompt in prompts:
-        cells = []
-        for arm in ARMS:
-            folder = folder_of(out, arm, prompt)
-            if not (folder / "views.png").exists():
-                cells.append("not run")
-                marks[arm].append(False)
-                continue
-            (reading,) = judge.read(views_of(folder)[None])
-            right = reading == target_of_prompt(prompt)
-            marks[arm].append(right)
-            cells.append("right" if right else f"wrong: {describe(reading)}")
-        lines.append(f"| {prompt} | " + " | ".join(cells) + " |")
-    pair = [target_of_prompt(p)[0] != 0 for p in prompts]
-    for name, chosen in (("singles", [not p for p in pair]), ("pairs", pair)):
-        cells = []
-        for arm in ARMS:
-            hit = [m for m, c in zip(marks[arm], chosen) if c]
-            low, high = wilson(hit)
-            cells.append(f"**{sum(hit)}/{len(hit)}** ({low:.0%} to {high:.0%})")
-        lines.append(f"| **{name} right** | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def append(path: Path, asset: Asset, values: Mapping[str, float | str]) -> None:
+    """Add a line to a file of measurements."""
+    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**asset._asdict(), **numbers}) + "\n")
 
 
-def contact_sheet(rows: Sequence[Sequence[Path]], views: int, path: Path) -> None:
-    """The first views of every run's asset at half their size, white where there is none."""
-    shape = len(rows), max(map(len, rows)), 128, 128 * views, 3
-    cells = np.full(shape, 255, np.uint8)
-    for i, folders in enumerate(rows):
-        for j, folder in enumerate(folders):
-            if (folder / "views.png").exists():
-                cells[i, j] = iio.imread(folder / "views.png")[:256:2, : views * 256 : 2]
-    iio.imwrite(path, np.concatenate(np.concatenate(cells, 1), 1))
+def _lines(first: str, rows: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    head = [f"| {first} | {' | '.join(MEASURES)} |", "|---" * (1 + len(MEASURES)) + "|"]
+    return [*head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows), ""]
+
+
+def table(experiment: Experiment, measured: Measured) -> str:
+    """Means, and differences to the reference, over the assets that all arms have."""
+    arms, seeds = list(experiment.arms), range(experiment.seeds)
+    prompts = [
+        p
+        for p in experiment.texts()
+        if all(Asset(arm, p, seed) in measured for arm in arms for seed in seeds)
+    ]
+    if not prompts:
+        return "No prompt has been made by all arms with all seeds.\n"
+    values = {
+        (arm, name): np.array(
+            [[measured[Asset(arm, p, seed)][name] for seed in seeds] for p in prompts], float
+        )
+        for arm in arms
+        for name in MEASURES
+    }
+
+    def means(arm: str) -> list[str]:
+        return [
+            formatted(values[arm, name], shape, share=name in SHARES)
+            for name, shape in MEASURES.items()
+        ]
+
+    def differences(arm: str) -> list[str]:
+        base = experiment.reference
+        return [
+            formatted(values[arm, name] - values[base, name], "+" + shape)
+            for name, shape in MEASURES.items()
+        ]
+
+    others = [arm for arm in arms if arm != experiment.reference]
+    text = [
+        f"{len(prompts)} of {len(experiment.texts())} prompts, {experiment.seeds} seeds.",
+        "",
+        *_lines("arm", ((arm, means(arm)) for arm in arms)),
+        *_lines(
+            f"difference to {experiment.reference}", ((arm, differences(arm)) for arm in others)
+        ),
+        *readings(experiment, measured),
+    ]
+    return "\n".join(text)
+
+
+def readings(experiment: Experiment, measured: Measured) -> list[str]:
+    """What the judges read in each asset, as a table."""
+
+    def cell(arm: str, prompt: str, seed: int) -> str:
+        values = measured.get(Asset(arm, prompt, seed))
+        if values is None:
+            return "not made"
+        seen = [
+            "right" if values[judge] else str(values[words])
+            for judge, words in (("network", "network reads"), ("templates", "templates read"))
+        ]
+        return seen[0] if seen[0] == seen[1] else " / ".join(seen)
+
+    lines = ["| prompt, seed | " + " | ".join(experiment.arms) + " |"]
+    lines.append("|---" * (1 + len(experiment.arms)) + "|")
+    for prompt in experiment.texts():
+        for seed in range(experiment.seeds):
+            cells = [cell(arm, prompt, seed) for arm in experiment.arms]
+            lines.append(f"| {prompt}, {seed} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def run(experiment: Experiment, options: argparse.Namespace) -> dict[Asset, dict]:
+    """Make and measure the assets that have no measurements yet; all measurements."""
+    path = options.out / "measurements.jsonl"
+    measured = load(path)
+    missing = [asset for asset in assets_of(experiment) if asset not in measured]
+    if not missing or options.only_table:
+        return measured
+    measuring = Measuring(options.judge)
+
+    def work(asset: Asset) -> str | None:
+        return make(
+            asset,
+            asset.folder(options.out),
+            experiment.arms[asset.arm],
+            steps=options.steps or experiment.steps,
+            threads=options.threads,
+        )
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        pending = {pool.submit(work, asset): asset for asset in missing}
+        try:
+            for future in tqdm(as_completed(pending), total=len(missing), desc="assets"):
+                asset = pending[future]
+                folder = asset.folder(options.out)
+                if error := future.result():
+                    tqdm.write(f"{asset.prompt}, seed {asset.seed} ({asset.arm}): {error}")
+                if finished(folder):
+                    measured[asset] = measuring(folder, asset.prompt)
+                    append(path, asset, measured[asset])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return measured
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--judge", type=Path, required=True, help="weights made by judge.py")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--prompts", type=Path, default=HERE / "prompts.txt")
-    parser.add_argument("--steps", type=int, help="default: the preset's")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="length of a run; default: the experiment's")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a run")
+    parser.add_argument("--only-table", action="store_true", help="of what is there")
     options = parser.parse_args()
-    prompts = options.prompts.read_text().splitlines()
-    jobs = [(arm, prompt) for arm in ARMS for prompt in prompts]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        runs = pool.map(lambda job: make(options.out, *job, options), jobs)
-        for (arm, prompt), error in tqdm(zip(jobs, runs), total=len(jobs), desc="assets"):
-            if error:
-                tqdm.write(f"{prompt} ({arm}): {error}")
-    text = table(load_judge(options.judge), options.out, prompts)
-    (options.out / "table.md").write_text(text)
-    for arm in ARMS:
-        name = "sheet-vlm.png" if arm == "with the reward" else "sheet-no-vlm.png"
-        folders = [folder_of(options.out, arm, prompt) for prompt in prompts]
-        rows = [folders[i : i + 4] for i in range(0, len(folders), 4)]
-        contact_sheet(rows, 2, options.out / name)
+    experiment = EXPERIMENTS[options.experiment]
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = table(experiment, run(experiment, options))
+    (options.out / "table.md").write_text(text, encoding="utf-8")
+    rows = [
+        [Asset(arm, prompt, 0).folder(options.out) for arm in experiment.arms]
+        for prompt in experiment.texts()
+    ]
+    contact_sheet(rows, 2, options.out / "sheet.png")
     print(text)
 
 

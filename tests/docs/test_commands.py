@@ -70,10 +70,10 @@ PARSED = {
         "renders scenes"
     ),
     "python examples/evaluation/judge.py --data JUDGE_DATA --out JUDGE": "takes half an hour",
-    "python examples/evaluation/evaluate_assets.py --judge JUDGE/judge.safetensors "
+    "python examples/evaluation/evaluate_assets.py default --judge JUDGE/judge.safetensors "
     "--out RUNS": "takes an hour",
-    "python examples/evaluation/evaluate_ablations.py --judge JUDGE/judge.safetensors --out RUNS "
-    "--steps 100": "takes two hours",
+    "python examples/evaluation/evaluate_assets.py ablations --judge JUDGE/judge.safetensors "
+    "--out RUNS": "takes two hours",
 }
 """Commands that are only parsed, and why."""
 

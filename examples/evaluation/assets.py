@@ -1,0 +1,75 @@
+"""The assets of an experiment: a run of ``examples/text_to_3d.py`` for each, and their pictures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EXAMPLE = Path(__file__).parents[1] / "text_to_3d.py"
+
+
+class Asset(NamedTuple):
+    """One asset of an experiment."""
+
+    arm: str
+    prompt: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        """The folder of its run."""
+        return out / _name(self.arm) / f"{_name(self.prompt)}-{self.seed}"
+
+
+def _name(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
+
+
+def finished(folder: Path) -> bool:
+    """True if the run in the folder has ended with an asset."""
+    state = folder / "state.json"
+    return state.exists() and bool(json.loads(state.read_text(encoding="utf-8"))["finished"])
+
+
+def make(
+    asset: Asset, folder: Path, flags: Sequence[str], *, steps: int | None, threads: int
+) -> str | None:
+    """Run the example, or go on with it; the error where it failed."""
+    if finished(folder):
+        return None
+    command = [sys.executable, str(EXAMPLE), asset.prompt, "--out", str(folder), *flags]
+    command += ["--seed", str(asset.seed), "--threads", str(threads)]
+    if steps:
+        command += ["--steps", str(steps)]
+    if (folder / "checkpoint.safetensors").exists():
+        command.append("--resume")
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+
+
+def views_of(folder: Path) -> Tensor:
+    """The eight views (8, 3, 64, 64) in [0, 1] of the run's views.png."""
+    sheet = torch.from_numpy(iio.imread(folder / "views.png")).permute(2, 0, 1).float() / 255
+    side = sheet.shape[2] // 8
+    views = torch.stack(sheet[:, :side].split(side, 2))
+    return F.adaptive_avg_pool2d(views, 64)
+
+
+def contact_sheet(rows: Sequence[Sequence[Path]], views: int, path: Path) -> None:
+    """The first views of every run's asset at half their size, white where there is none."""
+    shape = len(rows), max(map(len, rows)), 128, 128 * views, 3
+    cells = np.full(shape, 255, np.uint8)
+    for i, folders in enumerate(rows):
+        for j, folder in enumerate(folders):
+            if (folder / "views.png").exists():
+                cells[i, j] = iio.imread(folder / "views.png")[:256:2, : views * 256 : 2]
+    iio.imwrite(path, np.concatenate(np.concatenate(cells, 1), 1))

@@ -1,0 +1,81 @@
+"""The experiments: which prompts are made, under which flags of ``examples/text_to_3d.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+REWARD = ("--noise-candidates", "4", "--vlm-transformations", "2", "--vlm-max-grad-ratio", "4")
+"""A reward that is to change what the denoiser makes, and not only to polish it."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared.
+
+    Attributes:
+        arms: name and flags of each.
+        reference: the arm that the others are compared with.
+        prompts: file with one prompt a line.
+        lines: first and last of these lines, as in Python; None for all.
+        seeds: number of seeds, from 0 on.
+        steps: length of a run; None for the preset's.
+    """
+
+    arms: dict[str, tuple[str, ...]]
+    reference: str
+    prompts: Path = HERE / "prompts.txt"
+    lines: tuple[int, int] | None = None
+    seeds: int = 2
+    steps: int | None = None
+
+    def texts(self) -> list[str]:
+        """The prompts."""
+        return self.prompts.read_text(encoding="utf-8").splitlines()[slice(*self.lines or (None,))]
+
+
+def _of_teacher(denoiser: str, **further: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    teacher = ("--denoiser", denoiser)
+    return {
+        "score distillation alone": (*teacher, "--no-vlm"),
+        "with the reward": (*teacher, *REWARD),
+        **{name.replace("_", " "): (*teacher, *flags) for name, flags in further.items()},
+    }
+
+
+EXPERIMENTS = {
+    "default": Experiment(
+        arms={"score distillation alone": ("--no-vlm",), "with the reward": ()},
+        reference="score distillation alone",
+        seeds=1,
+    ),
+    "ablations": Experiment(
+        arms={
+            "score distillation alone": ("--no-vlm",),
+            "VLM3D (selected question)": (),
+            "without geometry question": ("--no-geometry-question",),
+            "separate questions": ("--separate-questions",),
+            "single view": ("--single-view",),
+            "question A": ("--question", "A"),
+            "question B": ("--question", "B"),
+        },
+        reference="VLM3D (selected question)",
+        lines=(5, 15),  # seven single objects and three pairs, the harder ones
+        steps=100,
+    ),
+    "coarse": Experiment(
+        arms=_of_teacher("builtin/coarse"),
+        reference="score distillation alone",
+        prompts=HERE / "pairs.txt",
+        steps=200,
+    ),
+    "single-view": Experiment(
+        arms=_of_teacher(
+            "builtin/single-view", without_geometry_question=(*REWARD, "--no-geometry-question")
+        ),
+        reference="score distillation alone",
+        prompts=HERE / "fronts.txt",
+        steps=200,
+    ),
+}

@@ -31,6 +31,8 @@ def options(data, out, **changed):
         "batch": 2,
         "lr": 1e-3,
         "matrix_lr": 1e-3,
+        "start": None,
+        "radius": 0.0,
     }
     return Namespace(
         **{**common, "seed": 0, "save_every": 1, "device": "cpu", "bf16": True, **changed}
@@ -44,6 +46,29 @@ def test_vlm(data, tmp_path):
     assert value.isfinite().all()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 3
+
+
+def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monkeypatch):
+    misled = []
+
+    def mislead(model, images, loss, radius, generator):
+        misled.append((radius, loss(images).item()))
+        return images
+
+    monkeypatch.setattr(train_vlm, "mislead", mislead)
+    still = {"lr": 0.0, "matrix_lr": 0.0}
+    train_vlm.train(
+        options(data, tmp_path, start="builtin/blocks", radius=1.5, compile=False, **still)
+    )
+    assert [radius for radius, _ in misled] == [1.5, 1.5]
+    # it begins with what it knows: the loss of guessing is 0.69
+    assert max(loss for _, loss in misled) < 0.5
+    question, images = "Is there a red cube?", torch.rand(1, 4, 3, 64, 64)
+    before, after = (
+        YesNoReward(source, question=question, device="cpu")(images)
+        for source in ("builtin/blocks", tmp_path / "model")
+    )
+    torch.testing.assert_close(before, after)
 
 
 @pytest.mark.parametrize(("teacher", "views"), [("strong", 4), ("coarse", 4), ("single-view", 1)])

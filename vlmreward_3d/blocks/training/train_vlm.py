@@ -2,7 +2,8 @@
 
 First the vision tower learns which words are true where (no questions), then colours and shapes are
 asked, then their combinations and captions of single things, then everything, at last with more
-about what only a comparison of views tells.
+about what only a comparison of views tells. With ``--start`` a trained model learns on, from the
+last stage alone; with ``--radius`` it learns from views that mislead it (see ``adversary``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 from vlmreward.models._transformers_private import set_attention
+from vlmreward.models.loading import resolve
+from vlmreward_3d.blocks.training.adversary import mislead
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.training.vlm_model import PackedVLM, build_vlm
 from vlmreward_3d.blocks.world.augment import augment_and_composite
@@ -27,10 +31,13 @@ STAGES = {"words": 0.25, "simple": 0.28, "attributes": 0.333, "all": 0.667, "fla
 """Curriculum: until which share of the steps each stage lasts."""
 
 
-def plan(step: int, steps: int) -> tuple[str, bool, int]:
-    """Stage, whether the long prompts are asked, and the number of views of a step."""
+def plan(step: int, steps: int, *, trained: bool = False) -> tuple[str, bool, int]:
+    """Stage, whether the long prompts are asked, and the number of views of a step.
+
+    A model that is ``trained`` has the last stage only.
+    """
     rng = np.random.default_rng([77, step])
-    share = step / steps
+    share = 1.0 if trained else step / steps
     stage = next(s for s, until in STAGES.items() if share < until)
     long = stage in ("all", "flaws") and bool(rng.random() < 0.4)
     views = 4 if stage == "words" else int(rng.choice((4, 1, 2, 8), p=(0.7, 0.1, 0.1, 0.1)))
@@ -43,21 +50,28 @@ def scenes_of(batch: int, views: int) -> int:
 
 
 def losses(
-    model: PackedVLM, batch: Batch, generator: torch.Generator, strength: float
+    model: PackedVLM, batch: Batch, generator: torch.Generator, strength: float, radius: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, bool]]]:
     """Answer loss, auxiliary loss, and (kind, right?) of every answer."""
     device = model.words.device
     images = augment_and_composite(batch.rgba, generator, strength=strength, fade=batch.fade).to(
         device
     )
+    flat = [q for asked in batch.questions for q in asked]
+    target = torch.tensor([model.yes if q.yes else model.no for q in flat], device=device)
+
+    def answer_loss(views: torch.Tensor) -> torch.Tensor:
+        packed = model.answer(model.look(views), batch.questions, views.shape[1])
+        return F.cross_entropy(packed.logits, target)
+
+    if radius > 0 and flat:
+        images = mislead(model, images, answer_loss, radius, generator)
     tokens = model.look(images)
     presence = model.presence_loss(tokens, batch.words.to(device))
-    if not any(batch.questions):
+    if not flat:
         return presence.new_zeros(()), presence, []
     packed = model.answer(tokens, batch.questions, images.shape[1])
     logits = packed.logits
-    flat = [q for asked in batch.questions for q in asked]
-    target = torch.tensor([model.yes if q.yes else model.no for q in flat], device=device)
     right = ((logits[:, model.yes] > logits[:, model.no]) == (target == model.yes)).tolist()
     auxiliary = presence + model.probe_loss(packed, batch.facts)
     return F.cross_entropy(logits, target), auxiliary, [(q.kind, r) for q, r in zip(flat, right)]
@@ -66,7 +80,12 @@ def losses(
 def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
     data = render_dataset(args.data, args.scenes, seed=1)
-    vlm, processor = build_vlm(args.seed)
+    if args.start:
+        source = resolve(args.start)
+        vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
+        processor = Qwen2_5_VLProcessor.from_pretrained(source)
+    else:
+        vlm, processor = build_vlm(args.seed)
     model = PackedVLM(vlm, processor).to(args.device)
     layers = [*vlm.model.visual.blocks, *vlm.model.language_model.layers]
     muon_params = [
@@ -90,15 +109,14 @@ def train(args: argparse.Namespace) -> None:
     sums: list[tuple[float, float]] = []
     steps = range(trainer.start, args.steps)
     for step in tqdm(steps, initial=trainer.start, total=args.steps, desc="vlm"):
-        stage, long, views = plan(step, args.steps)
+        stage, long, views = plan(step, args.steps, trained=bool(args.start))
         batch = examiner.draw(
             step, scenes_of(args.batch, views), stage=stage, long=long, views=views
         )
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            answers, auxiliary, marks = losses(
-                model, batch, generator, min(1.0, 2 * step / args.steps)
-            )
+            strength = 1.0 if args.start else min(1.0, 2 * step / args.steps)
+            answers, auxiliary, marks = losses(model, batch, generator, strength, args.radius)
         trainer.update(answers + (0.5 if stage in ("all", "flaws") else 1.0) * auxiliary, step)
         for kind, right in marks:
             tally[kind].append(right)
@@ -126,6 +144,13 @@ def main() -> None:
         batch_size=20,
         lr=1e-3,
         matrix_lr=4e-3,
+    )
+    parser.add_argument("--start", help="folder of a trained model that learns on")
+    parser.add_argument(
+        "--radius",
+        type=float,
+        default=0.0,
+        help="largest change of a view by the adversary (L2 over pixels in [0, 1]); 0 for none",
     )
     parser.add_argument("--compile", action="store_true", help="compile the vision tower")
     train(parser.parse_args())

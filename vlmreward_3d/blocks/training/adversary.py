@@ -1,0 +1,66 @@
+"""Adversarial training of the built-in VLM: small changes of the views that mislead it most.
+
+A model that is trained against them has gradients at the pixels that change what a person sees
+(Tsipras et al., 2019, "Robustness may be at odds with accuracy"; Santurkar et al., 2019, "Image
+synthesis with a single (robust) classifier"): a step towards "Yes" paints, it does not add noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+STEPS = 2
+"""Steps of the attack."""
+_STEP = 1.5
+"""Length of all steps together, in radii."""
+
+
+def _to_length(x: Tensor, length: Tensor) -> Tensor:
+    """Each view (N, V, C, H, W) as long as its ``length`` (N, 1, 1, 1, 1), in L2."""
+    return x * (length / x.flatten(2).norm(dim=2)[..., None, None, None].clamp_min(1e-12))
+
+
+def mislead(
+    model: nn.Module,
+    images: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    radius: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Views that raise the loss, within a distance of the given ones.
+
+    Projected gradient descent (Madry et al., 2018) in L2, from a random start. The distance is
+    drawn for each scene from [0, ``radius``], so that clean views stay among what is learnt.
+
+    Args:
+        model: what ``loss`` evaluates; its parameters get no gradient.
+        images: (N, V, 3, H, W) in [0, 1].
+        loss: views to a scalar.
+        radius: largest distance of a view to its original (L2 norm over pixels and channels).
+        generator: CPU source of everything random.
+
+    Returns:
+        Views of the same shape in [0, 1], detached.
+    """
+    n = len(images)
+    lengths = (radius * torch.rand(n, generator=generator)).reshape(n, 1, 1, 1, 1).to(images)
+    start = torch.randn(images.shape, generator=generator).to(images)
+    shares = torch.rand(n, generator=generator).reshape(n, 1, 1, 1, 1).to(images)
+    change = _to_length(start, lengths * shares)
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(False)
+    try:
+        for _ in range(STEPS):
+            leaf = change.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(loss((images + leaf).clamp(0, 1)), leaf)
+            change = leaf.detach() + _to_length(slope, lengths * (_STEP / STEPS))
+            norms = change.flatten(2).norm(dim=2)[..., None, None, None]
+            change = change * (lengths / norms.clamp_min(1e-12)).clamp(max=1)
+    finally:
+        for p in frozen:
+            p.requires_grad_(True)
+    return (images + change).clamp(0, 1)

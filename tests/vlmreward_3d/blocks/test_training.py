@@ -82,6 +82,27 @@ def test_denoiser(data, tmp_path, monkeypatch, teacher, views):
     assert (tmp_path / "samples-000002.png").stat().st_size > 0
 
 
+def test_a_trained_denoiser_learns_on_at_full_resolution(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_denoiser, "SHOWN", ("a red cube",))
+    monkeypatch.setattr(train_denoiser, "SAMPLING_STEPS", 2)
+    sizes, loss_of = [], train_denoiser.loss_of
+
+    def seen(model, batch, generator):
+        sizes.append(batch[0].shape[-1])
+        return loss_of(model, batch, generator)
+
+    monkeypatch.setattr(train_denoiser, "loss_of", seen)
+    still = {"lr": 0.0, "matrix_lr": 0.0, "bf16": False}
+    arguments = options(data, tmp_path, teacher="coarse", start="builtin/coarse", **still)
+    train_denoiser.train(arguments)
+    assert sizes == [32, 32]
+    before, after = (
+        load_denoiser(source).state_dict() for source in ("builtin/coarse", str(tmp_path / "model"))
+    )
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_pairs_and_cubes_are_drawn_more_often(data):
     loaded = dataset.load_dataset(data, 1)
     batches = train_denoiser.Batches(loaded, seed=0)

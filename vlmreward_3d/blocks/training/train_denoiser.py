@@ -1,4 +1,7 @@
-"""Train the built-in denoiser: ``python -m vlmreward_3d.blocks.training.train_denoiser``."""
+"""Train the built-in denoiser: ``python -m vlmreward_3d.blocks.training.train_denoiser``.
+
+With ``--start`` a trained one learns on, at full resolution alone.
+"""
 
 from __future__ import annotations
 
@@ -236,7 +239,10 @@ def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
     data = render_dataset(args.data, args.scenes, seed=1)
     device = torch.device(args.device)
-    model = build(args.seed, cameras=args.teacher != "single-view").to(device)
+    if args.start:
+        model = PixelDiffusion.from_pretrained(args.start).float().requires_grad_(True).to(device)
+    else:
+        model = build(args.seed, cameras=args.teacher != "single-view").to(device)
     unet = model.unet
     inner = (unet.down_blocks, unet.mid_block, unet.up_blocks, model.text_encoder.encoder)
     muon_params = [p for part in inner for p in part.parameters() if p.ndim >= 2]
@@ -254,7 +260,7 @@ def train(args: argparse.Namespace) -> None:
     steps = range(trainer.start, args.steps)
     losses: list[float] = []
     for step in tqdm(steps, initial=trainer.start, total=args.steps, desc="denoiser"):
-        coarse = step < COARSE * args.steps
+        coarse = not args.start and step < COARSE * args.steps
         size, count = (RESOLUTION // 2, 4 * args.batch) if coarse else (RESOLUTION, args.batch)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
@@ -282,6 +288,7 @@ def main() -> None:
         lr=8e-4,
         matrix_lr=4e-3,
     )
+    parser.add_argument("--start", help="folder or name of a trained denoiser that learns on")
     parser.add_argument("--teacher", choices=TEACHERS, default=TEACHERS[0])
     train(parser.parse_args())
 

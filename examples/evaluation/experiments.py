@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-REWARD = ("--noise-candidates", "4", "--vlm-transformations", "2", "--vlm-max-grad-ratio", "4")
+REWARD = ("--vlm", "builtin/robust", "--vlm-grad-ratio", "2", "--vlm-transformations", "2")
 """A reward that is to change what the denoiser makes, and not only to polish it."""
 
 

@@ -131,6 +131,8 @@ def train(args: argparse.Namespace) -> None:
             trainer.save(step + 1)
             kept = copy.deepcopy(trainer.average.vlm).to(torch.bfloat16)
             set_attention(kept.config.vision_config, "sdpa")
+            for part in (kept.config.text_config, kept.config.vision_config):
+                part.dtype = kept.dtype
             kept.save_pretrained(args.out / "model")
             processor.save_pretrained(args.out / "model")
 

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-__all__ = ["COARSE", "DENOISER", "SINGLE_VIEW", "VLM"]
+__all__ = ["COARSE", "DENOISER", "ROBUST", "SINGLE_VIEW", "VLM"]
 
 _HERE = Path(__file__).parent
 
 VLM = _HERE / "vlm"
 """A VLM in the format of transformers."""
+ROBUST = _HERE / "robust"
+"""A VLM that has been trained against views that mislead it, for gradients that paint."""
 DENOISER = _HERE / "denoiser"
 """A multi-view denoiser in the format of diffusers."""
 COARSE = _HERE / "coarse"

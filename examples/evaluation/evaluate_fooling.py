@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judge import COLOR_NAMES, SHAPES, Judge, load_judge
+from judge import COLOR_NAMES, SHAPES, Judge, load_judge, target
 from torch import Tensor
 from torchvision.utils import save_image
 
@@ -89,9 +89,19 @@ def votes(judge: Judge, images: Tensor, wanted: list[tuple[str, str]]) -> tuple[
     )
 
 
+def read_right(judge: Judge, images: Tensor, wanted: list[tuple[str, str]]) -> Tensor:
+    """1 for each picture in which the judge reads the wanted colour and shape, else 0: (B,)."""
+    marks = [
+        reading == target(None, [words])
+        for reading, words in zip(judge.read(images[:, None]), wanted)
+    ]
+    return torch.tensor(marks, dtype=torch.float)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument("--model", default="builtin/blocks", help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--steps", type=int, default=100)
@@ -100,8 +110,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
 
     judge = load_judge(options.judge)
-    vlm = YesNoReward("builtin/blocks", device="cpu")
-    held_out = YesNoReward("builtin/blocks", question=OTHER_WORDING, device="cpu")
+    vlm = YesNoReward(options.model, device="cpu")
+    held_out = vlm.ask(OTHER_WORDING)
     images, wanted = pictures(options.pictures)
     prompts = [f"a {color} {shape}" for color, shape in wanted]
 
@@ -114,14 +124,17 @@ def main() -> None:
                     x, prompt=prompts
                 ),
                 *votes(judge, x, wanted),
+                read_right(judge, x, wanted),
             ]
         save_image(x, options.out / f"{name.replace(' ', '-')}.png", nrow=12)
         error = len(x) ** -0.5
         numbers = [f"{float(c.mean()):.2f} ± {error * float(c.std()):.2f}" for c in columns]
         return f"| {name} | {' | '.join(numbers)} |"
 
-    print("| | own | another wording | 8 new transformations | judge: colour | judge: shape |")
-    print("|---|---|---|---|---|---|")
+    columns = ("own", "another wording", "8 new transformations")
+    columns += ("judge: colour", "judge: shape", "judge: both")
+    print(f"| | {' | '.join(columns)} |")
+    print("|---" * (len(columns) + 1) + "|")
     print(row("before", images), flush=True)
     for name, reward in arms(vlm).items():
         if not options.arms or any(name.startswith(arm) for arm in options.arms):

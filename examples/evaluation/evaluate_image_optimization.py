@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import torch
-from evaluate_fooling import pictures, votes
+from evaluate_fooling import pictures, read_right, votes
 from judge import load_judge
 from scipy import stats
 from torch import Tensor
@@ -40,13 +40,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--judge", type=Path, required=True, help="weights made by judge.py")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="builtin/blocks", help="default: %(default)s")
     parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
     convolutional, denoiser = load_judge(options.judge), DenoiserJudge()
-    vlm = YesNoReward("builtin/blocks", device="cpu")
+    vlm = YesNoReward(options.model, device="cpu")
     start, wanted = pictures(options.pictures)
     prompts = [f"a {color} {shape}" for color, shape in wanted]
     found = {"before": start}
@@ -56,7 +57,7 @@ def main() -> None:
                 reward, start, prompts, steps=options.steps, report=lambda *_, bar=bar: bar.update()
             )
 
-    columns = ("reward", "CNN: colour", "CNN: shape", "denoiser")
+    columns = ("reward", "CNN: colour", "CNN: shape", "CNN: both", "denoiser")
     values = {}
     for name, images in found.items():
         save_image(images, options.out / f"{name.replace(' ', '-')}.png", nrow=8)
@@ -64,6 +65,7 @@ def main() -> None:
             values[name] = [
                 vlm(images, prompt=prompts),
                 *votes(convolutional, images, wanted),
+                read_right(convolutional, images, wanted),
                 denoiser(images, prompt=prompts),
             ]
     pairs = zip(values["augmented"], values["reward alone"])

@@ -8,6 +8,7 @@ import torch
 
 import vlmreward_3d
 from vlmreward import YesNoReward
+from vlmreward.wrappers import ExpectationOverTransformations
 from vlmreward_3d.blocks.training.measure_denoiser import caption_choices
 from vlmreward_3d.blocks.training.train_denoiser import images_of, sample
 from vlmreward_3d.blocks.world.augment import augment_and_composite
@@ -38,7 +39,7 @@ def reward():
 
 def test_the_weights_are_small_enough_to_ship(reward):
     models = [folder for folder in WEIGHTS.iterdir() if (folder / "README.md").exists()]
-    assert len(models) == 4
+    assert len(models) == 5
     for folder in models:
         assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= 12e6, folder
     assert sum(p.numel() for p in reward.backbone.vlm.parameters()) <= 6e6
@@ -67,10 +68,18 @@ def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kind
     assert no.float().mean() >= 0.85
 
 
-@pytest.mark.parametrize(("kind", "least"), [("color", 0.95), ("shape", 0.9)])
-def test_the_vlm_knows_colours_and_shapes(scenes, kind, least):
+@pytest.mark.parametrize(
+    ("model", "kind", "least"),
+    [
+        ("builtin/blocks", "color", 0.95),
+        ("builtin/blocks", "shape", 0.9),
+        ("builtin/robust", "color", 0.95),
+        ("builtin/robust", "shape", 0.9),
+    ],
+)
+def test_the_vlms_know_colours_and_shapes(scenes, model, kind, least):
     drawn, rgba, _ = scenes
-    ask = YesNoReward("builtin/blocks", question="{prompt}", device="cpu")
+    ask = YesNoReward(model, question="{prompt}", device="cpu")
     images = augment_and_composite(rgba, torch.Generator().manual_seed(0), strength=0)
     rng = np.random.default_rng(1)
     questions = [attribute_question(s, rng, simple=True) for s in drawn for _ in range(4)]
@@ -92,6 +101,34 @@ def test_gradient_ascent_on_the_reward_is_felt_by_the_reward(reward, scenes):
     step = 0.02 * images.grad / images.grad.abs().amax()
     after = reward((images + step).clamp(0, 1).detach(), prompt="a red snowman")
     assert after.item() > before.item()
+
+
+def test_the_gradient_of_the_robust_vlm_convinces_the_other_vlm(reward, scenes):
+    """Steps towards another object, two units long: the one adds noise, the other one paints."""
+    drawn, rgba, _ = scenes
+    singles = [i for i, scene in enumerate(drawn) if scene.relation is None][:4]
+    start = augment_and_composite(rgba[singles], torch.Generator().manual_seed(0), strength=0)
+    prompts = [caption(drawn[i]) for i in singles[1:] + singles[:1]]
+
+    def painted(model):
+        steered = ExpectationOverTransformations(
+            model, num_samples=2, generator=torch.Generator().manual_seed(1)
+        )
+        views = start.clone()
+        for _ in range(20):
+            leaf = views.requires_grad_()
+            (slope,) = torch.autograd.grad(steered(leaf, prompt=prompts).sum(), leaf)
+            length = slope.flatten(2).norm(dim=2)[..., None, None, None]
+            views = (leaf + 2 * slope / length).clamp(0, 1).detach()
+        return views
+
+    robust = YesNoReward("builtin/robust", device="cpu")
+    found = painted(robust), painted(reward)
+    with torch.no_grad():
+        convinced, fooled = reward(found[0], prompt=prompts), robust(found[1], prompt=prompts)
+        assert reward(start, prompt=prompts).max() < -5
+    assert convinced.mean() > 3
+    assert fooled.mean() < convinced.mean() - 3
 
 
 def test_the_denoiser_listens_to_the_text(scenes):

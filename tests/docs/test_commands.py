@@ -63,8 +63,10 @@ PARSED = {
     "--device cuda": "needs a Ray cluster; see test_generate_many.py",
     "python -m vlmreward_3d.blocks.training.train_vlm --data DATA --out VLM": "takes hours; see "
     "test_training.py",
-    "python -m vlmreward_3d.blocks.training.train_vlm --data DATA --out ROBUST --start builtin/blocks "
-    "--radius 1.5 --steps 1000 --batch 8 --lr 5e-4 --matrix-lr 2e-3": "likewise",
+    "python -m vlmreward_3d.blocks.training.train_vlm --data DATA --out ROBUST "
+    "--start builtin/blocks --radius 1.5 --steps 1000 --batch 8 --lr 5e-4 --matrix-lr 2e-3": (
+        "likewise"
+    ),
     "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "likewise",
     "python -m vlmreward_3d.blocks.training.measure_denoiser --denoiser builtin/coarse": "takes a "
     "minute; see test_weights.py",

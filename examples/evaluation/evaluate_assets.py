@@ -6,7 +6,7 @@ The experiments are in experiments.py. Runs go on where they were stopped when t
 repeated. What is measured of an asset becomes a line of measurements.jsonl, and an asset that has a
 line is not made again. Writes table.md: the means of all arms, the differences to one of them,
 paired by prompt and seed, and what the judges read; and sheet.png with the first two views of every
-asset of seed 0, a row for each prompt and a column for each arm.
+asset of seed 0: four prompts side by side, and below each other the arms.
 """
 
 from __future__ import annotations
@@ -158,6 +158,20 @@ def run(experiment: Experiment, options: argparse.Namespace) -> dict[Asset, dict
     return measured
 
 
+def sheet_rows(experiment: Experiment, out: Path) -> list[list[Path]]:
+    """Folders of the assets of seed 0 in rows: four prompts, a row for each arm, the next four."""
+    prompts = [
+        prompt
+        for prompt in experiment.texts()
+        if all(finished(Asset(arm, prompt, 0).folder(out)) for arm in experiment.arms)
+    ] or experiment.texts()
+    return [
+        [Asset(arm, prompt, 0).folder(out) for prompt in prompts[i : i + 4]]
+        for i in range(0, len(prompts), 4)
+        for arm in experiment.arms
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=EXPERIMENTS)
@@ -172,11 +186,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     text = table(experiment, run(experiment, options))
     (options.out / "table.md").write_text(text, encoding="utf-8")
-    rows = [
-        [Asset(arm, prompt, 0).folder(options.out) for arm in experiment.arms]
-        for prompt in experiment.texts()
-    ]
-    contact_sheet(rows, 2, options.out / "sheet.png")
+    contact_sheet(sheet_rows(experiment, options.out), 2, options.out / "sheet.png")
     print(text)
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 import trimesh
 from assets import Asset, contact_sheet, views_of
-from evaluate_assets import append, assets_of, load, table
+from evaluate_assets import append, assets_of, load, sheet_rows, table
 from experiments import EXPERIMENTS, HERE, Experiment
 from intervals import bootstrap, formatted, interval, wilson
 from judge import target, target_of_prompt
 from measures import MEASURES, describe, roughness
 
 from vlmreward_3d.blocks.world.captions import caption
-from vlmreward_3d.blocks.world.scenes import COMPOUNDS, PRIMITIVES, sample_scene
+from vlmreward_3d.blocks.world.scenes import COLORS, COMPOUNDS, PRIMITIVES, sample_scene
 
 sys.path.insert(0, str(HERE.parent))
 import text_to_3d
@@ -158,6 +158,23 @@ def test_an_asset_with_a_measurement_is_not_made_again(small, tmp_path, monkeypa
     assert (tmp_path / "o" / "table.md").read_text() in capsys.readouterr().out
     evaluate_assets.main()
     assert len(made) == 5
+
+
+def test_sheets_have_the_arms_of_a_prompt_below_each_other(small, tmp_path):
+    def folders(*prompts):
+        return [[Asset(arm, p, 0).folder(tmp_path) for p in prompts] for arm in small.arms]
+
+    assert sheet_rows(small, tmp_path) == folders("a red cube", "a blue cone")
+    for arm in small.arms:
+        folder = Asset(arm, "a blue cone", 0).folder(tmp_path)
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text('{"finished": true}')
+    assert sheet_rows(small, tmp_path) == folders("a blue cone")
+    many = tmp_path / "many"
+    many.write_text("\n".join(f"a {color} cube" for color in COLORS))
+    rows = sheet_rows(dataclasses.replace(small, prompts=many), tmp_path)
+    assert [len(row) for row in rows] == [4] * 6
+    assert rows[3] == [Asset("alone", f"a {c} cube", 0).folder(tmp_path) for c in list(COLORS)[4:]]
 
 
 def test_describe():

@@ -19,7 +19,12 @@ from vlmreward.cli.arguments import above_zero, natural, path, port, positive, s
 from vlmreward_3d.config import FIELDS, PRECISIONS, NoiseSelectionConfig
 from vlmreward_3d.presets import PRESETS
 
-QUESTIONS = ("A", "B", "selected")
+QUESTIONS = {
+    "A": "paper/A",
+    "B": "paper/B",
+    "selected": "paper/selected",
+    "yes-no": "yes-no",
+}
 MESHES = ("glb", "texture", "obj", "ply")
 ABOUT_THE_VLM = (
     *("vlm", "single_view", "question", "no_geometry_question", "separate_questions"),
@@ -66,7 +71,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     ablations.add_argument("--no-vlm", action="store_true", help="score distillation alone")
     ablations.add_argument("--single-view", action="store_true", help="show the VLM one view")
     question = ablations.add_mutually_exclusive_group()
-    question.add_argument("--question", choices=QUESTIONS, help="default: selected")
+    question.add_argument(
+        "--question",
+        choices=QUESTIONS,
+        help="one of the paper's (default: selected), or in short words for the content alone",
+    )
     question.add_argument(
         "--no-geometry-question", action="store_true", help="ask about the content alone"
     )
@@ -338,7 +347,7 @@ def question(options):
         return ("paper/content", "paper/geometry")
     if options.no_geometry_question:
         return "paper/content"
-    return options.question and f"paper/{options.question}"
+    return options.question and QUESTIONS[options.question]
 
 
 if __name__ == "__main__":

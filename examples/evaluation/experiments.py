@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-REWARD = ("--vlm", "builtin/robust", "--vlm-grad-ratio", "2", "--vlm-transformations", "2")
-"""A reward that is to change what the denoiser makes, and not only to polish it."""
+STEER = ("--vlm", "builtin/robust", "--vlm-grad-ratio", "2", "--vlm-transformations", "2")
+"""A reward that changes what the denoiser makes, and does not only polish it."""
+CONTENT = ("--question", "yes-no")
+"""A question about the content alone."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Experiment:
         return self.prompts.read_text(encoding="utf-8").splitlines()[slice(*self.lines or (None,))]
 
 
-def _of_teacher(denoiser: str, **further: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def _of_teacher(
+    denoiser: str, *reward: str, **further: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
     teacher = ("--denoiser", denoiser)
     return {
         "score distillation alone": (*teacher, "--no-vlm"),
-        "with the reward": (*teacher, *REWARD),
+        "with the reward": (*teacher, *STEER, *reward),
         **{name.replace("_", " "): (*teacher, *flags) for name, flags in further.items()},
     }
 
@@ -65,15 +69,13 @@ EXPERIMENTS = {
         steps=100,
     ),
     "coarse": Experiment(
-        arms=_of_teacher("builtin/coarse"),
+        arms=_of_teacher("builtin/coarse", *CONTENT),
         reference="score distillation alone",
         prompts=HERE / "pairs.txt",
         steps=200,
     ),
     "single-view": Experiment(
-        arms=_of_teacher(
-            "builtin/single-view", without_geometry_question=(*REWARD, "--no-geometry-question")
-        ),
+        arms=_of_teacher("builtin/single-view", without_geometry_question=(*STEER, *CONTENT)),
         reference="score distillation alone",
         prompts=HERE / "fronts.txt",
         steps=200,

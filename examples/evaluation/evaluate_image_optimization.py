@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--model", default="builtin/blocks", help="default: %(default)s")
     parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--arms", nargs="*", help="beginnings of names; default: all")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
@@ -52,6 +53,8 @@ def main() -> None:
     prompts = [f"a {color} {shape}" for color, shape in wanted]
     found = {"before": start}
     for name, reward in optimize_image.arms(vlm, samples=4, strength=2.0).items():
+        if options.arms and not any(name.startswith(arm) for arm in options.arms):
+            continue
         with tqdm(total=options.steps, desc=name, unit="step") as bar:
             found[name] = optimize_image.optimize(
                 reward, start, prompts, steps=options.steps, report=lambda *_, bar=bar: bar.update()
@@ -68,8 +71,9 @@ def main() -> None:
                 read_right(convolutional, images, wanted),
                 denoiser(images, prompt=prompts),
             ]
-    pairs = zip(values["augmented"], values["reward alone"])
-    values["augmented - alone"] = [with_ - without for with_, without in pairs]
+    if values.keys() >= {"augmented", "reward alone"}:
+        pairs = zip(values["augmented"], values["reward alone"])
+        values["augmented - alone"] = [with_ - without for with_, without in pairs]
     print("| | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for name, row in values.items():

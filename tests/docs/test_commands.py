@@ -34,6 +34,9 @@ RUN = {
     "python examples/finetune_diffusion.py --prompts train.txt --held-out others.txt "
     "--diffusion stabilityai/sd-turbo --sampler-steps 2 --model Qwen/Qwen2.5-VL-3B-Instruct "
     "--device cuda": ({"cuda": "cpu"}, "--steps 1 --batch 1"),
+    'python examples/text_to_3d.py "an orange cone next to a cyan sphere" '
+    "--denoiser builtin/coarse --vlm builtin/robust --vlm-grad-ratio 2 --vlm-transformations 2 "
+    "--question yes-no --steps 200": ({}, "--steps 2"),
     "vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct": ({}, "--quick"),
     'vlmreward score renders/ --prompt "a red cube" --prompt "a blue cube" '
     "--model Qwen/Qwen2.5-VL-7B-Instruct": ({}, ""),
@@ -57,6 +60,8 @@ PARSED = {
     'python examples/text_to_3d.py "a cat in a hat" --preset paper --device cuda '
     "--denoiser sd-v2.1-base-4view.pt --vlm Qwen/Qwen2.5-VL-7B-Instruct": "takes hours; see "
     "test_paper_presets.py",
+    "python examples/evaluation/evaluate_assets.py coarse --judge JUDGE/judge.safetensors "
+    "--out RUNS": "takes hours",
     "python examples/generate_many.py prompts.txt --out outputs/many": "starts Ray; see "
     "test_generate_many.py",
     "python examples/generate_many.py prompts.txt --gpus 1 --address auto -- --preset paper "

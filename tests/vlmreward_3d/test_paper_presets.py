@@ -11,7 +11,7 @@ from tiny_latent_models import build, checkpoint, randomised, stable, tokenizer
 from torch.testing import assert_close
 
 from vlmreward import YesNoReward
-from vlmreward.rewards.questions import NAMED_QUESTIONS
+from vlmreward.rewards.questions import NAMED_QUESTIONS, QuestionTemplate
 from vlmreward_3d import presets
 from vlmreward_3d.cameras import Cameras, sample_groups
 from vlmreward_3d.fields.factory import build_field
@@ -328,6 +328,7 @@ FLAGS = {
     "selected": [],
     "A": ["--question", "A"],
     "B": ["--question", "B"],
+    "yes-no": ["--question", "yes-no"],
     "no geometry question": ["--no-geometry-question"],
     "separate questions": ["--separate-questions"],
     "single view": ["--single-view"],
@@ -362,6 +363,9 @@ def test_flags_run_with_small_random_backbones(flags, sources, script):
     assert (guidances[0].guidance.denoiser.autocast == torch.bfloat16) == ("autocast" in flags)
     report = VLM3D(config, guidances).step()
     assert ("vlm/reward" not in report.metrics) == ("--no-vlm" in flags)
+    if "--question" in flags:
+        name = "yes-no" if "yes-no" in flags else f"paper/{flags[1]}"
+        assert guidances[1].guidance.reward.question == QuestionTemplate(NAMED_QUESTIONS[name])
     if "--separate-questions" in flags:
         single = YesNoReward(
             sources / "vlm", question="paper/content", pixel_mode=config.vlm.pixel_mode

@@ -12,6 +12,7 @@ asset of seed 0: four prompts side by side, and below each other the arms.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -90,7 +91,7 @@ def table(experiment: Experiment, measured: Measured) -> str:
 
     others = [arm for arm in arms if arm != experiment.reference]
     text = [
-        f"{len(prompts)} of {len(experiment.texts())} prompts, {experiment.seeds} seeds.",
+        f"Prompts: {len(prompts)} of {len(experiment.texts())}. Seeds: {experiment.seeds}.",
         "",
         *_lines("arm", ((arm, means(arm)) for arm in arms)),
         *_lines(
@@ -102,7 +103,7 @@ def table(experiment: Experiment, measured: Measured) -> str:
 
 
 def readings(experiment: Experiment, measured: Measured) -> list[str]:
-    """What the judges read in each asset, as a table."""
+    """What the judges read in each asset, as a table; without what no arm has made."""
 
     def cell(arm: str, prompt: str, seed: int) -> str:
         values = measured.get(Asset(arm, prompt, seed))
@@ -119,6 +120,8 @@ def readings(experiment: Experiment, measured: Measured) -> list[str]:
     for prompt in experiment.texts():
         for seed in range(experiment.seeds):
             cells = [cell(arm, prompt, seed) for arm in experiment.arms]
+            if {*cells} == {"not made"}:
+                continue
             lines.append(f"| {prompt}, {seed} | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -178,11 +181,14 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="weights made by judge.py")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--steps", type=int, help="length of a run; default: the experiment's")
+    parser.add_argument("--seeds", type=int, help="from 0 on; default: the experiment's")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a run")
     parser.add_argument("--only-table", action="store_true", help="of what is there")
     options = parser.parse_args()
     experiment = EXPERIMENTS[options.experiment]
+    if options.seeds:
+        experiment = dataclasses.replace(experiment, seeds=options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
     text = table(experiment, run(experiment, options))
     (options.out / "table.md").write_text(text, encoding="utf-8")

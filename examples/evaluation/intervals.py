@@ -14,7 +14,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     z = _Z
     center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return center - half, center + half
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 10_000) -> tuple[float, float]:

@@ -88,6 +88,7 @@ def test_wilson_interval():
     assert low == pytest.approx(0.2993, abs=1e-4)
     assert high == pytest.approx(0.7007, abs=1e-4)
     assert wilson(1.0, 12) == (pytest.approx(0.7575, abs=1e-4), pytest.approx(1.0))
+    assert wilson(0.0, 15)[0] == 0
     # as many draws as prompts, whatever the number of seeds
     assert interval(np.ones((12, 5)), share=True) == wilson(1.0, 12)
     assert formatted(np.eye(2), ".0%", share=True) == "50% [9%, 91%]"
@@ -111,7 +112,7 @@ def test_table_pairs_arms_and_leaves_out_what_is_missing(small):
     other = record(network=0.0, roughness=7.5, **{"network reads": "blue cube"})
     measured[Asset("with", "a red cube", 0)] = other
     counted, means, differences, readings = table(small, measured).rstrip().split("\n\n")
-    assert counted == "2 of 2 prompts, 2 seeds."
+    assert counted == "Prompts: 2 of 2. Seeds: 2."
     rows = {line.split(" | ")[0].strip("| "): line for line in means.splitlines()}
     assert rows["with"] == (
         "| with | 75% [20%, 97%] | 100% [34%, 100%] | 0.20% [0.20%, 0.20%] | 3.00 [3.00, 3.00] "
@@ -125,8 +126,13 @@ def test_table_pairs_arms_and_leaves_out_what_is_missing(small):
 
     del measured[Asset("half", "a red cube", 1)]
     text = table(small, measured)
-    assert text.startswith("1 of 2 prompts, 2 seeds.")
+    assert text.startswith("Prompts: 1 of 2. Seeds: 2.")
     assert "| a red cube, 1 | right | right | not made |" in text
+    measured[Asset("half", "a red cube", 1)] = record()
+    for arm in small.arms:
+        measured.pop(Asset(arm, "a blue cone", 1), None)
+    assert "| a blue cone, 0 |" in table(small, measured)
+    assert "| a blue cone, 1 |" not in table(small, measured)
 
 
 def test_measurements_are_kept_line_by_line(small, tmp_path):
@@ -147,13 +153,14 @@ def test_an_asset_with_a_measurement_is_not_made_again(small, tmp_path, monkeypa
 
     monkeypatch.setattr(evaluate_assets, "make", make)
     monkeypatch.setattr(evaluate_assets, "Measuring", lambda judge: lambda *_: record())
-    monkeypatch.setitem(EXPERIMENTS, "coarse", dataclasses.replace(small, seeds=1))
-    monkeypatch.setattr(sys, "argv", ["x", "coarse", "--judge", "J", "--out", str(tmp_path / "o")])
+    monkeypatch.setitem(EXPERIMENTS, "coarse", small)
+    words = ["coarse", "--judge", "J", "--out", str(tmp_path / "o"), "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", ["x", *words])
     first = Asset("with", "a blue cone", 0)
     (tmp_path / "o").mkdir()
     append(tmp_path / "o" / "measurements.jsonl", first, record())
     evaluate_assets.main()
-    assert {*made} == {*assets_of(EXPERIMENTS["coarse"])} - {first}
+    assert {*made} == {*assets_of(dataclasses.replace(small, seeds=1))} - {first}
     assert len(load(tmp_path / "o" / "measurements.jsonl")) == 6
     assert (tmp_path / "o" / "table.md").read_text() in capsys.readouterr().out
     evaluate_assets.main()

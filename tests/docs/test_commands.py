@@ -79,6 +79,8 @@ PARSED = {
         "renders scenes"
     ),
     "python examples/evaluation/judge.py --data JUDGE_DATA --out JUDGE": "takes half an hour",
+    "python examples/evaluation/evaluate_image_optimization.py --judge JUDGE/judge.safetensors "
+    "--out OUT --model builtin/robust --pictures 50 --arms augmented": "takes ten minutes",
     "python examples/evaluation/evaluate_assets.py default --judge JUDGE/judge.safetensors "
     "--out RUNS": "takes an hour",
     "python examples/evaluation/evaluate_assets.py ablations --judge JUDGE/judge.safetensors "

@@ -14,7 +14,7 @@ CONTENT = ("--question", "yes-no")
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is compared.
+    """Prompts, and the arms that are compared on them.
 
     Attributes:
         arms: name and flags of each.

@@ -1,4 +1,4 @@
-"""What is measured of a finished asset."""
+"""Measures of a finished asset."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def table(experiment: Experiment, measured: Measured) -> str:
 
 
 def readings(experiment: Experiment, measured: Measured) -> list[str]:
-    """What the judges read in each asset, as a table; without what no arm has made."""
+    """Table of the judges' readings of each asset that some arm has made."""
 
     def cell(arm: str, prompt: str, seed: int) -> str:
         values = measured.get(Asset(arm, prompt, seed))

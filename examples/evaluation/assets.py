@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlmreward.cli.arguments import slug
+
 EXAMPLE = Path(__file__).parents[1] / "text_to_3d.py"
 
 
@@ -27,11 +29,7 @@ class Asset(NamedTuple):
 
     def folder(self, out: Path) -> Path:
         """The folder of its run."""
-        return out / _name(self.arm) / f"{_name(self.prompt)}-{self.seed}"
-
-
-def _name(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
+        return out / slug(self.arm) / f"{slug(self.prompt)}-{self.seed}"
 
 
 def finished(folder: Path) -> bool:

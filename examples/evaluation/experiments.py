@@ -37,16 +37,8 @@ class Experiment:
         return self.prompts.read_text(encoding="utf-8").splitlines()[slice(*self.lines or (None,))]
 
 
-def _of_teacher(
-    denoiser: str, *reward: str, **further: tuple[str, ...]
-) -> dict[str, tuple[str, ...]]:
-    teacher = ("--denoiser", denoiser)
-    return {
-        "score distillation alone": (*teacher, "--no-vlm"),
-        "with the reward": (*teacher, *STEER, *reward),
-        **{name.replace("_", " "): (*teacher, *flags) for name, flags in further.items()},
-    }
-
+COARSE = ("--denoiser", "builtin/coarse")
+SINGLE_VIEW = ("--denoiser", "builtin/single-view")
 
 EXPERIMENTS = {
     "default": Experiment(
@@ -69,13 +61,20 @@ EXPERIMENTS = {
         steps=100,
     ),
     "coarse": Experiment(
-        arms=_of_teacher("builtin/coarse", *CONTENT),
+        arms={
+            "score distillation alone": (*COARSE, "--no-vlm"),
+            "with the reward": (*COARSE, *STEER, *CONTENT),
+        },
         reference="score distillation alone",
         prompts=HERE / "pairs.txt",
         steps=200,
     ),
     "single-view": Experiment(
-        arms=_of_teacher("builtin/single-view", without_geometry_question=(*STEER, *CONTENT)),
+        arms={
+            "score distillation alone": (*SINGLE_VIEW, "--no-vlm"),
+            "with the reward": (*SINGLE_VIEW, *STEER),
+            "without geometry question": (*SINGLE_VIEW, *STEER, *CONTENT),
+        },
         reference="score distillation alone",
         prompts=HERE / "fronts.txt",
         steps=200,

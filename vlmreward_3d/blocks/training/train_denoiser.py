@@ -240,7 +240,7 @@ def train(args: argparse.Namespace) -> None:
     data = render_dataset(args.data, args.scenes, seed=1)
     device = torch.device(args.device)
     if args.start:
-        model = PixelDiffusion.from_pretrained(args.start).float().requires_grad_(True).to(device)
+        model = PixelDiffusion.from_pretrained(args.start).requires_grad_(True).to(device)
     else:
         model = build(args.seed, cameras=args.teacher != "single-view").to(device)
     unet = model.unet

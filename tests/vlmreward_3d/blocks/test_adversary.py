@@ -23,7 +23,7 @@ def misled(model, images, seed=0, radius=RADIUS):
 
 
 def test_views_stay_near_their_originals_and_raise_the_loss(model):
-    images = 0.3 + 0.4 * torch.rand(6, 4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    images = 0.3 + 0.4 * torch.rand(12, 4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     found, loss = misled(model, images)
     distances = (found - images).flatten(2).norm(dim=2)
     assert found.shape == images.shape
@@ -33,7 +33,11 @@ def test_views_stay_near_their_originals_and_raise_the_loss(model):
     assert distances.max() <= RADIUS * (1 + 1e-5)
     # each scene has a radius of its own, and uses all of it where the loss is nearly linear
     torch.testing.assert_close(distances, distances[:, :1].expand_as(distances), rtol=1e-3, atol=0)
-    assert distances[:, 0].unique().numel() == len(images)
+    moved = distances[:, 0] > 0
+    assert distances[moved, 0].unique().numel() == moved.sum()
+    # some scenes stay as they are, to the last bit, and most do not
+    assert torch.equal(found[~moved], images[~moved])
+    assert 0 < (~moved).sum() < len(images) / 2
     step = torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
     step = (
         step / step.flatten(2).norm(dim=2)[..., None, None, None] * distances[..., None, None, None]

@@ -16,6 +16,8 @@ STEPS = 2
 """Steps of the attack."""
 _STEP = 1.5
 """Length of all steps together, in radii."""
+_UNTOUCHED = 1 / 3
+"""Scenes that stay as they are, as a share of those that change."""
 
 
 def _to_length(x: Tensor, length: Tensor) -> Tensor:
@@ -33,7 +35,8 @@ def mislead(
     """Views that raise the loss, within a distance of the given ones.
 
     Projected gradient descent (Madry et al., 2018) in L2, from a random start. The distance is
-    drawn for each scene from [0, ``radius``], so that clean views stay among what is learnt.
+    drawn for each scene from [0, ``radius``]; a quarter of the scenes stay as they are, so that
+    clean views stay among what is learnt.
 
     Args:
         model: what ``loss`` evaluates; its parameters get no gradient.
@@ -46,7 +49,8 @@ def mislead(
         Views of the same shape in [0, 1], detached.
     """
     n = len(images)
-    lengths = (radius * torch.rand(n, generator=generator)).reshape(n, 1, 1, 1, 1).to(images)
+    share = (torch.rand(n, generator=generator) * (1 + _UNTOUCHED) - _UNTOUCHED).clamp_min(0)
+    lengths = (radius * share).reshape(n, 1, 1, 1, 1).to(images)
     start = torch.randn(images.shape, generator=generator).to(images)
     shares = torch.rand(n, generator=generator).reshape(n, 1, 1, 1, 1).to(images)
     change = _to_length(start, lengths * shares)

@@ -130,7 +130,8 @@ def run(experiment: Experiment, options: argparse.Namespace) -> dict[Asset, dict
     """Make and measure the assets that have no measurements yet; all measurements."""
     path = options.out / "measurements.jsonl"
     measured = load(path)
-    missing = [asset for asset in assets_of(experiment) if asset not in measured]
+    wanted = options.arms or experiment.arms
+    missing = [x for x in assets_of(experiment) if x.arm in wanted and x not in measured]
     if not missing or options.only_table:
         return measured
     measuring = Measuring(options.judge)
@@ -182,11 +183,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--steps", type=int, help="length of a run; default: the experiment's")
     parser.add_argument("--seeds", type=int, help="from 0 on; default: the experiment's")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="make these arms' assets alone")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a run")
     parser.add_argument("--only-table", action="store_true", help="of what is there")
     options = parser.parse_args()
     experiment = EXPERIMENTS[options.experiment]
+    if unknown := {*(options.arms or ())} - {*experiment.arms}:
+        parser.error(f"--arms: no {unknown.pop()!r}; expected some of {[*experiment.arms]}")
     if options.seeds:
         experiment = dataclasses.replace(experiment, seeds=options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)

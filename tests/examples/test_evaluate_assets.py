@@ -159,12 +159,19 @@ def test_an_asset_with_a_measurement_is_not_made_again(small, tmp_path, monkeypa
     first = Asset("with", "a blue cone", 0)
     (tmp_path / "o").mkdir()
     append(tmp_path / "o" / "measurements.jsonl", first, record())
-    evaluate_assets.main()
+    for extra, count in ((["--arms", "with"], 1), ([], 5)):
+        monkeypatch.setattr(sys, "argv", ["x", *words, *extra])
+        evaluate_assets.main()
+        assert len(made) == count
     assert {*made} == {*assets_of(dataclasses.replace(small, seeds=1))} - {first}
     assert len(load(tmp_path / "o" / "measurements.jsonl")) == 6
     assert (tmp_path / "o" / "table.md").read_text() in capsys.readouterr().out
     evaluate_assets.main()
     assert len(made) == 5
+    monkeypatch.setattr(sys, "argv", ["x", *words, "--arms", "without"])
+    with pytest.raises(SystemExit):
+        evaluate_assets.main()
+    assert "no 'without'; expected some of ['alone', 'with', 'half']" in capsys.readouterr().err
 
 
 def test_sheets_have_the_arms_of_a_prompt_below_each_other(small, tmp_path):

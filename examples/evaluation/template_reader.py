@@ -181,10 +181,10 @@ class TemplateReader:
         choices: list[tuple[float, list[int]]] = []
         if counts[second] >= _LEAST * counts.sum():
             for one, two in ((first, second), (second, first)):
-                scores = _overlap(masks_of(classes, one, two), self._masks)
+                scores = overlap(masks_of(classes, one, two), self._masks)
                 choices += self._choices(scores, one, two, single=False)
         else:
-            scores = _overlap(masks_of(classes, first, None), self._joined)
+            scores = overlap(masks_of(classes, first, None), self._joined)
             choices += self._choices(scores, first, first, single=True)
         return max(choices)[1]
 
@@ -200,7 +200,7 @@ class TemplateReader:
         return found
 
 
-def _overlap(seen: Tensor, templates: Tensor) -> Tensor:
+def overlap(seen: Tensor, templates: Tensor) -> Tensor:
     """Intersection over union of (V, C, H, W) with (T, V, C, H, W), the mean over masks: (T,)."""
     both = torch.minimum(seen, templates).sum((1, 3, 4))
     either = torch.maximum(seen, templates).sum((1, 3, 4))

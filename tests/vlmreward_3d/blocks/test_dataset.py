@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from vlmreward_3d.blocks.world import dataset
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import PRESENCE_WORDS
-from vlmreward_3d.blocks.world.questions import QuestionSampler, word_labels
-from vlmreward_3d.blocks.world.scenes import COLORS
+from vlmreward_3d.blocks.world.questions import _WORD, QuestionSampler, word_labels
+from vlmreward_3d.blocks.world.raycast import raycast
+from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +118,32 @@ def test_damage_stays_in_range_and_clean_views_stay_clean(rendered):
         views.flip(0), torch.Generator().manual_seed(1), strength=0, fade=torch.zeros(6)
     )
     torch.testing.assert_close(gone, other)
+
+
+def test_what_has_no_front_is_not_what_its_name_says():
+    rng = np.random.default_rng(4)
+    scenes = [sample_scene(rng, flaw="no front") for _ in range(8)]
+    generator = torch.Generator().manual_seed(0)
+    views = [raycast(s, dataset.sample_cameras(generator), 64) for s in scenes]
+    rgba = torch.stack([(v.rgba * 255).round().to(torch.uint8) for v in views])
+    cells = torch.stack([v.coverage.reshape(8, 4, 16, 4, 16, 5).mean((2, 4)) for v in views])
+    data = dataset.BlocksData(
+        scenes * 2, rgba.repeat(2, 1, 1, 1, 1), cells.repeat(2, 1, 1, 1, 1), cells
+    )
+    sampler = QuestionSampler(data, 0)
+    sampler.clean = sampler.flawed  # all that there is
+    batch = sampler.draw(0, 40, stage="flaws", views=4)
+    for facts, asked in zip(batch.facts, batch.questions):
+        if facts is None or not facts.words:  # mixed views, or nothing to be seen
+            continue
+        for question in asked:
+            named = any(f" {shape}" in question.text for shape in SHAPES)
+            assert named == (question.kind == "no front")
+            if named:
+                assert not question.yes
+    kinds = [q for asked in batch.questions for q in asked]
+    assert {q.yes for q in kinds if q.kind == "color"} == {True, False}
+    assert any(q.yes for q in kinds if q.kind == "geometry: sound")
+    shown = [_WORD[scene.things[0].shape] for scene in scenes]
+    for scene, cover, word in zip(scenes, cells, shown):
+        assert word_labels(scene, cover)[..., word].isnan().all()

@@ -39,3 +39,9 @@ def test_flaws_empty_and_mixed_views():
     assert said("blue sphere next red cube", facts)[("cube", 2)]
     assert not any(said("red cube next blue sphere", facts_of(scene, "nothing")).values())
     assert facts_of(scene, "mixed") is None
+    mug = Scene((SceneObject("mug", "red", 0.3, fronts=()),), flaw="no front")
+    assert said("red mug", facts_of(mug, "no front")) == {
+        ("red", 0): True,
+        ("mug", 0): False,
+        ("mug", 1): False,
+    }

@@ -1,5 +1,6 @@
 """Ray casting against a second route: marching along each ray through the solids' inside tests."""
 
+import json
 import math
 
 import numpy as np
@@ -7,8 +8,15 @@ import pytest
 import torch
 
 from vlmreward_3d.blocks.world.raycast import raycast
-from vlmreward_3d.blocks.world.scenes import SHAPES, Scene, SceneObject, arrange
-from vlmreward_3d.blocks.world.solids import solids
+from vlmreward_3d.blocks.world.scenes import (
+    COMPOUNDS,
+    SHAPES,
+    Scene,
+    SceneObject,
+    arrange,
+    sample_scene,
+)
+from vlmreward_3d.blocks.world.solids import FRONT, solids
 from vlmreward_3d.cameras import orbit
 
 
@@ -80,3 +88,38 @@ def test_holes_show_the_inside():
     views = raycast(scene, cameras, 32)
     assert views.coverage[0, 16, 16, 4] == 1
     assert views.coverage[1, ..., 4].max() == 0
+
+
+@pytest.mark.parametrize("shape", COMPOUNDS)
+def test_fronts_are_turned_copies_of_one(shape):
+    def parts(*fronts, yaw=0.0):
+        made = solids(Scene((SceneObject(shape, "red", 0.6, yaw, fronts=fronts),)))
+        return {role: [p for p in made if (p.role == FRONT) == role] for role in (True, False)}
+
+    one, none, three = parts(0.0), parts(), parts(0.0, math.pi / 2, math.pi)
+    assert not none[True]
+    assert len(three[True]) == 3 * len(one[True]) > 0
+    assert len(three[False]) == len(none[False]) == len(one[False])
+    # a front at an angle is where the one front of a turned object is
+    turned = parts(0.0, yaw=math.pi / 2)[True]
+    aside = parts(math.pi / 2)[True]
+    for a, b in zip(turned, aside, strict=True):
+        assert a.center == pytest.approx(b.center, abs=1e-9)
+        assert np.allclose(a.rotation, b.rotation)
+
+
+def test_flawed_fronts_are_several_or_none():
+    rng = np.random.default_rng(3)
+    counts = {"faces": set(), "no front": set(), None: set()}
+    for flaw, seen in counts.items():
+        for _ in range(60):
+            scene = sample_scene(rng, flaw=flaw)
+            things = [t for t in scene.things if t.shape in COMPOUNDS]
+            assert things or flaw is None
+            seen |= {len(t.fronts) for t in things}
+            assert all(t.fronts == (0.0, math.pi) for t in things if t.shape == "car") or (
+                flaw != "faces"
+            )
+            assert len(scene.things) == 1 or flaw != "no front"
+            assert Scene.from_dict(json.loads(json.dumps(scene.to_dict()))) == scene
+    assert counts == {"faces": {2, 3, 4}, "no front": {0}, None: {1}}

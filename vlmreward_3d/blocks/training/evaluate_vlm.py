@@ -32,6 +32,7 @@ from vlmreward_3d.blocks.world.captions import (
 )
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
 from vlmreward_3d.blocks.world.questions import flaw_seen
+from vlmreward_3d.blocks.world.scenes import COMPOUNDS
 
 HELD_OUT_SEED = 9001
 
@@ -56,6 +57,11 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
     """Questions about every scene: as many with the answer Yes as with No in every group."""
     rng = np.random.default_rng(seed)
     clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
+    with_front = [
+        i
+        for i in clean
+        if data.scenes[i].relation is None and data.scenes[i].things[0].shape in COMPOUNDS
+    ]
     for number, (scene, rgba) in enumerate(zip(data.scenes, data.rgba)):
         ring = int(rng.integers(2)) * RING
         views = rgba[ring : ring + RING]
@@ -70,7 +76,14 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
                     views, Question(_form(rng).format(prompt=text), yes=False, kind=kind), group
                 )
         topics: list[tuple[str, Tensor]] = []
-        if scene.flaw is not None:
+        if scene.flaw == "no front":
+            j = int(rng.choice(with_front))  # the same question where there is a front
+            for i, group in ((number, "no front"), (j, "one front")):
+                asked = Question(
+                    _form(rng).format(prompt=caption(data.scenes[i], rng)), i != number, group
+                )
+                yield Item(data.rgba[i, ring : ring + RING], asked, "fronts")
+        elif scene.flaw is not None:
             cover = data.coverage[number, ring : ring + RING]
             if not flaw_seen(scene, cover):
                 continue

@@ -240,7 +240,11 @@ def caption_question(
 
 
 def geometry_question(flaw: str | None, rng: np.random.Generator) -> Question:
-    """A question about flaws; ``flaw`` is None, one of ``FLAWS``, or ``"mixed"`` views."""
+    """A question about flaws; ``flaw`` is None, ``"mixed"`` views, or one of ``FLAWS``.
+
+    What has no front is geometrically sound; it is not what its name says.
+    """
+    flaw = None if flaw == "no front" else flaw
     topics = list(GEOMETRY_QUESTIONS)
     if rng.random() < 0.5:
         topic = "sound"

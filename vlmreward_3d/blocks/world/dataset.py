@@ -106,7 +106,8 @@ def render_dataset(
         workers: processes; all cores by default.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = {"seed": seed, "flawed": flawed, "shard": SHARD, "size": VIEW_SIZE}
+    flaws = list(FLAWS)
+    recipe = {"seed": seed, "flawed": flawed, "flaws": flaws, "shard": SHARD, "size": VIEW_SIZE}
     note = folder / "recipe.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != recipe:
         raise ValueError(

@@ -40,6 +40,8 @@ def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
         return None
     if flaw == "nothing":
         return Facts(frozenset(), frozenset(), frozenset())
+    if flaw == "no front":  # a color, and no object that has a name
+        return Facts(frozenset(t.color for t in scene.things), frozenset(), frozenset())
     roles = frozenset((role, *t.words) for role, t in zip(ROLES[scene.relation], scene.things))
     words = {w for role in roles for w in role if w}
     if flaw in _FLAW_WORDS:

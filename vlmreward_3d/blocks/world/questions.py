@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vlmreward_3d.blocks.world.captions import (
+    GEOMETRY_QUESTIONS,
     LONG_PROMPTS,
     PRESENCE_WORDS,
     Question,
@@ -24,6 +25,15 @@ from vlmreward_3d.blocks.world.scenes import Scene
 _WORD = {w: i for i, w in enumerate(PRESENCE_WORDS)}
 _VISIBLE = 0.25
 """Cells that a floater or a hole must cover, all views together, to count as seen."""
+
+
+_OF_ANY_OBJECT = ("color", *(f"geometry: {topic}" for topic in GEOMETRY_QUESTIONS))
+"""Kinds of questions whose answers do not depend on the name of an object."""
+
+
+def _denied(question: Question) -> Question:
+    """The question about an object by its name, where the name does not hold."""
+    return replace(question, yes=False, kind="no front")
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
     seen[..., _WORD["broken"]] = 3 * cover[..., 4]
     labels = (seen >= 0.2).float()
     labels[(seen > 0.04) & (seen < 0.2)] = torch.nan
+    if scene.flaw == "no front":  # from behind, what has a front looks the same
+        labels[..., [_WORD[thing.shape] for thing in scene.things]] = torch.nan
     return labels
 
 
@@ -179,6 +191,8 @@ class QuestionSampler:
         if stage in ("all", "flaws") and views >= 4 and flaw != "nothing":
             for _ in range(1 if long else (4 if stage == "flaws" else 2)):
                 out.append(geometry_question(flaw, rng))
+        if flaw == "no front":
+            out = [q if q.kind in _OF_ANY_OBJECT else _denied(q) for q in out]
         if flaw == "nothing":
             out = [Question(q.text, yes=False, kind="nothing there") for q in out]
         return out or [geometry_question(flaw, rng)]

@@ -24,18 +24,25 @@ PRIMITIVES = ("sphere", "cube", "cylinder", "cone", "torus")
 COMPOUNDS = ("mug", "chair", "car", "snowman")
 SHAPES = PRIMITIVES + COMPOUNDS
 RELATIONS = ("on top of", "next to")
-FLAWS = ("faces", "floaters", "holes", "intersection")
+FLAWS = ("faces", "floaters", "holes", "intersection", "no front")
+SEVERAL_FRONTS = ((0, 2), (0, 1), (0, 1, 2), (0, 1, 2, 3))
+"""Where several fronts are, in quarters of a turn."""
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: a shape and a colour, ``yaw`` in radians, ``size`` its half extent."""
+    """One object: a shape and a colour, ``yaw`` in radians, ``size`` its half extent.
+
+    ``fronts`` are the angles in radians, from ``yaw``, of what marks the front of a compound:
+    handle, back, lamps or face. An object has one; others are made to test who counts them.
+    """
 
     shape: str
     color: str
     size: float
     yaw: float = 0.0
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    fronts: tuple[float, ...] = (0.0,)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -64,7 +71,8 @@ class Scene:
     def from_dict(cls, data: dict) -> Scene:
         """Inverse of ``to_dict``."""
         things = tuple(
-            SceneObject(**{**t, "position": tuple(t["position"])}) for t in data["things"]
+            SceneObject(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
+            for t in data["things"]
         )
         holes = tuple(tuple(h) for h in data["holes"])
         return cls(things, data["relation"], data["flaw"], data["seed"], holes)
@@ -118,6 +126,14 @@ def arrange(
     raise ValueError(f"unknown relation {relation!r}; expected one of {', '.join(RELATIONS)}")
 
 
+def _fronts(shape: str, flaw: str, rng: np.random.Generator) -> tuple[float, ...]:
+    """Angles of the fronts of a flawed thing; a car, which is long, has them at its ends alone."""
+    if flaw == "no front":
+        return ()
+    layouts = SEVERAL_FRONTS[:1] if shape == "car" else SEVERAL_FRONTS
+    return tuple(np.pi / 2 * quarter for quarter in layouts[int(rng.integers(len(layouts)))])
+
+
 def sample_scene(
     rng: np.random.Generator,
     *,
@@ -125,13 +141,17 @@ def sample_scene(
     flaw: str | None = None,
     relation: str | None = None,
 ) -> Scene:
-    """Draw a scene. ``flaw="faces"`` forces a compound, ``"intersection"`` forces a pair."""
-    if flaw == "intersection":
-        pair = True
+    """Draw a scene.
+
+    ``flaw="faces"`` forces a compound, which gets several fronts; ``"no front"`` a compound alone,
+    which has none and so is not what its name says; ``"intersection"`` forces a pair.
+    """
+    if flaw in ("intersection", "no front"):
+        pair = flaw == "intersection"
     if pair is None:
         pair = bool(rng.random() < 0.55)
     names = [str(rng.choice(SHAPES)) for _ in range(1 + pair)]
-    if flaw == "faces" and not any(n in COMPOUNDS for n in names):
+    if flaw in ("faces", "no front") and not any(n in COMPOUNDS for n in names):
         names[int(rng.integers(len(names)))] = str(rng.choice(COMPOUNDS))
     colors = [str(rng.choice(list(COLORS))) for _ in names]
     if pair:
@@ -145,6 +165,8 @@ def sample_scene(
         SceneObject(n, c, float(base * rng.uniform(0.9, 1.08)), float(rng.uniform(-0.2, 0.2)))
         for n, c in zip(names, colors)
     ]
+    if flaw in ("faces", "no front"):
+        things = [replace(t, fronts=_fronts(t.shape, flaw, rng)) for t in things]
     overlap = float(rng.uniform(0.45, 0.75)) if flaw == "intersection" else 0.0
     placed = arrange(things, relation, rng, overlap=overlap)
     holes: list[tuple[float, float, float, float]] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmreward_3d.blocks.world.scenes import COLORS, COMPOUNDS, SHAPES, Scene
+from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene
 
 BODY, FRONT, FLOATER = 0, 1, 2
 """Roles of a primitive: plain surface, a feature that marks the front, a piece that floats."""
@@ -37,24 +37,21 @@ def _rot_z(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def _rot_y(angle: float) -> np.ndarray:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
-
-
 _ROT_X90 = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+_FORWARD = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+"""Turns z to x, the direction of the front."""
 _DARK = (0.10, 0.10, 0.12)
 _NOSE = (0.98, 0.45, 0.05)
 _LAMP = (1.0, 0.98, 0.75)
 
 
-def _shape_parts(shape: str, two_faced: bool) -> list[tuple]:
+def _shape_parts(shape: str, fronts: tuple[float, ...]) -> list[tuple]:
     """Solids of a shape of half extent 1: (kind, centre, scale, rotation, param, tint, role).
 
-    ``tint`` is ``None`` for the thing's own colour. ``two_faced`` repeats the front at the back.
+    ``tint`` is ``None`` for the thing's own colour. The parts of the front are repeated under each
+    of the angles ``fronts``.
     """
     eye = np.eye(3)
-    sides = (1, -1) if two_faced else (1,)
     parts: list[tuple] = []
 
     def add(
@@ -66,7 +63,10 @@ def _shape_parts(shape: str, two_faced: bool) -> list[tuple]:
         tint: tuple[float, float, float] | None = None,
         role: int = BODY,
     ) -> None:
-        parts.append((kind, center, scale, rotation, param, tint, role))
+        turns = [_rot_z(angle) for angle in fronts] if role == FRONT else [eye]
+        for turn in turns:
+            place = tuple((turn @ np.array(center, float)).tolist())
+            parts.append((kind, place, scale, turn @ rotation, param, tint, role))
 
     if shape == "sphere":
         add("sphere", (0, 0, 0), (0.92,) * 3)
@@ -81,36 +81,32 @@ def _shape_parts(shape: str, two_faced: bool) -> list[tuple]:
     elif shape == "mug":
         add("cylinder", (0, 0, 0), (0.60, 0.60, 0.78))
         add("cylinder", (0, 0, 0.74), (0.48, 0.48, 0.06), tint=_DARK)
-        for s in sides:
-            add("torus", (0.62 * s, 0, 0), (0.36,) * 3, _ROT_X90, 0.28, None, FRONT)
+        add("torus", (0.62, 0, 0), (0.36,) * 3, _ROT_X90, 0.28, None, FRONT)
     elif shape == "chair":
         add("cube", (0, 0, -0.10), (0.60, 0.60, 0.09))
         for x in (-0.5, 0.5):
             for y in (-0.5, 0.5):
                 add("cube", (x, y, -0.55), (0.09, 0.09, 0.40))
-        for s in sides:
-            add("cube", (-0.52 * s, 0, 0.42), (0.08, 0.60, 0.48), role=FRONT)
+        add("cube", (-0.52, 0, 0.42), (0.08, 0.60, 0.48), role=FRONT)
     elif shape == "car":
         add("cube", (0, 0, -0.10), (0.95, 0.46, 0.22))
-        add("cube", (0.0 if two_faced else -0.25, 0, 0.28), (0.48, 0.40, 0.20))
+        # the cabin is at the back of the only front
+        back = -0.25 * math.cos(fronts[0]) if len(fronts) == 1 else 0.0
+        add("cube", (back, 0, 0.28), (0.48, 0.40, 0.20))
         for x in (-0.58, 0.58):
             for y in (-0.46, 0.46):
                 add("cylinder", (x, y, -0.32), (0.22, 0.22, 0.09), _ROT_X90, 0.0, _DARK)
-        for s in sides:
-            for y in (-0.27, 0.27):
-                lamp = ((0.94 * s, y, -0.05), (0.07, 0.14, 0.12))
-                add("sphere", *lamp, tint=_LAMP, role=FRONT)
+        for y in (-0.27, 0.27):
+            add("sphere", (0.94, y, -0.05), (0.07, 0.14, 0.12), tint=_LAMP, role=FRONT)
     elif shape == "snowman":
         add("sphere", (0, 0, -0.45), (0.52,) * 3)
         add("sphere", (0, 0, 0.18), (0.38,) * 3)
         add("sphere", (0, 0, 0.66), (0.29,) * 3)
-        for s in sides:
-            turn = _rot_y(math.pi / 2 * s)
-            add("cone", (0.42 * s, 0, 0.64), (0.08, 0.08, 0.18), turn, 0.0, _NOSE, FRONT)
-            for y in (-0.12, 0.12):
-                add("sphere", (0.25 * s, y, 0.77), (0.06,) * 3, tint=_DARK, role=FRONT)
-            for z in (0.05, 0.28):
-                add("sphere", (0.37 * s, 0, z), (0.06,) * 3, tint=_DARK, role=FRONT)
+        add("cone", (0.42, 0, 0.64), (0.08, 0.08, 0.18), _FORWARD, 0.0, _NOSE, FRONT)
+        for y in (-0.12, 0.12):
+            add("sphere", (0.25, y, 0.77), (0.06,) * 3, tint=_DARK, role=FRONT)
+        for z in (0.05, 0.28):
+            add("sphere", (0.37, 0, z), (0.06,) * 3, tint=_DARK, role=FRONT)
     else:
         raise ValueError(f"unknown shape {shape!r}; expected one of {', '.join(SHAPES)}")
     return parts
@@ -123,10 +119,8 @@ def solids(scene: Scene) -> list[Primitive]:
     for owner, thing in enumerate(scene.things):
         base = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 0.025, 3), 0.02, 0.98)
         spin = _rot_z(thing.yaw)
-        two_faced = scene.flaw == "faces" and thing.shape in COMPOUNDS
-        for kind, center, scale, rotation, param, tint, role in _shape_parts(
-            thing.shape, two_faced
-        ):
+        parts = _shape_parts(thing.shape, thing.fronts)
+        for kind, center, scale, rotation, param, tint, role in parts:
             world = np.array(thing.position) + thing.size * (spin @ np.array(center, float))
             out.append(
                 Primitive(

@@ -22,7 +22,7 @@ import numpy as np
 from assets import Asset, contact_sheet, finished, make
 from experiments import EXPERIMENTS, Experiment
 from intervals import formatted
-from measures import MEASURES, SHARES, Measuring
+from measures import FRONT_MEASURES, MEASURES, SHARES, Measuring
 from tqdm import tqdm
 
 Measured = Mapping[Asset, Mapping[str, float | str]]
@@ -53,14 +53,18 @@ def append(path: Path, asset: Asset, values: Mapping[str, float | str]) -> None:
         file.write(json.dumps({**asset._asdict(), **numbers}) + "\n")
 
 
-def _lines(first: str, rows: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
-    head = [f"| {first} | {' | '.join(MEASURES)} |", "|---" * (1 + len(MEASURES)) + "|"]
+def _lines(
+    first: str, names: Iterable[str], rows: Iterable[tuple[str, Sequence[str]]]
+) -> list[str]:
+    columns = [first, *names]
+    head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return [*head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows), ""]
 
 
 def table(experiment: Experiment, measured: Measured) -> str:
     """Means, and differences to the reference, over the assets that all arms have."""
     arms, seeds = list(experiment.arms), range(experiment.seeds)
+    measures = {**FRONT_MEASURES, **MEASURES} if experiment.fronts else MEASURES
     prompts = [
         p
         for p in experiment.texts()
@@ -73,29 +77,31 @@ def table(experiment: Experiment, measured: Measured) -> str:
             [[measured[Asset(arm, p, seed)][name] for seed in seeds] for p in prompts], float
         )
         for arm in arms
-        for name in MEASURES
+        for name in measures
     }
 
     def means(arm: str) -> list[str]:
         return [
             formatted(values[arm, name], shape, share=name in SHARES)
-            for name, shape in MEASURES.items()
+            for name, shape in measures.items()
         ]
 
     def differences(arm: str) -> list[str]:
         base = experiment.reference
         return [
             formatted(values[arm, name] - values[base, name], "+" + shape)
-            for name, shape in MEASURES.items()
+            for name, shape in measures.items()
         ]
 
     others = [arm for arm in arms if arm != experiment.reference]
     text = [
         f"Prompts: {len(prompts)} of {len(experiment.texts())}. Seeds: {experiment.seeds}.",
         "",
-        *_lines("arm", ((arm, means(arm)) for arm in arms)),
+        *_lines("arm", measures, ((arm, means(arm)) for arm in arms)),
         *_lines(
-            f"difference to {experiment.reference}", ((arm, differences(arm)) for arm in others)
+            f"difference to {experiment.reference}",
+            measures,
+            ((arm, differences(arm)) for arm in others),
         ),
         *readings(experiment, measured),
     ]
@@ -134,7 +140,7 @@ def run(experiment: Experiment, options: argparse.Namespace) -> dict[Asset, dict
     missing = [x for x in assets_of(experiment) if x.arm in wanted and x not in measured]
     if not missing or options.only_table:
         return measured
-    measuring = Measuring(options.judge)
+    measuring = Measuring(options.judge, options.front_judge)
 
     def work(asset: Asset) -> str | None:
         return make(
@@ -180,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--judge", type=Path, required=True, help="weights made by judge.py")
+    parser.add_argument("--front-judge", type=Path, help="weights made by front_judge.py")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--steps", type=int, help="length of a run; default: the experiment's")
     parser.add_argument("--seeds", type=int, help="from 0 on; default: the experiment's")
@@ -191,6 +198,8 @@ def main() -> None:
     experiment = EXPERIMENTS[options.experiment]
     if unknown := {*(options.arms or ())} - {*experiment.arms}:
         parser.error(f"--arms: no {unknown.pop()!r}; expected some of {[*experiment.arms]}")
+    if experiment.fronts and not options.front_judge:
+        parser.error("--front-judge: this experiment counts fronts; make one with front_judge.py")
     if options.seeds:
         experiment = dataclasses.replace(experiment, seeds=options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ class Experiment:
         lines: first and last of these lines, as in Python; None for all.
         seeds: number of seeds, from 0 on.
         steps: length of a run; None for the preset's.
+        fronts: True if the fronts of the assets are counted.
     """
 
     arms: dict[str, tuple[str, ...]]
@@ -31,6 +32,7 @@ class Experiment:
     lines: tuple[int, int] | None = None
     seeds: int = 2
     steps: int | None = None
+    fronts: bool = False
 
     def texts(self) -> list[str]:
         """The prompts."""
@@ -78,5 +80,6 @@ EXPERIMENTS = {
         reference="score distillation alone",
         prompts=HERE / "fronts.txt",
         steps=200,
+        fronts=True,
     ),
 }

@@ -8,10 +8,14 @@ import numpy as np
 import torch
 import trimesh
 from assets import views_of
+from front_judge import load_front_judge
+from front_templates import FrontTemplates
 from judge import COLOR_NAMES, KINDS, SHAPES, load_judge, target_of_prompt
 from template_reader import TemplateReader, cameras_of_runs
+from torch import Tensor
 
 from vlmreward import YesNoReward
+from vlmreward_3d.blocks.world.scenes import COMPOUNDS
 
 MEASURES = {
     "network": ".0%",
@@ -28,7 +32,13 @@ of its votes that other things got; it tells arms apart where all are right. Con
 log-odds of "Yes" to `paper/content` and `paper/geometry` about four of the views, by the built-in
 VLM, which has taught. Roughness: mean angle between neighbouring faces of the mesh, in degrees.
 """
-SHARES = ("network", "templates")
+FRONT_MEASURES = {
+    f"{count}, {judge}": ".0%"
+    for count in ("one front", "several", "none")
+    for judge in ("network", "templates")
+}
+"""The measures of an object that must have one front: 1 where that judge counts so many, else 0."""
+SHARES = ("network", "templates", *FRONT_MEASURES)
 """The measures that are 0 or 1."""
 
 
@@ -54,11 +64,15 @@ class Measuring:
 
     Args:
         judge: weights of the network, made by judge.py.
+        front_judge: weights of the network that counts fronts, made by front_judge.py; without them
+            fronts are not counted.
     """
 
-    def __init__(self, judge: Path) -> None:
+    def __init__(self, judge: Path, front_judge: Path | None = None) -> None:
         self.network = load_judge(judge)
         self.templates = TemplateReader(cameras_of_runs())
+        self.front_network = front_judge and load_front_judge(front_judge)
+        self.front_templates = FrontTemplates(cameras_of_runs())
         self.content, self.geometry = (
             YesNoReward("builtin/blocks", question=f"paper/{part}")
             for part in ("content", "geometry")
@@ -66,7 +80,7 @@ class Measuring:
 
     @torch.no_grad()
     def __call__(self, folder: Path, prompt: str) -> dict[str, float | str]:
-        """The values of `MEASURES`, and what each judge reads, in words."""
+        """The values of `MEASURES`, what each judge reads, in words, and `FRONT_MEASURES`."""
         views, target = views_of(folder), target_of_prompt(prompt)
         (read,), matched = self.network.read(views[None]), self.templates.read(views)
         query = views[None, ::2]
@@ -79,4 +93,20 @@ class Measuring:
             "roughness": roughness(folder),
             "network reads": describe(read),
             "templates read": describe(matched),
+            **self.fronts(views, target),
+        }
+
+    def fronts(self, views: Tensor, target: list[int]) -> dict[str, float]:
+        """The values of `FRONT_MEASURES`, where they are measured and the object has a front."""
+        _, color, shape, *_ = target
+        if self.front_network is None or SHAPES[shape] not in COMPOUNDS:
+            return {}
+        counted = {
+            "network": self.front_network.count(views),
+            "templates": self.front_templates.count(views, SHAPES[shape], COLOR_NAMES[color]),
+        }
+        return {
+            f"{name}, {judge}": float(min(count, 2) == wanted)
+            for name, wanted in (("one front", 1), ("several", 2), ("none", 0))
+            for judge, count in counted.items()
         }

@@ -14,7 +14,7 @@ from evaluate_assets import append, assets_of, load, sheet_rows, table
 from experiments import EXPERIMENTS, HERE, Experiment
 from intervals import bootstrap, formatted, interval, wilson
 from judge import target, target_of_prompt
-from measures import MEASURES, describe, roughness
+from measures import FRONT_MEASURES, MEASURES, describe, roughness
 
 from vlmreward_3d.blocks.world.captions import caption
 from vlmreward_3d.blocks.world.scenes import COLORS, COMPOUNDS, PRIMITIVES, sample_scene
@@ -135,6 +135,20 @@ def test_table_pairs_arms_and_leaves_out_what_is_missing(small):
     assert "| a blue cone, 1 |" not in table(small, measured)
 
 
+def test_fronts_are_in_the_table_of_an_experiment_that_counts_them(small, monkeypatch, capsys):
+    counts = dict.fromkeys(FRONT_MEASURES, 0.0) | {"one front, templates": 1.0}
+    measured = {asset: record(**counts) for asset in assets_of(small)}
+    assert "one front" not in table(small, measured)
+    text = table(dataclasses.replace(small, fronts=True), measured)
+    assert "| arm | one front, network | one front, templates | several, network |" in text
+    assert "| alone | 0% [0%, 66%] | 100% [34%, 100%] | 0% [0%, 66%] |" in text
+    words = ["single-view", "--judge", "J", "--out", "O"]
+    monkeypatch.setattr(sys, "argv", ["x", *words])
+    with pytest.raises(SystemExit):
+        evaluate_assets.main()
+    assert "--front-judge: this experiment counts fronts" in capsys.readouterr().err
+
+
 def test_measurements_are_kept_line_by_line(small, tmp_path):
     path = tmp_path / "measurements.jsonl"
     assert load(path) == {}
@@ -152,7 +166,7 @@ def test_an_asset_with_a_measurement_is_not_made_again(small, tmp_path, monkeypa
         (folder / "state.json").write_text('{"finished": true}')
 
     monkeypatch.setattr(evaluate_assets, "make", make)
-    monkeypatch.setattr(evaluate_assets, "Measuring", lambda judge: lambda *_: record())
+    monkeypatch.setattr(evaluate_assets, "Measuring", lambda *_: lambda *_: record())
     monkeypatch.setitem(EXPERIMENTS, "coarse", small)
     words = ["coarse", "--judge", "J", "--out", str(tmp_path / "o"), "--seeds", "1"]
     monkeypatch.setattr(sys, "argv", ["x", *words])

@@ -71,7 +71,7 @@ class Scene:
     def from_dict(cls, data: dict) -> Scene:
         """Inverse of ``to_dict``."""
         things = tuple(
-            SceneObject(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
+            SceneObject(**{**t, "position": tuple(t["position"]), "fronts": tuple(t["fronts"])})
             for t in data["things"]
         )
         holes = tuple(tuple(h) for h in data["holes"])

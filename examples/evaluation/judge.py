@@ -24,6 +24,7 @@ from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import BlocksData, render_dataset
 from vlmreward_3d.blocks.world.ground_truth import ROLES
+from vlmreward_3d.blocks.world.raycast import THINGS
 from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene
 
 KINDS = (None, "on top of", "next to")
@@ -165,7 +166,7 @@ def cell_labels(scene: Scene, coverage: Tensor) -> Tensor:
         scene: what was rendered.
         coverage: (V, 4, 4, 5) uint8 of its views.
     """
-    cover, which = coverage[..., :2].flatten(1, 2).float().div(255).sort(-1, descending=True)
+    cover, which = coverage[..., :THINGS].flatten(1, 2).float().div(255).sort(-1, descending=True)
     most, least, first = cover[..., 0], cover[..., 1], which[..., 0]
     something = torch.where(most < 0.04, 0, torch.where(most < 0.2, -100, 1))
     clear = (most >= 0.2) & (least < 0.4 * most)

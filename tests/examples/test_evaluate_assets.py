@@ -16,7 +16,7 @@ from intervals import bootstrap, formatted, interval, wilson
 from judge import target, target_of_prompt
 from measures import FRONT_MEASURES, MEASURES, describe, roughness
 
-from vlmreward_3d.blocks.world.captions import caption
+from vlmreward_3d.blocks.world.descriptions import caption
 from vlmreward_3d.blocks.world.scenes import COLORS, COMPOUNDS, PRIMITIVES, sample_scene
 
 sys.path.insert(0, str(HERE.parent))

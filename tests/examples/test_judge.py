@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from judge import Judge, cell_labels, target, target_of, target_of_prompt
 
-from vlmreward_3d.blocks.world.captions import caption
+from vlmreward_3d.blocks.world.descriptions import caption
 from vlmreward_3d.blocks.world.scenes import sample_scene
 
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from vlmreward_3d.blocks.world import dataset
 from vlmreward_3d.blocks.world.augment import augment_and_composite
-from vlmreward_3d.blocks.world.captions import PRESENCE_WORDS
+from vlmreward_3d.blocks.world.captions import PRESENCE_WORDS, RICH_WORDS
 from vlmreward_3d.blocks.world.questions import _WORD, QuestionSampler, word_labels
 from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, sample_scene
@@ -18,7 +18,7 @@ def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     paths = [folder / f"shard-{i:04d}.safetensors" for i in range(2)]
     for i, path in enumerate(paths):
-        dataset._render_shard((path, 5, i, 12, 0.4))
+        dataset._render_shard((path, 5, i, 12, 0.4, 0.0))
     yield folder, dataset.load_dataset(folder)
     patch.undo()
 
@@ -26,7 +26,7 @@ def rendered(tmp_path_factory):
 def test_shards_are_reproducible_and_differ(rendered, tmp_path):
     folder, data = rendered
     again = tmp_path / "again.safetensors"
-    dataset._render_shard((again, 5, 1, 12, 0.4))
+    dataset._render_shard((again, 5, 1, 12, 0.4, 0.0))
     assert again.read_bytes() == (folder / "shard-0001.safetensors").read_bytes()
     assert data.scenes[:12] != data.scenes[12:]
     assert data.rgba.shape == (24, 8, 64, 64, 4)
@@ -64,7 +64,7 @@ def test_batches_are_reproducible_and_complete(rendered, views):
     again = QuestionSampler(data, 3).draw(7, 4, views=views)
     assert batch.questions == again.questions
     assert batch.rgba.shape == (4, views, 64, 64, 4)
-    assert batch.words.shape == (4, views, 16, len(PRESENCE_WORDS))
+    assert batch.words.shape == (4, views, 16, len(PRESENCE_WORDS + RICH_WORDS))
     assert all(batch.questions)
     asked = {q.kind for asked in batch.questions for q in asked}
     assert any(k.startswith("geometry") for k in asked) == (views >= 4)
@@ -126,7 +126,7 @@ def test_what_has_no_front_is_not_what_its_name_says():
     generator = torch.Generator().manual_seed(0)
     views = [raycast(s, dataset.sample_cameras(generator), 64) for s in scenes]
     rgba = torch.stack([(v.rgba * 255).round().to(torch.uint8) for v in views])
-    cells = torch.stack([v.coverage.reshape(8, 4, 16, 4, 16, 5).mean((2, 4)) for v in views])
+    cells = torch.stack([v.coverage.reshape(8, 4, 16, 4, 16, -1).mean((2, 4)) for v in views])
     data = dataset.BlocksData(
         scenes * 2, rgba.repeat(2, 1, 1, 1, 1), cells.repeat(2, 1, 1, 1, 1), cells
     )

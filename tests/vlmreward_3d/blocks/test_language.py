@@ -11,15 +11,13 @@ import vlmreward_3d
 from vlmreward.models.vocabulary import KNOWN_WORDS, words_of
 from vlmreward_3d.blocks.world.captions import (
     attribute_question,
-    caption,
     caption_question,
     corpus,
-    false_captions,
     geometry_question,
     known_words,
     relation_question,
-    unbound_caption,
 )
+from vlmreward_3d.blocks.world.descriptions import caption, false_captions, unbound_caption
 from vlmreward_3d.blocks.world.scenes import COLORS, FLAWS, SHAPES, Scene, SceneObject, sample_scene
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlmreward_3d.blocks.world.raycast import raycast
+from vlmreward_3d.blocks.world.raycast import CHANNELS, raycast
 from vlmreward_3d.blocks.world.scenes import (
     COMPOUNDS,
     SHAPES,
@@ -86,8 +86,8 @@ def test_holes_show_the_inside():
     zero = torch.zeros(2)
     cameras = orbit(torch.tensor([0.0, 180.0]), zero, zero + 3.0, zero + 34)
     views = raycast(scene, cameras, 32)
-    assert views.coverage[0, 16, 16, 4] == 1
-    assert views.coverage[1, ..., 4].max() == 0
+    assert views.coverage[0, 16, 16, CHANNELS.index("broken")] == 1
+    assert views.coverage[1, ..., CHANNELS.index("broken")].max() == 0
 
 
 @pytest.mark.parametrize("shape", COMPOUNDS)

@@ -31,6 +31,7 @@ def options(data, out, **changed):
         "batch": 2,
         "lr": 1e-3,
         "matrix_lr": 1e-3,
+        "composed": 0.0,
         "start": None,
         "radius": 0.0,
     }

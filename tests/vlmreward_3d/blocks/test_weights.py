@@ -12,8 +12,9 @@ from vlmreward.wrappers import ExpectationOverTransformations
 from vlmreward_3d.blocks.training.measure_denoiser import caption_choices
 from vlmreward_3d.blocks.training.train_denoiser import images_of, sample
 from vlmreward_3d.blocks.world.augment import augment_and_composite
-from vlmreward_3d.blocks.world.captions import attribute_question, caption, false_captions
+from vlmreward_3d.blocks.world.captions import attribute_question
 from vlmreward_3d.blocks.world.dataset import sample_cameras
+from vlmreward_3d.blocks.world.descriptions import caption, false_captions
 from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import sample_scene
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion

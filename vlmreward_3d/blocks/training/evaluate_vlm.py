@@ -27,10 +27,10 @@ from vlmreward_3d.blocks.world.captions import (
     NAMED_QUESTIONS,
     Question,
     attribute_question,
-    caption,
-    false_captions,
+    detail_question,
 )
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
+from vlmreward_3d.blocks.world.descriptions import as_if_whole, caption, false_captions
 from vlmreward_3d.blocks.world.questions import flaw_seen
 from vlmreward_3d.blocks.world.scenes import COMPOUNDS
 
@@ -57,10 +57,12 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
     """Questions about every scene: as many with the answer Yes as with No in every group."""
     rng = np.random.default_rng(seed)
     clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
+    rich = any(s.composed for s in data.scenes)
     with_front = [
         i
         for i in clean
-        if data.scenes[i].relation is None and data.scenes[i].things[0].shape in COMPOUNDS
+        for thing in data.scenes[i].things
+        if len(data.scenes[i].things) == 1 and thing.shape in COMPOUNDS and thing.fronts
     ]
     for number, (scene, rgba) in enumerate(zip(data.scenes, data.rgba)):
         ring = int(rng.integers(2)) * RING
@@ -68,8 +70,12 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
         if scene.flaw is None:
             for _ in range(2):
                 yield Item(views, attribute_question(scene, rng), "attributes")
-            group = "captions of pairs" if scene.relation else "captions of one object"
-            for kind, text in false_captions(scene, rng):
+            if rich:
+                for _ in range(2):
+                    yield Item(views, detail_question(scene, rng), "details")
+            group = "captions of " + ("one object", "pairs", "triples")[len(scene.links)]
+            group = "captions of numbers" if scene.count > 1 else group
+            for kind, text in false_captions(scene, rng, rich=rich):
                 true = _form(rng).format(prompt=caption(scene, rng))
                 yield Item(views, Question(true, yes=True, kind="true"), group)
                 yield Item(
@@ -79,9 +85,8 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
         if scene.flaw == "no front":
             j = int(rng.choice(with_front))  # the same question where there is a front
             for i, group in ((number, "no front"), (j, "one front")):
-                asked = Question(
-                    _form(rng).format(prompt=caption(data.scenes[i], rng)), i != number, group
-                )
+                said = caption(as_if_whole(data.scenes[i]), rng)
+                asked = Question(_form(rng).format(prompt=said), i != number, group)
                 yield Item(data.rgba[i, ring : ring + RING], asked, "fronts")
         elif scene.flaw is not None:
             cover = data.coverage[number, ring : ring + RING]
@@ -164,9 +169,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of held-out scenes")
     parser.add_argument("--model", default="builtin/blocks", help="model to ask")
     parser.add_argument("--scenes", type=int, default=1000, help="scenes to render or load")
+    parser.add_argument(
+        "--composed", type=float, default=0.0, help="share of compositions among the scenes"
+    )
     parser.add_argument("--out", type=Path, help="write the tables here, as .json and .md")
     args = parser.parse_args()
-    data = render_dataset(args.data, args.scenes, seed=HELD_OUT_SEED)
+    data = render_dataset(args.data, args.scenes, seed=HELD_OUT_SEED, composed=args.composed)
     reward = YesNoReward(args.model, question="{prompt}")
     tables = {
         "clean": evaluate(reward, data),

@@ -16,13 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlmreward_3d.blocks.training.train_denoiser import images_of
-from vlmreward_3d.blocks.world.captions import (
+from vlmreward_3d.blocks.world.dataset import sample_cameras
+from vlmreward_3d.blocks.world.descriptions import (
     caption,
     exchange_colors,
     exchange_order,
     same_meaning,
 )
-from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.raycast import raycast
 from vlmreward_3d.blocks.world.scenes import Scene, sample_scene
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion

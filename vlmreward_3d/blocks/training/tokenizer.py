@@ -9,8 +9,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from vlmreward_3d.blocks.world.captions import PRESENCE_WORDS, corpus
-from vlmreward_3d.blocks.world.scenes import sample_scene
+from vlmreward_3d.blocks.world.captions import (
+    PRESENCE_WORDS,
+    RICH_WORDS,
+    corpus,
+    sample_scenes,
+)
 
 SPECIAL = (
     "<|endoftext|>",
@@ -33,12 +37,19 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(vocab_size: int = 704, seed: int = 0) -> Qwen2Tokenizer:
-    """Train the tokenizer; every presence word, with its leading space, is one token of it."""
+def train_tokenizer(vocab_size: int = 704, seed: int = 0, *, rich: bool = False) -> Qwen2Tokenizer:
+    """Train the tokenizer; every presence word, with its leading space, is one token of it.
+
+    Args:
+        vocab_size: number of tokens.
+        seed: fixes the texts.
+        rich: also on the words of compositions.
+    """
     rng = np.random.default_rng(seed)
-    texts = corpus([sample_scene(rng) for _ in range(3000)], rng)
+    texts = corpus(sample_scenes(6000 if rich else 3000, rng, rich=rich), rng, rich=rich)
+    words = PRESENCE_WORDS + (RICH_WORDS if rich else ())
     # "intersecting" is common enough in the questions
-    texts += [f" {w} {w}s Yes No yes no" for w in PRESENCE_WORDS if w != "intersecting"] * 50
+    texts += [f" {w} {w}s Yes No yes no" for w in words if w != "intersecting"] * 50
     raw = Tokenizer(models.BPE())
     raw.normalizer = normalizers.NFC()
     raw.pre_tokenizer = pre_tokenizers.Sequence(
@@ -64,7 +75,7 @@ def train_tokenizer(vocab_size: int = 704, seed: int = 0) -> Qwen2Tokenizer:
         extra_special_tokens=list(SPECIAL[1:]),
         model_max_length=4096,
     )
-    missing = [w for w in PRESENCE_WORDS if len(tokenizer(" " + w)["input_ids"]) != 1]
+    missing = [w for w in words if len(tokenizer(" " + w)["input_ids"]) != 1]
     if missing:
         raise RuntimeError(f"not single tokens: {missing}; raise vocab_size above {vocab_size}")
     return tokenizer

@@ -19,8 +19,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from vlmreward.models.vocabulary import KNOWN_WORDS
 from vlmreward_3d.blocks.training.tokenizer import train_tokenizer
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
-from vlmreward_3d.blocks.world.captions import caption, known_words, unbound_caption
+from vlmreward_3d.blocks.world.captions import caption, known_words
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
+from vlmreward_3d.blocks.world.descriptions import unbound_caption
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.score_distillation import (
     classifier_free_guidance,
@@ -29,7 +30,7 @@ from vlmreward_3d.guidance.score_distillation import (
 )
 
 RESOLUTION = 32
-TEXT_LENGTH = 20
+TEXT_LENGTH, RICH_TEXT_LENGTH = 20, 24
 SAMPLING_STEPS = 20
 SHOWN = (
     "a red cube",
@@ -46,19 +47,17 @@ FRONTAL = 2.0
 """Concentration of the azimuths of single views around the front (von Mises)."""
 COARSE = 0.5
 """Share of the steps at half resolution, with four times the groups: texts are learnt there."""
-
-
 TEACHERS = ("strong", "coarse", "single-view")
 """Kinds of denoisers: "coarse" learns from captions whose colors and order are exchanged at random,
 so that it knows words and not what belongs to what; "single-view" sees one view, mostly from the
 front, and no cameras, so that it wants to see the front from everywhere."""
 
 
-def build(seed: int = 0, *, cameras: bool = True) -> PixelDiffusion:
-    """A denoiser with random weights, of single views where it has no cameras."""
+def build(seed: int = 0, *, cameras: bool = True, rich: bool = False) -> PixelDiffusion:
+    """A denoiser with random weights, of single views without cameras; ``rich`` in words."""
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer()
-    tokenizer.init_kwargs[KNOWN_WORDS] = known_words(captions=True)
+    tokenizer = train_tokenizer(768, rich=True) if rich else train_tokenizer()
+    tokenizer.init_kwargs[KNOWN_WORDS] = known_words(captions=True, rich=rich)
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -66,7 +65,7 @@ def build(seed: int = 0, *, cameras: bool = True) -> PixelDiffusion:
             intermediate_size=384,
             num_hidden_layers=2,
             num_attention_heads=4,
-            max_position_embeddings=TEXT_LENGTH,
+            max_position_embeddings=RICH_TEXT_LENGTH if rich else TEXT_LENGTH,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -237,12 +236,13 @@ def picture(model: PixelDiffusion, data: BlocksData, path: Path, seed: int = 0) 
 
 def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
-    data = render_dataset(args.data, args.scenes, seed=1)
+    data = render_dataset(args.data, args.scenes, seed=1, composed=args.composed)
     device = torch.device(args.device)
     if args.start:
         model = PixelDiffusion.from_pretrained(args.start).requires_grad_(True).to(device)
     else:
-        model = build(args.seed, cameras=args.teacher != "single-view").to(device)
+        cameras, rich = args.teacher != "single-view", args.composed > 0
+        model = build(args.seed, cameras=cameras, rich=rich).to(device)
     unet = model.unet
     inner = (unet.down_blocks, unet.mid_block, unet.up_blocks, model.text_encoder.encoder)
     muon_params = [p for part in inner for p in part.parameters() if p.ndim >= 2]
@@ -287,6 +287,9 @@ def main() -> None:
         batch_size=8,
         lr=8e-4,
         matrix_lr=4e-3,
+    )
+    parser.add_argument(
+        "--composed", type=float, default=0.0, help="share of compositions among the scenes"
     )
     parser.add_argument("--start", help="folder or name of a trained denoiser that learns on")
     parser.add_argument("--teacher", choices=TEACHERS, default=TEACHERS[0])

@@ -79,13 +79,13 @@ def losses(
 
 def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
-    data = render_dataset(args.data, args.scenes, seed=1)
+    data = render_dataset(args.data, args.scenes, seed=1, composed=args.composed)
     if args.start:
         source = resolve(args.start)
         vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
         processor = Qwen2_5_VLProcessor.from_pretrained(source)
     else:
-        vlm, processor = build_vlm(args.seed)
+        vlm, processor = build_vlm(args.seed, rich=args.composed > 0)
     model = PackedVLM(vlm, processor).to(args.device)
     layers = [*vlm.model.visual.blocks, *vlm.model.language_model.layers]
     muon_params = [
@@ -146,6 +146,9 @@ def main() -> None:
         batch_size=20,
         lr=1e-3,
         matrix_lr=4e-3,
+    )
+    parser.add_argument(
+        "--composed", type=float, default=0.0, help="share of compositions among the scenes"
     )
     parser.add_argument("--start", help="folder of a trained model that learns on")
     parser.add_argument(

@@ -20,7 +20,12 @@ from vlmreward import processors
 from vlmreward.models._acceleration.window_attention import use_batched_windows
 from vlmreward.models.vocabulary import KNOWN_WORDS
 from vlmreward_3d.blocks.training.tokenizer import CHAT_TEMPLATE, train_tokenizer
-from vlmreward_3d.blocks.world.captions import PRESENCE_WORDS, Question, known_words
+from vlmreward_3d.blocks.world.captions import (
+    PRESENCE_WORDS,
+    RICH_WORDS,
+    Question,
+    known_words,
+)
 from vlmreward_3d.blocks.world.dataset import VIEW_SIZE
 from vlmreward_3d.blocks.world.ground_truth import Facts, iter_labels
 
@@ -57,11 +62,13 @@ def mimetic_attention_init(language_model: nn.Module) -> None:
         attention.k_proj.weight[:half] = attention.q_proj.weight[:half]
 
 
-def build_vlm(seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
-    """The model with random weights, and its processor."""
+def build_vlm(
+    seed: int = 0, *, rich: bool = False
+) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
+    """The model with random weights, and its processor, which may know words of compositions."""
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer()
-    tokenizer.init_kwargs[KNOWN_WORDS] = known_words()
+    tokenizer = train_tokenizer(768, rich=True) if rich else train_tokenizer()
+    tokenizer.init_kwargs[KNOWN_WORDS] = known_words(rich=rich)
     ids = {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}
     hidden, heads = 192, 6
     config = Qwen2_5_VLConfig(
@@ -146,7 +153,10 @@ class PackedVLM(nn.Module):
             self.tokenizer("Yes")["input_ids"],
             self.tokenizer("No")["input_ids"],
         )
-        words = [self.tokenizer(" " + w)["input_ids"][0] for w in PRESENCE_WORDS]
+        known = {*self.tokenizer.init_kwargs.get(KNOWN_WORDS, ())}
+        rich = known.issuperset(RICH_WORDS)
+        self.vocabulary = PRESENCE_WORDS + (RICH_WORDS if rich else ())
+        words = [self.tokenizer(" " + w)["input_ids"][0] for w in self.vocabulary]
         self.register_buffer("words", torch.tensor(words), persistent=False)
         self.presence = nn.Parameter(torch.tensor([2.3, -2.0]))  # log scale and bias
         self.probe = nn.Linear(vlm.config.text_config.hidden_size, 3)
@@ -171,7 +181,7 @@ class PackedVLM(nn.Module):
         table = self.vlm.get_input_embeddings().weight[self.words]
         cosine = F.normalize(tokens.float(), dim=-1) @ F.normalize(table.float(), dim=-1).T
         logits = cosine * self.presence[0].exp() + self.presence[1]
-        labels = labels.flatten(1, 2)
+        labels = labels.flatten(1, 2)[..., : len(self.vocabulary)]
         known = ~labels.isnan()
         weight = torch.where(labels > 0.5, 3.0, 1.0)[known]
         return F.binary_cross_entropy_with_logits(logits[known], labels[known], weight)
@@ -197,7 +207,7 @@ class PackedVLM(nn.Module):
         teaches the steps of an answer, finding what a word means in the views and putting words
         together, long before whole answers do. Scenes without facts are left out.
         """
-        names: dict[int, str | None] = dict(zip(self.words.tolist(), PRESENCE_WORDS))
+        names: dict[int, str | None] = dict(zip(self.words.tolist(), self.vocabulary))
         names[self.vlm.generation_config.eos_token_id] = None
         rows, spots, kinds, labels = [], [], [], []
         for row, (ids, fact) in enumerate(zip(packed.input_ids.tolist(), facts)):

@@ -1,13 +1,15 @@
 """The built-in world: scenes, captions, questions and a ray caster that renders them."""
 
 from vlmreward_3d.blocks.world.augment import augment_and_composite
-from vlmreward_3d.blocks.world.captions import caption, known_words
+from vlmreward_3d.blocks.world.captions import known_words
+from vlmreward_3d.blocks.world.compositions import sample_composition
 from vlmreward_3d.blocks.world.dataset import (
     BlocksData,
     load_dataset,
     render_dataset,
     sample_cameras,
 )
+from vlmreward_3d.blocks.world.descriptions import caption
 from vlmreward_3d.blocks.world.ground_truth import facts_of
 from vlmreward_3d.blocks.world.questions import QuestionSampler
 from vlmreward_3d.blocks.world.raycast import raycast
@@ -30,6 +32,7 @@ __all__ = [
     "raycast",
     "render_dataset",
     "sample_cameras",
+    "sample_composition",
     "sample_scene",
     "solids",
 ]

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
 from vlmreward.models.vocabulary import words_of
 from vlmreward.rewards.questions import NAMED_QUESTIONS
+from vlmreward_3d.blocks.world.compositions import sample_composition
+from vlmreward_3d.blocks.world.descriptions import (
+    altered,
+    article,
+    bare,
+    caption,
+    false_captions,
+    name,
+    other,
+    plural,
+)
 from vlmreward_3d.blocks.world.scenes import (
     COLORS,
-    RELATIONS,
+    COMPOUNDS,
+    COUNTS,
+    EXTENTS,
+    INSIDE,
+    LANDMARK_RELATIONS,
+    PATTERNS,
     SHAPES,
     Scene,
-    SceneObject,
+    pick,
     sample_scene,
 )
 
@@ -45,6 +59,8 @@ PRESENCE_WORDS = (
     *("faces", "floating", "broken", "intersecting"),
 )
 """Words that the auxiliary word-presence loss looks for in image tokens."""
+RICH_WORDS = (*PATTERNS, *EXTENTS, "inside", "front", "behind")
+"""Words of compositions that it looks for, too."""
 
 
 @dataclass(frozen=True)
@@ -56,102 +72,6 @@ class Question:
     kind: str
 
 
-def _article(words: str, style: int) -> str:
-    if style == 0:
-        return ("an " if words[0] in "aeiou" else "a ") + words
-    return words if style == 1 else "the " + words
-
-
-def _name(thing: SceneObject, style: int = 0) -> str:
-    return _article(f"{thing.color} {thing.shape}", style)
-
-
-def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
-    """A true description; the plain one without ``rng``, else one of several wordings."""
-    style = 0 if rng is None else int(rng.choice(3, p=(0.7, 0.15, 0.15)))
-    names = [_name(t, style) for t in scene.things]
-    if scene.relation is None:
-        return names[0]
-    return f"{names[0]} {scene.relation} {names[1]}"
-
-
-def unbound_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption with the words of a true one: colors and order are exchanged at random.
-
-    A model that learns from such captions knows the words, and neither which object has which color
-    nor which of a pair is on top.
-    """
-    if len(scene.things) == 2:
-        if rng.random() < 0.5:
-            scene = exchange_colors(scene)
-        if rng.random() >= 0.5:
-            scene = exchange_order(scene)
-    return caption(scene, rng)
-
-
-def exchange_colors(scene: Scene) -> Scene:
-    """The pair whose things have each other's color."""
-    a, b = scene.things
-    return replace(scene, things=(replace(a, color=b.color), replace(b, color=a.color)))
-
-
-def exchange_order(scene: Scene) -> Scene:
-    """The pair whose second thing comes first."""
-    a, b = scene.things
-    return replace(scene, things=(b, a))
-
-
-def same_meaning(one: Scene, other: Scene) -> bool:
-    """True if a caption of one scene also describes the other."""
-    return _key(one) == _key(other)
-
-
-Option = TypeVar("Option")
-
-
-def _other(options: Iterable[object], current: object, rng: np.random.Generator) -> str:
-    rest = [o for o in options if o != current]
-    return str(rest[int(rng.integers(len(rest)))])
-
-
-def _altered(thing: SceneObject, rng: np.random.Generator) -> SceneObject:
-    if rng.random() < 0.5:
-        return replace(thing, color=_other(COLORS, thing.color, rng))
-    return replace(thing, shape=_other(SHAPES, thing.shape, rng))
-
-
-def _key(scene: Scene) -> tuple:
-    """What a caption says; equal keys are descriptions of the same."""
-    words = [t.words for t in scene.things]
-    return (scene.relation, tuple(sorted(words) if scene.relation == "next to" else words))
-
-
-def false_captions(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Descriptions that the scene does not meet, as (kind, text), hardest first."""
-    out: list[tuple[str, Scene]] = []
-    if scene.relation is None:
-        (thing,) = scene.things
-        out.append(("attribute", replace(scene, things=(_altered(thing, rng),))))
-        other = SceneObject(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS))), 0.5)
-        out.append(("other", replace(scene, things=(other,))))
-        relation = str(rng.choice(RELATIONS))
-        pair = (thing, other) if rng.random() < 0.5 else (other, thing)
-        out.append(("extra", replace(scene, things=pair, relation=relation)))
-    else:
-        a, b = scene.things
-        out.append(("swapped colours", exchange_colors(scene)))
-        out.append(("swapped order", exchange_order(scene)))
-        relation = _other(RELATIONS, scene.relation, rng)
-        out.append(("wrong relation", replace(scene, relation=relation)))
-        changed = (_altered(a, rng), b) if rng.random() < 0.5 else (a, _altered(b, rng))
-        out.append(("attribute", replace(scene, things=changed)))
-    return [(kind, caption(s, rng)) for kind, s in out if not same_meaning(s, scene)]
-
-
-def _pick(options: Sequence[Option], rng: np.random.Generator) -> Option:
-    return options[int(rng.integers(len(options)))]
-
-
 def attribute_question(scene: Scene, rng: np.random.Generator, *, simple: bool = False) -> Question:
     """A question about colours and shapes; Yes as often as No.
 
@@ -161,47 +81,83 @@ def attribute_question(scene: Scene, rng: np.random.Generator, *, simple: bool =
         simple: one colour or one shape only, never which goes with which.
     """
     yes = bool(rng.random() < 0.5)
-    thing = _pick(scene.things, rng)
+    thing = pick(scene.things, rng)
     present_colors = {t.color for t in scene.things}
     present_shapes = {t.shape for t in scene.things}
     roll = rng.random() * (0.65 if simple else 1.0)
     if roll < 0.3:
         absent = [c for c in COLORS if c not in present_colors]
-        color = thing.color if yes else _pick(absent, rng)
-        form = _pick(("Is there something {}?", "Is anything here {}?"), rng)
+        color = thing.color if yes else pick(absent, rng)
+        form = pick(("Is there something {}?", "Is anything here {}?"), rng)
         return Question(form.format(color), yes, "color")
     if roll < 0.65:
+        if yes and not thing.fronts:  # its name holds together with what it lacks
+            return Question(f"Is there {article(bare(thing), 0)}?", yes, "shape")
         absent = [s for s in SHAPES if s not in present_shapes]
-        shape = thing.shape if yes else _pick(absent, rng)
-        return Question(f"Is there {_article(shape, 0)}?", yes, "shape")
-    if roll < 0.8 and sum(t.shape == thing.shape for t in scene.things) == 1:
+        shape = thing.shape if yes or not thing.fronts else pick(absent, rng)
+        return Question(f"Is there {article(shape, 0)}?", yes, "shape")
+    if roll < 0.8 and thing.fronts and sum(t.shape == thing.shape for t in scene.things) == 1:
         color = thing.color
         if not yes:
             swap = [t.color for t in scene.things if t.color != thing.color]
-            color = swap[0] if swap and rng.random() < 0.5 else _other(COLORS, color, rng)
+            color = swap[0] if swap and rng.random() < 0.5 else other(COLORS, color, rng)
         return Question(f"Is the {thing.shape} {color}?", yes, "binding")
     asked = thing
     words = {t.words for t in scene.things}
     while not yes and asked.words in words:
-        if len(scene.things) == 2 and rng.random() < 0.5:
-            a, b = scene.things
-            asked = replace(a, color=b.color)
+        if len(words) > 1 and rng.random() < 0.5:
+            another = pick([t for t in scene.things if t.words != thing.words], rng)
+            asked = replace(thing, color=another.color)
             if asked.words in words:
-                asked = _altered(thing, rng)
+                asked = altered(thing, rng)
         else:
-            asked = _altered(thing, rng)
-    return Question(f"Is there {_name(asked)}?", yes, "binding")
+            asked = altered(thing, rng)
+    return Question(f"Is there {name(asked)}?", yes, "binding")
+
+
+def detail_question(scene: Scene, rng: np.random.Generator) -> Question:
+    """A question about patterns, fronts, sizes or numbers; Yes as often as No, where it can be."""
+    yes = bool(rng.random() < 0.5)
+    thing = pick(scene.things, rng)
+    patterns = {t.pattern for t in scene.things} - {""}
+    topics = ["number"]
+    topics += ["pattern"] if patterns or rng.random() < 0.3 else []
+    topics += ["front"] if thing.shape in COMPOUNDS and scene.count == 1 else []
+    topics += ["size"] if thing.extent else []
+    topic = pick(topics, rng)
+    if topic == "front":
+        asked = replace(thing, fronts=(0.0,) if bool(thing.fronts) == yes else ())
+        return Question(f"Is there {name(asked)}?", yes, "detail: front")
+    if topic == "size":
+        extent = thing.extent if yes else other(EXTENTS, thing.extent, rng)
+        return Question(f"Is {name(replace(thing, extent=''), 2)} {extent}?", yes, "detail: size")
+    if topic == "number":
+        true = sum(t.shape == thing.shape for t in scene.things)
+        count = true if yes else int(rng.choice([n for n in (1, 2, 3) if n != true]))
+        words = plural(thing.shape) if count > 1 else thing.shape
+        verb = "Are" if count > 1 else "Is"
+        return Question(f"{verb} there {COUNTS[count - 1]} {words}?", yes, "detail: number")
+    if scene.count == 1 and rng.random() < 0.6:
+        pattern = thing.pattern if yes and thing.pattern else other(PATTERNS, thing.pattern, rng)
+        plain = name(replace(thing, pattern=""), 2)
+        return Question(f"Is {plain} {pattern}?", pattern == thing.pattern, "detail: pattern")
+    pattern = pick([p for p in PATTERNS if (p in patterns) == yes] or PATTERNS, rng)
+    return Question(f"Is there something {pattern}?", pattern in patterns, "detail: pattern")
 
 
 def relation_question(scene: Scene, rng: np.random.Generator) -> Question:
-    """A question about the relation of a pair, its things named by colour and shape."""
-    a, b = scene.things
-    first, second = _name(a, 2), _name(b, 2)
+    """A question about a relation of two things, which are named by their qualities."""
+    link = int(rng.integers(len(scene.links)))
+    a, b = scene.things[link : link + 2]
+    first, second, relation = name(a, 2), name(b, 2), scene.links[link]
     yes = bool(rng.random() < 0.5)
-    if scene.relation == "next to":
+    if relation in LANDMARK_RELATIONS or relation == INSIDE:
+        wrong = other(LANDMARK_RELATIONS, relation, rng) if relation != INSIDE else "next to"
+        return Question(f"Is {first} {relation if yes else wrong} {second}?", yes, "relation")
+    if relation == "next to":
         if rng.random() < 0.5:
             first, second = second, first
-        asked = "next to" if yes else _pick(("on top of", "below"), rng)
+        asked = "next to" if yes else pick(("on top of", "below"), rng)
         return Question(f"Is {first} {asked} {second}?", yes, "relation")
     form = int(rng.integers(3))
     if form == 0:  # above
@@ -215,7 +171,12 @@ def relation_question(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def caption_question(
-    scene: Scene, rng: np.random.Generator, *, form: str | None = None, sound: bool = True
+    scene: Scene,
+    rng: np.random.Generator,
+    *,
+    form: str | None = None,
+    sound: bool = True,
+    rich: bool = False,
 ) -> Question:
     """Does a description hold? The paper's prompts B and selected also want sound geometry.
 
@@ -225,16 +186,18 @@ def caption_question(
         form: a text with ``{prompt}``, or a name in ``NAMED_QUESTIONS``; one of the short ones by
             default.
         sound: whether the geometry is free of flaws.
+        rich: also with the words of compositions, see ``false_captions``.
     """
-    template = NAMED_QUESTIONS.get(form or "", form) or _pick(CAPTION_QUESTIONS, rng)
+    template = NAMED_QUESTIONS.get(form or "", form) or pick(CAPTION_QUESTIONS, rng)
     wants_sound = form in ("paper/selected", "paper/B")
-    family = "pair caption" if scene.relation else "single caption"
+    family = ("single caption", "pair caption", "triple caption")[len(scene.links)]
+    family = "number caption" if scene.count > 1 else family
     if rng.random() < 0.5 or (wants_sound and not sound):
         says = caption(scene, rng)
         yes = sound or not wants_sound
         kind = f"{family}: " + ("true" if yes else "flawed")
     else:
-        why, says = _pick(false_captions(scene, rng), rng)
+        why, says = pick(false_captions(scene, rng, rich=rich), rng)
         yes, kind = False, f"{family}: {why}"
     return Question(template.format(prompt=says), yes, kind)
 
@@ -251,34 +214,46 @@ def geometry_question(flaw: str | None, rng: np.random.Generator) -> Question:
     elif flaw is not None and rng.random() < 0.5:
         topic = flaw
     else:
-        topic = str(_pick(topics[1:], rng))
+        topic = str(pick(topics[1:], rng))
     yes = flaw is None if topic == "sound" else topic == flaw
-    return Question(_pick(GEOMETRY_QUESTIONS[topic], rng), yes, f"geometry: {topic}")
+    return Question(pick(GEOMETRY_QUESTIONS[topic], rng), yes, f"geometry: {topic}")
 
 
-def corpus(scenes: list[Scene], rng: np.random.Generator) -> list[str]:
+def corpus(scenes: list[Scene], rng: np.random.Generator, *, rich: bool = False) -> list[str]:
     """Texts of every kind, to train a tokenizer on."""
     texts: list[str] = [q for group in GEOMETRY_QUESTIONS.values() for q in group]
     for scene in scenes:
+        form = pick((*LONG_PROMPTS, None), rng)
         texts += [caption(scene, rng), attribute_question(scene, rng).text]
-        texts += [caption_question(scene, rng, form=_pick((*LONG_PROMPTS, None), rng)).text]
+        texts += [caption_question(scene, rng, form=form, rich=rich).text]
         if scene.relation:
             texts.append(relation_question(scene, rng).text)
+        if rich:
+            texts.append(detail_question(scene, rng).text)
     return texts
 
 
-def known_words(*, captions: bool = False) -> list[str]:
+def sample_scenes(n: int, rng: np.random.Generator, *, rich: bool = False) -> list[Scene]:
+    """Scenes without flaws; every other one a composition where ``rich``."""
+    return [sample_composition(rng) if rich and i % 2 else sample_scene(rng) for i in range(n)]
+
+
+def known_words(*, captions: bool = False, rich: bool = False) -> list[str]:
     """All words, in lower case and in order, that the VLM is trained on, or that captions have.
 
     The paper's prompts with one criterion, which share their other words with those that are
     trained on, count as known.
+
+    Args:
+        captions: of the captions alone.
+        rich: of compositions, too.
     """
     rng = np.random.default_rng(0)
-    scenes = [sample_scene(rng) for _ in range(3000)]
+    scenes = sample_scenes(6000 if rich else 3000, rng, rich=rich)
     if captions:
         texts = [caption(scene, rng) for scene in scenes]
     else:
         paper = [text for name, text in NAMED_QUESTIONS.items() if name.startswith("paper/")]
         named = [text.format(prompt="") for text in paper]
-        texts = [*named, *corpus(scenes, rng)]
+        texts = [*named, *corpus(scenes, rng, rich=rich)]
     return sorted({word for text in texts for word in words_of(text)})

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vlmreward_3d.blocks.world.raycast import raycast
+from vlmreward_3d.blocks.world.compositions import sample_composition
+from vlmreward_3d.blocks.world.raycast import CHANNELS, raycast
 from vlmreward_3d.blocks.world.scenes import FLAWS, Scene, sample_scene
 from vlmreward_3d.cameras import Cameras, sample_groups
 
@@ -37,7 +38,7 @@ class BlocksData:
     Attributes:
         scenes: the N scenes.
         rgba: (N, 8, 64, 64, 4) uint8, premultiplied colour; views 0-3 and 4-7 are rings.
-        coverage: (N, 8, 4, 4, 5) uint8, 255 = fully covered; channels as in ``raycast.Views``.
+        coverage: (N, 8, 4, 4, 6) uint8, 255 = fully covered; see ``raycast.CHANNELS``.
         cameras: (N, 8, 16) float32 camera conditions.
     """
 
@@ -62,19 +63,21 @@ def sample_cameras(generator: torch.Generator, n_groups: int = N_GROUPS) -> Came
     )
 
 
-def _draw(rng: np.random.Generator, flawed: float) -> Scene:
+def _draw(rng: np.random.Generator, flawed: float, composed: float) -> Scene:
+    if composed and rng.random() < composed:
+        return sample_composition(rng)
     flaw = str(rng.choice(FLAWS)) if rng.random() < flawed else None
     return sample_scene(rng, flaw=flaw)
 
 
-def _render_shard(job: tuple[Path, int, int, int, float]) -> None:
-    path, seed, index, count, flawed = job
+def _render_shard(job: tuple[Path, int, int, int, float, float]) -> None:
+    path, seed, index, count, flawed, composed = job
     torch.set_num_threads(1)
     rng = np.random.default_rng([seed, index])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     scenes, rgba, coverage, conditions = [], [], [], []
     for _ in range(count):
-        scene = _draw(rng, flawed)
+        scene = _draw(rng, flawed, composed)
         cameras = sample_cameras(generator)
         views = raycast(scene, cameras, VIEW_SIZE)
         v, side = views.coverage.shape[0], VIEW_SIZE // CELL
@@ -94,7 +97,13 @@ def _render_shard(job: tuple[Path, int, int, int, float]) -> None:
 
 
 def render_dataset(
-    folder: Path, n_scenes: int, *, seed: int, flawed: float = 0.28, workers: int | None = None
+    folder: Path,
+    n_scenes: int,
+    *,
+    seed: int,
+    flawed: float = 0.28,
+    composed: float = 0.0,
+    workers: int | None = None,
 ) -> BlocksData:
     """Render ``n_scenes`` scenes into ``folder``, or go on where an earlier call stopped, and load.
 
@@ -102,12 +111,14 @@ def render_dataset(
         folder: where the shards go; the same folder must keep the same seed and share of flaws.
         n_scenes: number of scenes, rounded up to whole shards of 250.
         seed: fixes every scene and camera; shards are independent of each other.
-        flawed: share of scenes with a geometric flaw, in [0, 1].
+        flawed: share of the other scenes with a flaw, in [0, 1].
+        composed: share of scenes that are compositions, in [0, 1].
         workers: processes; all cores by default.
     """
     folder.mkdir(parents=True, exist_ok=True)
     flaws = list(FLAWS)
-    recipe = {"seed": seed, "flawed": flawed, "flaws": flaws, "shard": SHARD, "size": VIEW_SIZE}
+    recipe = {"seed": seed, "flawed": flawed, "flaws": flaws, "composed": composed}
+    recipe |= {"shard": SHARD, "size": VIEW_SIZE, "channels": len(CHANNELS)}
     note = folder / "recipe.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != recipe:
         raise ValueError(
@@ -117,7 +128,7 @@ def render_dataset(
     note.write_text(json.dumps(recipe), encoding="utf-8")
     n_shards = -(-n_scenes // SHARD)
     paths = [folder / f"shard-{i:04d}.safetensors" for i in range(n_shards)]
-    jobs = [(p, seed, i, SHARD, flawed) for i, p in enumerate(paths) if not p.exists()]
+    jobs = [(p, seed, i, SHARD, flawed, composed) for i, p in enumerate(paths) if not p.exists()]
     if jobs:
         workers = workers or os.cpu_count() or 1
         context = multiprocessing.get_context("spawn")

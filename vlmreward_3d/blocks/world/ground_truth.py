@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene
+from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene, SceneObject
 
-ROLES = {None: ("", ""), "on top of": ("top", "below"), "next to": ("next", "next")}
-"""Parts that the things of a scene play in its relation."""
-_OTHER_ROLE = {"top": "below", "below": "top", "next": "next"}
+ROLES = {
+    "on top of": ("top", "below"),
+    "next to": ("next", "next"),
+    "in front of": ("front", "has in front"),
+    "behind": ("behind", "has behind"),
+    "inside": ("inside", "holds"),
+}
+"""Parts that the first and the second thing of a relation play."""
+_OTHER_ROLE = {**dict(ROLES.values()), "below": "top"}
 """Part of the thing named behind a relation word: x on *top* of y puts y *below*."""
 _FLAW_WORDS = {
     "faces": "faces",
@@ -19,6 +25,19 @@ _FLAW_WORDS = {
 }
 
 
+def roles_of(scene: Scene) -> list[set[str]]:
+    """The parts that each thing of a scene plays in its relations."""
+    roles: list[set[str]] = [set() for _ in scene.things]
+    for i, link in enumerate(scene.links):
+        for thing, role in zip(roles[i : i + 2], ROLES[link]):
+            thing.add(role)
+    return roles
+
+
+def _words(thing: SceneObject) -> set[str]:
+    return {*filter(None, (thing.extent, thing.pattern, thing.color, thing.shape))}
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is true of a scene.
@@ -26,7 +45,7 @@ class Facts:
     Attributes:
         words: presence words.
         pairs: (colour, shape) of its things.
-        roles: (role, colour, shape) of its things; the role is "top", "below", "next" or "".
+        roles: (role, colour, shape) of its things, for every part that they play in a relation.
     """
 
     words: frozenset[str]
@@ -35,15 +54,17 @@ class Facts:
 
 
 def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
-    """What is true of a scene shown with a flaw; None where views of two scenes are mixed."""
-    if flaw == "mixed":
+    """What is true of a scene shown with a flaw; None where views are mixed or a front lacks."""
+    if flaw == "mixed" or (flaw is None and not all(t.fronts for t in scene.things)):
         return None
     if flaw == "nothing":
         return Facts(frozenset(), frozenset(), frozenset())
     if flaw == "no front":  # a color, and no object that has a name
         return Facts(frozenset(t.color for t in scene.things), frozenset(), frozenset())
-    roles = frozenset((role, *t.words) for role, t in zip(ROLES[scene.relation], scene.things))
-    words = {w for role in roles for w in role if w}
+    roles = frozenset(
+        (role, *t.words) for parts, t in zip(roles_of(scene), scene.things) for role in parts
+    )
+    words = {role for role, *_ in roles} | {w for thing in scene.things for w in _words(thing)}
     if flaw in _FLAW_WORDS:
         words.add(_FLAW_WORDS[flaw])
     return Facts(frozenset(words), frozenset(t.words for t in scene.things), roles)

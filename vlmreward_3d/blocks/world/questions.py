@@ -12,17 +12,22 @@ from vlmreward_3d.blocks.world.captions import (
     GEOMETRY_QUESTIONS,
     LONG_PROMPTS,
     PRESENCE_WORDS,
+    RICH_WORDS,
     Question,
     attribute_question,
     caption_question,
+    detail_question,
     geometry_question,
     relation_question,
 )
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData
-from vlmreward_3d.blocks.world.ground_truth import ROLES, Facts, facts_of
+from vlmreward_3d.blocks.world.descriptions import as_if_whole
+from vlmreward_3d.blocks.world.ground_truth import Facts, facts_of, roles_of
+from vlmreward_3d.blocks.world.raycast import CHANNELS
 from vlmreward_3d.blocks.world.scenes import Scene
 
-_WORD = {w: i for i, w in enumerate(PRESENCE_WORDS)}
+_FRONT, _FLOATER, _BROKEN = (CHANNELS.index(name) for name in ("front", "floater", "broken"))
+_WORD = {w: i for i, w in enumerate((*PRESENCE_WORDS, *RICH_WORDS))}
 _VISIBLE = 0.25
 """Cells that a floater or a hole must cover, all views together, to count as seen."""
 
@@ -59,14 +64,16 @@ class Batch:
 def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
     """Which presence words are true in each cell: coverage (V, 4, 4, 5) uint8 -> (V, 16, W)."""
     cover = coverage.flatten(1, 2).float() / 255
-    seen = torch.zeros(*cover.shape[:2], len(PRESENCE_WORDS))
+    seen = torch.zeros(*cover.shape[:2], len(_WORD))
     crossing = "intersecting" if scene.flaw == "intersection" else ""
-    for i, (thing, role) in enumerate(zip(scene.things, ROLES[scene.relation])):
-        for word in filter(None, (*thing.words, role, crossing)):
+    for i, (thing, roles) in enumerate(zip(scene.things, roles_of(scene))):
+        i = i if scene.links else 0  # equal things are marked as one
+        said = {*thing.words, *roles, thing.pattern, thing.extent, crossing}
+        for word in said & _WORD.keys():
             seen[..., _WORD[word]] = torch.maximum(seen[..., _WORD[word]], cover[..., i])
-    seen[..., _WORD["faces"]] = 4 * cover[..., 2]
-    seen[..., _WORD["floating"]] = 4 * cover[..., 3]
-    seen[..., _WORD["broken"]] = 3 * cover[..., 4]
+    seen[..., _WORD["faces"]] = 4 * cover[..., _FRONT]
+    seen[..., _WORD["floating"]] = 4 * cover[..., _FLOATER]
+    seen[..., _WORD["broken"]] = 3 * cover[..., _BROKEN]
     labels = (seen >= 0.2).float()
     labels[(seen > 0.04) & (seen < 0.2)] = torch.nan
     if scene.flaw == "no front":  # from behind, what has a front looks the same
@@ -76,7 +83,7 @@ def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
 
 def flaw_seen(scene: Scene, coverage: Tensor) -> bool:
     """Whether the views give the flaw away."""
-    channel = {"floaters": 3, "holes": 4}.get(scene.flaw or "")
+    channel = {"floaters": _FLOATER, "holes": _BROKEN}.get(scene.flaw or "")
     return channel is None or float(coverage[..., channel].float().sum()) / 255 > _VISIBLE
 
 
@@ -86,6 +93,10 @@ class QuestionSampler:
     Args:
         data: the scenes.
         seed: batches depend on it and on their number alone.
+
+    Attributes:
+        rich: True if there are compositions among the scenes; then their words are asked about, of
+            all scenes.
     """
 
     def __init__(self, data: BlocksData, seed: int) -> None:
@@ -93,6 +104,7 @@ class QuestionSampler:
         self.seed = seed
         self.clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
         self.flawed = [i for i, s in enumerate(data.scenes) if s.flaw is not None]
+        self.rich = any(s.composed for s in data.scenes)
         self.two_faced = [i for i, s in enumerate(data.scenes) if s.flaw == "faces"]
 
     def draw(
@@ -160,8 +172,8 @@ class QuestionSampler:
         pixels, cover = self.data.rgba[scene, shown], self.data.coverage[scene, shown]
         return (pixels.flip(2), cover.flip(2)) if mirrored else (pixels, cover)
 
-    @staticmethod
     def _ask(
+        self,
         scene: Scene,
         flaw: str | None,
         rng: np.random.Generator,
@@ -173,22 +185,28 @@ class QuestionSampler:
             return []
         if stage == "simple":
             return [attribute_question(scene, rng, simple=True) for _ in range(6)]
+        if flaw == "no front":  # asked about as if it had one
+            scene = as_if_whole(scene)
         content = flaw not in ("mixed", "nothing")
+        everything = stage in ("all", "flaws")
         out: list[Question] = []
         if long:
             form = str(rng.choice(LONG_PROMPTS, p=(0.6, 0.2, 0.2)))
             if flaw != "mixed" or form != "paper/A":
-                out.append(caption_question(scene, rng, form=form, sound=flaw is None))
+                sound = flaw is None
+                out.append(caption_question(scene, rng, form=form, sound=sound, rich=self.rich))
         if content or flaw == "nothing":
             for _ in range(1 if long else 3):
                 out.append(attribute_question(scene, rng))
             if stage == "attributes" and scene.relation:
                 return out + [attribute_question(scene, rng) for _ in range(2)]
             for _ in range(1 if long else 2):
-                out.append(caption_question(scene, rng))
-            if scene.relation and stage in ("all", "flaws"):
+                out.append(caption_question(scene, rng, rich=self.rich))
+            if scene.links and everything:
                 out.append(relation_question(scene, rng))
-        if stage in ("all", "flaws") and views >= 4 and flaw != "nothing":
+            if self.rich and everything:
+                out += [detail_question(scene, rng) for _ in range(1 if long else 2)]
+        if everything and views >= 4 and flaw != "nothing":
             for _ in range(1 if long else (4 if stage == "flaws" else 2)):
                 out.append(geometry_question(flaw, rng))
         if flaw == "no front":

@@ -20,6 +20,11 @@ LIGHT = (0.38, 0.27, 0.88)
 AMBIENT = 0.5
 """Share of the light that reaches every surface."""
 
+THINGS = 3
+"""How many things, at most, a scene tells apart."""
+CHANNELS = (*(f"thing {i}" for i in range(THINGS)), "front", "floater", "broken")
+"""What is marked of a view: things, front features, floaters, insides of broken surfaces."""
+
 _FAR = 1.0e9
 
 
@@ -29,8 +34,8 @@ class Views:
 
     Attributes:
         rgba: (V, H, W, 4) float32 in [0, 1], colour premultiplied by coverage.
-        coverage: (V, H, W, 5) float32 in [0, 1]: share of the pixel covered by thing 0, thing 1, a
-            front feature, a floater, and the inside of a broken surface.
+        coverage: (V, H, W, 6) float32 in [0, 1]: share of the pixel that each of ``CHANNELS``
+            covers.
     """
 
     rgba: Tensor
@@ -195,17 +200,19 @@ def raycast(scene: Scene, cameras: Cameras, size: int, *, supersample: int = 2) 
             if back:
                 shade = torch.full_like(shade, 0.6 * AMBIENT)
             best[rays] = t[closer]
-            rgb[rays] = shade[:, None] * torch.tensor(prim.color)
+            color = torch.tensor(prim.color).expand(len(rays), 3)
+            if prim.pattern is not None:
+                hits = origins[rays] + directions[rays] * t[closer, None]
+                color = prim.pattern.color(hits, color[0])
+            rgb[rays] = shade[:, None] * color
             label[rays] = prim.owner
             part[rays] = prim.role
             broken[rays] = back
     solid = label >= 0
-    flags = (
-        torch.stack([label == 0, label == 1, part == FRONT, part == FLOATER, broken], -1).float()
-        * solid[:, None]
-    )
-    flags[:, :2] *= (part != FLOATER)[:, None]
+    floats = part == FLOATER
+    things = [(label == i) & ~floats for i in range(THINGS)]
+    flags = torch.stack([*things, part == FRONT, floats, broken], -1).float() * solid[:, None]
     image = torch.cat([rgb, solid[:, None].float(), flags], -1)
     v = cameras.c2w.shape[0]
-    image = image.reshape(v, size, supersample, size, supersample, 9).mean((2, 4))
+    image = image.reshape(v, size, supersample, size, supersample, -1).mean((2, 4))
     return Views(rgba=image[..., :4], coverage=image[..., 4:])

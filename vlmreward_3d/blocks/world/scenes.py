@@ -6,9 +6,13 @@ The world is z-up, the front of an object looks along +x, and everything fits in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
+
+Option = TypeVar("Option")
 
 COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.10, 0.10),
@@ -24,6 +28,15 @@ PRIMITIVES = ("sphere", "cube", "cylinder", "cone", "torus")
 COMPOUNDS = ("mug", "chair", "car", "snowman")
 SHAPES = PRIMITIVES + COMPOUNDS
 RELATIONS = ("on top of", "next to")
+LANDMARK_RELATIONS = ("in front of", "behind")
+"""Relations to a compound, whose front says where that is."""
+INSIDE = "inside"
+"""The relation to what holds a thing: a mug or a torus."""
+PATTERNS = ("striped", "dotted")
+EXTENTS = ("small", "large")
+COUNTS = ("one", "two", "three")
+LACKS = {"mug": "a handle", "chair": "a back", "car": "lamps", "snowman": "a face"}
+"""What a compound has at its front."""
 FLAWS = ("faces", "floaters", "holes", "intersection", "no front")
 SEVERAL_FRONTS = ((0, 2), (0, 1), (0, 1, 2), (0, 1, 2, 3))
 """Where several fronts are, in quarters of a turn."""
@@ -35,6 +48,8 @@ class SceneObject:
 
     ``fronts`` are the angles in radians, from ``yaw``, of what marks the front of a compound:
     handle, back, lamps or face. An object has one; others are made to test who counts them.
+    ``pattern`` is one of ``PATTERNS`` or empty, ``extent`` one of ``EXTENTS`` where the size is
+    spoken of.
     """
 
     shape: str
@@ -43,6 +58,8 @@ class SceneObject:
     yaw: float = 0.0
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     fronts: tuple[float, ...] = (0.0,)
+    pattern: str = ""
+    extent: str = ""
 
     @property
     def words(self) -> tuple[str, str]:
@@ -52,9 +69,11 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things, their relation (``things[0]`` *relation* ``things[1]``), and a flaw.
+    """Things, their relation (``things[0]`` *relation* ``things[1]``), and a flaw.
 
-    ``seed`` fixes what is random in the solids: colour jitter, floaters and holes.
+    ``then`` is the relation of the second to a third thing. Two or three equal things without a
+    relation are a number of them. ``seed`` fixes what is random in the solids: colour jitter,
+    floaters and holes.
     """
 
     things: tuple[SceneObject, ...]
@@ -62,6 +81,25 @@ class Scene:
     flaw: str | None = None
     seed: int = 0
     holes: tuple[tuple[float, float, float, float], ...] = field(default=())
+    then: str | None = None
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The relations of each thing to the next one."""
+        return tuple(r for r in (self.relation, self.then) if r is not None)
+
+    @property
+    def count(self) -> int:
+        """How many equal things are shown; 1 for different ones."""
+        return 1 if self.relation else len(self.things)
+
+    @property
+    def composed(self) -> bool:
+        """True for what only ``compositions`` draws."""
+        details = any(t.pattern or t.extent for t in self.things)
+        lacking = self.flaw is None and not all(t.fronts for t in self.things)
+        beyond = self.relation not in (None, *RELATIONS) or self.then is not None
+        return details or lacking or beyond or self.count > 1
 
     def to_dict(self) -> dict:
         """The scene as plain data; ``from_dict`` reads it back."""
@@ -75,18 +113,23 @@ class Scene:
             for t in data["things"]
         )
         holes = tuple(tuple(h) for h in data["holes"])
-        return cls(things, data["relation"], data["flaw"], data["seed"], holes)
+        return cls(things, data["relation"], data["flaw"], data["seed"], holes, data.get("then"))
 
 
-_BOTTOM_TOP = {
+BOTTOM_TOP = {
     "sphere": (-0.92, 0.92), "cube": (-0.74, 0.74), "cylinder": (-0.92, 0.92),
     "cone": (-0.95, 0.95), "torus": (-0.29, 0.29), "mug": (-0.78, 0.80),
     "chair": (-0.95, 0.90), "car": (-0.54, 0.48), "snowman": (-0.97, 0.95),
 }  # fmt: skip
-_HALF_WIDTH = {
+HALF_WIDTH = {
     "sphere": 0.92, "cube": 0.76, "cylinder": 0.62, "cone": 0.85, "torus": 0.97,
     "mug": 0.62, "chair": 0.62, "car": 0.55, "snowman": 0.52,
 }  # fmt: skip
+
+
+def pick(options: Sequence[Option], rng: np.random.Generator) -> Option:
+    """One of the options, all as likely."""
+    return options[int(rng.integers(len(options)))]
 
 
 def arrange(
@@ -99,12 +142,12 @@ def arrange(
     """Put one or two things into their places; ``overlap`` in 0..1 pushes a pair together."""
     if relation is None:
         (thing,) = things
-        low, high = _BOTTOM_TOP[thing.shape]
+        low, high = BOTTOM_TOP[thing.shape]
         return (replace(thing, position=(0.0, 0.0, -thing.size * (low + high) / 2)),)
     first, second = things
     if relation == "on top of":
-        low_1, high_1 = (b * first.size for b in _BOTTOM_TOP[first.shape])
-        low_2, high_2 = (b * second.size for b in _BOTTOM_TOP[second.shape])
+        low_1, high_1 = (b * first.size for b in BOTTOM_TOP[first.shape])
+        low_2, high_2 = (b * second.size for b in BOTTOM_TOP[second.shape])
         lift = (high_2 - low_1) * (1 - overlap) - 0.02
         middle = (low_2 + lift + high_1) / 2
         slide = rng.uniform(-0.04, 0.04, 2)
@@ -113,14 +156,14 @@ def arrange(
             replace(second, position=(0.0, 0.0, -middle)),
         )
     if relation == "next to":
-        half_1 = _HALF_WIDTH[first.shape] * first.size
-        half_2 = _HALF_WIDTH[second.shape] * second.size
+        half_1 = HALF_WIDTH[first.shape] * first.size
+        half_2 = HALF_WIDTH[second.shape] * second.size
         apart = (half_1 + half_2) * (1 - overlap) + (0.05 if overlap == 0 else 0.0)
         y_1 = -(apart + half_2 - half_1) / 2
         ground = -0.35
         placed = []
         for thing, y in ((first, y_1), (second, y_1 + apart)):
-            z = ground - _BOTTOM_TOP[thing.shape][0] * thing.size
+            z = ground - BOTTOM_TOP[thing.shape][0] * thing.size
             placed.append(replace(thing, position=(0.0, float(y), float(z))))
         return tuple(placed)
     raise ValueError(f"unknown relation {relation!r}; expected one of {', '.join(RELATIONS)}")

@@ -6,11 +6,39 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from vlmreward_3d.blocks.world.scenes import COLORS, SHAPES, Scene
+from vlmreward_3d.blocks.world.scenes import BOTTOM_TOP, COLORS, SHAPES, Scene
 
 BODY, FRONT, FLOATER = 0, 1, 2
 """Roles of a primitive: plain surface, a feature that marks the front, a piece that floats."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Stripes or dots of a second color in the space around a thing.
+
+    ``kind`` is one of ``PATTERNS``, ``center`` and ``size`` are the thing's. Stripes follow each
+    other along ``axis`` (0 to 2).
+    """
+
+    kind: str
+    center: tuple[float, float, float]
+    size: float
+    axis: int
+
+    def color(self, points: Tensor, base: Tensor) -> Tensor:
+        """Colors (N, 3) at points (N, 3) of a surface whose own color is ``base`` (3,)."""
+        local = (points - points.new_tensor(self.center)) / self.size
+        if self.kind == "striped":
+            marked = ((local[:, self.axis] + 1) * _STRIPES).floor() % 2 == 1
+            second = points.new_tensor(_LIGHT)
+        else:
+            nearest = (local / _DOT_DISTANCE - 0.5).round() + 0.5
+            marked = (local - nearest * _DOT_DISTANCE).norm(dim=-1) < _DOT_RADIUS
+            second = points.new_tensor(_DARK)
+        return torch.where(marked[:, None], second, base)
 
 
 @dataclass(frozen=True)
@@ -30,6 +58,7 @@ class Primitive:
     param: float = 0.0
     owner: int = 0
     role: int = BODY
+    pattern: Pattern | None = None
 
 
 def _rot_z(angle: float) -> np.ndarray:
@@ -40,6 +69,11 @@ def _rot_z(angle: float) -> np.ndarray:
 _ROT_X90 = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 _FORWARD = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 """Turns z to x, the direction of the front."""
+_LIGHT = (0.97, 0.97, 0.97)
+_STRIPES = 2.0
+"""Pairs of a plain and a light stripe in the height of a thing."""
+_DOT_DISTANCE, _DOT_RADIUS = 0.44, 0.17
+"""Of the dots, in half extents of the thing; they are balls that the surface cuts."""
 _DARK = (0.10, 0.10, 0.12)
 _NOSE = (0.98, 0.45, 0.05)
 _LAMP = (1.0, 0.98, 0.75)
@@ -119,6 +153,9 @@ def solids(scene: Scene) -> list[Primitive]:
     for owner, thing in enumerate(scene.things):
         base = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 0.025, 3), 0.02, 0.98)
         spin = _rot_z(thing.yaw)
+        low, high = BOTTOM_TOP[thing.shape]
+        axis = 2 if high - low > 1.2 else 0  # flat things have no room for stripes above each other
+        pattern = Pattern(thing.pattern, thing.position, thing.size, axis)
         parts = _shape_parts(thing.shape, thing.fronts)
         for kind, center, scale, rotation, param, tint, role in parts:
             world = np.array(thing.position) + thing.size * (spin @ np.array(center, float))
@@ -130,8 +167,9 @@ def solids(scene: Scene) -> list[Primitive]:
                     color=tuple(base.tolist()) if tint is None else tint,
                     rotation=tuple(map(tuple, (spin @ rotation).tolist())),
                     param=param,
-                    owner=owner,
+                    owner=owner if scene.relation else 0,
                     role=role,
+                    pattern=pattern if thing.pattern and tint is None else None,
                 )
             )
     if scene.flaw == "floaters":
@@ -147,7 +185,6 @@ def solids(scene: Scene) -> list[Primitive]:
                     center=tuple(where.tolist()),
                     scale=tuple(scale.tolist()),
                     color=COLORS[str(name)],
-                    owner=2,
                     role=FLOATER,
                 )
             )

@@ -25,6 +25,7 @@ BEFORE = {
     "docs/doctor.md": "",
     "docs/add_a_family.md": "",
     "docs/presets.md": "",
+    "docs/blocks.md": "",
     "docs/text_to_3d.md": "reward = lambda images: images.mean((1, 2, 3))",
 }
 """Names that a reader has and the page does not make."""
@@ -59,6 +60,7 @@ AFTER = {
     """,
     "docs/presets.md": "assert config.field.levels == 16 and config.vlm.weighting.interval == 4",
     "docs/text_to_3d.md": "assert model.step().metrics['clip/reward'] > 0",
+    "docs/blocks.md": "assert Path('compositions.png').stat().st_size > 1000",
     "docs/doctor.md": "assert finding.status == 'OK'",
 }
 """Conditions that hold when all blocks of a page have run."""

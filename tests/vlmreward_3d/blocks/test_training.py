@@ -1,5 +1,6 @@
 """Both trainings, from rendering to a folder that loads, in a few small steps."""
 
+import warnings
 from argparse import Namespace
 
 import pytest
@@ -47,6 +48,26 @@ def test_vlm(data, tmp_path):
     assert value.isfinite().all()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 3
+
+
+def test_both_learn_the_words_of_compositions(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD", 12)
+    monkeypatch.setattr(train_denoiser, "SHOWN", ("three striped red cubes",))
+    monkeypatch.setattr(train_denoiser, "SAMPLING_STEPS", 2)
+    dataset.render_dataset(tmp_path / "data", 12, seed=1, composed=0.6, workers=1)
+    rich = {"scenes": 12, "composed": 0.6}
+    vlm, denoiser = tmp_path / "vlm", tmp_path / "denoiser"
+    # one step of each stage: words, simple, attributes, all
+    train_vlm.train(options(tmp_path / "data", vlm, steps=4, compile=False, **rich))
+    train_denoiser.train(options(tmp_path / "data", denoiser, teacher="strong", **rich))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        reward = YesNoReward(vlm / "model", question="Do the views show {prompt}?", device="cpu")
+        text = "two small dotted cubes behind a green mug without a handle"
+        assert reward(torch.rand(1, 4, 3, 64, 64), prompt=text).isfinite().all()
+        encoded = load_denoiser(str(denoiser / "model")).encode_text([text])
+    assert encoded.shape[1] == train_denoiser.RICH_TEXT_LENGTH
+    assert not [w for w in said if "was not trained on" in str(w.message)]
 
 
 def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monkeypatch):

@@ -164,7 +164,7 @@ def cell_labels(scene: Scene, coverage: Tensor) -> Tensor:
 
     Args:
         scene: what was rendered.
-        coverage: (V, 4, 4, 5) uint8 of its views.
+        coverage: (V, 4, 4, 6) uint8 of its views.
     """
     cover, which = coverage[..., :THINGS].flatten(1, 2).float().div(255).sort(-1, descending=True)
     most, least, first = cover[..., 0], cover[..., 1], which[..., 0]
@@ -173,7 +173,7 @@ def cell_labels(scene: Scene, coverage: Tensor) -> Tensor:
     names = torch.tensor(
         [
             [COLOR_NAMES.index(t.color), SHAPES.index(t.shape), PARTS.index(role)]
-            for t, role in zip(scene.things, ROLES[scene.relation])
+            for t, role in zip(scene.things, ROLES.get(scene.relation or "", ("",)))
         ]
     )
     named = names[first.clamp_max(len(names) - 1)]

@@ -49,7 +49,7 @@ def test_cells_vote_for_the_scene_they_were_labelled_with():
 def random_cells(rng):
     """A scene whose things cover the left and the right half, or all cells, of two views."""
     scene = sample_scene(rng)
-    coverage = torch.zeros(2, 4, 4, 5, dtype=torch.uint8)
+    coverage = torch.zeros(2, 4, 4, 6, dtype=torch.uint8)
     coverage[:, 1:3, :2, 0] = 200
     coverage[:, 1:3, 2:, 1 if scene.relation else 0] = 200
     return scene, coverage
@@ -57,7 +57,7 @@ def random_cells(rng):
 
 def test_cells_that_show_little_or_two_things_are_not_learnt():
     scene = next(s for s in map(sample_scene, map(np.random.default_rng, range(99))) if s.relation)
-    coverage = torch.zeros(1, 4, 4, 5, dtype=torch.uint8)
+    coverage = torch.zeros(1, 4, 4, 6, dtype=torch.uint8)
     coverage[0, 0, 0, :2] = torch.tensor([200, 120])
     coverage[0, 0, 1, 1] = 30
     coverage[0, 0, 2, 1] = 200

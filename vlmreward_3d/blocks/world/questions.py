@@ -62,7 +62,7 @@ class Batch:
 
 
 def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
-    """Which presence words are true in each cell: coverage (V, 4, 4, 5) uint8 -> (V, 16, W)."""
+    """Which presence words are true in each cell: coverage (V, 4, 4, 6) uint8 -> (V, 16, W)."""
     cover = coverage.flatten(1, 2).float() / 255
     seen = torch.zeros(*cover.shape[:2], len(_WORD))
     crossing = "intersecting" if scene.flaw == "intersection" else ""

@@ -79,6 +79,12 @@ PARSED = {
         "renders scenes"
     ),
     "python examples/evaluation/judge.py --data JUDGE_DATA --out JUDGE": "takes half an hour",
+    "python examples/evaluation/front_judge.py --data FRONTS_DATA --out FRONTS": (
+        "takes ten minutes"
+    ),
+    "python examples/evaluation/evaluate_assets.py single-view --judge JUDGE/judge.safetensors "
+    "--out FRONT_RUNS --front-judge FRONTS/front_judge.safetensors --seeds 1 "
+    '--arms "score distillation alone"': "takes half an hour",
     "python examples/evaluation/evaluate_image_optimization.py --judge JUDGE/judge.safetensors "
     "--out OUT --model builtin/robust --pictures 50 --arms augmented": "takes ten minutes",
     "python examples/evaluation/evaluate_assets.py default --judge JUDGE/judge.safetensors "

@@ -69,7 +69,7 @@ class CaptionJudge(nn.Module):
         self.head = nn.Linear(size, 1)
 
     def look(self, images: Tensor) -> Tensor:
-        """What the cells of all views show: (N, V * 16, D)."""
+        """The features of the cells of all views: (N, V * 16, D)."""
         n, v = images.shape[:2]
         cells = self.trunk(self.stem(images.flatten(0, 1) * 2 - 1)).flatten(2).transpose(1, 2)
         return (self.cells(cells) + self.where).reshape(n, v * CELLS, -1)

@@ -245,8 +245,8 @@ def known_words(*, captions: bool = False, rich: bool = False) -> list[str]:
     trained on, count as known.
 
     Args:
-        captions: of the captions alone.
-        rich: of compositions, too.
+        captions: take the captions alone.
+        rich: take compositions, too.
     """
     rng = np.random.default_rng(0)
     scenes = sample_scenes(6000 if rich else 3000, rng, rich=rich)

@@ -26,7 +26,7 @@ from vlmreward_3d.blocks.world.scenes import (
 )
 
 HOLDERS = {"mug": ("sphere", "cube"), "torus": ("sphere", "cube")}
-"""What something can be inside of, and what."""
+"""Shapes that can hold another one, with the shapes that they can hold."""
 _GROUND = -0.35
 _PATTERNED = 0.3
 """Share of the things of a composition that have a pattern."""

@@ -114,7 +114,7 @@ def same_meaning(one: Scene, other: Scene) -> bool:
 
 
 def _key(scene: Scene) -> tuple:
-    """What a caption says; equal keys are descriptions of the same."""
+    """The content of a caption; equal keys are descriptions of the same."""
     said = tuple(name(thing, 1) for thing in scene.things)
     links = scene.links
     if links and {*links} == {"next to"}:  # a row has no beginning

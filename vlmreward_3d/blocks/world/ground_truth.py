@@ -54,7 +54,7 @@ class Facts:
 
 
 def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
-    """What is true of a scene shown with a flaw; None where views are mixed or a front lacks."""
+    """The facts of a scene shown with a flaw; None where views are mixed or a front lacks."""
     if flaw == "mixed" or (flaw is None and not all(t.fronts for t in scene.things)):
         return None
     if flaw == "nothing":

@@ -28,7 +28,7 @@ from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import CAMERA_SCALE, ELEVATION_DEG, FOV_DEG, VIEW_SIZE
 from vlmreward_3d.blocks.world.raycast import raycast
-from vlmreward_3d.blocks.world.scenes import COMPOUNDS
+from vlmreward_3d.blocks.world.scenes import COMPOUNDS, pick
 from vlmreward_3d.cameras import Cameras
 
 COUNTS = ("none", "one", "several")
@@ -87,7 +87,7 @@ def render_objects(path: Path, count: int, seed: int) -> tuple[Tensor, Tensor]:
         for _ in tqdm(range(count), desc="render objects"):
             shape, wanted = str(rng.choice(COMPOUNDS)), int(rng.integers(len(COUNTS)))
             fitting = [x for x in layouts(shape) if min(len(x), 2) == wanted]
-            quarters = fitting[int(rng.integers(len(fitting)))]
+            quarters = pick(fitting, rng)
             scene = with_fronts(
                 shape,
                 str(rng.choice(COLOR_NAMES)),

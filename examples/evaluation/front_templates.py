@@ -28,18 +28,23 @@ from template_reader import (
 from torch import Tensor
 from tqdm import tqdm
 
-from vlmreward_3d.blocks.world.scenes import COMPOUNDS, SEVERAL_FRONTS, Scene, SceneObject, arrange
+from vlmreward_3d.blocks.world.scenes import (
+    COMPOUNDS,
+    Scene,
+    SceneObject,
+    arrange,
+    pick,
+    several_fronts,
+)
 from vlmreward_3d.cameras import Cameras
 
-LAYOUTS: tuple[tuple[int, ...], ...] = ((), (0,), *SEVERAL_FRONTS)
-"""Where the fronts of an object are, in quarters of a turn."""
 YAWS = 32
 """Angles at which the templates stand."""
 
 
 def layouts(shape: str) -> list[tuple[int, ...]]:
-    """All sets of fronts of a shape; a car, which is long, has them at its ends alone."""
-    return [x for x in LAYOUTS if shape != "car" or {*x} <= {0, 2}]
+    """The sets of fronts that a shape may have, in quarters of a turn: none, one, several."""
+    return [(), (0,), *several_fronts(shape)]
 
 
 def with_fronts(
@@ -98,7 +103,7 @@ def main() -> None:
     for shape in COMPOUNDS:
         right = []
         for _ in tqdm(range(options.objects), desc=shape, leave=False):
-            quarters = layouts(shape)[int(rng.integers(len(layouts(shape))))]
+            quarters = pick(layouts(shape), rng)
             color = str(rng.choice(NAMES))
             scene = with_fronts(
                 shape, color, quarters, rng.uniform(0, 2 * math.pi), rng.uniform(0.54, 0.65)

@@ -57,7 +57,7 @@ def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
     """Questions about every scene: as many with the answer Yes as with No in every group."""
     rng = np.random.default_rng(seed)
     clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
-    rich = any(s.composed for s in data.scenes)
+    rich = data.composed
     with_front = [
         i
         for i in clean

@@ -47,6 +47,11 @@ class BlocksData:
     coverage: Tensor
     cameras: Tensor
 
+    @property
+    def composed(self) -> bool:
+        """True if there are compositions among the scenes."""
+        return any(scene.composed for scene in self.scenes)
+
     def __len__(self) -> int:
         return len(self.scenes)
 

@@ -62,7 +62,7 @@ class Batch:
 
 
 def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
-    """Which presence words are true in each cell: coverage (V, 4, 4, 6) uint8 -> (V, 16, W)."""
+    """The presence words that are true in each cell: coverage (V, 4, 4, 6) uint8 -> (V, 16, W)."""
     cover = coverage.flatten(1, 2).float() / 255
     seen = torch.zeros(*cover.shape[:2], len(_WORD))
     crossing = "intersecting" if scene.flaw == "intersection" else ""
@@ -104,7 +104,7 @@ class QuestionSampler:
         self.seed = seed
         self.clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
         self.flawed = [i for i, s in enumerate(data.scenes) if s.flaw is not None]
-        self.rich = any(s.composed for s in data.scenes)
+        self.rich = data.composed
         self.two_faced = [i for i, s in enumerate(data.scenes) if s.flaw == "faces"]
 
     def draw(

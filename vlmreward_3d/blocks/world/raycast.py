@@ -23,7 +23,7 @@ AMBIENT = 0.5
 THINGS = 3
 """How many things, at most, a scene tells apart."""
 CHANNELS = (*(f"thing {i}" for i in range(THINGS)), "front", "floater", "broken")
-"""What is marked of a view: things, front features, floaters, insides of broken surfaces."""
+"""Marks of a view: things, front features, floaters, insides of broken surfaces."""
 
 _FAR = 1.0e9
 

@@ -36,7 +36,7 @@ PATTERNS = ("striped", "dotted")
 EXTENTS = ("small", "large")
 COUNTS = ("one", "two", "three")
 LACKS = {"mug": "a handle", "chair": "a back", "car": "lamps", "snowman": "a face"}
-"""What a compound has at its front."""
+"""The feature at the front of each compound."""
 FLAWS = ("faces", "floaters", "holes", "intersection", "no front")
 SEVERAL_FRONTS = ((0, 2), (0, 1), (0, 1, 2), (0, 1, 2, 3))
 """Where several fronts are, in quarters of a turn."""
@@ -169,12 +169,16 @@ def arrange(
     raise ValueError(f"unknown relation {relation!r}; expected one of {', '.join(RELATIONS)}")
 
 
+def several_fronts(shape: str) -> tuple[tuple[int, ...], ...]:
+    """The ``SEVERAL_FRONTS`` of a shape; a car, which is long, has them at its ends alone."""
+    return SEVERAL_FRONTS[:1] if shape == "car" else SEVERAL_FRONTS
+
+
 def _fronts(shape: str, flaw: str, rng: np.random.Generator) -> tuple[float, ...]:
-    """Angles of the fronts of a flawed thing; a car, which is long, has them at its ends alone."""
+    """Angles of the fronts of a flawed thing."""
     if flaw == "no front":
         return ()
-    layouts = SEVERAL_FRONTS[:1] if shape == "car" else SEVERAL_FRONTS
-    return tuple(np.pi / 2 * quarter for quarter in layouts[int(rng.integers(len(layouts)))])
+    return tuple(np.pi / 2 * quarter for quarter in pick(several_fronts(shape), rng))
 
 
 def sample_scene(

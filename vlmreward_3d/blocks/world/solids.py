@@ -73,7 +73,7 @@ _LIGHT = (0.97, 0.97, 0.97)
 _STRIPES = 2.0
 """Pairs of a plain and a light stripe in the height of a thing."""
 _DOT_DISTANCE, _DOT_RADIUS = 0.44, 0.17
-"""Of the dots, in half extents of the thing; they are balls that the surface cuts."""
+"""Sizes of the dots, in half extents of the thing; a dot is a ball that the surface cuts."""
 _DARK = (0.10, 0.10, 0.12)
 _NOSE = (0.98, 0.45, 0.05)
 _LAMP = (1.0, 0.98, 0.75)
@@ -155,7 +155,9 @@ def solids(scene: Scene) -> list[Primitive]:
         spin = _rot_z(thing.yaw)
         low, high = BOTTOM_TOP[thing.shape]
         axis = 2 if high - low > 1.2 else 0  # flat things have no room for stripes above each other
-        pattern = Pattern(thing.pattern, thing.position, thing.size, axis)
+        pattern = None
+        if thing.pattern:
+            pattern = Pattern(thing.pattern, thing.position, thing.size, axis)
         parts = _shape_parts(thing.shape, thing.fronts)
         for kind, center, scale, rotation, param, tint, role in parts:
             world = np.array(thing.position) + thing.size * (spin @ np.array(center, float))
@@ -169,7 +171,7 @@ def solids(scene: Scene) -> list[Primitive]:
                     param=param,
                     owner=owner if scene.relation else 0,
                     role=role,
-                    pattern=pattern if thing.pattern and tint is None else None,
+                    pattern=pattern if tint is None else None,
                 )
             )
     if scene.flaw == "floaters":

@@ -30,6 +30,7 @@ ABOUT_THE_VLM = (
     *("vlm", "single_view", "question", "no_geometry_question", "separate_questions"),
     *("vlm_interval", "vlm_cache_gradient", "vlm_grad_ratio", "vlm_device", "vlm_resolution"),
     *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates"),
+    "vlm_views_per_question",
 )
 
 
@@ -110,6 +111,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=positive,
         metavar="N",
         help="average it over N random transformations of the views",
+    )
+    asking.add_argument(
+        "--vlm-views-per-question",
+        type=positive,
+        metavar="N",
+        help="ask about N views at a time, and want all answers to be Yes; default: all together",
     )
     asking.add_argument(
         "--noise-candidates",
@@ -325,6 +332,7 @@ def changes(options):
         "vlm.weighting.grad_ratio": options.vlm_grad_ratio,
         "vlm.weighting.max_grad_ratio": options.vlm_max_grad_ratio,
         "vlm.n_transformations": options.vlm_transformations,
+        "vlm.views_per_question": options.vlm_views_per_question,
         "vlm.weighting.n_views": 1 if options.single_view else None,
         "vlm.resolution": options.vlm_resolution,
         "vlm.question": question(options),

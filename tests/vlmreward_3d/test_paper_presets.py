@@ -336,6 +336,7 @@ FLAGS = {
     "precision": ["--denoiser-precision", "autocast"],
     "best of noises": ["--noise-candidates", "2", "--separate-questions"],
     "transformations": ["--vlm-transformations", "2", "--vlm-max-grad-ratio", "4"],
+    "view-by-view": ["--vlm-views-per-question", "1"],
 }
 
 
@@ -435,6 +436,12 @@ def test_shading_is_drawn_in_its_shares():
         ({"field.rays.rays_per_chunk": 0}, "None or a whole number >= 1"),
         ({"score_distillation.precision": "half"}, r"None or one of \('float32', 'autocast', "),
         ({"vlm.weighting.n_views": 0}, "None or a whole number >= 1"),
+        ({"vlm.views_per_question": 0}, "None or a whole number >= 1"),
+        ({"vlm.views_per_question": 3}, r"a divisor of the numbers of views .*, \[4\]"),
+        (
+            {"vlm.views_per_question": 2, "vlm.weighting.n_views": 1},
+            r"received views_per_question=2; expected None or a divisor .*, \[1\]",
+        ),
         ({"camera.n_groups": Schedule.steps(1, (0.5, 0))}, "steps between whole numbers >= 1"),
         ({"camera.n_groups": Schedule.ramp(1, 2)}, "steps between whole numbers >= 1"),
         ({"camera.resolution": Schedule.constant(64.5)}, "steps between whole numbers >= 1"),

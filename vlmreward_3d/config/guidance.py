@@ -217,6 +217,9 @@ class VLMConfig(GuidanceConfig):
             bilinearly from any rendered size; None shows them as they are rendered.
         n_transformations: Number of random transformations of the views over which the reward is
             averaged; 0 shows the views as they are.
+        views_per_question: Number of views that a question is about. Further views are asked about
+            by themselves, and the reward is the log-odds that all answers are "Yes"; None asks once
+            about all views.
         weighting: When it is asked and how much it weighs; `weight` is lambda_VLM of Eq. 6.
 
     Raises:
@@ -230,6 +233,7 @@ class VLMConfig(GuidanceConfig):
     pixel_mode: str = "clamp"
     resolution: int | None = None
     n_transformations: int = 0
+    views_per_question: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -242,6 +246,7 @@ class VLMConfig(GuidanceConfig):
             ),
             pixel_mode=one_of(PIXEL_MODES),
             n_transformations=whole(0),
+            views_per_question=COUNT_OR_NONE,
             resolution=or_none(
                 Rule(
                     lambda x: is_whole(x, 8) and x <= 4096,

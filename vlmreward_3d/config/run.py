@@ -85,6 +85,13 @@ class VLM3DConfig:
             "vlm",
             "a VLMConfig, whose reward selects noises, beside score_distillation.selection",
         )
+        if self.vlm is not None:
+            asked = self.vlm.weighting.n_views
+            views = [int(n) * self.camera.views_per_group for _, n in self.camera.n_groups.points]
+            shown = sorted({min(asked or n, n) for n in views})
+            divides = all(n % (self.vlm.views_per_question or n) == 0 for n in shown)
+            expected = f"None or a divisor of the numbers of views that are shown, {shown}"
+            require(divides, self.vlm, "views_per_question", expected)
 
     def replace(self, settings: Mapping[str, Any]) -> VLM3DConfig:
         """A copy with other settings.

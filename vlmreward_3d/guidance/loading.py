@@ -162,6 +162,7 @@ def build_guidances(
             config.prompt,
             resolution=config.vlm.resolution,
             n_transformations=config.vlm.n_transformations,
+            views_per_question=config.vlm.views_per_question,
         )
         guidances.append(WeightedGuidance(vlm, config.vlm.weighting, concurrent=concurrent))
     return guidances

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmreward.processors.resize import resize
+from vlmreward.rewards.reductions import REDUCTIONS
 from vlmreward.utils.arguments import reward_like, whole
 from vlmreward.wrappers import ExpectationOverTransformations
 from vlmreward_3d.cameras import Cameras
@@ -29,6 +30,9 @@ class VLMGuidance:
             antialiased where they shrink. None shows them as they are rendered.
         n_transformations: The reward is the mean over so many random transformations of the views
             (`vlmreward.wrappers.ExpectationOverTransformations`); 0 shows them as they are.
+        views_per_question: The question is asked about so many views at a time, and the reward is
+            the log-odds that all answers are "Yes" (`REDUCTIONS["and"]`), whose gradient goes where
+            an answer is "No"; None asks once about all views.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
@@ -43,15 +47,19 @@ class VLMGuidance:
         *,
         resolution: int | None = None,
         n_transformations: int = 0,
+        views_per_question: int | None = None,
     ) -> None:
         reward_like(reward)
         whole("n_transformations", n_transformations, least=0)
         if resolution is not None:
             whole("resolution", resolution)
+        if views_per_question is not None:
+            whole("views_per_question", views_per_question)
         self.reward = reward
         self.prompt = prompt
         self.resolution = resolution
         self.n_transformations = n_transformations
+        self.views_per_question = views_per_question
 
     def __call__(
         self,
@@ -71,17 +79,30 @@ class VLMGuidance:
         Returns:
             The reward and the gradient (V, 3, H, W) of -reward, through the resize. The metrics
             are "reward" and "prob_yes", the probability of "Yes" (Eq. 4).
+
+        Raises:
+            ValueError: The number of views is no multiple of `views_per_question`.
         """
         size = self.resolution
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             shown = images if size is None else resize(images, (size, size), "bilinear")
-            value = self._reward(generator)(shown[None], prompt=self.prompt).sum()
+            value = self._value(shown, self._reward(generator))
             (gradient,) = torch.autograd.grad(value, images)
         value = value.detach()
         metrics = {"reward": value.item(), "prob_yes": value.sigmoid().item()}
         # in one layout in memory, on which the rounding of norms depends
         return GuidanceOutput(value, -gradient.contiguous(), metrics)
+
+    def _value(self, shown: Tensor, reward: Reward) -> Tensor:
+        together = self.views_per_question or len(shown)
+        if len(shown) % together:
+            raise ValueError(
+                f"received {len(shown)} views with views_per_question={together}; expected a "
+                "multiple of it"
+            )
+        values = reward(shown.unflatten(0, (-1, together)), prompt=self.prompt)
+        return REDUCTIONS["and"](list(values), [1.0] * len(values), 1.0)
 
     def _reward(self, generator: torch.Generator | None) -> Reward:
         if self.n_transformations == 0:

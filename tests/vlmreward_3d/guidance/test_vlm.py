@@ -25,6 +25,22 @@ def test_the_verdict_is_the_reward_s_and_depends_on_all_views(reward):
     assert ahead > verdict.value
 
 
+def test_each_view_by_itself_must_be_answered_with_yes(reward):
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    verdict = VLMGuidance(reward, "a red cube", views_per_question=2)(images)
+    leaf = images.clone().requires_grad_()
+    odds = torch.cat([reward(leaf[None, k : k + 2], prompt="a red cube") for k in (0, 2)]).double()
+    all_yes = odds.sigmoid().prod()
+    expected = (all_yes / (1 - all_yes)).log()
+    (gradient,) = torch.autograd.grad(expected, leaf)
+    assert_close(verdict.value, expected.detach().float())
+    assert_close(verdict.gradient, -gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
+    together = VLMGuidance(reward, "a red cube")(images)
+    assert abs(together.value - verdict.value) > 0.1
+    with pytest.raises(ValueError, match="received 4 views with views_per_question=3"):
+        VLMGuidance(reward, "a red cube", views_per_question=3)(images)
+
+
 def test_small_views_are_judged_as_if_they_were_enlarged_before(reward):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 64, 64, generator=generator)

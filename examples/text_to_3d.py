@@ -16,8 +16,9 @@ from pathlib import Path
 
 from vlmreward.cli import process
 from vlmreward.cli.arguments import above_zero, natural, path, port, positive, slug, text, threads
-from vlmreward_3d.config import FIELDS, PRECISIONS, NoiseSelectionConfig
+from vlmreward_3d.config import FIELDS, OBJECTIVES, PRECISIONS, NoiseSelectionConfig
 from vlmreward_3d.presets import PRESETS
+from vlmreward_3d.schedule import Schedule
 
 QUESTIONS = {
     "A": "paper/A",
@@ -30,7 +31,7 @@ ABOUT_THE_VLM = (
     *("vlm", "single_view", "question", "no_geometry_question", "separate_questions"),
     *("vlm_interval", "vlm_cache_gradient", "vlm_grad_ratio", "vlm_device", "vlm_resolution"),
     *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates"),
-    "vlm_views_per_question",
+    *("vlm_views_per_question", "vlm_objective", "vlm_weight"),
 )
 
 
@@ -102,6 +103,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=above_zero,
         metavar="B",
         help="choose lambda so that its gradient has B times the norm of the denoiser's",
+    )
+    asking.add_argument(
+        "--vlm-weight",
+        type=above_zero,
+        metavar="LAMBDA",
+        help="one lambda for the whole run; default: the preset's schedule",
+    )
+    asking.add_argument(
+        "--vlm-objective",
+        choices=OBJECTIVES,
+        help="what is increased: log-odds (default, as in the paper), or log-probability, which "
+        "falls silent where the answer is Yes",
     )
     asking.add_argument(
         "--vlm-resolution", type=positive, metavar="N", help="side in pixels of what it is shown"
@@ -180,6 +193,11 @@ def refuse_without_effect(parser, options) -> None:
         parser.error(
             "received --vlm-cache-gradient, but the VLM is asked at every step; expected "
             "--vlm-interval K with K > 1; add it, or leave --vlm-cache-gradient out"
+        )
+    if options.vlm_weight and options.vlm_grad_ratio:
+        parser.error(
+            "received --vlm-weight with --vlm-grad-ratio, which chooses lambda at every step; "
+            "expected one of the two; --vlm-max-grad-ratio would limit it"
         )
     if options.field == "gaussians":
         if options.export:
@@ -332,6 +350,7 @@ def changes(options):
         "vlm.weighting.grad_ratio": options.vlm_grad_ratio,
         "vlm.weighting.max_grad_ratio": options.vlm_max_grad_ratio,
         "vlm.n_transformations": options.vlm_transformations,
+        "vlm.objective": options.vlm_objective,
         "vlm.views_per_question": options.vlm_views_per_question,
         "vlm.weighting.n_views": 1 if options.single_view else None,
         "vlm.resolution": options.vlm_resolution,
@@ -339,6 +358,8 @@ def changes(options):
         "field.rays.rays_per_chunk": options.rays_per_chunk,
     }
     changed = {name: value for name, value in asked.items() if value}
+    if options.vlm_weight:
+        changed["vlm.weighting.weight"] = Schedule.constant(options.vlm_weight)
     if options.vlm_grad_ratio:
         changed["vlm.weighting.max_grad_ratio"] = None
     if options.noise_candidates:

@@ -218,6 +218,10 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, 
         (["a cube", "--preset", "mvdream", "--vlm", "x"], "means nothing with --preset mvdream"),
         (["a cube", "--vlm-cache-gradient"], "expected --vlm-interval K with K > 1"),
         (
+            ["a cube", "--vlm-weight", "3", "--vlm-grad-ratio", "2"],
+            "received --vlm-weight with --vlm-grad-ratio, which chooses lambda",
+        ),
+        (
             ["a cube", "--field", "gaussians", "--export", "obj"],
             "received --export with --field gaussians",
         ),

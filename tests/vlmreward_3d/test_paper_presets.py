@@ -337,6 +337,7 @@ FLAGS = {
     "best of noises": ["--noise-candidates", "2", "--separate-questions"],
     "transformations": ["--vlm-transformations", "2", "--vlm-max-grad-ratio", "4"],
     "view-by-view": ["--vlm-views-per-question", "1"],
+    "log-probability": ["--vlm-objective", "log-probability", "--vlm-weight", "30"],
 }
 
 
@@ -436,6 +437,7 @@ def test_shading_is_drawn_in_its_shares():
         ({"field.rays.rays_per_chunk": 0}, "None or a whole number >= 1"),
         ({"score_distillation.precision": "half"}, r"None or one of \('float32', 'autocast', "),
         ({"vlm.weighting.n_views": 0}, "None or a whole number >= 1"),
+        ({"vlm.objective": "odds"}, r"expected one of \('log-odds', 'log-probability'\)"),
         ({"vlm.views_per_question": 0}, "None or a whole number >= 1"),
         ({"vlm.views_per_question": 3}, r"a divisor of the numbers of views .*, \[4\]"),
         (

@@ -13,6 +13,7 @@ from vlmreward_3d.config.fields import (
     VolumeConfig,
 )
 from vlmreward_3d.config.guidance import (
+    OBJECTIVES,
     PIXEL_MODES,
     PRECISIONS,
     GuidanceConfig,
@@ -27,6 +28,7 @@ from vlmreward_3d.config.run import VLM3DConfig
 __all__ = [
     "ELEVATIONS",
     "FIELDS",
+    "OBJECTIVES",
     "PIXEL_MODES",
     "PRECISIONS",
     "CameraConfig",

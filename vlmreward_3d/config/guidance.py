@@ -29,6 +29,7 @@ from vlmreward_3d.config._checks import (
 from vlmreward_3d.schedule import Schedule
 
 __all__ = [
+    "OBJECTIVES",
     "PIXEL_MODES",
     "PRECISIONS",
     "GuidanceConfig",
@@ -40,6 +41,9 @@ __all__ = [
 
 PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
 """Precisions of latent denoisers; see `vlmreward_3d.guidance.loading.load_denoiser`."""
+
+OBJECTIVES = ("log-odds", "log-probability")
+"""What a VLM's guidance increases; see `vlmreward_3d.guidance.vlm.VLMGuidance`."""
 
 PIXEL_MODES = ("float", "clamp", "uint8")
 
@@ -220,6 +224,8 @@ class VLMConfig(GuidanceConfig):
         views_per_question: Number of views that a question is about. Further views are asked about
             by themselves, and the reward is the log-odds that all answers are "Yes"; None asks once
             about all views.
+        objective: What is increased, one of `OBJECTIVES`: the log-odds of "Yes" (Eq. 5), or its
+            "log-probability", which falls silent where the answer is "Yes".
         weighting: When it is asked and how much it weighs; `weight` is lambda_VLM of Eq. 6.
 
     Raises:
@@ -234,6 +240,7 @@ class VLMConfig(GuidanceConfig):
     resolution: int | None = None
     n_transformations: int = 0
     views_per_question: int | None = None
+    objective: str = "log-odds"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -247,6 +254,7 @@ class VLMConfig(GuidanceConfig):
             pixel_mode=one_of(PIXEL_MODES),
             n_transformations=whole(0),
             views_per_question=COUNT_OR_NONE,
+            objective=one_of(OBJECTIVES),
             resolution=or_none(
                 Rule(
                     lambda x: is_whole(x, 8) and x <= 4096,

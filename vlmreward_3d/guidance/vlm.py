@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vlmreward.processors.resize import resize
 from vlmreward.rewards.reductions import REDUCTIONS
 from vlmreward.utils.arguments import reward_like, whole
 from vlmreward.wrappers import ExpectationOverTransformations
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.config import OBJECTIVES
 from vlmreward_3d.guidance.base import GuidanceOutput
 
 __all__ = ["Reward", "VLMGuidance"]
@@ -33,6 +35,9 @@ class VLMGuidance:
         views_per_question: The question is asked about so many views at a time, and the reward is
             the log-odds that all answers are "Yes" (`REDUCTIONS["and"]`), whose gradient goes where
             an answer is "No"; None asks once about all views.
+        objective: What is increased: "log-odds" of "Yes" (Eq. 5), or its "log-probability", whose
+            gradient is that of the log-odds times the probability of "No", so that the reward says
+            the less the more it has been satisfied.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
@@ -48,8 +53,11 @@ class VLMGuidance:
         resolution: int | None = None,
         n_transformations: int = 0,
         views_per_question: int | None = None,
+        objective: str = "log-odds",
     ) -> None:
         reward_like(reward)
+        if objective not in OBJECTIVES:
+            raise ValueError(f"received objective={objective!r}; expected one of {OBJECTIVES}")
         whole("n_transformations", n_transformations, least=0)
         if resolution is not None:
             whole("resolution", resolution)
@@ -60,6 +68,7 @@ class VLMGuidance:
         self.resolution = resolution
         self.n_transformations = n_transformations
         self.views_per_question = views_per_question
+        self.objective = objective
 
     def __call__(
         self,
@@ -77,8 +86,8 @@ class VLMGuidance:
             generator: CPU source of the transformations; None for torch's global one.
 
         Returns:
-            The reward and the gradient (V, 3, H, W) of -reward, through the resize. The metrics
-            are "reward" and "prob_yes", the probability of "Yes" (Eq. 4).
+            The reward, log-odds of "Yes", and the gradient (V, 3, H, W) of what is increased times
+            -1, through the resize. The metrics are "reward" and "prob_yes", the probability of "Yes" (Eq. 4).
 
         Raises:
             ValueError: The number of views is no multiple of `views_per_question`.
@@ -88,7 +97,8 @@ class VLMGuidance:
             images = images.detach().requires_grad_()
             shown = images if size is None else resize(images, (size, size), "bilinear")
             value = self._value(shown, self._reward(generator))
-            (gradient,) = torch.autograd.grad(value, images)
+            increased = F.logsigmoid(value) if self.objective == "log-probability" else value
+            (gradient,) = torch.autograd.grad(increased, images)
         value = value.detach()
         metrics = {"reward": value.item(), "prob_yes": value.sigmoid().item()}
         # in one layout in memory, on which the rounding of norms depends

@@ -41,6 +41,17 @@ def test_each_view_by_itself_must_be_answered_with_yes(reward):
         VLMGuidance(reward, "a red cube", views_per_question=3)(images)
 
 
+def test_the_log_probability_speaks_the_less_the_surer_the_answer(reward):
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    odds = VLMGuidance(reward, "a red cube")(images)
+    surer = VLMGuidance(reward, "a red cube", objective="log-probability")(images)
+    assert_close(surer.value, odds.value)
+    assert surer.metrics == odds.metrics
+    assert_close(surer.gradient, odds.gradient * (1 - odds.metrics["prob_yes"]))
+    with pytest.raises(ValueError, match="received objective='odds'; expected one of"):
+        VLMGuidance(reward, "a red cube", objective="odds")
+
+
 def test_small_views_are_judged_as_if_they_were_enlarged_before(reward):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 64, 64, generator=generator)

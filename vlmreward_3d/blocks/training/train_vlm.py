@@ -14,7 +14,6 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
@@ -58,11 +57,15 @@ def losses(
         device
     )
     flat = [q for asked in batch.questions for q in asked]
-    target = torch.tensor([model.yes if q.yes else model.no for q in flat], device=device)
+    truth = torch.tensor([q.truth for q in flat], device=device)
+
+    def cross_entropy(logits: torch.Tensor) -> torch.Tensor:
+        log_probs = logits.log_softmax(dim=1)
+        said = truth * log_probs[:, model.yes] + (1 - truth) * log_probs[:, model.no]
+        return -said.mean()
 
     def answer_loss(views: torch.Tensor) -> torch.Tensor:
-        packed = model.answer(model.look(views), batch.questions, views.shape[1])
-        return F.cross_entropy(packed.logits, target)
+        return cross_entropy(model.answer(model.look(views), batch.questions, views.shape[1]).logits)
 
     if radius > 0 and flat:
         images = mislead(model, images, answer_loss, radius, generator)
@@ -72,14 +75,16 @@ def losses(
         return presence.new_zeros(()), presence, []
     packed = model.answer(tokens, batch.questions, images.shape[1])
     logits = packed.logits
-    right = ((logits[:, model.yes] > logits[:, model.no]) == (target == model.yes)).tolist()
+    right = ((logits[:, model.yes] > logits[:, model.no]) == (truth > 0.5)).tolist()
     auxiliary = presence + model.probe_loss(packed, batch.facts)
-    return F.cross_entropy(logits, target), auxiliary, [(q.kind, r) for q, r in zip(flat, right)]
+    return cross_entropy(logits), auxiliary, [(q.kind, r) for q, r in zip(flat, right)]
 
 
 def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
-    data = render_dataset(args.data, args.scenes, seed=1, composed=args.composed)
+    data = render_dataset(
+        args.data, args.scenes, seed=1, composed=args.composed, counterparts=args.mixtures > 0
+    )
     if args.start:
         source = resolve(args.start)
         vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
@@ -104,7 +109,7 @@ def train(args: argparse.Namespace) -> None:
     if args.compile:
         for layer in vlm.model.visual.blocks:
             layer.compile()
-    examiner = QuestionSampler(data, args.seed)
+    examiner = QuestionSampler(data, args.seed, mixtures=args.mixtures)
     tally: dict[str, list[bool]] = defaultdict(list)
     sums: list[tuple[float, float]] = []
     steps = range(trainer.start, args.steps)
@@ -149,6 +154,12 @@ def main() -> None:
     )
     parser.add_argument(
         "--composed", type=float, default=0.0, help="share of compositions among the scenes"
+    )
+    parser.add_argument(
+        "--mixtures",
+        type=float,
+        default=0.0,
+        help="share of blends of two scenes among those that are not flawed",
     )
     parser.add_argument("--start", help="folder of a trained model that learns on")
     parser.add_argument(

@@ -65,11 +65,20 @@ RICH_WORDS = (*PATTERNS, *EXTENTS, "inside", "front", "behind")
 
 @dataclass(frozen=True)
 class Question:
-    """A question, whether its answer is Yes, and what kind it is (for tables)."""
+    """A question, whether its answer is Yes, and what kind it is (for tables).
+
+    ``probability`` is that of Yes where what is seen is between two scenes.
+    """
 
     text: str
     yes: bool
     kind: str
+    probability: float | None = None
+
+    @property
+    def truth(self) -> float:
+        """The probability of Yes."""
+        return float(self.yes) if self.probability is None else self.probability
 
 
 def attribute_question(scene: Scene, rng: np.random.Generator, *, simple: bool = False) -> Question:

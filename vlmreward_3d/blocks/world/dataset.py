@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vlmreward_3d.blocks.world.compositions import sample_composition
+from vlmreward_3d.blocks.world.mixtures import counterpart
 from vlmreward_3d.blocks.world.raycast import CHANNELS, raycast
 from vlmreward_3d.blocks.world.scenes import FLAWS, Scene, sample_scene
 from vlmreward_3d.cameras import Cameras, sample_groups
@@ -47,6 +48,12 @@ class BlocksData:
     coverage: Tensor
     cameras: Tensor
 
+    def counterpart(self, scene: int) -> int | None:
+        """The scene that differs from a scene in one thing and is seen by the same cameras."""
+        partner = scene ^ 1
+        same = partner < len(self) and torch.equal(self.cameras[scene], self.cameras[partner])
+        return partner if same else None
+
     @property
     def composed(self) -> bool:
         """True if there are compositions among the scenes."""
@@ -75,15 +82,18 @@ def _draw(rng: np.random.Generator, flawed: float, composed: float) -> Scene:
     return sample_scene(rng, flaw=flaw)
 
 
-def _render_shard(job: tuple[Path, int, int, int, float, float]) -> None:
-    path, seed, index, count, flawed, composed = job
+def _render_shard(job: tuple[Path, int, int, int, float, float, bool]) -> None:
+    path, seed, index, count, flawed, composed, counterparts = job
     torch.set_num_threads(1)
     rng = np.random.default_rng([seed, index])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     scenes, rgba, coverage, conditions = [], [], [], []
-    for _ in range(count):
-        scene = _draw(rng, flawed, composed)
-        cameras = sample_cameras(generator)
+    for i in range(count):
+        if counterparts and i % 2 and scene.flaw is None and not scene.composed:
+            scene = counterpart(scene, rng)
+        else:
+            scene = _draw(rng, flawed, composed)
+            cameras = sample_cameras(generator)
         views = raycast(scene, cameras, VIEW_SIZE)
         v, side = views.coverage.shape[0], VIEW_SIZE // CELL
         cells = views.coverage.reshape(v, side, CELL, side, CELL, -1).mean((2, 4))
@@ -108,6 +118,7 @@ def render_dataset(
     seed: int,
     flawed: float = 0.28,
     composed: float = 0.0,
+    counterparts: bool = False,
     workers: int | None = None,
 ) -> BlocksData:
     """Render ``n_scenes`` scenes into ``folder``, or go on where an earlier call stopped, and load.
@@ -118,11 +129,15 @@ def render_dataset(
         seed: fixes every scene and camera; shards are independent of each other.
         flawed: share of the other scenes with a flaw, in [0, 1].
         composed: share of scenes that are compositions, in [0, 1].
+        counterparts: every other scene is the `mixtures.counterpart` of the one before it, where
+            that has one, seen by the same cameras.
         workers: processes; all cores by default.
     """
     folder.mkdir(parents=True, exist_ok=True)
     flaws = list(FLAWS)
     recipe = {"seed": seed, "flawed": flawed, "flaws": flaws, "composed": composed}
+    if counterparts:
+        recipe["counterparts"] = True
     recipe |= {"shard": SHARD, "size": VIEW_SIZE, "channels": len(CHANNELS)}
     note = folder / "recipe.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != recipe:
@@ -133,7 +148,11 @@ def render_dataset(
     note.write_text(json.dumps(recipe), encoding="utf-8")
     n_shards = -(-n_scenes // SHARD)
     paths = [folder / f"shard-{i:04d}.safetensors" for i in range(n_shards)]
-    jobs = [(p, seed, i, SHARD, flawed, composed) for i, p in enumerate(paths) if not p.exists()]
+    jobs = [
+        (path, seed, i, SHARD, flawed, composed, counterparts)
+        for i, path in enumerate(paths)
+        if not path.exists()
+    ]
     if jobs:
         workers = workers or os.cpu_count() or 1
         context = multiprocessing.get_context("spawn")

@@ -23,6 +23,7 @@ from vlmreward_3d.blocks.world.captions import (
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData
 from vlmreward_3d.blocks.world.descriptions import as_if_whole
 from vlmreward_3d.blocks.world.ground_truth import Facts, facts_of, roles_of
+from vlmreward_3d.blocks.world.mixtures import blend_weights, mixture_questions, shares
 from vlmreward_3d.blocks.world.raycast import CHANNELS
 from vlmreward_3d.blocks.world.scenes import Scene
 
@@ -93,14 +94,17 @@ class QuestionSampler:
     Args:
         data: the scenes.
         seed: batches depend on it and on their number alone.
+        mixtures: share of blends of a scene and its counterpart among flawless scenes, where all
+            kinds of questions are asked.
 
     Attributes:
         rich: True if there are compositions among the scenes; then their words are asked about, of
             all scenes.
     """
 
-    def __init__(self, data: BlocksData, seed: int) -> None:
+    def __init__(self, data: BlocksData, seed: int, *, mixtures: float = 0.0) -> None:
         self.data = data
+        self.mixtures = mixtures
         self.seed = seed
         self.clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
         self.flawed = [i for i, s in enumerate(data.scenes) if s.flaw is not None]
@@ -143,6 +147,15 @@ class QuestionSampler:
             pixels, cover = self._views(i, shown, mirrored)
             if flawed and not flaw_seen(scene, cover):
                 continue
+            partner = None if flawed else self.data.counterpart(i)
+            if partner is not None and everything and rng.random() < self.mixtures:
+                mixed_pixels, mixed_labels, asked = self._mixture(i, partner, shown, mirrored, rng)
+                rgba.append(mixed_pixels)
+                words.append(mixed_labels)
+                questions.append(asked)
+                fade.append(1.0)
+                facts.append(None)
+                continue
             labels = word_labels(scene, cover)
             flaw = scene.flaw
             opacity = 1.0
@@ -171,6 +184,21 @@ class QuestionSampler:
         """Pixels and coverage of views; mirrored ones, in reverse order, show a mirrored scene."""
         pixels, cover = self.data.rgba[scene, shown], self.data.coverage[scene, shown]
         return (pixels.flip(2), cover.flip(2)) if mirrored else (pixels, cover)
+
+    def _mixture(
+        self, one: int, two: int, shown: np.ndarray, mirrored: bool, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, list[Question]]:
+        """Pixels of a blend of two scenes, the words that are true in both, and questions."""
+        scenes = [self.data.scenes[i] for i in (one, two)]
+        (first, cover), (second, cover_two) = (
+            self._views(i, shown, mirrored) for i in (one, two)
+        )
+        weights = blend_weights(first, second, rng)
+        blend = torch.lerp(first.float(), second.float(), weights).round().to(torch.uint8)
+        labels, others = word_labels(scenes[0], cover), word_labels(scenes[1], cover_two)
+        labels[labels != others] = torch.nan
+        share = shares(first, second, weights)
+        return blend, labels, mixture_questions(*scenes, share, rng)
 
     def _ask(
         self,

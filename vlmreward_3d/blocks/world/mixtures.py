@@ -1,0 +1,117 @@
+"""Views between two scenes, and how true each of the two is: what score distillation passes through.
+
+A denoiser that does not know which of several pictures was asked for pulls towards all of them, and
+what is being optimized is for a long time a bit of each: a sphere that is pink on one side, a cube
+in the haze of another one. Here two scenes that differ in one thing are blended, and the share of a
+scene is the probability of "Yes" to what is true of it and not of the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlmreward_3d.blocks.world.captions import CAPTION_QUESTIONS, Question
+from vlmreward_3d.blocks.world.descriptions import (
+    altered,
+    caption,
+    exchange_colors,
+    exchange_order,
+    name,
+    other,
+    same_meaning,
+)
+from vlmreward_3d.blocks.world.scenes import COLORS, Scene, arrange, pick
+
+
+def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A flawless scene that differs from a flawless one in one thing.
+
+    Another color or shape of one object; in pairs also exchanged colors or an exchanged order.
+    What does not change stays where it is, as far as the change allows.
+    """
+    which = int(rng.integers(len(scene.things)))
+
+    def with_thing(thing) -> Scene:
+        return replace(scene, things=(*scene.things[:which], thing, *scene.things[which + 1 :]))
+
+    thing = scene.things[which]
+    options = [
+        with_thing(replace(thing, color=other(COLORS, thing.color, rng))),
+        with_thing(altered(thing, rng)),
+    ]
+    if scene.relation:
+        options += [exchange_colors(scene), exchange_order(scene)]
+    options = [option for option in options if not same_meaning(option, scene)]
+    changed = pick(options, rng)
+    placed = arrange(list(changed.things), changed.relation, np.random.default_rng(scene.seed))
+    return replace(changed, things=placed)
+
+
+def blend_weights(one: Tensor, two: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random weights (V, H, W, 1) in [0, 1] of the second of two pictures of each view (V, H, W, 4).
+
+    A third of them are the same in all pixels, as in a haze of both; others differ from place to
+    place or from side to side.
+    """
+    v, h, w = one.shape[:3]
+    level = rng.uniform(0, 1)
+    if rng.random() < 1 / 3:
+        return torch.full((v, h, w, 1), level)
+    azimuth = rng.uniform(0, 2 * np.pi) + np.arange(v) * 2 * np.pi / v
+    sides = torch.tensor(rng.uniform(0, 2) * np.cos(azimuth)).float()[:, None, None, None]
+    coarse = torch.from_numpy(rng.uniform(-1, 1, (v, 1, 4, 4))).float() * rng.uniform(0, 3)
+    places = F.interpolate(coarse, (h, w), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    return (sides + places + 8 * (level - 0.5)).sigmoid()
+
+
+def shares(one: Tensor, two: Tensor, weights: Tensor) -> tuple[float, float]:
+    """How much of each of two pictures (V, H, W, 4) is left in the view that has least of it.
+
+    It is the share of what differs between the two: an object of which one side is wrong is wrong.
+    """
+    apart = (one.float() - two.float()).abs().sum(-1, keepdim=True).flatten(1)
+    total = apart.sum(1)
+    second = (apart * weights.flatten(1)).sum(1) / total.clamp_min(1e-6)
+    second = second[total > 0]
+    if not len(second):
+        return 1.0, 1.0
+    return float(1 - second.max()), float(second.min())
+
+
+def mixture_questions(
+    one: Scene, two: Scene, share: tuple[float, float], rng: np.random.Generator
+) -> list[Question]:
+    """Questions about a blend of two scenes: captions, things and bindings of either, and of none.
+
+    Args:
+        one: The first scene.
+        two: Its `counterpart`.
+        share: How much of each is to be seen, in [0, 1].
+        rng: Source of choices.
+    """
+
+    def graded(text: str, truth: float, kind: str) -> Question:
+        return Question(text, truth > 0.5, f"mixture: {kind}", truth)
+
+    form = pick(CAPTION_QUESTIONS, rng)
+    out = [
+        graded(form.format(prompt=caption(scene, rng)), part, "caption")
+        for scene, part in zip((one, two), share)
+    ]
+    names = [{name(thing) for thing in scene.things} for scene in (one, two)]
+    for said in sorted(names[0] | names[1]):
+        held = [part for part, mine in zip(share, names) if said in mine]
+        truth = 1.0 if len(held) == 2 else held[0]
+        out.append(graded(f"Is there {said}?", truth, "binding"))
+    colors = [{thing.color for thing in scene.things} for scene in (one, two)]
+    for color in sorted(colors[0] ^ colors[1]):
+        part = share[0] if color in colors[0] else share[1]
+        out.append(graded(f"Is there something {color}?", part, "color"))
+    absent = [c for c in COLORS if c not in colors[0] | colors[1]]
+    out.append(graded(f"Is there something {pick(absent, rng)}?", 0.0, "color"))
+    return out

@@ -65,7 +65,9 @@ def losses(
         return -said.mean()
 
     def answer_loss(views: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(model.answer(model.look(views), batch.questions, views.shape[1]).logits)
+        return cross_entropy(
+            model.answer(model.look(views), batch.questions, views.shape[1]).logits
+        )
 
     if radius > 0 and flat:
         images = mislead(model, images, answer_loss, radius, generator)

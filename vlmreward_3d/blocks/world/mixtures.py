@@ -52,21 +52,20 @@ def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
     return replace(changed, things=placed)
 
 
-def blend_weights(one: Tensor, two: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random weights (V, H, W, 1) in [0, 1] of the second of two pictures of each view (V, H, W, 4).
+def blend_weights(views: int, size: int, rng: np.random.Generator) -> Tensor:
+    """Random weights (V, S, S, 1) in [0, 1] of the second of two pictures of each view.
 
     A third of them are the same in all pixels, as in a haze of both; others differ from place to
-    place or from side to side.
+    place and from side to side.
     """
-    v, h, w = one.shape[:3]
     level = rng.uniform(0, 1)
     if rng.random() < 1 / 3:
-        return torch.full((v, h, w, 1), level)
-    azimuth = rng.uniform(0, 2 * np.pi) + np.arange(v) * 2 * np.pi / v
-    sides = torch.tensor(rng.uniform(0, 2) * np.cos(azimuth)).float()[:, None, None, None]
-    coarse = torch.from_numpy(rng.uniform(-1, 1, (v, 1, 4, 4))).float() * rng.uniform(0, 3)
-    places = F.interpolate(coarse, (h, w), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
-    return (sides + places + 8 * (level - 0.5)).sigmoid()
+        return torch.full((views, size, size, 1), level)
+    azimuth = rng.uniform(0, 2 * np.pi) + np.arange(views) * 2 * np.pi / views
+    sides = torch.tensor(rng.uniform(0, 4) * np.cos(azimuth)).float()[:, None, None, None]
+    coarse = torch.from_numpy(rng.uniform(-1, 1, (views, 1, 4, 4))).float() * rng.uniform(0, 3)
+    places = F.interpolate(coarse, (size, size), mode="bilinear", align_corners=True)
+    return (sides + places.permute(0, 2, 3, 1) + 8 * (level - 0.5)).sigmoid()
 
 
 def shares(one: Tensor, two: Tensor, weights: Tensor) -> tuple[float, float]:

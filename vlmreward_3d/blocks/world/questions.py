@@ -190,10 +190,8 @@ class QuestionSampler:
     ) -> tuple[Tensor, Tensor, list[Question]]:
         """Pixels of a blend of two scenes, the words that are true in both, and questions."""
         scenes = [self.data.scenes[i] for i in (one, two)]
-        (first, cover), (second, cover_two) = (
-            self._views(i, shown, mirrored) for i in (one, two)
-        )
-        weights = blend_weights(first, second, rng)
+        (first, cover), (second, cover_two) = (self._views(i, shown, mirrored) for i in (one, two))
+        weights = blend_weights(*first.shape[:2], rng)
         blend = torch.lerp(first.float(), second.float(), weights).round().to(torch.uint8)
         labels, others = word_labels(scenes[0], cover), word_labels(scenes[1], cover_two)
         labels[labels != others] = torch.nan

@@ -1,0 +1,106 @@
+"""Blends of two scenes: what differs, how much of each is seen, and what is asked."""
+
+import numpy as np
+import pytest
+import torch
+
+from vlmreward_3d.blocks.world import dataset
+from vlmreward_3d.blocks.world.captions import caption
+from vlmreward_3d.blocks.world.descriptions import same_meaning
+from vlmreward_3d.blocks.world.mixtures import (
+    blend_weights,
+    counterpart,
+    mixture_questions,
+    shares,
+)
+from vlmreward_3d.blocks.world.questions import QuestionSampler
+from vlmreward_3d.blocks.world.scenes import sample_scene
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    rng = np.random.default_rng(0)
+    one = [sample_scene(rng) for _ in range(60)]
+    return [(scene, counterpart(scene, rng)) for scene in one]
+
+
+def test_a_counterpart_differs_in_one_thing(scenes):
+    changes = set()
+    for one, two in scenes:
+        assert two.flaw is None
+        assert two.relation == one.relation
+        assert not same_meaning(one, two)
+        before, after = ([t.words for t in scene.things] for scene in (one, two))
+        if sorted(before) == sorted(after):
+            changes.add("order")
+        elif {w for words in before for w in words} == {w for words in after for w in words}:
+            changes.add("exchanged colors")
+        else:
+            differ = [(a, b) for a, b in zip(before, after) if a != b]
+            assert len(differ) == 1
+            assert sum(a != b for a, b in zip(*differ[0])) == 1
+            changes.add("thing")
+        assert max(np.linalg.norm(thing.position) + thing.size for thing in two.things) < 1.3
+    assert changes == {"order", "exchanged colors", "thing"}
+
+
+def test_shares_are_of_what_differs_in_the_worst_view():
+    one, two = torch.zeros(2, 8, 8, 4), torch.zeros(2, 8, 8, 4)
+    two[:, :4, :4] = 200.0
+    weights = torch.zeros(2, 8, 8, 1)
+    weights[:, 4:] = 1.0  # where both are the same
+    assert shares(one, two, weights) == (1.0, 0.0)
+    weights[1, :4, :1] = 1.0  # a quarter of what differs in the second view
+    assert shares(one, two, weights) == pytest.approx((0.75, 0.0))
+    weights[0, :4, :4] = 0.5
+    assert shares(one, two, weights) == pytest.approx((0.5, 0.25))
+    assert shares(one, one, weights) == (1.0, 1.0)
+
+
+def test_weights_are_even_or_vary_by_place_and_side():
+    drawn = [blend_weights(4, 16, np.random.default_rng(i)) for i in range(60)]
+    assert all(w.shape == (4, 16, 16, 1) and 0 <= w.min() <= w.max() <= 1 for w in drawn)
+    even = sum(bool((w == w[0, 0, 0]).all()) for w in drawn)
+    assert 10 < even < 32
+    by_side = [w.mean((1, 2, 3)) for w in drawn]
+    assert sum(float(m.max() - m.min()) > 0.3 for m in by_side) > 10
+    assert 0.4 < torch.stack(drawn).mean() < 0.6
+
+
+def test_the_truth_of_an_answer_is_the_share_of_its_scene(scenes):
+    rng = np.random.default_rng(1)
+    for one, two in scenes:
+        asked = {q.text: q for q in mixture_questions(one, two, (0.7, 0.2), rng)}
+        assert {q.truth for q in asked.values()} <= {0.7, 0.2, 0.0, 1.0}
+        assert all(q.yes == (q.truth > 0.5) for q in asked.values())
+        for thing in one.things:
+            here = [t.words for t in two.things]
+            article = "an" if thing.color[0] in "aeiou" else "a"
+            text = f"Is there {article} {thing.color} {thing.shape}?"
+            assert asked[text].truth == (1.0 if thing.words in here else 0.7)
+        said = [q for q in asked.values() if q.kind == "mixture: caption"]
+        assert sorted(q.truth for q in said) == [0.2, 0.7]
+        (true,) = (q for q in said if q.truth == 0.7)
+        assert all(word in true.text for word in caption(one).split() if word not in ("a", "an"))
+
+
+def test_a_set_of_counterparts_gives_batches_of_blends(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD", 24)
+    data = dataset.render_dataset(tmp_path, 24, seed=4, counterparts=True, workers=1)
+    partners = [data.counterpart(i) for i in range(24)]
+    assert sum(p is not None for p in partners) >= 8
+    for i, j in enumerate(partners):
+        if j is not None:
+            assert partners[j] == i
+            assert not same_meaning(data.scenes[i], data.scenes[j])
+            assert (data.rgba[i] != data.rgba[j]).any()
+    with pytest.raises(ValueError, match="choose another folder"):
+        dataset.render_dataset(tmp_path, 24, seed=4, workers=1)
+
+    batch = QuestionSampler(data, 0, mixtures=1.0).draw(0, 16)
+    graded = [any(q.probability is not None for q in asked) for asked in batch.questions]
+    assert 2 <= sum(graded) < 16
+    for is_mixture, facts, words in zip(graded, batch.facts, batch.words):
+        assert not is_mixture or (facts is None and words.isnan().any())
+    none = QuestionSampler(data, 0).draw(0, 16)
+    assert all(q.probability is None for asked in none.questions for q in asked)

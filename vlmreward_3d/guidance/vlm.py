@@ -86,8 +86,9 @@ class VLMGuidance:
             generator: CPU source of the transformations; None for torch's global one.
 
         Returns:
-            The reward, log-odds of "Yes", and the gradient (V, 3, H, W) of what is increased times
-            -1, through the resize. The metrics are "reward" and "prob_yes", the probability of "Yes" (Eq. 4).
+            The reward, log-odds of "Yes", and the gradient (V, 3, H, W) of minus the objective,
+            through the resize. The metrics are "reward" and "prob_yes", the probability of "Yes"
+            (Eq. 4).
 
         Raises:
             ValueError: The number of views is no multiple of `views_per_question`.

@@ -88,12 +88,13 @@ def _render_shard(job: tuple[Path, int, int, int, float, float, bool]) -> None:
     rng = np.random.default_rng([seed, index])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     scenes, rgba, coverage, conditions = [], [], [], []
+    last: tuple[Scene, Cameras] | None = None
     for i in range(count):
-        if counterparts and i % 2 and scene.flaw is None and not scene.composed:
-            scene = counterpart(scene, rng)
+        if last and counterparts and i % 2 and last[0].flaw is None and not last[0].composed:
+            scene, cameras = counterpart(last[0], rng), last[1]
         else:
-            scene = _draw(rng, flawed, composed)
-            cameras = sample_cameras(generator)
+            scene, cameras = _draw(rng, flawed, composed), sample_cameras(generator)
+        last = scene, cameras
         views = raycast(scene, cameras, VIEW_SIZE)
         v, side = views.coverage.shape[0], VIEW_SIZE // CELL
         cells = views.coverage.reshape(v, side, CELL, side, CELL, -1).mean((2, 4))

@@ -1,4 +1,4 @@
-"""Views between two scenes, and how true each of the two is: what score distillation passes through.
+"""Views between two scenes, and how true each of the two is, as in score distillation.
 
 A denoiser that does not know which of several pictures was asked for pulls towards all of them, and
 what is being optimized is for a long time a bit of each: a sphere that is pink on one side, a cube

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vlmreward_3d.blocks.world import dataset
-from vlmreward_3d.blocks.world.captions import caption
+from vlmreward_3d.blocks.world.captions import GEOMETRY_QUESTIONS, caption
 from vlmreward_3d.blocks.world.descriptions import same_meaning
 from vlmreward_3d.blocks.world.mixtures import (
     blend_weights,
@@ -27,7 +27,11 @@ def scenes():
 def test_a_counterpart_differs_in_one_thing(scenes):
     changes = set()
     for one, two in scenes:
-        assert two.flaw is None
+        if two.flaw is not None:
+            assert [t.words for t in one.things] == [t.words for t in two.things]
+            assert len(two.things[0].fronts) != 1
+            changes.add(two.flaw)
+            continue
         assert two.relation == one.relation
         assert not same_meaning(one, two)
         before, after = ([t.words for t in scene.things] for scene in (one, two))
@@ -41,7 +45,7 @@ def test_a_counterpart_differs_in_one_thing(scenes):
             assert sum(a != b for a, b in zip(*differ[0])) == 1
             changes.add("thing")
         assert max(np.linalg.norm(thing.position) + thing.size for thing in two.things) < 1.3
-    assert changes == {"order", "exchanged colors", "thing"}
+    assert changes == {"order", "exchanged colors", "thing", "faces", "no front"}
 
 
 def test_shares_are_of_what_differs_in_the_worst_view():
@@ -70,6 +74,8 @@ def test_weights_are_even_or_vary_by_place_and_side():
 def test_the_truth_of_an_answer_is_the_share_of_its_scene(scenes):
     rng = np.random.default_rng(1)
     for one, two in scenes:
+        if two.flaw is not None:
+            continue
         asked = {q.text: q for q in mixture_questions(one, two, (0.7, 0.2), rng)}
         assert {q.truth for q in asked.values()} <= {0.7, 0.2, 0.0, 1.0}
         assert all(q.yes == (q.truth > 0.5) for q in asked.values())
@@ -84,6 +90,24 @@ def test_the_truth_of_an_answer_is_the_share_of_its_scene(scenes):
         assert all(word in true.text for word in caption(one).split() if word not in ("a", "an"))
 
 
+def test_a_front_by_halves_is_asked_about_by_name_and_by_number(scenes):
+    rng = np.random.default_rng(2)
+    fronts = [(one, two) for one, two in scenes if two.flaw is not None]
+    assert len(fronts) >= 5
+    for one, two in fronts:
+        asked = {q.text: q.truth for q in mixture_questions(one, two, (0.7, 0.2), rng)}
+        (thing,) = one.things
+        named = 0.7 if two.flaw == "no front" else 1.0
+        assert asked[f"Is there a {thing.shape}?"] == named
+        assert asked[f"Is there something {thing.color}?"] == 1.0
+        about = {text: truth for text, truth in asked.items() if "geometr" in text}
+        assert all(truth == 0.7 for truth in about.values())
+        several = [asked[q] for q in GEOMETRY_QUESTIONS["faces"] if q in asked]
+        assert several == ([pytest.approx(0.3)] if two.flaw == "faces" else [])
+        few = mixture_questions(one, two, (0.7, 0.2), rng, geometry=False)
+        assert not {q.text for q in few} & {*GEOMETRY_QUESTIONS["faces"]}
+
+
 def test_a_set_of_counterparts_gives_batches_of_blends(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "SHARD", 24)
     data = dataset.render_dataset(tmp_path, 24, seed=4, counterparts=True, workers=1)
@@ -92,7 +116,8 @@ def test_a_set_of_counterparts_gives_batches_of_blends(tmp_path, monkeypatch):
     for i, j in enumerate(partners):
         if j is not None:
             assert partners[j] == i
-            assert not same_meaning(data.scenes[i], data.scenes[j])
+            flawed = {data.scenes[i].flaw, data.scenes[j].flaw} != {None}
+            assert flawed or not same_meaning(data.scenes[i], data.scenes[j])
             assert (data.rgba[i] != data.rgba[j]).any()
     with pytest.raises(ValueError, match="choose another folder"):
         dataset.render_dataset(tmp_path, 24, seed=4, workers=1)

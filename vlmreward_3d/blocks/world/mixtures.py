@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmreward_3d.blocks.world.captions import CAPTION_QUESTIONS, Question
+from vlmreward_3d.blocks.world.captions import CAPTION_QUESTIONS, GEOMETRY_QUESTIONS, Question
 from vlmreward_3d.blocks.world.descriptions import (
     altered,
+    article,
     caption,
     exchange_colors,
     exchange_order,
@@ -25,16 +26,24 @@ from vlmreward_3d.blocks.world.descriptions import (
     other,
     same_meaning,
 )
-from vlmreward_3d.blocks.world.scenes import COLORS, Scene, arrange, pick
+from vlmreward_3d.blocks.world.scenes import COLORS, COMPOUNDS, Scene, arrange, flawed_fronts, pick
+
+_FRONT = 0.6
+"""Share of the counterparts of compounds alone that differ in the front."""
 
 
 def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A flawless scene that differs from a flawless one in one thing.
+    """A scene that differs from a flawless one in one thing.
 
-    Another color or shape of one object; in pairs also exchanged colors or an exchanged order.
-    What does not change stays where it is, as far as the change allows.
+    Another color or shape of one object; in pairs also exchanged colors or an exchanged order; of a
+    compound alone also its front: several of them, or none. What does not change stays where it is,
+    as far as the change allows.
     """
     which = int(rng.integers(len(scene.things)))
+    if not scene.relation and scene.things[0].shape in COMPOUNDS and rng.random() < _FRONT:
+        flaw = pick(("faces", "no front"), rng)
+        fronts = flawed_fronts(scene.things[0].shape, flaw, rng)
+        return replace(scene, things=(replace(scene.things[0], fronts=fronts),), flaw=flaw)
 
     def with_thing(thing) -> Scene:
         return replace(scene, things=(*scene.things[:which], thing, *scene.things[which + 1 :]))
@@ -83,7 +92,12 @@ def shares(one: Tensor, two: Tensor, weights: Tensor) -> tuple[float, float]:
 
 
 def mixture_questions(
-    one: Scene, two: Scene, share: tuple[float, float], rng: np.random.Generator
+    one: Scene,
+    two: Scene,
+    share: tuple[float, float],
+    rng: np.random.Generator,
+    *,
+    geometry: bool = True,
 ) -> list[Question]:
     """Questions about a blend of two scenes: captions, things and bindings of either, and of none.
 
@@ -92,25 +106,45 @@ def mixture_questions(
         two: Its `counterpart`.
         share: How much of each is to be seen, in [0, 1].
         rng: Source of choices.
+        geometry: Ask about fronts, where they are what the scenes differ in.
     """
-
-    def graded(text: str, truth: float, kind: str) -> Question:
-        return Question(text, truth > 0.5, f"mixture: {kind}", truth)
-
     form = pick(CAPTION_QUESTIONS, rng)
+    if two.flaw is not None:
+        return _about_fronts(one, two.flaw, share[0], form, rng, geometry)
     out = [
-        graded(form.format(prompt=caption(scene, rng)), part, "caption")
+        _graded(form.format(prompt=caption(scene, rng)), part, "caption")
         for scene, part in zip((one, two), share)
     ]
     names = [{name(thing) for thing in scene.things} for scene in (one, two)]
     for said in sorted(names[0] | names[1]):
         held = [part for part, mine in zip(share, names) if said in mine]
         truth = 1.0 if len(held) == 2 else held[0]
-        out.append(graded(f"Is there {said}?", truth, "binding"))
+        out.append(_graded(f"Is there {said}?", truth, "binding"))
     colors = [{thing.color for thing in scene.things} for scene in (one, two)]
     for color in sorted(colors[0] ^ colors[1]):
         part = share[0] if color in colors[0] else share[1]
-        out.append(graded(f"Is there something {color}?", part, "color"))
+        out.append(_graded(f"Is there something {color}?", part, "color"))
     absent = [c for c in COLORS if c not in colors[0] | colors[1]]
-    out.append(graded(f"Is there something {pick(absent, rng)}?", 0.0, "color"))
+    return [*out, _graded(f"Is there something {pick(absent, rng)}?", 0.0, "color")]
+
+
+def _graded(text: str, truth: float, kind: str) -> Question:
+    return Question(text, truth > 0.5, f"mixture: {kind}", truth)
+
+
+def _about_fronts(
+    scene: Scene, flaw: str, whole: float, form: str, rng: np.random.Generator, geometry: bool
+) -> list[Question]:
+    """Questions about a compound that is whole by a share: its name, its fronts, its color."""
+    (thing,) = scene.things
+    named = whole if flaw == "no front" else 1.0
+    out = [
+        _graded(form.format(prompt=caption(scene, rng)), named, "front"),
+        _graded(f"Is there {article(thing.shape, 0)}?", named, "front"),
+        _graded(f"Is there something {thing.color}?", 1.0, "color"),
+        _graded(f"Is there something {other(COLORS, thing.color, rng)}?", 0.0, "color"),
+    ]
+    if geometry and flaw == "faces":
+        sound, several = (pick(GEOMETRY_QUESTIONS[topic], rng) for topic in ("sound", "faces"))
+        out += [_graded(sound, whole, "front"), _graded(several, 1 - whole, "front")]
     return out

@@ -196,7 +196,7 @@ class QuestionSampler:
         labels, others = word_labels(scenes[0], cover), word_labels(scenes[1], cover_two)
         labels[labels != others] = torch.nan
         share = shares(first, second, weights)
-        return blend, labels, mixture_questions(*scenes, share, rng)
+        return blend, labels, mixture_questions(*scenes, share, rng, geometry=len(shown) >= 4)
 
     def _ask(
         self,

@@ -174,7 +174,7 @@ def several_fronts(shape: str) -> tuple[tuple[int, ...], ...]:
     return SEVERAL_FRONTS[:1] if shape == "car" else SEVERAL_FRONTS
 
 
-def _fronts(shape: str, flaw: str, rng: np.random.Generator) -> tuple[float, ...]:
+def flawed_fronts(shape: str, flaw: str, rng: np.random.Generator) -> tuple[float, ...]:
     """Angles of the fronts of a flawed thing."""
     if flaw == "no front":
         return ()
@@ -213,7 +213,7 @@ def sample_scene(
         for n, c in zip(names, colors)
     ]
     if flaw in ("faces", "no front"):
-        things = [replace(t, fronts=_fronts(t.shape, flaw, rng)) for t in things]
+        things = [replace(t, fronts=flawed_fronts(t.shape, flaw, rng)) for t in things]
     overlap = float(rng.uniform(0.45, 0.75)) if flaw == "intersection" else 0.0
     placed = arrange(things, relation, rng, overlap=overlap)
     holes: list[tuple[float, float, float, float]] = []

@@ -15,7 +15,17 @@ import sys
 from pathlib import Path
 
 from vlmreward.cli import process
-from vlmreward.cli.arguments import above_zero, natural, path, port, positive, slug, text, threads
+from vlmreward.cli.arguments import (
+    above_zero,
+    natural,
+    path,
+    port,
+    positive,
+    share,
+    slug,
+    text,
+    threads,
+)
 from vlmreward_3d.config import FIELDS, OBJECTIVES, PRECISIONS, NoiseSelectionConfig
 from vlmreward_3d.presets import PRESETS
 from vlmreward_3d.schedule import Schedule
@@ -56,6 +66,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--denoiser-precision",
         choices=PRECISIONS,
         help="how one of latents computes; default: autocast on a GPU, float32 elsewhere",
+    )
+    parser.add_argument(
+        "--t-max-end",
+        type=share,
+        metavar="LEVEL",
+        help="highest noise level at the end, in [0, 1], to which the preset's falls: the lower it "
+        "is, the less the denoiser takes back what the VLM has changed",
     )
     parser.add_argument(
         "--vlm",
@@ -358,6 +375,9 @@ def changes(options):
         "field.rays.rays_per_chunk": options.rays_per_chunk,
     }
     changed = {name: value for name, value in asked.items() if value}
+    if options.t_max_end is not None:
+        levels = PRESETS[options.preset].score_distillation.t_max
+        changed["score_distillation.t_max"] = levels.ending(options.t_max_end)
     if options.vlm_weight:
         changed["vlm.weighting.weight"] = Schedule.constant(options.vlm_weight)
     if options.vlm_grad_ratio:

@@ -103,6 +103,7 @@ def test_no_vlm_leaves_the_reward_out(script, tmp_path):
 def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     words = "--vlm-interval 3 --vlm-cache-gradient --vlm-grad-ratio 0.5 --rays-per-chunk 512"
     words += " --vlm-device cpu --vlm-resolution 96 --no-collapse-detection --steps 5"
+    words += " --t-max-end 0.2 --vlm-objective log-probability --vlm-views-per-question 2"
     command = ["a red cube", "--out", str(tmp_path), *words.split()]
     assert script.main(command) == 0
     config = json.loads((tmp_path / "config.json").read_text())
@@ -111,6 +112,10 @@ def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     assert config["field"]["rays"]["rays_per_chunk"] == 512
     assert config["recovery"]["patience"] is None
     assert config["vlm"]["resolution"] == 96
+    assert config["vlm"]["objective"] == "log-probability"
+    assert config["vlm"]["views_per_question"] == 2
+    t_max = config["score_distillation"]["t_max"]["points"]
+    assert t_max == [[0.0, 0.98], [0.4, 0.5], [1.0, 0.2]]
     reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert ["vlm/reward" in r for r in reports] == [True, False, False, True, False]
     assert all(r["vlm/weight"] > 0 for r in reports)
@@ -221,6 +226,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, 
             ["a cube", "--vlm-weight", "3", "--vlm-grad-ratio", "2"],
             "received --vlm-weight with --vlm-grad-ratio, which chooses lambda",
         ),
+        (["a cube", "--t-max-end", "1.5"], "expected a number in [0, 1]"),
         (
             ["a cube", "--field", "gaussians", "--export", "obj"],
             "received --export with --field gaussians",

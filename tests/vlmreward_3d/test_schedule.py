@@ -61,3 +61,10 @@ def test_ramps_are_no_steps():
 def test_steps_outside_the_run_are_refused(later):
     with pytest.raises(ValueError, match=r"expected \(progress, value\) pairs"):
         Schedule.steps(1, *later)
+
+
+def test_another_ending_keeps_what_comes_before():
+    assert Schedule.constant(0.9).ending(0.1) == Schedule(((0.0, 0.9), (1.0, 0.1)))
+    assert Schedule.ramp(0.9, 0.5).ending(0.1) == Schedule(((0.0, 0.9), (1.0, 0.1)))
+    annealed = Schedule.ramp(0.98, 0.5, until=0.4).ending(0.2)
+    assert [round(annealed(p), 6) for p in (0, 0.2, 0.4, 0.7, 1)] == [0.98, 0.74, 0.5, 0.35, 0.2]

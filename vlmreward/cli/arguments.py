@@ -16,6 +16,7 @@ __all__ = [
     "path",
     "port",
     "positive",
+    "share",
     "slug",
     "text",
     "threads",
@@ -53,6 +54,11 @@ def above_zero(word: str) -> float:
 def not_negative(word: str) -> float:
     """A finite number that is at least 0."""
     return _real(word, "a number >= 0", lambda value: value >= 0)
+
+
+def share(word: str) -> float:
+    """A number in [0, 1]."""
+    return _real(word, "a number in [0, 1]", lambda value: 0 <= value <= 1)
 
 
 def _real(word: str, expected: str, holds: Callable[[float], bool]) -> float:

@@ -319,7 +319,7 @@ def configuration(options):
         denoiser=options.denoiser,
         vlm=None if options.no_vlm else options.vlm or "default",
     )
-    return config.replace(changes(options))
+    return config.replace(changes(options, config))
 
 
 def measured(options, config) -> str:
@@ -358,8 +358,8 @@ def load_guidances(config, options):
     return loading.load_guidances(config, device=options.device, vlm_device=options.vlm_device)
 
 
-def changes(options):
-    """The settings that the options ask for besides the preset, by their dotted names."""
+def changes(options, config):
+    """The settings in which the options differ from a configuration, by their dotted names."""
     asked = {
         "score_distillation.precision": options.denoiser_precision,
         "vlm.weighting.interval": options.vlm_interval,
@@ -376,7 +376,7 @@ def changes(options):
     }
     changed = {name: value for name, value in asked.items() if value}
     if options.t_max_end is not None:
-        levels = PRESETS[options.preset].score_distillation.t_max
+        levels = config.score_distillation.t_max
         changed["score_distillation.t_max"] = levels.ending(options.t_max_end)
     if options.vlm_weight:
         changed["vlm.weighting.weight"] = Schedule.constant(options.vlm_weight)

@@ -218,6 +218,8 @@ class PackedVLM(nn.Module):
                 spots.append(spot)
                 kinds.append(kind)
                 labels.append(float(true))
+        if not rows:
+            return packed.middle.new_zeros((), dtype=torch.float32)
         known = self.probe(packed.middle[rows, spots].float())
         chosen = known[torch.arange(len(kinds)), kinds]
         return F.binary_cross_entropy_with_logits(chosen, chosen.new_tensor(labels))

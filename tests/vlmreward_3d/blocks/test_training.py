@@ -8,6 +8,7 @@ import torch
 
 from vlmreward import YesNoReward
 from vlmreward_3d.blocks.training import train_denoiser, train_vlm
+from vlmreward_3d.blocks.training.trainer import Trainer
 from vlmreward_3d.blocks.world import dataset
 from vlmreward_3d.guidance import load_denoiser
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
@@ -33,6 +34,7 @@ def options(data, out, **changed):
         "lr": 1e-3,
         "matrix_lr": 1e-3,
         "composed": 0.0,
+        "mixtures": 0.0,
         "start": None,
         "radius": 0.0,
     }
@@ -48,6 +50,34 @@ def test_vlm(data, tmp_path):
     assert value.isfinite().all()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 3
+
+
+def test_blends_alone_teach_without_facts(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD", 24)
+    folder = tmp_path / "data"
+    dataset.render_dataset(folder, 24, seed=1, counterparts=True, workers=1)
+    drawn = []
+    draw = train_vlm.QuestionSampler.draw
+
+    def recorded(self, *args, **kwargs):
+        drawn.append(draw(self, *args, **kwargs))
+        return drawn[-1]
+
+    monkeypatch.setattr(train_vlm.QuestionSampler, "draw", recorded)
+    start = options(folder, tmp_path / "out", start="builtin/blocks", mixtures=1.0)
+    train_vlm.train(Namespace(**{**vars(start), "steps": 8, "compile": False}))
+    assert any(all(facts is None for facts in batch.facts) for batch in drawn)
+    state = torch.load(tmp_path / "out" / "state.pt", weights_only=True)
+    assert all(x.isfinite().all() for x in state["model"].values())
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_before_it_does_harm(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    kept = {name: x.clone() for name, x in model.state_dict().items()}
+    trainer = Trainer(model, [model.weight], out=tmp_path, steps=5, lr=1.0, matrix_lr=1.0, warmup=1)
+    with pytest.raises(FloatingPointError, match="step 3: the loss is nan; expected a finite"):
+        trainer.update(model(torch.ones(2)).sum() * torch.nan, 3)
+    assert all((x == kept[name]).all() for name, x in model.state_dict().items())
 
 
 def test_both_learn_the_words_of_compositions(tmp_path, monkeypatch):

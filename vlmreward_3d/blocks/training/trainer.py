@@ -112,7 +112,16 @@ class Trainer:
         return self.out / "state.pt"
 
     def update(self, loss: Tensor, step: int) -> None:
-        """One step of the optimiser and of the average."""
+        """One step of the optimiser and of the average.
+
+        Raises:
+            FloatingPointError: the loss is not finite; nothing has changed.
+        """
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"step {step}: the loss is {loss.item()}; expected a finite number; go on from the "
+                "last checkpoint with a lower --lr or another --seed"
+            )
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         share = min(1.0, (step + 1) / self.warmup) * max(0.04, cosine)
         for optimizer, peaks in zip(self.optimizers, self._peaks):

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from judge import Judge
+from judge_training import fit
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from vlmreward.models.vocabulary import words_of
-from vlmreward_3d.blocks.training.trainer import Trainer, command_line
+from vlmreward_3d.blocks.training.trainer import command_line
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import known_words
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
@@ -130,37 +130,19 @@ def train(args: argparse.Namespace) -> None:
     data = render_dataset(
         args.data / "train", args.scenes, seed=args.seed, flawed=0.0, composed=COMPOSED
     )
-    torch.manual_seed(args.seed)
-    judge = CaptionJudge().to(args.device)
-    inner = [p for m in (judge.trunk, judge.cells, judge.layers) for p in m.parameters()]
-    trainer = Trainer(
-        judge,
-        [p for p in inner if p.ndim >= 2],
-        out=args.out,
-        steps=args.steps,
-        lr=args.lr,
-        matrix_lr=args.matrix_lr,
-        warmup=100,
-    )
-    steps = range(trainer.start, args.steps)
-    for step in (bar := tqdm(steps, initial=trainer.start, total=args.steps, desc="captions")):
-        rng = np.random.default_rng([args.seed, step])
+
+    def draw(rng: np.random.Generator, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
         rows = rng.choice(len(data), args.batch, replace=False)
         first = int(rng.integers(2)) * RING
-        generator = torch.Generator().manual_seed(step)
-        images = augment_and_composite(
-            data.rgba[rows, first : first + RING], generator, strength=0.5
-        )
+        views = data.rgba[rows, first : first + RING]
+        images = augment_and_composite(views, generator, strength=0.5)
         texts = torch.stack([encode(descriptions_of(data, int(row), rng)) for row in rows])
-        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            scores = judge(images.to(args.device), texts.to(args.device)).float()
-        truth = torch.zeros(len(rows), dtype=torch.long, device=args.device)
-        loss = F.cross_entropy(scores, truth)
-        trainer.update(loss, step)
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            trainer.save(step + 1)
-    trained = trainer.average.cpu().eval()
+        return [images, texts], torch.zeros(len(rows), dtype=torch.long)
+
+    torch.manual_seed(args.seed)
+    judge = CaptionJudge()
+    layers = [judge.trunk, judge.cells, judge.layers]
+    trained = fit(judge, layers, args, draw, F.cross_entropy, warmup=100, name="captions")
     test = render_dataset(
         args.data / "test", args.test_scenes, seed=TEST_SEED, flawed=0.0, composed=COMPOSED
     )

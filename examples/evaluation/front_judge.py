@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from front_templates import layouts, with_fronts
 from judge import COLOR_NAMES, Block
+from judge_training import fit
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vlmreward_3d.blocks.training.trainer import Trainer, command_line
+from vlmreward_3d.blocks.training.trainer import command_line
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import CAMERA_SCALE, ELEVATION_DEG, FOV_DEG, VIEW_SIZE
 from vlmreward_3d.blocks.world.raycast import raycast
@@ -127,32 +128,15 @@ def train(args: argparse.Namespace) -> None:
     rgba, classes = render_objects(
         args.data / f"train-{args.seed}.safetensors", args.scenes, args.seed
     )
-    torch.manual_seed(args.seed)
-    judge = FrontJudge().to(args.device)
-    params = [p for m in (judge.trunk, judge.view, judge.around) for p in m.parameters()]
-    trainer = Trainer(
-        judge,
-        [p for p in params if p.ndim >= 2],
-        out=args.out,
-        steps=args.steps,
-        lr=args.lr,
-        matrix_lr=args.matrix_lr,
-        warmup=50,
-    )
-    steps = range(trainer.start, args.steps)
-    for step in (bar := tqdm(steps, initial=trainer.start, total=args.steps, desc="fronts")):
-        rng = np.random.default_rng([args.seed, step])
+
+    def draw(rng: np.random.Generator, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
         rows = rng.choice(len(rgba), args.batch, replace=False)
-        generator = torch.Generator().manual_seed(step)
-        images = augment_and_composite(rgba[rows], generator, strength=0.5)
-        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            logits = judge(images.to(args.device)).float()
-        loss = F.cross_entropy(logits, classes[rows].to(args.device))
-        trainer.update(loss, step)
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            trainer.save(step + 1)
-    trained = trainer.average.cpu().eval()
+        return [augment_and_composite(rgba[rows], generator, strength=0.5)], classes[rows]
+
+    torch.manual_seed(args.seed)
+    judge = FrontJudge()
+    layers = [judge.trunk, judge.view, judge.around]
+    trained = fit(judge, layers, args, draw, F.cross_entropy, warmup=50, name="fronts")
     test = render_objects(args.data / f"test-{TEST_SEED}.safetensors", 300, TEST_SEED)
     print(f"{accuracy(trained, *test):.1%} of {len(test[0])} unseen objects counted right")
     save_file(trained.state_dict(), args.out / "front_judge.safetensors")

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from judge_training import fit
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from vlmreward_3d.blocks.training.trainer import Trainer, command_line
+from vlmreward_3d.blocks.training.trainer import command_line
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import BlocksData, render_dataset
 from vlmreward_3d.blocks.world.ground_truth import ROLES
@@ -194,34 +194,19 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/judge.safetensors``."""
     data = render_dataset(args.data / "train", args.scenes, seed=args.seed, flawed=0.0)
-    torch.manual_seed(args.seed)
-    judge = Judge().to(args.device)
-    params = [p for m in (judge.trunk, judge.inside, judge.around) for p in m.parameters()]
-    trainer = Trainer(
-        judge,
-        [p for p in params if p.ndim >= 2],
-        out=args.out,
-        steps=args.steps,
-        lr=args.lr,
-        matrix_lr=args.matrix_lr,
-        warmup=50,
-    )
     labels = torch.stack([cell_labels(s, c) for s, c in zip(data.scenes, data.coverage)])
-    steps = range(trainer.start, args.steps)
-    for step in (bar := tqdm(steps, initial=trainer.start, total=args.steps, desc="judge")):
-        rng = np.random.default_rng([args.seed, step])
+
+    def draw(rng: np.random.Generator, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
         rows = rng.choice(len(data), args.batch, replace=False)
         first = int(rng.integers(2)) * 4
-        generator = torch.Generator().manual_seed(step)
-        images = augment_and_composite(data.rgba[rows, first : first + 4], generator, strength=0.5)
-        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
-            logits = judge(images.to(args.device)).float()
-        loss = loss_of(logits, labels[rows, first : first + 4].to(args.device))
-        trainer.update(loss, step)
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            trainer.save(step + 1)
-    trained = trainer.average.cpu().eval()
+        views = data.rgba[rows, first : first + 4]
+        images = augment_and_composite(views, generator, strength=0.5)
+        return [images], labels[rows, first : first + 4]
+
+    torch.manual_seed(args.seed)
+    judge = Judge()
+    layers = [judge.trunk, judge.inside, judge.around]
+    trained = fit(judge, layers, args, draw, loss_of, warmup=50, name="judge")
     test = render_dataset(args.data / "test", 500, seed=TEST_SEED, flawed=0.0)
     print({k: round(v, 4) for k, v in accuracy(trained, test).items()}, "on", len(test), "scenes")
     save_file(trained.state_dict(), args.out / "judge.safetensors")

@@ -59,13 +59,18 @@ def test_shares_are_of_what_differs_in_the_worst_view():
     weights[0, :4, :4] = 0.5
     assert shares(one, two, weights) == pytest.approx((0.5, 0.25))
     assert shares(one, one, weights) == (1.0, 1.0)
+    two[1], weights[1] = 0.0, 1.0
+    two[1, 0, 0] = 200.0  # hardly to be seen in the second view
+    assert shares(one, two, weights) == pytest.approx((0.5, 0.5))
 
 
 def test_weights_are_even_or_vary_by_place_and_side():
     drawn = [blend_weights(4, 16, np.random.default_rng(i)) for i in range(60)]
     assert all(w.shape == (4, 16, 16, 1) and 0 <= w.min() <= w.max() <= 1 for w in drawn)
     even = sum(bool((w == w[0, 0, 0]).all()) for w in drawn)
+    by_view = sum(bool((w == w[:, :1, :1]).all() and w.max() > w.min()) for w in drawn)
     assert 10 < even < 32
+    assert 8 < by_view < 28
     by_side = [w.mean((1, 2, 3)) for w in drawn]
     assert sum(float(m.max() - m.min()) > 0.3 for m in by_side) > 10
     assert 0.4 < torch.stack(drawn).mean() < 0.6

@@ -29,7 +29,7 @@ def mislead(
     model: nn.Module,
     images: Tensor,
     loss: Callable[[Tensor], Tensor],
-    radius: float,
+    radius: float | Tensor,
     generator: torch.Generator,
 ) -> Tensor:
     """Views that raise the loss, within a distance of the given ones.
@@ -42,7 +42,8 @@ def mislead(
         model: what ``loss`` evaluates; its parameters get no gradient.
         images: (N, V, 3, H, W) in [0, 1].
         loss: views to a scalar.
-        radius: largest distance of a view to its original (L2 norm over pixels and channels).
+        radius: largest distance of a view to its original (L2 norm over pixels and channels), or
+            (N,) one for each scene.
         generator: CPU source of everything random.
 
     Returns:
@@ -50,7 +51,7 @@ def mislead(
     """
     n = len(images)
     share = (torch.rand(n, generator=generator) * (1 + _UNTOUCHED) - _UNTOUCHED).clamp_min(0)
-    lengths = (radius * share).reshape(n, 1, 1, 1, 1).to(images)
+    lengths = (torch.as_tensor(radius) * share).reshape(n, 1, 1, 1, 1).to(images)
     start = torch.randn(images.shape, generator=generator).to(images)
     shares = torch.rand(n, generator=generator).reshape(n, 1, 1, 1, 1).to(images)
     change = _to_length(start, lengths * shares)

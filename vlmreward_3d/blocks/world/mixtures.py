@@ -30,6 +30,8 @@ from vlmreward_3d.blocks.world.scenes import COLORS, COMPOUNDS, Scene, arrange, 
 
 _FRONT = 0.6
 """Share of the counterparts of compounds alone that differ in the front."""
+_CLEAR = 0.15
+"""How much of the largest difference between two views a view must show to count."""
 
 
 def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -64,12 +66,16 @@ def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
 def blend_weights(views: int, size: int, rng: np.random.Generator) -> Tensor:
     """Random weights (V, S, S, 1) in [0, 1] of the second of two pictures of each view.
 
-    A third of them are the same in all pixels, as in a haze of both; others differ from place to
-    place and from side to side.
+    In equal parts: the same in all pixels, as in a haze of both; 0 or 1 for each view; different
+    from place to place and from side to side.
     """
     level = rng.uniform(0, 1)
-    if rng.random() < 1 / 3:
+    way = int(rng.integers(3))
+    if way == 0:
         return torch.full((views, size, size, 1), level)
+    if way == 1:
+        of_views = torch.from_numpy(rng.random(views) < level).float()
+        return of_views[:, None, None, None].expand(-1, size, size, -1).clone()
     azimuth = rng.uniform(0, 2 * np.pi) + np.arange(views) * 2 * np.pi / views
     sides = torch.tensor(rng.uniform(0, 4) * np.cos(azimuth)).float()[:, None, None, None]
     coarse = torch.from_numpy(rng.uniform(-1, 1, (views, 1, 4, 4))).float() * rng.uniform(0, 3)
@@ -80,14 +86,15 @@ def blend_weights(views: int, size: int, rng: np.random.Generator) -> Tensor:
 def shares(one: Tensor, two: Tensor, weights: Tensor) -> tuple[float, float]:
     """How much of each of two pictures (V, H, W, 4) is left in the view that has least of it.
 
-    It is the share of what differs between the two: an object of which one side is wrong is wrong.
+    It is the share of what differs between the two, in the views that show it clearly: an object of
+    which one side is wrong is wrong, and one that hides behind another tells nothing.
     """
     apart = (one.float() - two.float()).abs().sum(-1, keepdim=True).flatten(1)
     total = apart.sum(1)
-    second = (apart * weights.flatten(1)).sum(1) / total.clamp_min(1e-6)
-    second = second[total > 0]
-    if not len(second):
+    clear = total > _CLEAR * total.max()
+    if not clear.any():
         return 1.0, 1.0
+    second = (apart * weights.flatten(1)).sum(1)[clear] / total[clear]
     return float(1 - second.max()), float(second.min())
 
 

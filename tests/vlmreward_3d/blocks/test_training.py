@@ -64,9 +64,19 @@ def test_blends_alone_teach_without_facts(tmp_path, monkeypatch):
         return drawn[-1]
 
     monkeypatch.setattr(train_vlm.QuestionSampler, "draw", recorded)
-    start = options(folder, tmp_path / "out", start="builtin/blocks", mixtures=1.0)
+    misled = []
+
+    def mislead(model, images, loss, radii, generator):
+        misled.append(radii.tolist())
+        return images
+
+    monkeypatch.setattr(train_vlm, "mislead", mislead)
+    start = options(folder, tmp_path / "out", start="builtin/blocks", mixtures=1.0, radius=1.5)
     train_vlm.train(Namespace(**{**vars(start), "steps": 8, "compile": False}))
     assert any(all(facts is None for facts in batch.facts) for batch in drawn)
+    for batch, radii in zip(drawn, misled, strict=True):
+        blends = [asked[0].kind.startswith("mixture") for asked in batch.questions]
+        assert radii == [0.0 if blend else 1.5 for blend in blends]
     state = torch.load(tmp_path / "out" / "state.pt", weights_only=True)
     assert all(x.isfinite().all() for x in state["model"].values())
 
@@ -105,7 +115,7 @@ def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monk
 
     def mislead(model, images, loss, radius, generator):
         assert loss(images).isfinite()
-        misled.append(radius)
+        misled.append(radius.tolist())
         return images
 
     monkeypatch.setattr(train_vlm, "mislead", mislead)
@@ -113,7 +123,7 @@ def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monk
     train_vlm.train(
         options(data, tmp_path, start="builtin/blocks", radius=1.5, compile=False, **still)
     )
-    assert misled == [1.5, 1.5]
+    assert [set(radii) for radii in misled] == [{1.5}, {1.5}]
     question, images = "Is there a red cube?", torch.rand(1, 4, 3, 64, 64)
     before, after = (
         YesNoReward(source, question=question, device="cpu")(images)

@@ -146,7 +146,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--vlm-views-per-question",
         type=positive,
         metavar="N",
-        help="ask about N views at a time, and want all answers to be Yes; default: all together",
+        help="ask about N views at a time, and take the mean; default: about all together",
     )
     asking.add_argument(
         "--noise-candidates",

@@ -222,8 +222,7 @@ class VLMConfig(GuidanceConfig):
         n_transformations: Number of random transformations of the views over which the reward is
             averaged; 0 shows the views as they are.
         views_per_question: Number of views that a question is about. Further views are asked about
-            by themselves, and the reward is the log-odds that all answers are "Yes"; None asks once
-            about all views.
+            by themselves, and the reward is the mean; None asks once about all views.
         objective: What is increased, one of `OBJECTIVES`: the log-odds of "Yes" (Eq. 5), or its
             "log-probability", which falls silent where the answer is "Yes".
         weighting: When it is asked and how much it weighs; `weight` is lambda_VLM of Eq. 6.

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlmreward.processors.resize import resize
-from vlmreward.rewards.reductions import REDUCTIONS
 from vlmreward.utils.arguments import reward_like, whole
 from vlmreward.wrappers import ExpectationOverTransformations
 from vlmreward_3d.cameras import Cameras
@@ -33,8 +32,7 @@ class VLMGuidance:
         n_transformations: The reward is the mean over so many random transformations of the views
             (`vlmreward.wrappers.ExpectationOverTransformations`); 0 shows them as they are.
         views_per_question: The question is asked about so many views at a time, and the reward is
-            the log-odds that all answers are "Yes" (`REDUCTIONS["and"]`), whose gradient goes where
-            an answer is "No"; None asks once about all views.
+            the mean; None asks once about all views.
         objective: What is increased: "log-odds" of "Yes" (Eq. 5), or its "log-probability", whose
             gradient is that of the log-odds times the probability of "No", so that the reward says
             the less the more it has been satisfied.
@@ -97,23 +95,24 @@ class VLMGuidance:
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             shown = images if size is None else resize(images, (size, size), "bilinear")
-            value = self._value(shown, self._reward(generator))
-            increased = F.logsigmoid(value) if self.objective == "log-probability" else value
-            (gradient,) = torch.autograd.grad(increased, images)
-        value = value.detach()
+            values = self._values(shown, self._reward(generator))
+            sure = self.objective == "log-probability"
+            increased = F.logsigmoid(values) if sure else values
+            (gradient,) = torch.autograd.grad(increased.mean(), images)
+        value = values.detach().mean()
         metrics = {"reward": value.item(), "prob_yes": value.sigmoid().item()}
         # in one layout in memory, on which the rounding of norms depends
         return GuidanceOutput(value, -gradient.contiguous(), metrics)
 
-    def _value(self, shown: Tensor, reward: Reward) -> Tensor:
+    def _values(self, shown: Tensor, reward: Reward) -> Tensor:
+        """The reward of each question."""
         together = self.views_per_question or len(shown)
         if len(shown) % together:
             raise ValueError(
                 f"received {len(shown)} views with views_per_question={together}; expected a "
                 "multiple of it"
             )
-        values = reward(shown.unflatten(0, (-1, together)), prompt=self.prompt)
-        return REDUCTIONS["and"](list(values), [1.0] * len(values), 1.0)
+        return reward(shown.unflatten(0, (-1, together)), prompt=self.prompt)
 
     def _reward(self, generator: torch.Generator | None) -> Reward:
         if self.n_transformations == 0:

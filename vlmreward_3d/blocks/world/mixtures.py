@@ -26,7 +26,15 @@ from vlmreward_3d.blocks.world.descriptions import (
     other,
     same_meaning,
 )
-from vlmreward_3d.blocks.world.scenes import COLORS, COMPOUNDS, Scene, arrange, flawed_fronts, pick
+from vlmreward_3d.blocks.world.scenes import (
+    COLORS,
+    COMPOUNDS,
+    Scene,
+    SceneObject,
+    arrange,
+    flawed_fronts,
+    pick,
+)
 
 _FRONT = 0.6
 """Share of the counterparts of compounds alone that differ in the front."""
@@ -47,7 +55,7 @@ def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
         fronts = flawed_fronts(scene.things[0].shape, flaw, rng)
         return replace(scene, things=(replace(scene.things[0], fronts=fronts),), flaw=flaw)
 
-    def with_thing(thing) -> Scene:
+    def with_thing(thing: SceneObject) -> Scene:
         return replace(scene, things=(*scene.things[:which], thing, *scene.things[which + 1 :]))
 
     thing = scene.things[which]

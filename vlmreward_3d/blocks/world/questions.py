@@ -189,14 +189,17 @@ class QuestionSampler:
         self, one: int, two: int, shown: np.ndarray, mirrored: bool, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, list[Question]]:
         """Pixels of a blend of two scenes, the words that are true in both, and questions."""
-        scenes = [self.data.scenes[i] for i in (one, two)]
-        (first, cover), (second, cover_two) = (self._views(i, shown, mirrored) for i in (one, two))
-        weights = blend_weights(*first.shape[:2], rng)
+        a, b = self.data.scenes[one], self.data.scenes[two]
+        first, cover = self._views(one, shown, mirrored)
+        second, cover_two = self._views(two, shown, mirrored)
+        views, size = first.shape[:2]
+        weights = blend_weights(views, size, rng)
         blend = torch.lerp(first.float(), second.float(), weights).round().to(torch.uint8)
-        labels, others = word_labels(scenes[0], cover), word_labels(scenes[1], cover_two)
+        labels, others = word_labels(a, cover), word_labels(b, cover_two)
         labels[labels != others] = torch.nan
         share = shares(first, second, weights)
-        return blend, labels, mixture_questions(*scenes, share, rng, geometry=len(shown) >= 4)
+        asked = mixture_questions(a, b, share, rng, geometry=len(shown) >= RING)
+        return blend, labels, asked
 
     def _ask(
         self,

@@ -152,7 +152,8 @@ def _with_link(scene: Scene, link: int, relation: str) -> Scene:
     return replace(scene, then=relation) if link else replace(scene, relation=relation)
 
 
-def _with_thing(scene: Scene, i: int, thing: SceneObject) -> Scene:
+def with_thing(scene: Scene, i: int, thing: SceneObject) -> Scene:
+    """The scene with another thing in one place."""
     return replace(scene, things=(*scene.things[:i], thing, *scene.things[i + 1 :]))
 
 
@@ -176,7 +177,7 @@ def _false_of_several(
     out = [
         ("swapped colours", exchange_colors(scene, i, i + 1)),
         ("wrong relation", _with_link(scene, i, _other_relation(scene, i, rng, rich))),
-        ("attribute", _with_thing(scene, which, altered(scene.things[which], rng))),
+        ("attribute", with_thing(scene, which, altered(scene.things[which], rng))),
     ]
     # where the one behind has no front, nothing says where that is
     if scene.relation not in LANDMARK_RELATIONS or scene.things[0].shape in COMPOUNDS:
@@ -193,10 +194,10 @@ def _false_of_details(scene: Scene, rng: np.random.Generator) -> list[tuple[str,
     which = int(rng.integers(len(scene.things)))
     thing = scene.things[which]
     pattern = other(PATTERNS, thing.pattern, rng)
-    out = [("pattern", _with_thing(scene, which, replace(thing, pattern=pattern)))]
+    out = [("pattern", with_thing(scene, which, replace(thing, pattern=pattern)))]
     if thing.shape in COMPOUNDS:
         fronts = () if thing.fronts else (0.0,)
-        out.append(("front", _with_thing(scene, which, replace(thing, fronts=fronts))))
+        out.append(("front", with_thing(scene, which, replace(thing, fronts=fronts))))
     return out
 
 

@@ -25,12 +25,12 @@ from vlmreward_3d.blocks.world.descriptions import (
     name,
     other,
     same_meaning,
+    with_thing,
 )
 from vlmreward_3d.blocks.world.scenes import (
     COLORS,
     COMPOUNDS,
     Scene,
-    SceneObject,
     arrange,
     flawed_fronts,
     pick,
@@ -54,14 +54,10 @@ def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
         flaw = pick(("faces", "no front"), rng)
         fronts = flawed_fronts(scene.things[0].shape, flaw, rng)
         return replace(scene, things=(replace(scene.things[0], fronts=fronts),), flaw=flaw)
-
-    def with_thing(thing: SceneObject) -> Scene:
-        return replace(scene, things=(*scene.things[:which], thing, *scene.things[which + 1 :]))
-
     thing = scene.things[which]
     options = [
-        with_thing(replace(thing, color=other(COLORS, thing.color, rng))),
-        with_thing(altered(thing, rng)),
+        with_thing(scene, which, replace(thing, color=other(COLORS, thing.color, rng))),
+        with_thing(scene, which, altered(thing, rng)),
     ]
     if scene.relation:
         options += [exchange_colors(scene), exchange_order(scene)]

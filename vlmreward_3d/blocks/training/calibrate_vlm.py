@@ -2,10 +2,12 @@
 
 ``python -m vlmreward_3d.blocks.training.calibrate_vlm --data HELD_OUT --out calibration.png``
 
-Left: the share of the answer Yes among held-out questions to which the model gives about the same
-probability of Yes; a calibrated model is on the diagonal. Right: that probability for blends of two
-scenes, over the share of the scene that is asked about; a model whose log-odds show the way from
-anywhere rises throughout. Scenes of a seed that training never saw, on damaged views as in
+Left: the share of the answer Yes among held-out questions with about the same probability of Yes by
+the model; a calibrated model is on the diagonal. Middle: that probability for blends of
+two scenes, over the share of the scene that is asked about; a model whose log-odds show the way
+from anywhere rises throughout. Right: the probability that it gives the caption of a scene, asked
+once about four views, some of which show the scene and the others one that differs in one thing:
+it should be low until all of them do. Scenes of a seed that training never saw, on damaged views as in
 training; one question a query through ``YesNoReward``.
 """
 
@@ -25,7 +27,8 @@ from tqdm import tqdm
 from vlmreward import YesNoReward
 from vlmreward_3d.blocks.training.evaluate_vlm import HELD_OUT_SEED
 from vlmreward_3d.blocks.world.augment import augment_and_composite
-from vlmreward_3d.blocks.world.dataset import BlocksData, render_dataset
+from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
+from vlmreward_3d.blocks.world.descriptions import caption
 from vlmreward_3d.blocks.world.questions import QuestionSampler
 
 BINS = 10
@@ -63,6 +66,26 @@ def answers(
     return np.array(said), np.array(true)
 
 
+@torch.no_grad()
+def answers_by_views(reward: YesNoReward, data: BlocksData) -> dict[str, list[float]]:
+    """Mean probability of Yes to the caption of a scene, by the share of the views that show it."""
+    rng = np.random.default_rng(0)
+    plain = [s.flaw is None for s in data.scenes]
+    pairs = [(i, j) for i in range(len(data)) if (j := data.counterpart(i)) is not None]
+    pairs = [(i, j) for i, j in pairs if plain[i] and plain[j]]
+    said: list[list[float]] = []
+    for one, two in tqdm(pairs, desc="views"):
+        order = rng.permutation(RING)
+        views = data.rgba[one, :RING].repeat(RING + 1, 1, 1, 1, 1)
+        for k in range(RING + 1):
+            views[k, order[k:]] = data.rgba[two, order[k:]]
+        images = augment_and_composite(views, torch.Generator().manual_seed(one), strength=0.0)
+        odds = reward(images, prompt=f"Does this image show {caption(data.scenes[one])}?")
+        said.append(odds.sigmoid().tolist())
+    shares = [k / RING for k in range(RING + 1)]
+    return {"at": shares, "mean": np.mean(said, 0).tolist(), "n": [len(pairs)] * len(shares)}
+
+
 def curve(at: np.ndarray, values: np.ndarray) -> dict[str, list[float]]:
     """Means of values, in ten bins of equal width of what they stand at, where there are any."""
     which = np.clip((at * BINS).astype(int), 0, BINS - 1)
@@ -82,20 +105,23 @@ def calibration_error(said: np.ndarray, true: np.ndarray) -> float:
 
 
 def draw(measured: dict[str, dict], path: Path) -> None:
-    """Both curves of every model as a picture."""
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    """The curves of every model as a picture."""
+    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for axis, part, title, x, y in (
-        (left, "scenes", "held-out questions", "probability of Yes", "share of Yes"),
-        (right, "blends", "blends of two scenes", "share of the scene", "mean probability of Yes"),
-    ):
+    yes = "mean probability of Yes"
+    parts = (
+        ("scenes", "held-out questions", "probability of Yes", "share of Yes"),
+        ("blends", "blends of two scenes", "share of the scene", yes),
+        ("views", "views of two scenes, asked about once", "share of its views", yes),
+    )
+    axes = figure.subplots(1, len(parts))
+    for axis, (part, title, x, y) in zip(axes, parts):
         axis.plot((0, 1), (0, 1), color="0.7", linewidth=1)
         for name, curves in measured.items():
             axis.plot(curves[part]["at"], curves[part]["mean"], marker="o", ms=3, label=name)
         axis.set(title=title, xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1))
         axis.grid(alpha=0.3)
-    left.legend()
+    axes[0].legend()
     figure.savefig(path, dpi=110)
 
 
@@ -117,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured[name] = {
             "scenes": curve(said, true),
             "blends": curve(shares, blended),
+            "views": answers_by_views(reward, data),
             "calibration error": calibration_error(said, true),
             "accuracy": float(((said > 0.5) == (true > 0.5)).mean()),
         }

@@ -3,12 +3,12 @@
 ``python -m vlmreward_3d.blocks.training.calibrate_vlm --data HELD_OUT --out calibration.png``
 
 Left: the share of the answer Yes among held-out questions with about the same probability of Yes by
-the model; a calibrated model is on the diagonal. Middle: that probability for blends of
-two scenes, over the share of the scene that is asked about; a model whose log-odds show the way
-from anywhere rises throughout. Right: the probability that it gives the caption of a scene, asked
-once about four views, some of which show the scene and the others one that differs in one thing:
-it should be low until all of them do. Scenes of a seed that training never saw, on damaged views as in
-training; one question a query through ``YesNoReward``.
+the model; a calibrated model is on the diagonal. Middle: that probability for blends of two scenes,
+over the share of the scene that is asked about; a model whose log-odds show the way from anywhere
+rises throughout. Right: the probability that it gives the caption of a scene, asked once about four
+views, some of which show the scene and the others one that differs in one thing: it should be low
+until all of them do. Scenes of a seed that training never saw; views are damaged as in training but
+for the right curve; one question a query through ``YesNoReward``.
 """
 
 from __future__ import annotations

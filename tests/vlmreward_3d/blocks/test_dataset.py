@@ -18,7 +18,7 @@ def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     paths = [folder / f"shard-{i:04d}.safetensors" for i in range(2)]
     for i, path in enumerate(paths):
-        dataset._render_shard((path, 5, i, 12, 0.4, 0.0))
+        dataset._render_shard((path, 5, i, 12, 0.4, 0.0, False))
     yield folder, dataset.load_dataset(folder)
     patch.undo()
 
@@ -26,7 +26,7 @@ def rendered(tmp_path_factory):
 def test_shards_are_reproducible_and_differ(rendered, tmp_path):
     folder, data = rendered
     again = tmp_path / "again.safetensors"
-    dataset._render_shard((again, 5, 1, 12, 0.4, 0.0))
+    dataset._render_shard((again, 5, 1, 12, 0.4, 0.0, False))
     assert again.read_bytes() == (folder / "shard-0001.safetensors").read_bytes()
     assert data.scenes[:12] != data.scenes[12:]
     assert data.rgba.shape == (24, 8, 64, 64, 4)

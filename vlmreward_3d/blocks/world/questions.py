@@ -147,7 +147,7 @@ class QuestionSampler:
             pixels, cover = self._views(i, shown, mirrored)
             if flawed and not flaw_seen(scene, cover):
                 continue
-            partner = None if flawed else self.data.counterpart(i)
+            partner = self.data.counterpart(i) if self.mixtures and not flawed else None
             if partner is not None and everything and rng.random() < self.mixtures:
                 mixed_pixels, mixed_labels, asked = self._mixture(i, partner, shown, mirrored, rng)
                 rgba.append(mixed_pixels)

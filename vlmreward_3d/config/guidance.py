@@ -43,7 +43,7 @@ PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
 """Precisions of latent denoisers; see `vlmreward_3d.guidance.loading.load_denoiser`."""
 
 OBJECTIVES = ("log-odds", "log-probability")
-"""What a VLM's guidance increases; see `vlmreward_3d.guidance.vlm.VLMGuidance`."""
+"""Objectives of a VLM's guidance; see `vlmreward_3d.guidance.vlm.VLMGuidance`."""
 
 PIXEL_MODES = ("float", "clamp", "uint8")
 

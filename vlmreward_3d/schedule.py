@@ -81,8 +81,9 @@ class Schedule:
     def ending(self, value: float) -> Schedule:
         """The same schedule that goes on from its last point before the end to another value.
 
-        >>> print(Schedule.ramp(0.98, 0.5, until=0.4).ending(0.15))
-        0.98 at 0%, 0.5 at 40%, 0.15 at 100%
+        Examples:
+            >>> print(Schedule.ramp(0.98, 0.5, until=0.4).ending(0.15))
+            0.98 at 0%, 0.5 at 40%, 0.15 at 100%
         """
         before = tuple(point for point in self.points if point[0] < 1)
         return Schedule((*before, (1.0, value)))

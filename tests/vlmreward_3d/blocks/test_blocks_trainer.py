@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
-from vlmreward_3d.blocks.training.trainer import Trainer
+from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 
 
 def run(out, stops):
@@ -38,3 +39,16 @@ def test_the_average_lags_behind_the_model(tmp_path):
     trainer = run(tmp_path, [40])
     assert not torch.equal(trainer.average.weight, trainer.model.weight)
     assert trainer.optimizers[0].param_groups[0]["lr"] < 0.05 * 0.05
+
+
+@pytest.mark.parametrize(("has", "used"), [({"amx_bf16": True}, True), ({"avx2": True}, False)])
+def test_bfloat16_is_used_where_the_cpu_multiplies_in_it(has, used, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    parser = command_line("", steps=1, batch="", batch_size=1, lr=1.0, matrix_lr=1.0)
+    paths = ["--data", "data", "--out", "out"]
+    assert parser.parse_args(paths).bf16 == used
+    assert parser.parse_args([*paths, "--bf16"]).bf16
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    command = command_line("", steps=1, batch="", batch_size=1, lr=1.0, matrix_lr=1.0)
+    assert command.parse_args(paths).bf16

@@ -82,5 +82,6 @@ class NoiseSelection:
             noisy=chosen("noisy"),
             unconditional=chosen("unconditional"),
             conditional=chosen("conditional"),
+            empty=None if candidates[0].empty is None else chosen("empty"),
         )
         return chosen_prediction, scores

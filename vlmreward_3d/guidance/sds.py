@@ -10,7 +10,7 @@ from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.rules import RULES, Prediction
-from vlmreward_3d.guidance.score_distillation import add_noise
+from vlmreward_3d.guidance.teacher import Teacher
 from vlmreward_3d.guidance.view_prompts import view_index
 from vlmreward_3d.guidance.view_prompts import view_prompts as prompts_of_views
 from vlmreward_3d.schedule import Schedule
@@ -87,7 +87,7 @@ class ScoreDistillation:
         self.selection = selection
         prompts = prompts_of_views(prompt) if view_prompts else [prompt]
         with torch.no_grad():
-            self.text = denoiser.encode_text([negative_prompt, *prompts]).detach()
+            self.text = denoiser.encode_text([negative_prompt, *prompts, ""]).detach()
 
     def __call__(
         self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator
@@ -124,7 +124,8 @@ class ScoreDistillation:
             graph = self.denoiser.to_latents(images)
         latents = graph.detach()
         with torch.no_grad():
-            prediction, metrics = self._prediction(latents, t, cameras, progress, generator)
+            teacher = self.teacher(cameras, latents)
+            prediction, metrics = self._prediction(teacher, latents, t, progress, generator)
             gradient = self.rule(prediction)
             # the gradient is (z - target) / N
             value = 0.5 * len(latents) * gradient.square().sum()
@@ -134,53 +135,63 @@ class ScoreDistillation:
 
     def _prediction(
         self,
+        teacher: Teacher,
         latents: Tensor,
         t: Tensor,
-        cameras: Cameras,
         progress: float,
         generator: torch.Generator,
     ) -> tuple[Prediction, dict[str, float]]:
         """The prediction for one noise, or for the best of several, and metrics of the choice."""
-
-        def predict() -> Prediction:
-            noise = torch.randn(latents.shape, generator=generator).to(latents)
-            return self._predict(latents, noise, t, cameras)
-
         selection = self.selection
         if selection is None or progress >= selection.stop_at:
-            return predict(), {}
-        candidates = [predict() for _ in range(selection.n_candidates)]
+            return self._predict(teacher, latents, t, progress, generator), {}
+        candidates = [
+            self._predict(teacher, latents, t, progress, generator)
+            for _ in range(selection.n_candidates)
+        ]
         chosen, rewards = selection.choose(candidates, self.denoiser.to_images)
         gain = (rewards.amax(dim=0) - rewards.mean(dim=0)).mean()
         return chosen, {"selection_gain": gain.item()}
 
-    def _predict(self, latents: Tensor, noise: Tensor, t: Tensor, cameras: Cameras) -> Prediction:
-        alpha_bar = self.denoiser.alphas_cumprod.to(latents)[t]
-        noisy = add_noise(latents, noise, alpha_bar)
-        condition = cameras.condition().to(latents)
-        prediction = self.denoiser.predict_noise(
-            noisy.repeat(2, 1, 1, 1),
-            t.repeat(2),
-            self.text_embeddings(cameras, latents),
-            condition.repeat(2, 1),
+    def _predict(
+        self,
+        teacher: Teacher,
+        latents: Tensor,
+        t: Tensor,
+        progress: float,
+        generator: torch.Generator,
+    ) -> Prediction:
+        noise, noisy = self.rule.noising(teacher, latents, t, generator)
+        empty = ("empty",) if self.rule.asks_empty else ()
+        unconditional, conditional, *rest = teacher.predict(
+            noisy, t, ("negative", "prompt", *empty)
         )
-        unconditional, conditional = prediction.to(latents).chunk(2)
+        alphas = teacher.alphas_cumprod.to(latents)
         return Prediction(
             latents=latents,
             noise=noise,
             noisy=noisy,
-            alpha_bar=alpha_bar,
+            alpha_bar=alphas[t],
             unconditional=unconditional,
             conditional=conditional,
             guidance_scale=self.guidance_scale,
             guidance_rescale=self.guidance_rescale,
             group_size=self.denoiser.n_views,
+            level=t.to(latents) / len(alphas),
+            progress=progress,
+            empty=rest[0] if rest else None,
         )
 
-    def text_embeddings(self, cameras: Cameras, like: Tensor) -> Tensor:
-        """(2 N, L, D): the negative prompt for each of N views, then what each is to show."""
+    def teacher(self, cameras: Cameras, like: Tensor) -> Teacher:
+        """The denoiser with the prompts and the cameras of N views, in the dtype of `like`."""
         text = self.text.to(like)
-        shown = torch.zeros(len(cameras), dtype=torch.long, device=text.device)
+        shown = torch.ones(len(cameras), dtype=torch.long, device=text.device)
         if self.view_prompts:
-            shown = view_index(cameras).to(text.device)
-        return torch.cat([text[:1].expand(len(cameras), -1, -1), text[1:][shown]])
+            shown = shown + view_index(cameras).to(text.device)
+        each = len(cameras), -1, -1
+        texts = {
+            "negative": text[:1].expand(each),
+            "prompt": text[shown],
+            "empty": text[-1:].expand(each),
+        }
+        return Teacher(self.denoiser, texts, cameras)

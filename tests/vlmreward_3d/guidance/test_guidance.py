@@ -111,7 +111,7 @@ def test_both_halves_see_the_same_noise_time_and_camera_but_their_own_text():
     )
     teacher(images, cameras, 0.0, torch.Generator().manual_seed(3))
     noisy, t, text, condition = denoiser.asked
-    assert denoiser.texts == ["fog", "a cube"]
+    assert denoiser.texts == ["fog", "a cube", ""]
     assert torch.equal(noisy[:8], noisy[8:])
     assert torch.equal(text[:, 0, 0], torch.tensor([0.0] * 8 + [1.0] * 8))
     assert torch.equal(condition, cameras.condition().repeat(2, 1))

@@ -51,9 +51,9 @@ def test_the_best_of_each_group_is_followed():
     torch.rand(GROUPS, generator=source)
     latents = plain.denoiser.to_latents(images)
     gradients, rewards = [], []
+    teacher = plain.teacher(cameras, latents)
     for _ in range(CANDIDATES):
-        noise = torch.randn(latents.shape, generator=source)
-        prediction = plain._predict(latents, noise, t, cameras)
+        prediction = plain._predict(teacher, latents, t, 0.0, source)
         gradients.append(RULES["x0"](prediction))
         views = plain.denoiser.to_images(prediction.original).view(GROUPS, 4, *latents.shape[1:])
         rewards.append(reddest(views, "a red cube"))

@@ -3,14 +3,20 @@
 A new rule is one file with one function, and its line in `RULES`.
 """
 
-from vlmreward_3d.guidance.rules import csd, sds, x0
-from vlmreward_3d.guidance.rules.base import Prediction, Rule
+from vlmreward_3d.guidance.rules import clamped, csd, ism, nfsd, sdi, sds, sjc, x0
+from vlmreward_3d.guidance.rules.base import Gradient, Prediction, Rule
+from vlmreward_3d.guidance.rules.noising import Noising
 
-__all__ = ["RULES", "Prediction", "Rule"]
+__all__ = ["RULES", "Gradient", "Noising", "Prediction", "Rule"]
 
 RULES: dict[str, Rule] = {
-    "x0": x0.x0,
-    "sds": sds.sds,
-    "csd": csd.csd,
+    "x0": Rule(x0.x0),
+    "sds": Rule(sds.sds),
+    "sjc": Rule(sjc.sjc),
+    "csd": Rule(csd.csd),
+    "nfsd": Rule(nfsd.nfsd, asks_empty=True),
+    "ism": Rule(ism.ism, noising=ism.interval_noise),
+    "sdi": Rule(x0.x0, noising=sdi.inverted_noise),
+    "clamped-sds": Rule(clamped.clamped_sds),
 }
-"""The rules by the names that `VLM3DConfig.distillation` takes."""
+"""The rules by the names that `ScoreDistillationConfig.rule` takes."""

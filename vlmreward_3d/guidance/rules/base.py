@@ -8,13 +8,14 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from vlmreward_3d.guidance.rules.noising import Noising, fresh_noise
 from vlmreward_3d.guidance.score_distillation import (
     classifier_free_guidance,
     predicted_original,
     rescale_guidance,
 )
 
-__all__ = ["Prediction", "Rule"]
+__all__ = ["Gradient", "Prediction", "Rule"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Prediction:
         guidance_scale: Scale of classifier-free guidance.
         guidance_rescale: Factor of `rescale_guidance`.
         group_size: Number of consecutive images that show one object to the denoiser.
+        level: (N,) timesteps as shares of the denoiser's, in [0, 1); None where no rule asks.
+        progress: Share of the run that is done, in [0, 1].
+        empty: (N, C, H, W) noise predicted for the empty prompt; None where no rule asks.
     """
 
     latents: Tensor
@@ -42,6 +46,9 @@ class Prediction:
     guidance_scale: float
     guidance_rescale: float
     group_size: int
+    level: Tensor | None = None
+    progress: float = 0.0
+    empty: Tensor | None = None
 
     @property
     def guided(self) -> Tensor:
@@ -59,5 +66,24 @@ class Prediction:
         )
 
 
-Rule: TypeAlias = Callable[[Prediction], Tensor]
+Gradient: TypeAlias = Callable[[Prediction], Tensor]
 """A gradient (N, C, H, W) at the latents, divided by the number N of images."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A distillation rule: how latents are made noisy, and the gradient that follows.
+
+    Attributes:
+        gradient: Function of the denoiser's prediction for the noisy latents.
+        noising: How the latents are made noisy.
+        asks_empty: The gradient needs `Prediction.empty`.
+    """
+
+    gradient: Gradient
+    noising: Noising = fresh_noise
+    asks_empty: bool = False
+
+    def __call__(self, prediction: Prediction) -> Tensor:
+        """The gradient (N, C, H, W) at the latents, divided by the number N of images."""
+        return self.gradient(prediction)

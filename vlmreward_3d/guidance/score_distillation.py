@@ -62,6 +62,8 @@ def rescale_guidance(
             f"received {len(guided)} predictions in groups of {group_size}; expected a multiple of "
             f"{group_size}"
         )
+    if factor == 0:
+        return guided  # also where the spread is 0
     grouped = guided.reshape(-1, group_size * guided[0].numel())
     reference = conditional.reshape(grouped.shape)
     ratio = reference.std(dim=1) / grouped.std(dim=1)

@@ -41,7 +41,7 @@ ABOUT_THE_VLM = (
     *("vlm", "single_view", "question", "no_geometry_question", "separate_questions"),
     *("vlm_interval", "vlm_cache_gradient", "vlm_grad_ratio", "vlm_device", "vlm_resolution"),
     *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates"),
-    *("vlm_views_per_question", "vlm_objective", "vlm_weight"),
+    *("vlm_views_per_question", "vlm_objective", "vlm_weight", "vlm_noise"),
 )
 
 
@@ -66,6 +66,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--denoiser-precision",
         choices=PRECISIONS,
         help="how one of latents computes; default: autocast on a GPU, float32 elsewhere",
+    )
+    parser.add_argument(
+        "--rule",
+        metavar="NAME",
+        help="distillation rule, such as x0, sds or ism; see docs/rules.md",
     )
     parser.add_argument(
         "--t-max-end",
@@ -132,6 +137,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         choices=OBJECTIVES,
         help="what is increased: log-odds (default, as in the paper), or log-probability, which "
         "falls silent where the answer is Yes",
+    )
+    asking.add_argument(
+        "--vlm-noise",
+        type=above_zero,
+        metavar="SIGMA",
+        help="standard deviation of noise on the views that it is shown (pixels in [0, 1])",
     )
     asking.add_argument(
         "--vlm-resolution", type=positive, metavar="N", help="side in pixels of what it is shown"
@@ -361,6 +372,7 @@ def load_guidances(config, options):
 def changes(options, config):
     """The settings in which the options differ from a configuration, by their dotted names."""
     asked = {
+        "score_distillation.rule": distillation_rule(options),
         "score_distillation.precision": options.denoiser_precision,
         "vlm.weighting.interval": options.vlm_interval,
         "vlm.weighting.cache_gradient": options.vlm_cache_gradient,
@@ -380,6 +392,8 @@ def changes(options, config):
         changed["score_distillation.t_max"] = levels.ending(options.t_max_end)
     if options.vlm_weight:
         changed["vlm.weighting.weight"] = Schedule.constant(options.vlm_weight)
+    if options.vlm_noise:
+        changed["vlm.noise"] = Schedule.constant(options.vlm_noise)
     if options.vlm_grad_ratio:
         changed["vlm.weighting.max_grad_ratio"] = None
     if options.noise_candidates:
@@ -388,6 +402,15 @@ def changes(options, config):
     if options.no_collapse_detection:
         changed["recovery.patience"] = None
     return changed
+
+
+def distillation_rule(options):
+    """The name of the rule, refused before models are loaded; None for the preset's."""
+    from vlmreward_3d.guidance.rules import RULES
+
+    if options.rule is not None and options.rule not in RULES:
+        raise ValueError(f"--rule: received {options.rule!r}; expected one of {', '.join(RULES)}")
+    return options.rule
 
 
 def question(options):

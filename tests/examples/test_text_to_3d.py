@@ -104,6 +104,7 @@ def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     words = "--vlm-interval 3 --vlm-cache-gradient --vlm-grad-ratio 0.5 --rays-per-chunk 512"
     words += " --vlm-device cpu --vlm-resolution 96 --no-collapse-detection --steps 5"
     words += " --t-max-end 0.2 --vlm-objective log-probability --vlm-views-per-question 2"
+    words += " --rule ism --vlm-noise 0.1"
     command = ["a red cube", "--out", str(tmp_path), *words.split()]
     assert script.main(command) == 0
     config = json.loads((tmp_path / "config.json").read_text())
@@ -114,6 +115,8 @@ def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     assert config["vlm"]["resolution"] == 96
     assert config["vlm"]["objective"] == "log-probability"
     assert config["vlm"]["views_per_question"] == 2
+    assert config["vlm"]["noise"]["points"] == [[0.0, 0.1]]
+    assert config["score_distillation"]["rule"] == "ism"
     t_max = config["score_distillation"]["t_max"]["points"]
     assert t_max == [[0.0, 0.98], [0.4, 0.5], [1.0, 0.2]]
     reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
@@ -273,6 +276,12 @@ def test_bad_folders_are_one_line_before_any_work(no_teachers, tmp_path, capsys)
     mismatch = complain(no_teachers, capsys, "--out", out, "--seed", 5, "--resume")
     assert "(seed: 0 -> 5)" in mismatch
     assert {p.name for p in out.iterdir()} == {"config.json"}
+
+
+def test_a_rule_that_is_not_there_is_one_line_before_any_work(no_teachers, tmp_path, capsys):
+    line = complain(no_teachers, capsys, "--rule", "vds", "--out", tmp_path / "run")
+    assert line.startswith("error: --rule: received 'vds'; expected one of x0, sds, sjc, csd,")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("option", ["--device", "--vlm-device"])

@@ -438,6 +438,7 @@ def test_shading_is_drawn_in_its_shares():
         ({"score_distillation.precision": "half"}, r"None or one of \('float32', 'autocast', "),
         ({"vlm.weighting.n_views": 0}, "None or a whole number >= 1"),
         ({"vlm.objective": "odds"}, r"expected one of \('log-odds', 'log-probability'\)"),
+        ({"vlm.noise": 0.1}, "expected a Schedule of numbers >= 0"),
         ({"vlm.views_per_question": 0}, "None or a whole number >= 1"),
         ({"vlm.views_per_question": 3}, r"a divisor of the numbers of views .*, \[4\]"),
         (

@@ -3,7 +3,8 @@
 First the vision tower learns which words are true where (no questions), then colours and shapes are
 asked, then their combinations and captions of single things, then everything, at last with more
 about what only a comparison of views tells. With ``--start`` a trained model learns on, from the
-last stage alone; with ``--radius`` it learns from views that mislead it (see ``adversary``).
+last stage alone; with ``--radius`` it learns from views that mislead it (see ``adversary``),
+and with ``--noise`` from noisy ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vlmreward.models.loading import resolve
 from vlmreward_3d.blocks.training.adversary import mislead
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.training.vlm_model import PackedVLM, build_vlm
-from vlmreward_3d.blocks.world.augment import augment_and_composite
+from vlmreward_3d.blocks.world.augment import add_noise, augment_and_composite
 from vlmreward_3d.blocks.world.dataset import render_dataset
 from vlmreward_3d.blocks.world.questions import Batch, QuestionSampler
 
@@ -49,13 +50,17 @@ def scenes_of(batch: int, views: int) -> int:
 
 
 def losses(
-    model: PackedVLM, batch: Batch, generator: torch.Generator, strength: float, radius: float = 0.0
+    model: PackedVLM,
+    batch: Batch,
+    generator: torch.Generator,
+    strength: float,
+    radius: float = 0.0,
+    noise: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, bool]]]:
     """Answer loss, auxiliary loss, and (kind, right?) of every answer."""
     device = model.words.device
-    images = augment_and_composite(batch.rgba, generator, strength=strength, fade=batch.fade).to(
-        device
-    )
+    images = augment_and_composite(batch.rgba, generator, strength=strength, fade=batch.fade)
+    images = add_noise(images, noise, generator).to(device)
     flat = [q for asked in batch.questions for q in asked]
     truth = torch.tensor([q.truth for q in flat], device=device)
 
@@ -126,7 +131,9 @@ def train(args: argparse.Namespace) -> None:
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
             strength = 1.0 if args.start else min(1.0, 2 * step / args.steps)
-            answers, auxiliary, marks = losses(model, batch, generator, strength, args.radius)
+            answers, auxiliary, marks = losses(
+                model, batch, generator, strength, args.radius, args.noise
+            )
         trainer.update(answers + (0.5 if stage in ("all", "flaws") else 1.0) * auxiliary, step)
         for kind, right in marks:
             tally[kind].append(right)
@@ -172,6 +179,12 @@ def main() -> None:
         type=float,
         default=0.0,
         help="largest change of a view by the adversary (L2 over pixels in [0, 1]); 0 for none",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        help="largest standard deviation of Gaussian noise on the views (of pixels in [0, 1])",
     )
     parser.add_argument("--compile", action="store_true", help="compile the vision tower")
     train(parser.parse_args())

@@ -152,8 +152,8 @@ class ScoreDistillationConfig(GuidanceConfig):
         negative_prompt: What the denoiser is guided away from; "" for nothing.
         view_prompts: Tell the denoiser in words which side a view shows, for one that does not look
             at the cameras.
-        rule: Distillation rule, a key of `vlmreward_3d.guidance.rules.RULES`: "x0" (reconstruction,
-            MVDream) or "sds" (DreamFusion).
+        rule: Distillation rule, a key of `vlmreward_3d.guidance.rules.RULES`, such as "x0"
+            (reconstruction, MVDream) or "sds" (DreamFusion).
         guidance_scale: Scale of classifier-free guidance.
         guidance_rescale: Share of the conditional spread given back, in [0, 1] ("x0" only).
         t_min: Lower end of the noise level, as a share of the denoiser's timesteps.

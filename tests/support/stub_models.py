@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from solids import cast
 from torch import Tensor
 
@@ -64,6 +65,36 @@ class RandomDenoiser(OracleDenoiser):
         return torch.nn.functional.conv2d(noisy, self.kernel.to(noisy), padding=1) * (
             1 + 0.1 * view
         )
+
+
+class AttentiveDenoiser(RandomDenoiser):
+    """A random UNet of diffusers that attends to text and knows cameras."""
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__(size)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.unet = UNet2DConditionModel(
+                sample_size=size,
+                in_channels=3,
+                out_channels=3,
+                down_block_types=("CrossAttnDownBlock2D",),
+                up_block_types=("CrossAttnUpBlock2D",),
+                block_out_channels=(8,),
+                layers_per_block=1,
+                norm_num_groups=4,
+                attention_head_dim=4,
+                cross_attention_dim=3,
+                class_embed_type="projection",
+                projection_class_embeddings_input_dim=16,
+            ).requires_grad_(False)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        lengths = torch.tensor([[[float(len(text))]] for text in texts])
+        return lengths.expand(-1, 2, 3) / 10
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        return self.unet(noisy, t, encoder_hidden_states=text, class_labels=cameras).sample
 
 
 def redness(images: Tensor, prompt: str) -> Tensor:

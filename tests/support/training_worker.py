@@ -1,13 +1,14 @@
-"""A run in a process of its own, to be killed: python worker.py OUT [resume] [limit=BYTES].
+"""A run in a process of its own, to be killed: python worker.py OUT [resume] [student] [limit=N].
 
-With a limit no file can grow past it after the first answer of the reward, as if a disk were full.
+With "student" the distillation rule has a student that learns. With a limit no file can grow past N
+bytes after the first answer of the reward, as if a disk were full.
 """
 
 import resource
 import sys
 
 import torch
-from stub_models import RandomDenoiser, build_vlm3d, redness, tiny
+from stub_models import AttentiveDenoiser, RandomDenoiser, build_vlm3d, redness, tiny
 
 from vlmreward_3d.atomic_io import InUse
 from vlmreward_3d.schedule import Schedule
@@ -17,13 +18,19 @@ from vlmreward_3d.training.trainer import TrainingInterrupted, train
 CONFIG = tiny(
     steps=120, field__orientation_weight=Schedule.ramp(0.0, 0.1), vlm__weighting__interval=2
 )
+STUDENT_CONFIG = tiny(
+    steps=40, vlm=None, score_distillation__rule="asd", score_distillation__student__rank=2
+)
 CHECKPOINT_EVERY = 7
 
 
 def main(out: str, *words: str) -> int:
     torch.set_num_threads(1)
+    config, denoiser = CONFIG, RandomDenoiser()
+    if "student" in words:
+        config, denoiser = STUDENT_CONFIG, AttentiveDenoiser()
     try:
-        folder = RunDirectory(out, CONFIG, resume="resume" in words)
+        folder = RunDirectory(out, config, resume="resume" in words)
     except ValueError as error:
         print(error, flush=True)
         return 2
@@ -34,7 +41,7 @@ def main(out: str, *words: str) -> int:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         return redness(images, prompt)
 
-    model = build_vlm3d(CONFIG, RandomDenoiser(), reward)
+    model = build_vlm3d(config, denoiser, None if config.vlm is None else reward)
     try:
         train(model, folder, checkpoint_every=CHECKPOINT_EVERY, progress=False)
     except TrainingInterrupted as error:

@@ -19,6 +19,7 @@ from vlmreward_3d.config.guidance import (
     GuidanceConfig,
     NoiseSelectionConfig,
     ScoreDistillationConfig,
+    StudentConfig,
     VLMConfig,
     WeightingConfig,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "RegularizerConfig",
     "ScoreDistillationConfig",
     "ShadingConfig",
+    "StudentConfig",
     "VLM3DConfig",
     "VLMConfig",
     "VolumeConfig",

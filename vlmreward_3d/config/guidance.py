@@ -11,6 +11,7 @@ from vlmreward_3d.config._checks import (
     COUNT,
     COUNT_OR_NONE,
     NOT_NEGATIVE,
+    POSITIVE,
     POSITIVE_OR_NONE,
     SHARE,
     WEIGHT,
@@ -35,6 +36,7 @@ __all__ = [
     "GuidanceConfig",
     "NoiseSelectionConfig",
     "ScoreDistillationConfig",
+    "StudentConfig",
     "VLMConfig",
     "WeightingConfig",
 ]
@@ -142,6 +144,27 @@ class NoiseSelectionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """The student of rules such as "vsd": a denoiser that learns to denoise the renders.
+
+    Attributes:
+        rank: Rank of its trainable weights (LoRA).
+        learning_rate: Learning rate of AdamW.
+        camera_dropout: Share of its steps without cameras, in [0, 1].
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    rank: int = 4
+    learning_rate: float = 1e-4
+    camera_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check(self, rank=COUNT, learning_rate=POSITIVE, camera_dropout=SHARE)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreDistillationConfig(GuidanceConfig):
     """Score distillation from a denoiser, the first guidance of a run: "sds".
 
@@ -160,6 +183,7 @@ class ScoreDistillationConfig(GuidanceConfig):
         t_max: Upper end of the noise level.
         shared_timestep: Draw one timestep for all views of a step, in place of one for each group.
         selection: Choice among several noises by the VLM, which the run then needs; None draws one.
+        student: Settings of the student, for rules that have one.
         weighting: When it is evaluated and how much it weighs; without ratios, which are relative
             to this guidance.
 
@@ -180,6 +204,7 @@ class ScoreDistillationConfig(GuidanceConfig):
     t_max: Schedule
     shared_timestep: bool = False
     selection: NoiseSelectionConfig | None = None
+    student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -197,6 +222,7 @@ class ScoreDistillationConfig(GuidanceConfig):
             t_max=level,
             shared_timestep=BOOLEAN,
             selection=or_none(instance_of(NoiseSelectionConfig)),
+            student=instance_of(StudentConfig),
         )
         turns = {at for at, _ in (*self.t_min.points, *self.t_max.points)}
         ordered = all(self.t_min(at) <= self.t_max(at) for at in turns)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
 
-__all__ = ["Denoiser", "Guidance", "GuidanceOutput"]
+__all__ = ["Denoiser", "Guidance", "GuidanceOutput", "Stateful"]
 
 
 class Denoiser(Protocol):
@@ -86,4 +86,17 @@ class Guidance(Protocol):
             progress: Share of the run that is done, in [0, 1].
             generator: CPU source of random numbers.
         """
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A guidance that changes during a run, and whose state belongs into the run's checkpoints."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a later step depends on, as flat tensors."""
+        ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state`, whose tensors may be on another device."""
         ...

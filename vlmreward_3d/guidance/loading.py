@@ -149,6 +149,8 @@ def build_guidances(
         view_prompts=sds.view_prompts,
         shared_timestep=sds.shared_timestep,
         selection=_selection(config, reward),
+        student=sds.student,
+        seed=config.seed,
     )
     guidances = [WeightedGuidance(distillation, sds.weighting)]
     if reward is not None:

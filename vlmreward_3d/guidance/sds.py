@@ -7,12 +7,12 @@ from torch import Tensor
 
 from vlmreward.utils.arguments import interval, number
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.config import StudentConfig
 from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.rules import RULES, Prediction
-from vlmreward_3d.guidance.teacher import Teacher
-from vlmreward_3d.guidance.view_prompts import view_index
-from vlmreward_3d.guidance.view_prompts import view_prompts as prompts_of_views
+from vlmreward_3d.guidance.student import Student
+from vlmreward_3d.guidance.teacher import Prompts, Teacher
 from vlmreward_3d.schedule import Schedule
 
 __all__ = ["ScoreDistillation"]
@@ -39,6 +39,8 @@ class ScoreDistillation:
             (`vlmreward_3d.guidance.view_prompts`), for denoisers without a camera input.
         shared_timestep: Draw one timestep for all images instead of one for each group of views.
         selection: Choice among several noises; None draws one.
+        student: Settings of the student, for rules that have one; None for the default ones.
+        seed: Seed of the student's first weights.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -61,6 +63,8 @@ class ScoreDistillation:
         view_prompts: bool = False,
         shared_timestep: bool = False,
         selection: NoiseSelection | None = None,
+        student: StudentConfig | None = None,
+        seed: int = 0,
     ) -> None:
         if rule not in RULES:
             raise ValueError(
@@ -82,12 +86,13 @@ class ScoreDistillation:
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
         self.t_min, self.t_max = t_min, t_max
-        self.view_prompts = view_prompts
         self.shared_timestep = shared_timestep
         self.selection = selection
-        prompts = prompts_of_views(prompt) if view_prompts else [prompt]
-        with torch.no_grad():
-            self.text = denoiser.encode_text([negative_prompt, *prompts, ""]).detach()
+        self.student: Student | None = None
+        if self.rule.lesson is not None:
+            settings = student or StudentConfig()
+            self.student = Student(denoiser, settings, self.rule.lesson, seed=seed)
+        self.prompts = Prompts(denoiser, prompt, negative_prompt, of_views=view_prompts)
 
     def __call__(
         self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator
@@ -124,11 +129,13 @@ class ScoreDistillation:
             graph = self.denoiser.to_latents(images)
         latents = graph.detach()
         with torch.no_grad():
-            teacher = self.teacher(cameras, latents)
+            teacher = self.prompts.seen_from(cameras, latents)
             prediction, metrics = self._prediction(teacher, latents, t, progress, generator)
             gradient = self.rule(prediction)
             # the gradient is (z - target) / N
             value = 0.5 * len(latents) * gradient.square().sum()
+        if self.student is not None:
+            metrics["student_loss"] = self.student.learn(teacher, latents, generator)
         with torch.autocast(images.device.type, enabled=False):
             (at_images,) = torch.autograd.grad(graph, images, gradient)
         return GuidanceOutput(value, at_images, {"loss": value.item(), **metrics})
@@ -180,18 +187,23 @@ class ScoreDistillation:
             level=t.to(latents) / len(alphas),
             progress=progress,
             empty=rest[0] if rest else None,
+            **self._students(teacher, noisy, t),
         )
 
-    def teacher(self, cameras: Cameras, like: Tensor) -> Teacher:
-        """The denoiser with the prompts and the cameras of N views, in the dtype of `like`."""
-        text = self.text.to(like)
-        shown = torch.ones(len(cameras), dtype=torch.long, device=text.device)
-        if self.view_prompts:
-            shown = shown + view_index(cameras).to(text.device)
-        each = len(cameras), -1, -1
-        texts = {
-            "negative": text[:1].expand(each),
-            "prompt": text[shown],
-            "empty": text[-1:].expand(each),
-        }
-        return Teacher(self.denoiser, texts, cameras)
+    def _students(self, teacher: Teacher, noisy: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """The student's part of a `Prediction`."""
+        if self.student is None:
+            return {}
+        said = {"student": self.student.predict(teacher, noisy, t)}
+        if self.rule.asks_free:
+            said["student_free"] = self.student.predict(teacher, noisy, t, cameras=False)
+        return said
+
+    def state(self) -> dict[str, Tensor]:
+        """What later steps depend on beside the settings: the student, if there is one."""
+        return {} if self.student is None else self.student.state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state`."""
+        if self.student is not None:
+            self.student.load_state(state)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.base import Denoiser
+from vlmreward_3d.guidance.view_prompts import view_index, view_prompts
 
-__all__ = ["Teacher"]
+__all__ = ["Prompts", "Teacher"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Teacher:
 
     Attributes:
         denoiser: The denoiser.
-        text: Embeddings (N, L, D) by the name of the prompt.
+        text: Embeddings (N, L, D) by the name of the prompt: "prompt", "plain", which has no words
+            for the sides of views, "negative" and "empty".
         cameras: The N cameras.
     """
 
@@ -43,3 +45,33 @@ class Teacher:
             self.cameras.condition().to(noisy).repeat(times, 1),
         )
         return noise.to(noisy).chunk(times)
+
+
+class Prompts:
+    """The embeddings of a run's prompts.
+
+    Args:
+        denoiser: The denoiser whose text encoder is asked.
+        prompt: What the images should show.
+        negative_prompt: What the guidance leads away from.
+        of_views: Say in the prompt which side a view shows; see `view_prompts`.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, prompt: str, negative_prompt: str, *, of_views: bool
+    ) -> None:
+        self.denoiser = denoiser
+        self.of_views = of_views
+        sides = view_prompts(prompt) if of_views else []
+        with torch.no_grad():
+            self.text = denoiser.encode_text([negative_prompt, prompt, "", *sides]).detach()
+
+    def seen_from(self, cameras: Cameras, like: Tensor) -> Teacher:
+        """The denoiser with the prompts of the views of N cameras, in the dtype of `like`."""
+        text = self.text.to(like)
+        negative, plain, empty = (row.expand(len(cameras), -1, -1) for row in text[:3])
+        shown = plain
+        if self.of_views:
+            shown = text[3:][view_index(cameras).to(text.device)]
+        texts = {"negative": negative, "prompt": shown, "plain": plain, "empty": empty}
+        return Teacher(self.denoiser, texts, cameras)

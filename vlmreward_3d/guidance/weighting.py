@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import WeightingConfig
 from vlmreward_3d.errors import DivergenceError
-from vlmreward_3d.guidance.base import Guidance, GuidanceOutput
+from vlmreward_3d.guidance.base import Guidance, GuidanceOutput, Stateful
 from vlmreward_3d.rendering.base import RegularizerWeights, Views
 
 __all__ = ["GuidanceSum", "WeightedGuidance", "WeightedOutputs"]
@@ -249,10 +249,13 @@ class GuidanceSum:
         return WeightedOutputs(self.terms, outputs, weights)
 
     def state(self) -> dict[str, Tensor]:
-        """The running norms and cached gradients."""
+        """The running norms, cached gradients, and the states of guidances that have one."""
         state = {f"{term.name}.norm": term.norm for term in self.terms}
         for term in self.terms:
             state |= {f"{term.name}.cache.{i}": part for i, part in enumerate(term.cache)}
+            if isinstance(term.guidance, Stateful):
+                own = term.guidance.state()
+                state |= {f"{term.name}.own.{key}": value for key, value in own.items()}
         return state
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
@@ -262,6 +265,10 @@ class GuidanceSum:
             prefix = f"{term.name}.cache."
             count = sum(key.startswith(prefix) for key in state)
             term.cache = [state[f"{prefix}{i}"].to(device) for i in range(count)]
+            if isinstance(term.guidance, Stateful):
+                prefix = f"{term.name}.own."
+                own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+                term.guidance.load_state(own)
 
 
 def _require_finite(name: str, step: int, output: GuidanceOutput) -> None:

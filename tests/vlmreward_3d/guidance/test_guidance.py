@@ -195,7 +195,8 @@ class Opinionated(RandomDenoiser):
     """Sees a constant that only the text decides: 0 for the negative prompt, 0.3 for the other."""
 
     def encode_text(self, texts):
-        return torch.tensor([0.0, 0.3]).view(-1, 1, 1).expand(-1, 2, 3)
+        seen = torch.tensor([0.3 if text else 0.0 for text in texts])
+        return seen.view(-1, 1, 1).expand(-1, 2, 3)
 
     def predict_noise(self, noisy, t, text, cameras):
         abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)

@@ -51,7 +51,7 @@ def test_the_best_of_each_group_is_followed():
     torch.rand(GROUPS, generator=source)
     latents = plain.denoiser.to_latents(images)
     gradients, rewards = [], []
-    teacher = plain.teacher(cameras, latents)
+    teacher = plain.prompts.seen_from(cameras, latents)
     for _ in range(CANDIDATES):
         prediction = plain._predict(teacher, latents, t, 0.0, source)
         gradients.append(RULES["x0"](prediction))

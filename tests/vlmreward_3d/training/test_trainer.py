@@ -20,7 +20,7 @@ import torch
 import training_worker
 from safetensors.torch import save_file
 from stub_models import RandomDenoiser, build_vlm3d, redness, shrink_exports, tiny
-from training_worker import CHECKPOINT_EVERY, CONFIG
+from training_worker import CHECKPOINT_EVERY, CONFIG, STUDENT_CONFIG
 
 from vlmreward_3d.atomic_io import InUse
 from vlmreward_3d.export.run_artifacts import export_all
@@ -90,6 +90,21 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(kills, tmp_path,
         assert not (tmp_path / "state.json").exists() or lines(tmp_path) < CONFIG.steps
     assert start(tmp_path, "resume").wait(timeout=240) == 0
     assert_same_end(tmp_path, uninterrupted)
+
+
+def test_a_student_goes_on_as_if_the_run_had_not_been_killed(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole, "student").wait(timeout=240) == 0
+    process = start(killed, "student")
+    wait_for(process, killed, 17)
+    process.kill()
+    process.wait()
+    left = load_checkpoint(killed / "checkpoint.safetensors")
+    assert 7 <= left.step < STUDENT_CONFIG.steps
+    student = {name for name in left.state if name.startswith("guidance.sds.own.")}
+    assert any(left.state[name].abs().sum() > 0 for name in student if "lora_B" in name)
+    assert start(killed, "student", "resume").wait(timeout=240) == 0
+    assert_same_end(killed, whole, STUDENT_CONFIG.steps)
 
 
 def test_of_two_that_start_at_once_one_is_refused(tmp_path, uninterrupted):

@@ -3,11 +3,11 @@
 A new rule is one file with one function, and its line in `RULES`.
 """
 
-from vlmreward_3d.guidance.rules import clamped, csd, ism, nfsd, sdi, sds, sjc, x0
-from vlmreward_3d.guidance.rules.base import Gradient, Prediction, Rule
+from vlmreward_3d.guidance.rules import clamped, csd, ism, nfsd, sdi, sds, sjc, vsd, x0
+from vlmreward_3d.guidance.rules.base import Gradient, Lesson, Prediction, Rule
 from vlmreward_3d.guidance.rules.noising import Noising
 
-__all__ = ["RULES", "Gradient", "Noising", "Prediction", "Rule"]
+__all__ = ["RULES", "Gradient", "Lesson", "Noising", "Prediction", "Rule"]
 
 RULES: dict[str, Rule] = {
     "x0": Rule(x0.x0),
@@ -18,5 +18,8 @@ RULES: dict[str, Rule] = {
     "ism": Rule(ism.ism, noising=ism.interval_noise),
     "sdi": Rule(x0.x0, noising=sdi.inverted_noise),
     "clamped-sds": Rule(clamped.clamped_sds),
+    "vsd": Rule(vsd.vsd, lesson=Lesson()),
+    "esd": Rule(vsd.esd, lesson=Lesson(), asks_free=True),
+    "asd": Rule(vsd.vsd, lesson=Lesson(repulsion=-1.0)),
 }
 """The rules by the names that `ScoreDistillationConfig.rule` takes."""

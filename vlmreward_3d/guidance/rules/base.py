@@ -15,7 +15,7 @@ from vlmreward_3d.guidance.score_distillation import (
     rescale_guidance,
 )
 
-__all__ = ["Gradient", "Prediction", "Rule"]
+__all__ = ["Gradient", "Lesson", "Prediction", "Rule"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Prediction:
         level: (N,) timesteps as shares of the denoiser's, in [0, 1); None where no rule asks.
         progress: Share of the run that is done, in [0, 1].
         empty: (N, C, H, W) noise predicted for the empty prompt; None where no rule asks.
+        student: (N, C, H, W) noise predicted by the student; None for a rule without one.
+        student_free: The same, without cameras; None where no rule asks.
     """
 
     latents: Tensor
@@ -49,6 +51,8 @@ class Prediction:
     level: Tensor | None = None
     progress: float = 0.0
     empty: Tensor | None = None
+    student: Tensor | None = None
+    student_free: Tensor | None = None
 
     @property
     def guided(self) -> Tensor:
@@ -71,6 +75,21 @@ Gradient: TypeAlias = Callable[[Prediction], Tensor]
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What a student learns: the noise eps, and maybe to differ from the denoiser.
+
+    Its loss is mean((eps_student - eps)^2) + repulsion * mean((eps_student - eps_c)^2).
+
+    Attributes:
+        repulsion: gamma of adversarial score distillation (Wei et al., 2024): a negative number
+            pushes the student away from the denoiser's prediction eps_c for the prompt; 0 is
+            variational score distillation.
+    """
+
+    repulsion: float = 0.0
+
+
+@dataclass(frozen=True)
 class Rule:
     """A distillation rule: how latents are made noisy, and the gradient that follows.
 
@@ -78,11 +97,15 @@ class Rule:
         gradient: Function of the denoiser's prediction for the noisy latents.
         noising: How the latents are made noisy.
         asks_empty: The gradient needs `Prediction.empty`.
+        lesson: What the student learns; None for a rule without a student.
+        asks_free: The gradient needs `Prediction.student_free`.
     """
 
     gradient: Gradient
     noising: Noising = fresh_noise
     asks_empty: bool = False
+    lesson: Lesson | None = None
+    asks_free: bool = False
 
     def __call__(self, prediction: Prediction) -> Tensor:
         """The gradient (N, C, H, W) at the latents, divided by the number N of images."""

@@ -13,18 +13,17 @@ from vlmreward_3d.config.fields import (
     VolumeConfig,
 )
 from vlmreward_3d.config.guidance import (
-    OBJECTIVES,
-    PIXEL_MODES,
     PRECISIONS,
+    RANKINGS,
     GuidanceConfig,
     NoiseSelectionConfig,
     ScoreDistillationConfig,
     StudentConfig,
-    VLMConfig,
     WeightingConfig,
 )
 from vlmreward_3d.config.optimization import OptimizerConfig, RecoveryConfig, RegularizerConfig
 from vlmreward_3d.config.run import VLM3DConfig
+from vlmreward_3d.config.vlm import OBJECTIVES, PIXEL_MODES, VLMConfig
 
 __all__ = [
     "ELEVATIONS",
@@ -32,6 +31,7 @@ __all__ = [
     "OBJECTIVES",
     "PIXEL_MODES",
     "PRECISIONS",
+    "RANKINGS",
     "CameraConfig",
     "DenseGridConfig",
     "FieldConfig",

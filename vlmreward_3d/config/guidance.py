@@ -1,4 +1,4 @@
-"""Guidances: the models that teach a field, and how much each of them weighs."""
+"""Score distillation, and how much each guidance weighs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from vlmreward_3d.config._checks import (
     SHARE,
     WEIGHT,
     Rule,
-    are,
     check,
     instance_of,
     is_schedule,
     is_text,
-    is_whole,
     one_of,
     or_none,
     require,
@@ -30,26 +28,22 @@ from vlmreward_3d.config._checks import (
 from vlmreward_3d.schedule import Schedule
 
 __all__ = [
-    "OBJECTIVES",
-    "PIXEL_MODES",
     "PRECISIONS",
+    "RANKINGS",
     "GuidanceConfig",
     "NoiseSelectionConfig",
     "ScoreDistillationConfig",
     "StudentConfig",
-    "VLMConfig",
     "WeightingConfig",
 ]
 
 PRECISIONS = ("float32", "autocast", "bfloat16", "float16")
 """Precisions of latent denoisers; see `vlmreward_3d.guidance.loading.load_denoiser`."""
 
-OBJECTIVES = ("log-odds", "log-probability")
-"""Objectives of a VLM's guidance; see `vlmreward_3d.guidance.vlm.VLMGuidance`."""
+RANKINGS = ("best", "softmax", "min-max", "preference")
+"""Rankings of noises; see `vlmreward_3d.guidance.noise_selection.ranking_weights`."""
 
-PIXEL_MODES = ("float", "clamp", "uint8")
-
-_NONE, _ONE = Schedule.constant(0), Schedule.constant(1)
+_ONE = Schedule.constant(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +113,15 @@ class GuidanceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSelectionConfig:
-    """Choice of the best of several noises by the VLM's reward, without its gradient.
+    """Several noises at a step, ranked by the VLM's reward, without its gradient.
 
     Attributes:
         n_candidates: Number of noises at each step; each costs a pass of the denoiser.
         stop_at: Progress from which on one noise is drawn, without a choice.
         question: Question to the VLM about the predicted originals; see `VLMConfig.question`.
+        ranking: How their gradients are weighed, one of `RANKINGS`; see
+            `vlmreward_3d.guidance.noise_selection.ranking_weights`.
+        margin: Least difference of two rewards that counts as a preference.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -133,6 +130,8 @@ class NoiseSelectionConfig:
     n_candidates: int = 4
     stop_at: float = 0.9
     question: str = "yes-no"
+    ranking: str = "best"
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         check(
@@ -140,7 +139,11 @@ class NoiseSelectionConfig:
             n_candidates=whole(2),
             stop_at=SHARE,
             question=Rule(is_text, "a question"),
+            ranking=one_of(RANKINGS),
+            margin=NOT_NEGATIVE,
         )
+        pair = self.ranking != "preference" or self.n_candidates == 2
+        require(pair, self, "n_candidates", '2 with ranking="preference"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,64 +233,4 @@ class ScoreDistillationConfig(GuidanceConfig):
         ratios = (self.weighting.max_grad_ratio, self.weighting.grad_ratio)
         require(
             ratios == (None, None), self, "weighting", "no ratio to itself in the first guidance"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class VLMConfig(GuidanceConfig):
-    """The reward of a vision-language model: "vlm".
-
-    Attributes:
-        model: Folder, hub id or built-in name of the VLM.
-        question: The question that the VLM is asked: one of `vlmreward`'s named questions, or a
-            text with the placeholder {prompt}. Several are asked separately, and the mean of the
-            rewards is taken.
-        pixel_mode: How far the image processor follows the 8-bit path: one of `PIXEL_MODES`.
-        resolution: Height and width in pixels of the images that the VLM is shown, resized
-            bilinearly from any rendered size; None shows them as they are rendered.
-        n_transformations: Number of random transformations of the views over which the reward is
-            averaged; 0 shows the views as they are.
-        views_per_question: Number of views that a question is about. Further views are asked about
-            by themselves, and the reward is the mean; None asks once about all views.
-        noise: Standard deviation of Gaussian noise on the views (pixels in [0, 1]), for a VLM that
-            was trained with noise.
-        objective: What is increased, one of `OBJECTIVES`: the log-odds of "Yes" (Eq. 5), or its
-            "log-probability", which falls silent where the answer is "Yes".
-        weighting: When it is asked and how much it weighs; `weight` is lambda_VLM of Eq. 6.
-
-    Raises:
-        ValueError: A setting has the wrong type or is out of range.
-    """
-
-    kind: ClassVar[str] = "vlm"
-
-    model: str
-    question: str | tuple[str, ...]
-    pixel_mode: str = "clamp"
-    resolution: int | None = None
-    n_transformations: int = 0
-    views_per_question: int | None = None
-    noise: Schedule = _NONE
-    objective: str = "log-odds"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(
-            self,
-            model=Rule(is_text, "the name of a VLM"),
-            question=Rule(
-                lambda x: is_text(x) or (isinstance(x, tuple) and are(x, is_text)),
-                "a question or several in a tuple",
-            ),
-            pixel_mode=one_of(PIXEL_MODES),
-            n_transformations=whole(0),
-            views_per_question=COUNT_OR_NONE,
-            noise=WEIGHT,
-            objective=one_of(OBJECTIVES),
-            resolution=or_none(
-                Rule(
-                    lambda x: is_whole(x, 8) and x <= 4096,
-                    "a whole number of pixels in [8, 4096]",
-                )
-            ),
         )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from vlmreward_3d.config.camera import CameraConfig
 from vlmreward_3d.config.fields import FieldConfig
-from vlmreward_3d.config.guidance import ScoreDistillationConfig, VLMConfig
+from vlmreward_3d.config.guidance import ScoreDistillationConfig
 from vlmreward_3d.config.optimization import OptimizerConfig, RegularizerConfig
 from vlmreward_3d.config.run import VLM3DConfig
+from vlmreward_3d.config.vlm import VLMConfig
 from vlmreward_3d.schedule import Schedule
 
 __all__ = ["QWEN", "VLMS", "Preset"]

@@ -21,9 +21,10 @@ from vlmreward_3d.config._checks import (
 )
 from vlmreward_3d.config.camera import CameraConfig
 from vlmreward_3d.config.fields import FieldConfig
-from vlmreward_3d.config.guidance import GuidanceConfig, ScoreDistillationConfig, VLMConfig
+from vlmreward_3d.config.guidance import GuidanceConfig, ScoreDistillationConfig
 from vlmreward_3d.config.optimization import OptimizerConfig, RecoveryConfig, RegularizerConfig
 from vlmreward_3d.config.serialization import flatten, from_object, replace_settings, to_object
+from vlmreward_3d.config.vlm import VLMConfig
 
 __all__ = ["VLM3DConfig"]
 

@@ -184,6 +184,8 @@ def _selection(config: VLM3DConfig, reward: Reward | None) -> NoiseSelection | N
         config.prompt,
         n_candidates=selection.n_candidates,
         stop_at=selection.stop_at,
+        ranking=selection.ranking,
+        margin=selection.margin,
     )
 
 

@@ -1,9 +1,9 @@
-"""Best of several noises by a reward, as in RewardSDS (Chachy et al., 2025, its "best" weighting).
+"""Several noises a step, ranked by a reward whose gradient is not needed.
 
 Score distillation follows whichever mode of the denoiser the drawn noise leads to. Where the
-denoiser does not know what was asked for, most modes are wrong: the selection draws several noises
-at the same timestep, and keeps for each group of views the one whose predicted original the reward
-likes best. It needs no gradient of the reward.
+denoiser does not know what was asked for, most modes are wrong: here several noises are drawn at
+the same timestep, the reward looks at the predicted original of each, and what it likes decides for
+each group of views which gradients are followed, and how much.
 """
 
 from __future__ import annotations
@@ -15,19 +15,26 @@ import torch
 from torch import Tensor
 
 from vlmreward.utils.arguments import number, reward_like, whole
-from vlmreward_3d.guidance.rules.base import Prediction
+from vlmreward_3d.config import RANKINGS
+from vlmreward_3d.guidance.rules.base import Gradient, Prediction
 
-__all__ = ["NoiseSelection"]
+__all__ = ["NoiseSelection", "ranking_weights"]
+
+_BEST, _WORST = 0.9, -0.1
+"""Weights of the two best and of the two worst candidates together, as in RewardSDS's code."""
 
 
 class NoiseSelection:
-    """Selects one of several noises by the reward of the originals that they lead to.
+    """The gradient of several noises, by the reward of the originals that they lead to.
 
     Args:
         reward: reward(images (B, V, 3, H, W) in [0, 1], prompt=str) -> (B,).
         prompt: What the images should show.
-        n_candidates: Number of noises, at least 2. Each costs a pass of the denoiser.
-        stop_at: Progress from which on one noise is drawn, without a choice.
+        n_candidates: Number of noises, at least 2, and 2 for "preference". Each costs a pass of the
+            denoiser.
+        stop_at: Progress from which on one noise is drawn, without a ranking.
+        ranking: How rewards become weights; see `ranking_weights`.
+        margin: Least difference of two rewards that counts as a preference.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.
@@ -40,28 +47,47 @@ class NoiseSelection:
         *,
         n_candidates: int = 4,
         stop_at: float = 0.9,
+        ranking: str = "best",
+        margin: float = 0.0,
     ) -> None:
         reward_like(reward)
         whole("n_candidates", n_candidates, least=2)
         number("stop_at", stop_at, least=0, most=1)
+        number("margin", margin, least=0)
+        if ranking not in RANKINGS:
+            raise ValueError(f"received ranking={ranking!r}; expected one of {RANKINGS}")
+        if ranking == "preference" and n_candidates != 2:
+            raise ValueError(
+                f"received n_candidates={n_candidates} with ranking='preference'; expected 2, of "
+                "which one is preferred"
+            )
         self.reward = reward
         self.prompt = prompt
         self.n_candidates = n_candidates
         self.stop_at = stop_at
+        self.ranking = ranking
+        self.margin = margin
 
     @torch.no_grad()
-    def choose(
-        self, candidates: Sequence[Prediction], to_images: Callable[[Tensor], Tensor]
-    ) -> tuple[Prediction, Tensor]:
-        """The best candidate of each group of views.
+    def gradient(
+        self,
+        rule: Gradient,
+        candidates: Sequence[Prediction],
+        to_images: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the candidates' gradients.
+
+        Where a candidate is not preferred, its gradient is subtracted without guidance (DreamDPO;
+        Zhou et al., 2025, Eq. 8 with its code's correction for the noise of both).
 
         Args:
+            rule: The distillation rule.
             candidates: K predictions of the same latents at the same timesteps.
             to_images: Turns latents into images in [0, 1]; see `Denoiser.to_images`.
 
         Returns:
-            The prediction put together from the best candidates, and the rewards (K, G) of the G
-            groups.
+            The gradient (N, C, H, W) at the latents, divided by N, and the rewards (K, G) of the G
+            groups of views.
         """
         group = candidates[0].group_size
         rewards = []
@@ -70,18 +96,38 @@ class NoiseSelection:
             views = images.reshape(-1, group, *images.shape[1:])
             rewards.append(self.reward(views, prompt=self.prompt))
         scores = torch.stack(rewards)
-        best = scores.argmax(dim=0).repeat_interleave(group).tolist()
-        rows = range(len(best))
+        total = torch.zeros_like(candidates[0].latents)
+        for weights, candidate in zip(
+            ranking_weights(scores, self.ranking, self.margin), candidates
+        ):
+            each = weights.to(total).repeat_interleave(group).reshape(-1, 1, 1, 1)
+            gradient = rule(candidate)
+            if self.ranking == "preference":
+                plain = rule(dataclasses.replace(candidate, guidance_scale=1.0))
+                gradient = torch.where(each < 0, plain, gradient)
+            total = total + each * gradient
+        return total, scores
 
-        def chosen(name: str) -> Tensor:
-            return torch.stack([getattr(candidates[k], name)[i] for i, k in zip(rows, best)])
 
-        chosen_prediction = dataclasses.replace(
-            candidates[0],
-            noise=chosen("noise"),
-            noisy=chosen("noisy"),
-            unconditional=chosen("unconditional"),
-            conditional=chosen("conditional"),
-            empty=None if candidates[0].empty is None else chosen("empty"),
-        )
-        return chosen_prediction, scores
+def ranking_weights(scores: Tensor, ranking: str, margin: float = 0.0) -> Tensor:
+    """Weights of candidates by their scores, both (K, G).
+
+    - "best": 1 for the best (RewardSDS; Chachy et al., 2025).
+    - "softmax": The softmax of the scores (the same).
+    - "min-max": 0.9 for the two best together and -0.1 for the two worst (the same).
+    - "preference": 1 for the better of two; -1 for the other one if it is worse by at least the
+      margin, and 0 otherwise (DreamDPO).
+    """
+    if ranking == "softmax":
+        return scores.softmax(dim=0)
+    order = scores.argsort(dim=0, descending=True, stable=True)
+    weights = torch.zeros_like(scores)
+    if ranking == "min-max":
+        share = torch.full_like(scores[:2], 0.5)
+        weights.scatter_add_(0, order[:2], _BEST * share)
+        return weights.scatter_add_(0, order[-2:], _WORST * share)
+    weights.scatter_(0, order[:1], 1.0)
+    if ranking == "preference":
+        apart = scores.amax(dim=0) - scores.amin(dim=0) >= margin
+        weights.scatter_(0, order[1:], -apart[None].to(scores))
+    return weights

@@ -130,8 +130,7 @@ class ScoreDistillation:
         latents = graph.detach()
         with torch.no_grad():
             teacher = self.prompts.seen_from(cameras, latents)
-            prediction, metrics = self._prediction(teacher, latents, t, progress, generator)
-            gradient = self.rule(prediction)
+            gradient, metrics = self._gradient(teacher, latents, t, progress, generator)
             # the gradient is (z - target) / N
             value = 0.5 * len(latents) * gradient.square().sum()
         if self.student is not None:
@@ -140,25 +139,25 @@ class ScoreDistillation:
             (at_images,) = torch.autograd.grad(graph, images, gradient)
         return GuidanceOutput(value, at_images, {"loss": value.item(), **metrics})
 
-    def _prediction(
+    def _gradient(
         self,
         teacher: Teacher,
         latents: Tensor,
         t: Tensor,
         progress: float,
         generator: torch.Generator,
-    ) -> tuple[Prediction, dict[str, float]]:
-        """The prediction for one noise, or for the best of several, and metrics of the choice."""
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The rule's gradient for one noise, or for several ranked ones, and metrics of those."""
         selection = self.selection
         if selection is None or progress >= selection.stop_at:
-            return self._predict(teacher, latents, t, progress, generator), {}
+            return self.rule(self._predict(teacher, latents, t, progress, generator)), {}
         candidates = [
             self._predict(teacher, latents, t, progress, generator)
             for _ in range(selection.n_candidates)
         ]
-        chosen, rewards = selection.choose(candidates, self.denoiser.to_images)
+        gradient, rewards = selection.gradient(self.rule, candidates, self.denoiser.to_images)
         gain = (rewards.amax(dim=0) - rewards.mean(dim=0)).mean()
-        return chosen, {"selection_gain": gain.item()}
+        return gradient, {"selection_gain": gain.item()}
 
     def _predict(
         self,

@@ -6,9 +6,9 @@ from stub_models import RandomDenoiser, build_vlm3d, redness, tiny
 from torch.testing import assert_close
 
 from vlmreward_3d.cameras import sample_groups
-from vlmreward_3d.config import NoiseSelectionConfig
+from vlmreward_3d.config import RANKINGS, NoiseSelectionConfig
 from vlmreward_3d.guidance import ScoreDistillation
-from vlmreward_3d.guidance.noise_selection import NoiseSelection
+from vlmreward_3d.guidance.noise_selection import NoiseSelection, ranking_weights
 from vlmreward_3d.guidance.rules import RULES
 from vlmreward_3d.schedule import Schedule
 
@@ -68,6 +68,57 @@ def test_the_best_of_each_group_is_followed():
     assert output.metrics["selection_gain"] == pytest.approx(gain.mean().item())
 
 
+def test_rewards_become_weights():
+    """Of four candidates for two groups, by hand."""
+    scores = torch.tensor([[1.0, 0.0], [4.0, 3.0], [2.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
+    expected = {
+        "best": [[0, 0], [1, 1], [0, 0], [0, 0]],
+        "min-max": [[-0.05, -0.05], [0.45, 0.45], [-0.05, 0.45], [0.45, -0.05]],
+        "softmax": [[0.0321, 0.0321], [0.6439, 0.6439], [0.0871, 0.2369], [0.2369, 0.0871]],
+    }
+    for ranking, weights in expected.items():
+        found = ranking_weights(scores, ranking)
+        assert_close(found, torch.tensor(weights).double(), rtol=0, atol=5e-5)
+    two = torch.tensor([[1.0, 2.0, 0.0], [1.5, 1.9, 0.0]])
+    preferred = ranking_weights(two, "preference", margin=0.2)
+    assert_close(preferred, torch.tensor([[-1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]))
+    three = ranking_weights(scores[:3], "min-max")
+    assert_close(three[:, 0], torch.tensor([-0.05, 0.45, 0.4], dtype=torch.float64))
+    assert set(expected) | {"preference"} == set(RANKINGS)
+
+
+@pytest.mark.parametrize("ranking", ["softmax", "min-max", "preference"])
+def test_gradients_are_weighed(ranking):
+    """By a second route: the rule for every noise alone, times its weight."""
+    images, cameras = inputs()
+    count = 2 if ranking == "preference" else CANDIDATES
+    selection = NoiseSelection(reddest, "a red cube", n_candidates=count, ranking=ranking)
+    made = distillation(selection=selection, rule="sds")
+    output = made(images, cameras, 0.0, torch.Generator().manual_seed(3))
+    source = torch.Generator().manual_seed(3)
+    t = torch.full((4 * GROUPS,), len(made.denoiser.alphas_cumprod) // 2)
+    torch.rand(GROUPS, generator=source)
+    latents = made.denoiser.to_latents(images)
+    teacher = made.prompts.seen_from(cameras, latents)
+    candidates = [made._predict(teacher, latents, t, 0.0, source) for _ in range(count)]
+    views = [
+        made.denoiser.to_images(c.original).view(GROUPS, 4, *latents.shape[1:]) for c in candidates
+    ]
+    scores = torch.stack([reddest(v, "a red cube") for v in views])
+    expected = torch.zeros_like(latents)
+    for weights, c in zip(ranking_weights(scores, ranking).tolist(), candidates):
+        for g, weight in enumerate(weights):
+            rows = slice(4 * g, 4 * g + 4)
+            unguided = weight < 0 and ranking == "preference"
+            noise = c.conditional if unguided else c.guided
+            part = (1 - c.alpha_bar).view(-1, 1, 1, 1) * (noise - c.noise) / len(latents)
+            expected[rows] += weight * part[rows]
+    with torch.enable_grad():
+        leaf = images.requires_grad_()
+        (at_images,) = torch.autograd.grad(made.denoiser.to_latents(leaf), leaf, expected)
+    assert_close(output.gradient, at_images)
+
+
 def test_behind_its_end_one_noise_is_drawn():
     images, cameras = inputs()
     selection = NoiseSelection(reddest, "a red cube", stop_at=0.5)
@@ -99,3 +150,16 @@ def test_a_selection_needs_a_vlm():
         NoiseSelectionConfig(n_candidates=1)
     with pytest.raises(ValueError, match="n_candidates"):
         NoiseSelection(reddest, "a red cube", n_candidates=1)
+
+
+def test_a_preference_is_between_two():
+    with pytest.raises(ValueError, match='expected 2 with ranking="preference"'):
+        NoiseSelectionConfig(n_candidates=3, ranking="preference")
+    with pytest.raises(ValueError, match="received n_candidates=3 with ranking='preference'"):
+        NoiseSelection(reddest, "a red cube", n_candidates=3, ranking="preference")
+    with pytest.raises(ValueError, match=r"received ranking='worst'; expected one of \('best',"):
+        NoiseSelectionConfig(ranking="worst")
+    with pytest.raises(ValueError, match=r"received ranking='worst'; expected one of \('best',"):
+        NoiseSelection(reddest, "a red cube", ranking="worst")
+    with pytest.raises(ValueError, match="margin"):
+        NoiseSelectionConfig(margin=-1.0)

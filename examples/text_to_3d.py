@@ -26,7 +26,7 @@ from vlmreward.cli.arguments import (
     text,
     threads,
 )
-from vlmreward_3d.config import FIELDS, OBJECTIVES, PRECISIONS, NoiseSelectionConfig
+from vlmreward_3d.config import FIELDS, OBJECTIVES, PRECISIONS, RANKINGS, NoiseSelectionConfig
 from vlmreward_3d.presets import PRESETS
 from vlmreward_3d.schedule import Schedule
 
@@ -40,7 +40,7 @@ MESHES = ("glb", "texture", "obj", "ply")
 ABOUT_THE_VLM = (
     *("vlm", "single_view", "question", "no_geometry_question", "separate_questions"),
     *("vlm_interval", "vlm_cache_gradient", "vlm_grad_ratio", "vlm_device", "vlm_resolution"),
-    *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates"),
+    *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates", "noise_ranking"),
     *("vlm_views_per_question", "vlm_objective", "vlm_weight", "vlm_noise"),
 )
 
@@ -165,6 +165,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="K",
         help="draw K noises a step, and go on with the one whose prediction it likes best",
     )
+    asking.add_argument(
+        "--noise-ranking",
+        choices=RANKINGS,
+        help="how K noises are weighed; default: the best alone; see docs/rules.md",
+    )
     parser.add_argument(
         "--no-collapse-detection",
         action="store_true",
@@ -226,6 +231,11 @@ def refuse_without_effect(parser, options) -> None:
         parser.error(
             "received --vlm-weight with --vlm-grad-ratio, which chooses lambda at every step; "
             "expected one of the two; --vlm-max-grad-ratio would limit it"
+        )
+    if options.noise_ranking and not options.noise_candidates:
+        parser.error(
+            "received --noise-ranking without --noise-candidates K, the number of noises that are "
+            "ranked; expected both"
         )
     if options.field == "gaussians":
         if options.export:
@@ -397,7 +407,8 @@ def changes(options, config):
     if options.vlm_grad_ratio:
         changed["vlm.weighting.max_grad_ratio"] = None
     if options.noise_candidates:
-        selection = NoiseSelectionConfig(n_candidates=options.noise_candidates)
+        ranking = options.noise_ranking or "best"
+        selection = NoiseSelectionConfig(n_candidates=options.noise_candidates, ranking=ranking)
         changed["score_distillation.selection"] = selection
     if options.no_collapse_detection:
         changed["recovery.patience"] = None

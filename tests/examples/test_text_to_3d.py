@@ -104,7 +104,7 @@ def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     words = "--vlm-interval 3 --vlm-cache-gradient --vlm-grad-ratio 0.5 --rays-per-chunk 512"
     words += " --vlm-device cpu --vlm-resolution 96 --no-collapse-detection --steps 5"
     words += " --t-max-end 0.2 --vlm-objective log-probability --vlm-views-per-question 2"
-    words += " --rule ism --vlm-noise 0.1 --noise-candidates 2 --noise-ranking preference"
+    words += " --rule sjc --vlm-noise 0.1 --noise-candidates 2 --noise-ranking preference"
     command = ["a red cube", "--out", str(tmp_path), *words.split()]
     assert script.main(command) == 0
     config = json.loads((tmp_path / "config.json").read_text())
@@ -116,7 +116,7 @@ def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     assert config["vlm"]["objective"] == "log-probability"
     assert config["vlm"]["views_per_question"] == 2
     assert config["vlm"]["noise"]["points"] == [[0.0, 0.1]]
-    assert config["score_distillation"]["rule"] == "ism"
+    assert config["score_distillation"]["rule"] == "sjc"
     assert config["score_distillation"]["selection"]["ranking"] == "preference"
     t_max = config["score_distillation"]["t_max"]["points"]
     assert t_max == [[0.0, 0.98], [0.4, 0.5], [1.0, 0.2]]
@@ -323,7 +323,7 @@ def vlm_options(script):
         patch.setattr(script.argparse.ArgumentParser, "parse_args", keep)
         with pytest.raises(SystemExit):
             script.parse([])
-    names = ("vlm", "single_view", "question", "noise_candidates")
+    names = ("vlm", "single_view", "question", "noise_candidates", "noise_ranking")
     return [action for action in seen if any(name in action.dest for name in names)]
 
 

@@ -79,6 +79,11 @@ class ScoreDistillation:
         for name, words in (("prompt", prompt), ("negative_prompt", negative_prompt)):
             if not isinstance(words, str):
                 raise TypeError(f"{name} is {words!r}; expected a text")
+        if selection is not None and not RULES[rule].draws:
+            raise ValueError(
+                f"received the distillation rule {rule!r} with a selection of noises; expected a "
+                "rule that draws noise, as this one does not"
+            )
         number("guidance_scale", guidance_scale)
         number("guidance_rescale", guidance_rescale, least=0, most=1)
         self.denoiser = denoiser

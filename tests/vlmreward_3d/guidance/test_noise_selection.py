@@ -152,6 +152,12 @@ def test_a_selection_needs_a_vlm():
         NoiseSelection(reddest, "a red cube", n_candidates=1)
 
 
+def test_a_rule_that_draws_no_noise_has_nothing_to_select():
+    selection = NoiseSelection(reddest, "a red cube")
+    with pytest.raises(ValueError, match="'ism' with a selection of noises; expected a rule that"):
+        distillation(selection=selection, rule="ism")
+
+
 def test_a_preference_is_between_two():
     with pytest.raises(ValueError, match='expected 2 with ranking="preference"'):
         NoiseSelectionConfig(n_candidates=3, ranking="preference")

@@ -15,7 +15,7 @@ RULES: dict[str, Rule] = {
     "sjc": Rule(sjc.sjc),
     "csd": Rule(csd.csd),
     "nfsd": Rule(nfsd.nfsd, asks_empty=True),
-    "ism": Rule(ism.ism, noising=ism.interval_noise),
+    "ism": Rule(ism.ism, noising=ism.interval_noise, draws=False),
     "sdi": Rule(x0.x0, noising=sdi.inverted_noise),
     "clamped-sds": Rule(clamped.clamped_sds),
     "vsd": Rule(vsd.vsd, lesson=Lesson()),

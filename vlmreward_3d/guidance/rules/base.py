@@ -96,6 +96,7 @@ class Rule:
     Attributes:
         gradient: Function of the denoiser's prediction for the noisy latents.
         noising: How the latents are made noisy.
+        draws: The noising draws random numbers, so that several noises can be ranked.
         asks_empty: The gradient needs `Prediction.empty`.
         lesson: What the student learns; None for a rule without a student.
         asks_free: The gradient needs `Prediction.student_free`.
@@ -103,6 +104,7 @@ class Rule:
 
     gradient: Gradient
     noising: Noising = fresh_noise
+    draws: bool = True
     asks_empty: bool = False
     lesson: Lesson | None = None
     asks_free: bool = False

@@ -22,6 +22,7 @@ NOT_RUN = {
 RUN = {
     'python examples/text_to_3d.py "a red cube on top of a blue sphere"': ({}, "--steps 1"),
     'python examples/text_to_3d.py "a red cube" --rule ism': ({}, "--steps 1"),
+    "python examples/evaluation/evaluate_rules.py": ({}, ""),
     "python examples/finetune_easy_vqa.py --out outputs/easy_vqa": (
         {},
         "--steps 1 --limit 2 --batch 2 --questions 2",

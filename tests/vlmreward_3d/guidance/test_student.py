@@ -1,7 +1,6 @@
 """Rules whose student learns the distribution of the renders: VSD, ESD and ASD."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -144,53 +143,3 @@ def test_it_is_loaded_by_name_and_its_loss_is_logged():
 def test_a_denoiser_without_a_unet_is_refused():
     with pytest.raises(TypeError, match="RandomDenoiser without a unet; expected one of diffusers"):
         ScoreDistillation(RandomDenoiser(), "a cube", rule="vsd", guidance_scale=7.5)
-
-
-def particles(rule, steps=600):
-    """Numbers that a rule moves on the target N(0.5, 0.04), and a student that fits them exactly.
-
-    Their mean and variance at the end, in float64.
-    """
-    mean, variance, abar = 0.5, 0.04, 0.5
-    z = torch.linspace(-2, 3, 400, dtype=torch.float64).reshape(-1, 1, 1, 1)
-    draws = seeded()
-    for _ in range(steps):
-        noise = torch.randn(z.shape, generator=draws, dtype=torch.float64)
-        noisy = add_noise(z, noise, torch.tensor(abar))
-
-        def denoised(m, v, noisy=noisy):
-            return (1 - abar) ** 0.5 * (noisy - abar**0.5 * m) / (abar * v + 1 - abar)
-
-        told = denoised(mean, variance)
-        given = prediction(
-            latents=z,
-            noise=noise,
-            noisy=noisy,
-            alpha_bar=torch.full((len(z),), abar, dtype=torch.float64),
-            unconditional=told,
-            conditional=told,
-            student=denoised(z.mean(), z.var(correction=0)),
-            student_free=None,
-        )
-        z = z - 0.2 * len(z) * RULES[rule](given)
-    return z.mean().item(), z.var(correction=0).item()
-
-
-def test_variational_distillation_covers_the_target_where_sds_goes_to_its_mode():
-    """ProlificDreamer, Sec. 3: the renders end as samples of N(m, v), those of SDS all at m.
-
-    What is left of a spread in SDS is its noise: with g = A (z - m) + B eps it is
-    step^2 B^2 / (1 - (1 - step A)^2).
-    """
-    mean, variance = particles("vsd")
-    assert mean == pytest.approx(0.5, abs=0.02)
-    assert variance == pytest.approx(0.04, rel=0.02)
-    abar, step = 0.5, 0.2
-    s2 = 1 - abar
-    share = s2**0.5 / (abar * 0.04 + s2)
-    pull, push = s2 * share * abar**0.5, s2 * (share * s2**0.5 - 1)
-    left = (step * push) ** 2 / (1 - (1 - step * pull) ** 2)
-    mean, variance = particles("sds")
-    assert mean == pytest.approx(0.5, abs=4 * math.sqrt(left / 400))
-    assert variance == pytest.approx(left, rel=0.3)
-    assert variance < 0.01 * 0.04

@@ -38,6 +38,7 @@ def options(data, out, **changed):
         "composed": 0.0,
         "mixtures": 0.0,
         "noise": 0.0,
+        "alignment": 0.0,
         "start": None,
         "radius": 0.0,
     }

@@ -4,7 +4,8 @@ First the vision tower learns which words are true where (no questions), then co
 asked, then their combinations and captions of single things, then everything, at last with more
 about what only a comparison of views tells. With ``--start`` a trained model learns on, from the
 last stage alone; with ``--radius`` it learns from views that mislead it (see ``adversary``),
-and with ``--noise`` from noisy ones.
+with ``--noise`` from noisy ones,
+and with ``--alignment`` its gradient at the pixels learns to paint what a question asks for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from vlmreward.models._transformers_private import set_attention
 from vlmreward.models.loading import resolve
 from vlmreward_3d.blocks.training.adversary import mislead
+from vlmreward_3d.blocks.training.alignment import alignment_loss, pairs_of
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.training.vlm_model import PackedVLM, build_vlm
 from vlmreward_3d.blocks.world.augment import add_noise, augment_and_composite
@@ -93,7 +95,11 @@ def losses(
 def train(args: argparse.Namespace) -> None:
     """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
     data = render_dataset(
-        args.data, args.scenes, seed=1, composed=args.composed, counterparts=args.mixtures > 0
+        args.data,
+        args.scenes,
+        seed=1,
+        composed=args.composed,
+        counterparts=args.mixtures > 0 or args.alignment > 0,
     )
     if args.start:
         source = resolve(args.start)
@@ -122,6 +128,8 @@ def train(args: argparse.Namespace) -> None:
     examiner = QuestionSampler(data, args.seed, mixtures=args.mixtures)
     tally: dict[str, list[bool]] = defaultdict(list)
     sums: list[tuple[float, float]] = []
+    pairs = pairs_of(data) if args.alignment else []
+    apartness: list[float] = []
     steps = range(trainer.start, args.steps)
     for step in tqdm(steps, initial=trainer.start, total=args.steps, desc="vlm"):
         stage, long, views = plan(step, args.steps, trained=bool(args.start))
@@ -134,15 +142,25 @@ def train(args: argparse.Namespace) -> None:
             answers, auxiliary, marks = losses(
                 model, batch, generator, strength, args.radius, args.noise
             )
-        trainer.update(answers + (0.5 if stage in ("all", "flaws") else 1.0) * auxiliary, step)
+        loss = answers + (0.5 if stage in ("all", "flaws") else 1.0) * auxiliary
+        if pairs:
+            rng = np.random.default_rng([args.seed, step])
+            chosen = [pairs[k] for k in rng.choice(len(pairs), args.batch // 2, replace=False)]
+            apart = alignment_loss(model, data, chosen, rng, strength=strength, device=args.device)
+            loss = loss + args.alignment * apart
+            apartness.append(apart.item())
+        trainer.update(loss, step)
         for kind, right in marks:
             tally[kind].append(right)
         sums.append((answers.item(), auxiliary.item()))
         if (step + 1) % 50 == 0:
             table = {k: [round(float(np.mean(v)), 3), len(v)] for k, v in sorted(tally.items())}
             means = np.mean(sums, axis=0).tolist()
+            if apartness:
+                table["alignment"] = [round(float(np.mean(apartness)), 4), len(apartness)]
             trainer.log(step=step + 1, answers=means[0], auxiliary=means[1], **table)
             tally.clear()
+            apartness.clear()
             sums.clear()
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
             trainer.save(step + 1)
@@ -185,6 +203,12 @@ def main() -> None:
         type=float,
         default=0.0,
         help="largest standard deviation of Gaussian noise on the views (of pixels in [0, 1])",
+    )
+    parser.add_argument(
+        "--alignment",
+        type=float,
+        default=0.0,
+        help="weight of the loss of the gradient's direction at blends of scenes; 0 for none",
     )
     parser.add_argument("--compile", action="store_true", help="compile the vision tower")
     train(parser.parse_args())

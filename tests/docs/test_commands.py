@@ -77,6 +77,8 @@ PARSED = {
     "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "likewise",
     "python -m vlmreward_3d.blocks.training.measure_denoiser --denoiser builtin/coarse": "takes a "
     "minute; see test_weights.py",
+    "python -m vlmreward_3d.blocks.training.measure_alignment --data HELD_OUT_BLENDS": "takes a "
+    "minute; see test_measure_alignment.py",
     "python -m vlmreward_3d.blocks.training.calibrate_vlm --data HELD_OUT_BLENDS --out "
     "calibration.png": "renders scenes; see test_calibration.py",
     "python -m vlmreward_3d.blocks.training.evaluate_vlm --data HELD_OUT --out table": (

@@ -41,7 +41,7 @@ ABOUT_THE_VLM = (
     *("vlm", "single_view", "question", "no_geometry_question", "separate_questions"),
     *("vlm_interval", "vlm_cache_gradient", "vlm_grad_ratio", "vlm_device", "vlm_resolution"),
     *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates", "noise_ranking"),
-    *("vlm_views_per_question", "vlm_objective", "vlm_weight", "vlm_noise"),
+    *("vlm_views_per_question", "vlm_objective", "vlm_weight"),
 )
 
 
@@ -137,12 +137,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         choices=OBJECTIVES,
         help="what is increased: log-odds (default, as in the paper), or log-probability, which "
         "falls silent where the answer is Yes",
-    )
-    asking.add_argument(
-        "--vlm-noise",
-        type=above_zero,
-        metavar="SIGMA",
-        help="standard deviation of noise on the views that it is shown (pixels in [0, 1])",
     )
     asking.add_argument(
         "--vlm-resolution", type=positive, metavar="N", help="side in pixels of what it is shown"
@@ -402,8 +396,6 @@ def changes(options, config):
         changed["score_distillation.t_max"] = levels.ending(options.t_max_end)
     if options.vlm_weight:
         changed["vlm.weighting.weight"] = Schedule.constant(options.vlm_weight)
-    if options.vlm_noise:
-        changed["vlm.noise"] = Schedule.constant(options.vlm_noise)
     if options.vlm_grad_ratio:
         changed["vlm.weighting.max_grad_ratio"] = None
     if options.noise_candidates:

@@ -441,7 +441,6 @@ def test_shading_is_drawn_in_its_shares():
         ({"score_distillation.student.rank": 0}, "expected a whole number >= 1"),
         ({"score_distillation.student.learning_rate": 0.0}, "expected a finite number > 0"),
         ({"score_distillation.student.camera_dropout": 2}, r"expected a number in \[0, 1\]"),
-        ({"vlm.noise": 0.1}, "expected a Schedule of numbers >= 0"),
         ({"vlm.views_per_question": 0}, "None or a whole number >= 1"),
         ({"vlm.views_per_question": 3}, r"a divisor of the numbers of views .*, \[4\]"),
         (

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from vlmreward_3d.config._checks import (
     COUNT_OR_NONE,
-    WEIGHT,
     Rule,
     are,
     check,
@@ -18,7 +17,6 @@ from vlmreward_3d.config._checks import (
     whole,
 )
 from vlmreward_3d.config.guidance import GuidanceConfig
-from vlmreward_3d.schedule import Schedule
 
 __all__ = ["OBJECTIVES", "PIXEL_MODES", "VLMConfig"]
 
@@ -26,8 +24,6 @@ OBJECTIVES = ("log-odds", "log-probability")
 """Objectives of a VLM's guidance; see `vlmreward_3d.guidance.vlm.VLMGuidance`."""
 
 PIXEL_MODES = ("float", "clamp", "uint8")
-
-_NONE = Schedule.constant(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +42,6 @@ class VLMConfig(GuidanceConfig):
             averaged; 0 shows the views as they are.
         views_per_question: Number of views that a question is about. Further views are asked about
             by themselves, and the reward is the mean; None asks once about all views.
-        noise: Standard deviation of Gaussian noise on the views (pixels in [0, 1]), for a VLM that
-            was trained with noise.
         objective: What is increased, one of `OBJECTIVES`: the log-odds of "Yes" (Eq. 5), or its
             "log-probability", which falls silent where the answer is "Yes".
         weighting: When it is asked and how much it weighs; `weight` is lambda_VLM of Eq. 6.
@@ -64,7 +58,6 @@ class VLMConfig(GuidanceConfig):
     resolution: int | None = None
     n_transformations: int = 0
     views_per_question: int | None = None
-    noise: Schedule = _NONE
     objective: str = "log-odds"
 
     def __post_init__(self) -> None:
@@ -79,7 +72,6 @@ class VLMConfig(GuidanceConfig):
             pixel_mode=one_of(PIXEL_MODES),
             n_transformations=whole(0),
             views_per_question=COUNT_OR_NONE,
-            noise=WEIGHT,
             objective=one_of(OBJECTIVES),
             resolution=or_none(
                 Rule(

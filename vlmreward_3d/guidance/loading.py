@@ -165,7 +165,6 @@ def build_guidances(
             resolution=config.vlm.resolution,
             n_transformations=config.vlm.n_transformations,
             views_per_question=config.vlm.views_per_question,
-            noise=config.vlm.noise,
             objective=config.vlm.objective,
         )
         guidances.append(WeightedGuidance(vlm, config.vlm.weighting, concurrent=concurrent))

@@ -14,11 +14,8 @@ from vlmreward.wrappers import ExpectationOverTransformations
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import OBJECTIVES
 from vlmreward_3d.guidance.base import GuidanceOutput
-from vlmreward_3d.schedule import Schedule
 
 __all__ = ["Reward", "VLMGuidance"]
-
-_NO_NOISE = Schedule.constant(0)
 
 Reward = Callable[..., Tensor]
 """reward(images (B, V, 3, H, W) in [0, 1], prompt=str) -> (B,) float32, differentiable."""
@@ -36,9 +33,6 @@ class VLMGuidance:
             (`vlmreward.wrappers.ExpectationOverTransformations`); 0 shows them as they are.
         views_per_question: The question is asked about so many views at a time, and the reward is
             the mean; None asks once about all views.
-        noise: Standard deviation of Gaussian noise on the views, by progress; drawn anew at each
-            evaluation and for each transformation, and what leaves [0, 1] is clamped. A VLM that
-            knows noise and is not sure under it has a gradient that shows the way from afar.
         objective: What is increased: "log-odds" of "Yes" (Eq. 5), or its "log-probability", whose
             gradient is that of the log-odds times the probability of "No", so that the reward says
             the less the more it has been satisfied.
@@ -57,7 +51,6 @@ class VLMGuidance:
         resolution: int | None = None,
         n_transformations: int = 0,
         views_per_question: int | None = None,
-        noise: Schedule = _NO_NOISE,
         objective: str = "log-odds",
     ) -> None:
         reward_like(reward)
@@ -73,7 +66,6 @@ class VLMGuidance:
         self.resolution = resolution
         self.n_transformations = n_transformations
         self.views_per_question = views_per_question
-        self.noise = noise
         self.objective = objective
 
     def __call__(
@@ -88,8 +80,8 @@ class VLMGuidance:
         Args:
             images: (V, 3, H, W) in [0, 1], the views of one object; no graph is kept to them.
             cameras: Not used.
-            progress: Share of the run that is done; it selects the noise.
-            generator: CPU source of transformations and noise; None for torch's global one.
+            progress: Not used.
+            generator: CPU source of the transformations; None for torch's global one.
 
         Returns:
             The reward, log-odds of "Yes", and the gradient (V, 3, H, W) of minus the objective,
@@ -103,7 +95,7 @@ class VLMGuidance:
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             shown = images if size is None else resize(images, (size, size), "bilinear")
-            values = self._values(shown, self._reward(self.noise(progress), generator))
+            values = self._values(shown, self._reward(generator))
             sure = self.objective == "log-probability"
             increased = F.logsigmoid(values) if sure else values
             (gradient,) = torch.autograd.grad(increased.mean(), images)
@@ -122,17 +114,9 @@ class VLMGuidance:
             )
         return reward(shown.unflatten(0, (-1, together)), prompt=self.prompt)
 
-    def _reward(self, noise: float, generator: torch.Generator | None) -> Reward:
-        reward = self._noisy(noise, generator) if noise > 0 else self.reward
+    def _reward(self, generator: torch.Generator | None) -> Reward:
         if self.n_transformations == 0:
-            return reward
+            return self.reward
         return ExpectationOverTransformations(
-            reward, num_samples=self.n_transformations, generator=generator
+            self.reward, num_samples=self.n_transformations, generator=generator
         )
-
-    def _noisy(self, deviation: float, generator: torch.Generator | None) -> Reward:
-        def reward(images: Tensor, prompt: object) -> Tensor:
-            noise = torch.randn(images.shape, generator=generator).to(images)
-            return self.reward((images + deviation * noise).clamp(0, 1), prompt=prompt)
-
-        return reward

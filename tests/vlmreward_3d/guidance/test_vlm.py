@@ -7,7 +7,6 @@ from torch.testing import assert_close
 
 from vlmreward import YesNoReward
 from vlmreward_3d.guidance.vlm import VLMGuidance
-from vlmreward_3d.schedule import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +41,6 @@ def test_some_views_at_a_time_are_asked_about_and_the_mean_is_taken(reward):
     assert abs(together.value - verdict.value) > 0.1
     with pytest.raises(ValueError, match="received 4 views with views_per_question=3"):
         VLMGuidance(reward, "a red cube", views_per_question=3)(images)
-
-
-def test_noise_is_that_of_the_progress_and_of_the_generator(reward):
-    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    noisy = VLMGuidance(reward, "a red cube", noise=Schedule.ramp(0.3, 0.0))
-    leaf = images.clone().requires_grad_()
-    noise = torch.randn((1, 4, 3, 32, 32), generator=torch.Generator().manual_seed(1))
-    odds = reward((leaf + 0.15 * noise).clamp(0, 1), prompt="a red cube")[0]
-    verdict = noisy(images, progress=0.5, generator=torch.Generator().manual_seed(1))
-    assert_close(verdict.value, odds.detach())
-    assert_close(verdict.gradient, -torch.autograd.grad(odds, leaf)[0])
-    plain = VLMGuidance(reward, "a red cube")(images)
-    assert_close(noisy(images, progress=1.0).value, plain.value)
-    assert (verdict.value - plain.value).abs() > 1e-3
-
-
-def test_each_transformation_has_noise_of_its_own(reward):
-    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    seen = []
-
-    def recorded(images, prompt):
-        seen.append(images.detach())
-        return reward(images, prompt=prompt)
-
-    noise = Schedule.constant(0.1)
-    guidance = VLMGuidance(recorded, "a red cube", n_transformations=2, noise=noise)
-    first = guidance(images, generator=torch.Generator().manual_seed(1))
-    again = guidance(images, generator=torch.Generator().manual_seed(1))
-    assert_close(first.gradient, again.gradient)
-    assert len(seen) == 4
-    for one, two in ((0, 2), (1, 3)):
-        assert_close(seen[one], seen[two])
-    assert (seen[0] - seen[1]).std() > 0.1
 
 
 def test_the_log_probability_speaks_the_less_the_surer_the_answer(reward):

@@ -4,7 +4,6 @@ First the vision tower learns which words are true where (no questions), then co
 asked, then their combinations and captions of single things, then everything, at last with more
 about what only a comparison of views tells. With ``--start`` a trained model learns on, from the
 last stage alone; with ``--radius`` it learns from views that mislead it (see ``adversary``),
-with ``--noise`` from noisy ones,
 and with ``--alignment`` its gradient at the pixels learns to paint what a question asks for.
 """
 
@@ -25,7 +24,7 @@ from vlmreward_3d.blocks.training.adversary import mislead
 from vlmreward_3d.blocks.training.alignment import alignment_loss, pairs_of
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.training.vlm_model import PackedVLM, build_vlm
-from vlmreward_3d.blocks.world.augment import add_noise, augment_and_composite
+from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import render_dataset
 from vlmreward_3d.blocks.world.questions import Batch, QuestionSampler
 
@@ -57,12 +56,12 @@ def losses(
     generator: torch.Generator,
     strength: float,
     radius: float = 0.0,
-    noise: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, bool]]]:
     """Answer loss, auxiliary loss, and (kind, right?) of every answer."""
     device = model.words.device
-    images = augment_and_composite(batch.rgba, generator, strength=strength, fade=batch.fade)
-    images = add_noise(images, noise, generator).to(device)
+    images = augment_and_composite(batch.rgba, generator, strength=strength, fade=batch.fade).to(
+        device
+    )
     flat = [q for asked in batch.questions for q in asked]
     truth = torch.tensor([q.truth for q in flat], device=device)
 
@@ -139,9 +138,7 @@ def train(args: argparse.Namespace) -> None:
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
             strength = 1.0 if args.start else min(1.0, 2 * step / args.steps)
-            answers, auxiliary, marks = losses(
-                model, batch, generator, strength, args.radius, args.noise
-            )
+            answers, auxiliary, marks = losses(model, batch, generator, strength, args.radius)
         loss = answers + (0.5 if stage in ("all", "flaws") else 1.0) * auxiliary
         if pairs:
             rng = np.random.default_rng([args.seed, step])
@@ -197,12 +194,6 @@ def main() -> None:
         type=float,
         default=0.0,
         help="largest change of a view by the adversary (L2 over pixels in [0, 1]); 0 for none",
-    )
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=0.0,
-        help="largest standard deviation of Gaussian noise on the views (of pixels in [0, 1])",
     )
     parser.add_argument(
         "--alignment",

@@ -89,16 +89,3 @@ def augment_and_composite(
     tint = torch.rand(n, 1, 3, 1, 1, generator=g)
     image = _sometimes(image, image * (1 - haze) + tint * haze, 0.25 * strength, g)
     return image.clamp(0, 1)
-
-
-def add_noise(images: Tensor, largest: float, generator: torch.Generator) -> Tensor:
-    """Views (N, V, 3, H, W) with Gaussian noise, in [0, 1].
-
-    Two thirds of the scenes get it, all their views with the same standard deviation: ``largest``
-    times the square of a uniform number, so that weak noise is more frequent.
-    """
-    if largest == 0:
-        return images
-    drawn = torch.rand(len(images), 1, 1, 1, 1, generator=generator) * 1.5 - 0.5
-    deviation = largest * drawn.clamp_min(0).square()
-    return (images + deviation * torch.randn(images.shape, generator=generator)).clamp(0, 1)

@@ -59,6 +59,14 @@ class Cameras:
         """(N, 3) camera centres in the world."""
         return self.c2w[:, :3, 3]
 
+    def angles(self) -> Tensor:
+        """(N, 2) azimuth in (-180, 180] and elevation in degrees of cameras that face the origin.
+
+        The inverse of `orbit`.
+        """
+        x, y, z = torch.nn.functional.normalize(self.positions, dim=-1).unbind(-1)
+        return torch.rad2deg(torch.stack([torch.atan2(y, x), torch.asin(z.clamp(-1, 1))], dim=-1))
+
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Rays through the pixel centres (at +0.5).
 

@@ -176,3 +176,10 @@ def test_turntable_closes_the_circle():
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match=r"received c2w \(4, 4\).*expected \(N, 4, 4\)"):
         Cameras(torch.eye(4), torch.ones(1))
+
+
+def test_angles_are_those_of_the_orbit():
+    azimuth = torch.tensor([-170.0, -90.0, 0.0, 33.0, 180.0], dtype=torch.float64)
+    elevation = torch.tensor([-80.0, 0.0, 15.0, 60.0, 89.0], dtype=torch.float64)
+    found = orbit(azimuth, elevation, 2.5, 40.0).angles()
+    torch.testing.assert_close(found, torch.stack([azimuth, elevation], dim=-1))

@@ -40,7 +40,7 @@ class ScoreDistillation:
         shared_timestep: Draw one timestep for all images instead of one for each group of views.
         selection: Choice among several noises; None draws one.
         student: Settings of the student, for rules that have one; None for the default ones.
-        seed: Seed of the student's first weights.
+        seed: Seed of the student's first weights, and of noise that belongs to cameras ("fsd").
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -93,6 +93,7 @@ class ScoreDistillation:
         self.t_min, self.t_max = t_min, t_max
         self.shared_timestep = shared_timestep
         self.selection = selection
+        self.seed = seed
         self.student: Student | None = None
         if self.rule.lesson is not None:
             settings = student or StudentConfig()
@@ -134,7 +135,7 @@ class ScoreDistillation:
             graph = self.denoiser.to_latents(images)
         latents = graph.detach()
         with torch.no_grad():
-            teacher = self.prompts.seen_from(cameras, latents)
+            teacher = self.prompts.seen_from(cameras, latents, self.seed)
             gradient, metrics = self._gradient(teacher, latents, t, progress, generator)
             # the gradient is (z - target) / N
             value = 0.5 * len(latents) * gradient.square().sum()

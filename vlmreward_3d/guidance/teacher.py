@@ -24,11 +24,13 @@ class Teacher:
         text: Embeddings (N, L, D) by the name of the prompt: "prompt", "plain", which has no words
             for the sides of views, "negative" and "empty".
         cameras: The N cameras.
+        seed: Seed of noise that belongs to the run and not to a step.
     """
 
     denoiser: Denoiser
     text: Mapping[str, Tensor]
     cameras: Cameras
+    seed: int = 0
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -66,7 +68,7 @@ class Prompts:
         with torch.no_grad():
             self.text = denoiser.encode_text([negative_prompt, prompt, "", *sides]).detach()
 
-    def seen_from(self, cameras: Cameras, like: Tensor) -> Teacher:
+    def seen_from(self, cameras: Cameras, like: Tensor, seed: int = 0) -> Teacher:
         """The denoiser with the prompts of the views of N cameras, in the dtype of `like`."""
         text = self.text.to(like)
         negative, plain, empty = (row.expand(len(cameras), -1, -1) for row in text[:3])
@@ -74,4 +76,4 @@ class Prompts:
         if self.of_views:
             shown = text[3:][view_index(cameras).to(text.device)]
         texts = {"negative": negative, "prompt": shown, "plain": plain, "empty": empty}
-        return Teacher(self.denoiser, texts, cameras)
+        return Teacher(self.denoiser, texts, cameras, seed)

@@ -34,9 +34,8 @@ def view_index(cameras: Cameras) -> Tensor:
     Returns:
         (N,) integers, on the cameras' device.
     """
-    x, y, z = torch.nn.functional.normalize(cameras.positions, dim=-1).unbind(-1)
-    elevation = torch.rad2deg(torch.asin(z.clamp(-1, 1)))
-    azimuth = torch.rad2deg(torch.atan2(y, x)).abs()
+    azimuth, elevation = cameras.angles().unbind(-1)
+    azimuth = azimuth.abs()
     index = torch.full_like(azimuth, VIEWS.index("side"), dtype=torch.long)
     index[azimuth <= _FRONT] = VIEWS.index("front")
     index[azimuth >= 180 - _FRONT] = VIEWS.index("back")

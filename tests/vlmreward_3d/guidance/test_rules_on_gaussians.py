@@ -20,7 +20,10 @@ from evaluate_rules import (
 )
 from torch.testing import assert_close
 
+from vlmreward_3d.cameras import orbit
 from vlmreward_3d.guidance.rules import RULES, noising
+from vlmreward_3d.guidance.rules.fsd import world_map_noise
+from vlmreward_3d.guidance.teacher import Prompts
 
 
 @pytest.mark.parametrize("level", [*LEVELS, 0.19, 0.21])
@@ -146,3 +149,37 @@ def test_the_table_has_a_line_for_each(capsys):
     main([])
     rows = capsys.readouterr().out.count("\n| `")
     assert rows == len(CASES) * len(LEVELS) + 2
+
+
+def test_noise_of_a_camera_is_that_of_the_run_and_moves_with_it():
+    """Flow score distillation: 2 W columns around the object, H rows from pole to pole."""
+    side, turns = 32, (0.0, 360 / 64, 90.0, 360.0)
+
+    def noise(azimuths, elevation=20.0, seed=0):
+        cameras = orbit(torch.tensor(azimuths), elevation, 2.0, 40.0)
+        model = Gaussians(EQUAL)
+        prompts = Prompts(model, "prompt", "negative", of_views=False)
+        latents = torch.zeros(len(azimuths), 3, side, side)
+        t = torch.full((len(azimuths),), 300)
+        drawn, noisy = world_map_noise(
+            prompts.seen_from(cameras, latents, seed), latents, t, torch.Generator()
+        )
+        assert_close(noisy, (1 - model.alphas_cumprod[300]).sqrt().float() * drawn)
+        return drawn
+
+    here, next_to_it, quarter, around = noise([x + 0.1 for x in turns])
+    assert torch.equal(here[:, :, 1:], next_to_it[:, :, :-1])
+    assert torch.equal(here[:, :, 16:], quarter[:, :, :16])
+    assert torch.equal(here, around)
+    lower = noise([0.1], elevation=20.0 - 180 / side)[0]
+    assert torch.equal(here[:, 1:], lower[:, :-1])
+    assert torch.equal(noise([0.1])[0], here)
+    assert (noise([0.1], seed=1)[0] - here).abs().max() > 0.5
+    assert here.mean().abs() < 0.1
+    assert here.std() == pytest.approx(1, abs=0.05)
+
+
+def test_flow_distillation_has_the_same_gradient_in_every_step():
+    one, two, other = (gradient("fsd", 0.2, level=0.5, scale=3.0, seed=seed) for seed in (0, 1, 2))
+    assert torch.equal(one, two)
+    assert torch.equal(one, other)

@@ -3,7 +3,7 @@
 A new rule is one file with one function, and its line in `RULES`.
 """
 
-from vlmreward_3d.guidance.rules import clamped, csd, ism, nfsd, sdi, sds, sjc, vsd, x0
+from vlmreward_3d.guidance.rules import clamped, csd, fsd, ism, nfsd, sdi, sds, sjc, vsd, x0
 from vlmreward_3d.guidance.rules.base import Gradient, Lesson, Prediction, Rule
 from vlmreward_3d.guidance.rules.noising import Noising
 
@@ -16,6 +16,7 @@ RULES: dict[str, Rule] = {
     "csd": Rule(csd.csd),
     "nfsd": Rule(nfsd.nfsd, asks_empty=True),
     "ism": Rule(ism.ism, noising=ism.interval_noise, draws=False),
+    "fsd": Rule(sds.sds, noising=fsd.world_map_noise, draws=False),
     "sdi": Rule(x0.x0, noising=sdi.inverted_noise),
     "clamped-sds": Rule(clamped.clamped_sds),
     "vsd": Rule(vsd.vsd, lesson=Lesson()),

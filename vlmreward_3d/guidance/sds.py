@@ -30,7 +30,8 @@ class ScoreDistillation:
         negative_prompt: What the guidance leads away from.
         rule: A key of `vlmreward_3d.guidance.rules.RULES`: "x0" is the gradient of
             0.5 ||z - x0||^2 / N with the rescaled guided x0 of MVDream; "sds" is
-            (1 - abar) (eps_hat - eps) / N (DreamFusion). N is the number of images.
+            (1 - abar) (eps_hat - eps) / N (DreamFusion), N the number of images; for the others see
+            their files.
         guidance_scale: Scale of classifier-free guidance.
         guidance_rescale: Factor of `rescale_guidance`; only "x0" uses it.
         t_min: Lower end of the uniform timestep, as a share of the denoiser's timesteps.

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from stub_models import AttentiveDenoiser, RandomDenoiser, build_vlm3d, tiny
+from tiny_latent_models import stable
 from torch.testing import assert_close
 
 from vlmreward_3d.config import StudentConfig
@@ -143,3 +144,21 @@ def test_it_is_loaded_by_name_and_its_loss_is_logged():
 def test_a_denoiser_without_a_unet_is_refused():
     with pytest.raises(TypeError, match="RandomDenoiser without a unet; expected one of diffusers"):
         ScoreDistillation(RandomDenoiser(), "a cube", rule="vsd", guidance_scale=7.5)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_latent_denoisers_have_students(kind):
+    """Stable Diffusion without cameras; the student of v predicts noise, as that of noise does."""
+    model = stable(kind)
+    teacher = ScoreDistillation(model, "a cube", rule="asd", guidance_scale=7.5)
+    images = torch.rand(1, 3, 64, 64, generator=seeded())
+    latents = model.to_latents(images).detach()
+    conditioned = teacher.prompts.seen_from(CAMERAS[:1], latents)
+    t = torch.tensor([300])
+    (said,) = conditioned.predict(latents, t, ("prompt",))
+    assert torch.equal(teacher.student.predict(conditioned, latents, t), said)
+    draws = seeded(1)
+    first = [teacher(images, CAMERAS[:1], 0.0, draws) for _ in range(2)]
+    assert all(output.gradient.isfinite().all() for output in first)
+    assert not torch.equal(teacher.student.predict(conditioned, latents, t), said)
+    assert torch.equal(conditioned.predict(latents, t, ("prompt",))[0], said)

@@ -6,7 +6,7 @@ from pathlib import Path
 import ldm_reference as ldm
 import pytest
 import torch
-from stub_models import RandomDenoiser, build_vlm3d, random_vlm, redness, tiny
+from stub_models import AttentiveDenoiser, RandomDenoiser, build_vlm3d, random_vlm, redness, tiny
 from tiny_latent_models import build, checkpoint, randomised, stable, tokenizer
 from torch.testing import assert_close
 
@@ -24,6 +24,7 @@ from vlmreward_3d.rendering.volume import render_rays
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import VLM3D
 
+OF_SINGLE_VIEWS = ("dreamfusion", "prolificdreamer")
 SMALL = {
     "steps": 4,
     "camera.resolution": Schedule.constant(16),
@@ -99,6 +100,7 @@ def at(config, step):
                 5000: (1, 64, 1.0, 0.02, 0.98, 1000.0, True, True),
             },
         ),
+        ("prolificdreamer", {0: (1, 256, 1.0, 0.02, 0.98, 0.0, True, False)}),
     ],
 )
 def test_tables_of_the_documentation(preset, rows):
@@ -108,7 +110,10 @@ def test_tables_of_the_documentation(preset, rows):
 
 @pytest.mark.parametrize(
     ("preset", "side"),
-    [("paper", 256), ("release", 256), ("mvdream", 256), ("dreamfusion", 256), ("blocks", 20)],
+    [
+        *((preset, 256) for preset in ("paper", "release", "mvdream", *OF_SINGLE_VIEWS)),
+        ("blocks", 20),
+    ],
 )
 def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
     shapes = []
@@ -119,7 +124,7 @@ def test_the_vlm_is_shown_256_pixels_whatever_is_rendered(preset, side):
 
     small = {**SMALL, "camera.resolution": Schedule.constant(20)}
     config = presets.PRESETS[preset]("a red cube", vlm="some").replace(small)
-    model = build_vlm3d(config, RandomDenoiser(), reward)
+    model = build_vlm3d(config, AttentiveDenoiser(), reward)
     pixels = torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     assert evaluated(model, pixels).gradient.shape == pixels.shape
     assert shapes == [(side, side)]
@@ -175,7 +180,7 @@ def soft_ball(points):
     return torch.nn.functional.softplus(10 * (1 - points.norm(dim=-1) / 0.5))
 
 
-@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", "dreamfusion"])
+@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", *OF_SINGLE_VIEWS])
 @pytest.mark.parametrize("kind", ["dense_grid", "hash_grid"])
 def test_the_initial_density_at_scale_is_that_of_the_sources(preset, kind):
     config = presets.PRESETS[preset]("a cat", field=kind)
@@ -245,7 +250,14 @@ def test_as_many_rays_are_visible_as_in_the_sources(density_scale):
 
 
 def test_the_optimizer_and_the_hash_tables_of_the_sources():
-    for preset, decay in {"paper": 0, "release": 0.01, "mvdream": 0.01, "dreamfusion": 0}.items():
+    decays = {
+        "paper": 0,
+        "release": 0.01,
+        "mvdream": 0.01,
+        "dreamfusion": 0,
+        "prolificdreamer": 0.01,
+    }
+    for preset, decay in decays.items():
         config = presets.PRESETS[preset]("a cat", field="hash_grid")
         adam, field = config.optimizer, config.field
         assert adam.weight_decay == decay
@@ -341,9 +353,9 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", "dreamfusion"])
+@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", *OF_SINGLE_VIEWS])
 def test_presets_run_with_small_random_backbones(preset, sources):
-    denoiser = str(sources / ("sd" if preset == "dreamfusion" else "mvdream"))
+    denoiser = str(sources / ("sd" if preset in OF_SINGLE_VIEWS else "mvdream"))
     config = presets.PRESETS[preset]("a red cube", denoiser=denoiser, vlm=str(sources / "vlm"))
     later = [(at, 24) for at in config.camera.resolution.jumps]
     config = config.replace({**SMALL, "camera.resolution": Schedule.steps(16, *later)})
@@ -353,6 +365,16 @@ def test_presets_run_with_small_random_backbones(preset, sources):
     assert all((a != b).any() for a, b in zip(before, model.field.representation.levels))
     asked = ["vlm/reward" in report.metrics for report in reports]
     assert asked == [i / config.steps < config.vlm.weighting.stop_at for i in range(config.steps)]
+
+
+def test_prolificdreamer_is_its_first_stage_as_threestudio_has_it():
+    config = presets.prolificdreamer("a cat")
+    sds = config.score_distillation
+    assert (config.steps, sds.rule, sds.guidance_scale) == (25_000, "vsd", 7.5)
+    assert (sds.student.learning_rate, sds.student.camera_dropout) == (1e-4, 0.1)
+    assert sds.view_prompts
+    assert config.regularizers.sparsity_weight(0.5) == 10
+    assert config.vlm is None
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)

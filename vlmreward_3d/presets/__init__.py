@@ -1,0 +1,28 @@
+"""Ready-made configurations: `presets.blocks("a red cube", steps=300)` is a `VLM3DConfig`."""
+
+from vlmreward_3d.config.preset import VLMS, Preset
+from vlmreward_3d.presets.builtin import blocks
+from vlmreward_3d.presets.multi_view import mvdream, paper, release
+from vlmreward_3d.presets.single_view import dreamfusion, prolificdreamer
+
+__all__ = [
+    "PRESETS",
+    "VLMS",
+    "Preset",
+    "blocks",
+    "dreamfusion",
+    "mvdream",
+    "paper",
+    "prolificdreamer",
+    "release",
+]
+
+PRESETS = {
+    "blocks": blocks,
+    "paper": paper,
+    "release": release,
+    "mvdream": mvdream,
+    "dreamfusion": dreamfusion,
+    "prolificdreamer": prolificdreamer,
+}
+"""The presets by name."""

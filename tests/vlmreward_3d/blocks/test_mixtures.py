@@ -48,6 +48,20 @@ def test_a_counterpart_differs_in_one_thing(scenes):
     assert changes == {"order", "exchanged colors", "thing", "faces", "no front"}
 
 
+def test_in_half_of_the_pairs_a_thing_takes_over_from_the_other():
+    rng = np.random.default_rng(1)
+    pairs = [scene for _ in range(900) if (scene := sample_scene(rng)).relation]
+    pairs = [s for s in pairs if all(a != b for a, b in zip(*(t.words for t in s.things)))]
+    taken = {"color": 0, "shape": 0}
+    for scene in pairs:
+        colors, shapes = zip(*(t.words for t in counterpart(scene, rng).things))
+        taken["color"] += colors[0] == colors[1]
+        taken["shape"] += shapes[0] == shapes[1]
+    assert len(pairs) > 300
+    assert 0.2 < taken["color"] / len(pairs) < 0.35
+    assert 0.2 < taken["shape"] / len(pairs) < 0.35
+
+
 def test_shares_are_of_what_differs_in_the_worst_view():
     one, two = torch.zeros(2, 8, 8, 4), torch.zeros(2, 8, 8, 4)
     two[:, :4, :4] = 200.0

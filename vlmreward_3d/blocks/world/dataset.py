@@ -30,6 +30,8 @@ CELL = 16
 FOV_DEG, ELEVATION_DEG, CAMERA_SCALE = (30.0, 45.0), (5.0, 40.0), (0.8, 1.0)
 """Ranges of the cameras of the blocks world."""
 SHARD = 250
+COUNTERPARTS = 2
+"""Version of `mixtures.counterpart`, by which a set of another one is known."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def render_dataset(
     flaws = list(FLAWS)
     recipe = {"seed": seed, "flawed": flawed, "flaws": flaws, "composed": composed}
     if counterparts:
-        recipe["counterparts"] = True
+        recipe["counterparts"] = COUNTERPARTS
     recipe |= {"shard": SHARD, "size": VIEW_SIZE, "channels": len(CHANNELS)}
     note = folder / "recipe.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != recipe:

@@ -38,6 +38,8 @@ from vlmreward_3d.blocks.world.scenes import (
 
 _FRONT = 0.6
 """Share of the counterparts of compounds alone that differ in the front."""
+_TAKEN = 0.5
+"""Share of the counterparts of pairs in which a thing has the color or shape of the other one."""
 _CLEAR = 0.15
 """How much of the largest difference between two views a view must show to count."""
 
@@ -45,9 +47,10 @@ _CLEAR = 0.15
 def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
     """A scene that differs from a flawless one in one thing.
 
-    Another color or shape of one object; in pairs also exchanged colors or an exchanged order; of a
-    compound alone also its front: several of them, or none. What does not change stays where it is,
-    as far as the change allows.
+    Another color or shape of one object; in pairs also exchanged colors or an exchanged order, and
+    in half of them one thing has the color or the shape of the other one, as where a denoiser does
+    not know what belongs to what; of a compound alone also its front: several of them, or none.
+    What does not change stays where it is, as far as the change allows.
     """
     which = int(rng.integers(len(scene.things)))
     if not scene.relation and scene.things[0].shape in COMPOUNDS and rng.random() < _FRONT:
@@ -61,10 +64,25 @@ def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
     ]
     if scene.relation:
         options += [exchange_colors(scene), exchange_order(scene)]
+        taken = _taken_over(scene, which)
+        if taken and rng.random() < _TAKEN:
+            options = taken
     options = [option for option in options if not same_meaning(option, scene)]
     changed = pick(options, rng)
     placed = arrange(list(changed.things), changed.relation, np.random.default_rng(scene.seed))
     return replace(changed, things=placed)
+
+
+def _taken_over(scene: Scene, which: int) -> list[Scene]:
+    """A pair in which one thing has the color, or the shape, of the other, where they differ."""
+    thing, source = scene.things[which], scene.things[1 - which]
+    found = []
+    if thing.color != source.color:
+        found.append(with_thing(scene, which, replace(thing, color=source.color)))
+    if thing.shape != source.shape:
+        shaped = replace(thing, shape=source.shape, fronts=(0.0,))
+        found.append(with_thing(scene, which, shaped))
+    return found
 
 
 def blend_weights(views: int, size: int, rng: np.random.Generator) -> Tensor:

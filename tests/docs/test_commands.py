@@ -22,7 +22,6 @@ NOT_RUN = {
 RUN = {
     'python examples/text_to_3d.py "a red cube on top of a blue sphere"': ({}, "--steps 1"),
     'python examples/text_to_3d.py "a red cube" --rule ism': ({}, "--steps 1"),
-    "python examples/evaluation/evaluate_rules.py": ({}, ""),
     "python examples/finetune_easy_vqa.py --out outputs/easy_vqa": (
         {},
         "--steps 1 --limit 2 --batch 2 --questions 2",
@@ -77,6 +76,10 @@ PARSED = {
     "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "likewise",
     "python -m vlmreward_3d.blocks.training.measure_denoiser --denoiser builtin/coarse": "takes a "
     "minute; see test_weights.py",
+    "python examples/evaluation/evaluate_rules.py": "runs in test_rules_on_gaussians.py",
+    "python -m vlmreward_3d.blocks.training.train_vlm --data DATA_OF_PAIRS --scenes 6000 --out "
+    "ALIGNED --start builtin/robust --mixtures 0.35 --alignment 1 --steps 800 --batch 12 --lr 5e-4 "
+    "--matrix-lr 2e-3": "takes an hour",
     "python -m vlmreward_3d.blocks.training.measure_alignment --data HELD_OUT_BLENDS": "takes a "
     "minute; see test_measure_alignment.py",
     "python -m vlmreward_3d.blocks.training.calibrate_vlm --data HELD_OUT_BLENDS --out "

@@ -9,8 +9,10 @@ import torch
 import vlmreward_3d
 from vlmreward import YesNoReward
 from vlmreward.wrappers import ExpectationOverTransformations
+from vlmreward_3d.blocks.training.measure_alignment import cosines
 from vlmreward_3d.blocks.training.measure_denoiser import caption_choices
 from vlmreward_3d.blocks.training.train_denoiser import images_of, sample
+from vlmreward_3d.blocks.world import dataset
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import attribute_question
 from vlmreward_3d.blocks.world.dataset import sample_cameras
@@ -40,7 +42,7 @@ def reward():
 
 def test_the_weights_are_small_enough_to_ship(reward):
     models = [folder for folder in WEIGHTS.iterdir() if (folder / "README.md").exists()]
-    assert len(models) == 5
+    assert len(models) == 6
     for folder in models:
         assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= 12e6, folder
     assert sum(p.numel() for p in reward.backbone.vlm.parameters()) <= 6e6
@@ -76,6 +78,8 @@ def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kind
         ("builtin/blocks", "shape", 0.9),
         ("builtin/robust", "color", 0.95),
         ("builtin/robust", "shape", 0.9),
+        ("builtin/aligned", "color", 0.95),
+        ("builtin/aligned", "shape", 0.9),
     ],
 )
 def test_the_vlms_know_colours_and_shapes(scenes, model, kind, least):
@@ -104,7 +108,8 @@ def test_gradient_ascent_on_the_reward_is_felt_by_the_reward(reward, scenes):
     assert after.item() > before.item()
 
 
-def test_the_gradient_of_the_robust_vlm_convinces_the_other_vlm(reward, scenes):
+@pytest.mark.parametrize("model", ["builtin/robust", "builtin/aligned"])
+def test_gradients_that_paint_convince_the_other_vlm(reward, scenes, model):
     """Steps towards another object, two units long: the one adds noise, the other one paints."""
     drawn, rgba, _ = scenes
     singles = [i for i, scene in enumerate(drawn) if scene.relation is None][:4]
@@ -123,13 +128,26 @@ def test_the_gradient_of_the_robust_vlm_convinces_the_other_vlm(reward, scenes):
             views = (leaf + 2 * slope / length).clamp(0, 1).detach()
         return views
 
-    robust = YesNoReward("builtin/robust", device="cpu")
-    found = painted(robust), painted(reward)
+    painter = YesNoReward(model, device="cpu")
+    found = painted(painter), painted(reward)
     with torch.no_grad():
-        convinced, fooled = reward(found[0], prompt=prompts), robust(found[1], prompt=prompts)
+        convinced, fooled = reward(found[0], prompt=prompts), painter(found[1], prompt=prompts)
         assert reward(start, prompt=prompts).max() < -5
     assert convinced.mean() > 3
     assert fooled.mean() < convinced.mean() - 3
+
+
+def test_the_gradient_of_the_aligned_vlm_points_furthest_to_what_is_asked_for(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dataset, "SHARD", 60)
+    data = dataset.render_dataset(tmp_path, 60, seed=31_337, counterparts=True, workers=1)
+    found = {}
+    for name in ("blocks", "robust", "aligned"):
+        ask = YesNoReward(f"builtin/{name}", question="yes-no", device="cpu")
+        found[name] = cosines(ask, data, 20).mean()
+    assert found["blocks"] < found["robust"] - 0.1
+    assert found["robust"] < found["aligned"] - 0.05
 
 
 def test_the_denoiser_listens_to_the_text(scenes):

@@ -31,6 +31,8 @@ from vlmreward_3d.blocks.world.descriptions import caption
 
 __all__ = ["cosines"]
 
+MODELS = ["builtin/blocks", "builtin/robust", "builtin/aligned"]
+
 
 def cosines(reward: Callable[..., Tensor], data: BlocksData, count: int) -> np.ndarray:
     """The cosines (count,) of some pairs of whole scenes, of things in a relation or alone.
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of held-out scenes")
-    parser.add_argument("--models", nargs="+", default=["builtin/blocks", "builtin/robust"])
+    parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--scenes", type=int, default=500, help="scenes to render or load")
     parser.add_argument("--pairs", type=int, default=100, help="pairs of them")
     parser.add_argument("--transformations", type=int, default=4, help="default: %(default)s")

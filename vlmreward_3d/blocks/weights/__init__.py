@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["COARSE", "DENOISER", "ROBUST", "SINGLE_VIEW", "VLM"]
+__all__ = ["ALIGNED", "COARSE", "DENOISER", "ROBUST", "SINGLE_VIEW", "VLM"]
 
 _HERE = Path(__file__).parent
 
@@ -10,6 +10,8 @@ VLM = _HERE / "vlm"
 """A VLM in the format of transformers."""
 ROBUST = _HERE / "robust"
 """A VLM that has been trained against views that mislead it, for gradients that paint."""
+ALIGNED = _HERE / "aligned"
+"""A VLM that has been trained for the direction of its gradient at the pixels."""
 DENOISER = _HERE / "denoiser"
 """A multi-view denoiser in the format of diffusers."""
 COARSE = _HERE / "coarse"

@@ -143,7 +143,7 @@ def theory(rule: str, *, level: float, scale: float, known: Known) -> float:
 
 
 def _shrinking(level: float) -> float:
-    """What inversion in steps of one timestep leaves of z - m at a variance of 1."""
+    """The factor of z - m after an inversion in steps of one timestep, at a variance of 1."""
     return math.cos(LAST / (T - 1)) ** int(level * T)
 
 

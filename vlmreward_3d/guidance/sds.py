@@ -206,7 +206,7 @@ class ScoreDistillation:
         return said
 
     def state(self) -> dict[str, Tensor]:
-        """What later steps depend on beside the settings: the student, if there is one."""
+        """The state of the student, if there is one."""
         return {} if self.student is None else self.student.state()
 
     def load_state(self, state: dict[str, Tensor]) -> None:

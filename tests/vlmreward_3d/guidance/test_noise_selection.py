@@ -69,7 +69,7 @@ def test_the_best_of_each_group_is_followed():
 
 
 def test_rewards_become_weights():
-    """Of four candidates for two groups, by hand."""
+    """Four candidates for two groups, by hand."""
     scores = torch.tensor([[1.0, 0.0], [4.0, 3.0], [2.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
     expected = {
         "best": [[0, 0], [1, 1], [0, 0], [0, 0]],

@@ -76,7 +76,7 @@ Gradient: TypeAlias = Callable[[Prediction], Tensor]
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a student learns: the noise eps, and maybe to differ from the denoiser.
+    """The lesson of a student: the noise eps, and maybe to differ from the denoiser.
 
     Its loss is mean((eps_student - eps)^2) + repulsion * mean((eps_student - eps_c)^2).
 

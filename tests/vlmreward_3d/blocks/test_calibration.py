@@ -21,7 +21,7 @@ def test_the_calibration_error_is_the_distance_of_the_curve_to_the_diagonal():
 def test_curves_of_a_shipped_model(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "SHARD", 40)
     out = tmp_path / "curves.png"
-    words = ["--data", str(tmp_path / "data"), "--scenes", "40", "--batches", "3"]
+    words = ["--data", str(tmp_path / "data"), "--scenes", "40", "--batches", "9"]
     calibrate_vlm.main([*words, "--models", "builtin/blocks", "--out", str(out)])
     assert out.read_bytes().startswith(b"\x89PNG")
     measured = json.loads(out.with_suffix(".json").read_text())["builtin/blocks"]

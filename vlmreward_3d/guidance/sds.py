@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -137,7 +140,8 @@ class ScoreDistillation:
         latents = graph.detach()
         with torch.no_grad():
             teacher = self.prompts.seen_from(cameras, latents, self.seed)
-            gradient, metrics = self._gradient(teacher, latents, t, progress, generator)
+            predict = partial(self._predict, teacher, latents, t, progress, generator)
+            gradient, metrics = self._gradient(predict, progress)
             # the gradient is (z - target) / N
             value = 0.5 * len(latents) * gradient.square().sum()
         if self.student is not None:
@@ -147,21 +151,13 @@ class ScoreDistillation:
         return GuidanceOutput(value, at_images, {"loss": value.item(), **metrics})
 
     def _gradient(
-        self,
-        teacher: Teacher,
-        latents: Tensor,
-        t: Tensor,
-        progress: float,
-        generator: torch.Generator,
+        self, predict: Callable[[], Prediction], progress: float
     ) -> tuple[Tensor, dict[str, float]]:
         """The rule's gradient for one noise, or for several ranked ones, and metrics of those."""
         selection = self.selection
         if selection is None or progress >= selection.stop_at:
-            return self.rule(self._predict(teacher, latents, t, progress, generator)), {}
-        candidates = [
-            self._predict(teacher, latents, t, progress, generator)
-            for _ in range(selection.n_candidates)
-        ]
+            return self.rule(predict()), {}
+        candidates = [predict() for _ in range(selection.n_candidates)]
         gradient, rewards = selection.gradient(self.rule, candidates, self.denoiser.to_images)
         gain = (rewards.amax(dim=0) - rewards.mean(dim=0)).mean()
         return gradient, {"selection_gain": gain.item()}

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from vlmreward import YesNoReward
+from vlmreward_3d.blocks.training.alignment import pairs_of
 from vlmreward_3d.blocks.training.evaluate_vlm import HELD_OUT_SEED
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
@@ -70,9 +71,7 @@ def answers(
 def answers_by_views(reward: YesNoReward, data: BlocksData) -> dict[str, list[float]]:
     """Mean probability of Yes to the caption of a scene, by the share of the views that show it."""
     rng = np.random.default_rng(0)
-    plain = [s.flaw is None for s in data.scenes]
-    pairs = [(i, j) for i in range(len(data)) if (j := data.counterpart(i)) is not None]
-    pairs = [(i, j) for i, j in pairs if plain[i] and plain[j]]
+    pairs = [(one, two) for one, two in pairs_of(data) if data.scenes[two].flaw is None]
     said: list[list[float]] = []
     for one, two in tqdm(pairs, desc="views"):
         order = rng.permutation(RING)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from vlmreward import YesNoReward
 from vlmreward.wrappers import ExpectationOverTransformations
+from vlmreward_3d.blocks.training.alignment import pairs_of
 from vlmreward_3d.blocks.training.evaluate_vlm import HELD_OUT_SEED
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
@@ -43,13 +44,8 @@ def cosines(reward: Callable[..., Tensor], data: BlocksData, count: int) -> np.n
         count: Number of pairs; of fewer, all.
     """
     found: list[float] = []
-    for one, scene in enumerate(tqdm(data.scenes, desc="pairs", leave=False)):
-        two = data.counterpart(one)
-        if two is None or scene.flaw is not None or data.scenes[two].flaw is not None:
-            continue
-        if len(found) == count:
-            break
-
+    whole = [(one, two) for one, two in pairs_of(data) if data.scenes[two].flaw is None]
+    for one, two in tqdm(whole[:count], desc="pairs", leave=False):
         # the same background for both
         first, second = (
             augment_and_composite(
@@ -58,7 +54,7 @@ def cosines(reward: Callable[..., Tensor], data: BlocksData, count: int) -> np.n
             for k in (one, two)
         )
         blend = ((first + second) / 2).requires_grad_()
-        odds = reward(blend, prompt=caption(scene, np.random.default_rng(one)))
+        odds = reward(blend, prompt=caption(data.scenes[one], np.random.default_rng(one)))
         (slope,) = torch.autograd.grad(odds.sum(), blend)
         found.append(F.cosine_similarity(slope.flatten(), (first - second).flatten(), 0).item())
     return np.array(found)

@@ -51,11 +51,7 @@ def scenes_of(batch: int, views: int) -> int:
 
 
 def losses(
-    model: PackedVLM,
-    batch: Batch,
-    generator: torch.Generator,
-    strength: float,
-    radius: float = 0.0,
+    model: PackedVLM, batch: Batch, generator: torch.Generator, strength: float, radius: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, list[tuple[str, bool]]]:
     """Answer loss, auxiliary loss, and (kind, right?) of every answer."""
     device = model.words.device

@@ -170,7 +170,7 @@ def parts_of(model: VLM3D, phase: profiling.Phase) -> dict[str, Callable[[], Any
     pixels = torch.rand(phase.views, 3, phase.resolution, phase.resolution, device=device)
     latents = denoiser.to_latents(pixels)
     t = torch.full((phase.views,), 500, device=device)
-    text = guidances["sds"].text_embeddings(cameras, latents)
+    teacher = guidances["sds"].prompts.seen_from(cameras, latents)
     regularizers = model.field.regularizers(phase.first / config.steps)
 
     def render() -> None:
@@ -190,8 +190,7 @@ def parts_of(model: VLM3D, phase: profiling.Phase) -> dict[str, Callable[[], Any
 
     @torch.no_grad()
     def unet() -> None:
-        condition = cameras.condition().to(latents).repeat(2, 1)
-        denoiser.predict_noise(latents.repeat(2, 1, 1, 1), t.repeat(2), text, condition)
+        teacher.predict(latents, t, ("negative", "prompt"))
 
     found: dict[str, Callable[[], Any]] = {
         "render": render,

@@ -367,9 +367,15 @@ ROWS = [
     # --- teachers
     (
         "distillation: rule",
-        "ScoreDistillation(stub(), 'a cat', rule='vsd', guidance_scale=1.0)",
+        "ScoreDistillation(stub(), 'a cat', rule='vds', guidance_scale=1.0)",
         ValueError,
-        r"'vsd'; expected",
+        r"'vds'; expected",
+    ),
+    (
+        "distillation: student without a unet",
+        "ScoreDistillation(stub(), 'a cat', rule='vsd', guidance_scale=1.0)",
+        TypeError,
+        r"without a unet; expected",
     ),
     (
         "distillation: NaN",

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmreward_3d.blocks.training.muon import Float32Muon
+
 _AVERAGED_OVER = 0.998
 _DECAY = 0.03
 
@@ -55,6 +57,15 @@ def cpu_has_bfloat16() -> bool:
     """True if the CPU has instructions for it; PyTorch is about 100 times slower without."""
     has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def muon(params: list[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Muon, in the precision that the device of the parameters is fast in."""
+    if all(p.device.type == "cpu" for p in params) and not cpu_has_bfloat16():
+        return Float32Muon(params, lr=lr, weight_decay=weight_decay)
+    return torch.optim.Muon(
+        params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
 
 
 class Trainer:
@@ -102,12 +113,7 @@ class Trainer:
         ]
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=lr, betas=betas),
-            torch.optim.Muon(
-                [flat for _, flat in self._muon_params],
-                lr=matrix_lr,
-                weight_decay=_DECAY,
-                adjust_lr_fn="match_rms_adamw",
-            ),
+            muon([flat for _, flat in self._muon_params], matrix_lr, _DECAY),
         ]
         self._peaks = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.start = 0

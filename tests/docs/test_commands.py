@@ -16,7 +16,7 @@ import pytest
 from fences import ALL, PAGES, ROOT, spans_of
 
 NOT_RUN = {
-    "python -m pytest": "would run the tests within a test",
+    "python -m pytest -n auto --dist loadfile": "would run the tests within a test",
     "python -m pytest tests/vlmreward -k KEY": "likewise",
 }
 RUN = {

@@ -73,6 +73,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="distillation rule, such as x0, sds or ism; see docs/rules.md",
     )
     parser.add_argument(
+        "--perp-neg",
+        action="store_true",
+        help="tell a denoiser without cameras which side a view shows, and which it does not",
+    )
+    parser.add_argument(
         "--t-max-end",
         type=share,
         metavar="LEVEL",
@@ -377,6 +382,8 @@ def changes(options, config):
     """The settings in which the options differ from a configuration, by their dotted names."""
     asked = {
         "score_distillation.rule": distillation_rule(options),
+        "score_distillation.view_prompts": options.perp_neg,
+        "score_distillation.perp_neg": options.perp_neg,
         "score_distillation.precision": options.denoiser_precision,
         "vlm.weighting.interval": options.vlm_interval,
         "vlm.weighting.cache_gradient": options.vlm_cache_gradient,

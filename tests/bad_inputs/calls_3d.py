@@ -58,6 +58,8 @@ _SETTINGS = [
     _setting("score_distillation.denoiser", "''"),
     _setting("score_distillation.denoiser", "None"),
     _setting("score_distillation.view_prompts", "'yes'"),
+    _setting("score_distillation.perp_neg", "1"),
+    _setting("score_distillation.perp_neg", "True"),
     _setting("vlm.model", "''"),
     _setting("vlm.model", "3"),
     _setting("vlm.model", "None"),

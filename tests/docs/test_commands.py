@@ -76,6 +76,9 @@ PARSED = {
     "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "likewise",
     "python -m vlmreward_3d.blocks.training.measure_denoiser --denoiser builtin/coarse": "takes a "
     "minute; see test_weights.py",
+    'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --perp-neg': (
+        "takes an hour on a GPU; see test_perp_neg.py"
+    ),
     "python examples/evaluation/evaluate_rules.py": "runs in test_rules_on_gaussians.py",
     "python -m vlmreward_3d.blocks.training.train_vlm --data DATA_OF_PAIRS --scenes 6000 --out "
     "ALIGNED --start builtin/robust --mixtures 0.35 --alignment 1 --steps 800 --batch 12 --lr 5e-4 "

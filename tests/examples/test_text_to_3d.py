@@ -104,7 +104,7 @@ def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     words = "--vlm-interval 3 --vlm-cache-gradient --vlm-grad-ratio 0.5 --rays-per-chunk 512"
     words += " --vlm-device cpu --vlm-resolution 96 --no-collapse-detection --steps 5"
     words += " --t-max-end 0.2 --vlm-objective log-probability --vlm-views-per-question 2"
-    words += " --rule sjc --noise-candidates 2 --noise-ranking preference"
+    words += " --rule sjc --noise-candidates 2 --noise-ranking preference --perp-neg"
     command = ["a red cube", "--out", str(tmp_path), *words.split()]
     assert script.main(command) == 0
     config = json.loads((tmp_path / "config.json").read_text())
@@ -116,6 +116,8 @@ def test_the_teachers_schedule_is_set_on_the_command_line(script, tmp_path):
     assert config["vlm"]["objective"] == "log-probability"
     assert config["vlm"]["views_per_question"] == 2
     assert config["score_distillation"]["rule"] == "sjc"
+    assert config["score_distillation"]["view_prompts"]
+    assert config["score_distillation"]["perp_neg"]
     assert config["score_distillation"]["selection"]["ranking"] == "preference"
     t_max = config["score_distillation"]["t_max"]["points"]
     assert t_max == [[0.0, 0.98], [0.4, 0.5], [1.0, 0.2]]

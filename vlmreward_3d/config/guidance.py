@@ -178,6 +178,8 @@ class ScoreDistillationConfig(GuidanceConfig):
         negative_prompt: What the denoiser is guided away from; "" for nothing.
         view_prompts: Tell the denoiser in words which side a view shows, for one that does not look
             at the cameras.
+        perp_neg: With `view_prompts`, also lead it away from the sides that a view does not show
+            (Perp-Neg); two more passes for each view.
         rule: Distillation rule, a key of `vlmreward_3d.guidance.rules.RULES`, such as "x0"
             (reconstruction, MVDream) or "sds" (DreamFusion).
         guidance_scale: Scale of classifier-free guidance.
@@ -200,6 +202,7 @@ class ScoreDistillationConfig(GuidanceConfig):
     precision: str | None = None
     negative_prompt: str = ""
     view_prompts: bool = False
+    perp_neg: bool = False
     rule: str = "x0"
     guidance_scale: float
     guidance_rescale: float = 0.5
@@ -218,6 +221,7 @@ class ScoreDistillationConfig(GuidanceConfig):
             precision=Rule(lambda x: x in (None, *PRECISIONS), f"None or one of {PRECISIONS}"),
             negative_prompt=Rule(lambda x: x == "" or is_text(x), 'a text, "" for none'),
             view_prompts=BOOLEAN,
+            perp_neg=BOOLEAN,
             rule=Rule(is_text, "the name of a distillation rule"),
             guidance_scale=NOT_NEGATIVE,
             guidance_rescale=SHARE,
@@ -226,6 +230,9 @@ class ScoreDistillationConfig(GuidanceConfig):
             shared_timestep=BOOLEAN,
             selection=or_none(instance_of(NoiseSelectionConfig)),
             student=instance_of(StudentConfig),
+        )
+        require(
+            self.view_prompts or not self.perp_neg, self, "perp_neg", "False without view_prompts"
         )
         turns = {at for at, _ in (*self.t_min.points, *self.t_max.points)}
         ordered = all(self.t_min(at) <= self.t_max(at) for at in turns)

@@ -147,6 +147,7 @@ def build_guidances(
         t_min=sds.t_min,
         t_max=sds.t_max,
         view_prompts=sds.view_prompts,
+        perp_neg=sds.perp_neg,
         shared_timestep=sds.shared_timestep,
         selection=_selection(config, reward),
         student=sds.student,

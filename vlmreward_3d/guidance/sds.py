@@ -41,6 +41,7 @@ class ScoreDistillation:
         t_max: Upper end.
         view_prompts: Say in the prompt which side a view shows
             (`vlmreward_3d.guidance.view_prompts`), for denoisers without a camera input.
+        perp_neg: Lead away from the other sides, too; see `vlmreward_3d.guidance.perp_neg`.
         shared_timestep: Draw one timestep for all images instead of one for each group of views.
         selection: Choice among several noises; None draws one.
         student: Settings of the student, for rules that have one; None for the default ones.
@@ -65,6 +66,7 @@ class ScoreDistillation:
         t_min: Schedule = _T_MIN,
         t_max: Schedule = _T_MAX,
         view_prompts: bool = False,
+        perp_neg: bool = False,
         shared_timestep: bool = False,
         selection: NoiseSelection | None = None,
         student: StudentConfig | None = None,
@@ -102,7 +104,9 @@ class ScoreDistillation:
         if self.rule.lesson is not None:
             settings = student or StudentConfig()
             self.student = Student(denoiser, settings, self.rule.lesson, seed=seed)
-        self.prompts = Prompts(denoiser, prompt, negative_prompt, of_views=view_prompts)
+        self.prompts = Prompts(
+            denoiser, prompt, negative_prompt, of_views=view_prompts, perp_neg=perp_neg
+        )
 
     def __call__(
         self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator

@@ -3,7 +3,7 @@
 A new rule is one file with one function, and its line in `RULES`.
 """
 
-from vlmreward_3d.guidance.rules import clamped, csd, fsd, ism, nfsd, sdi, sds, sjc, vsd, x0
+from vlmreward_3d.guidance.rules import clamped, csd, fsd, ism, nfsd, sdi, sds, sjc, ssd, vsd, x0
 from vlmreward_3d.guidance.rules.base import Gradient, Lesson, Prediction, Rule
 from vlmreward_3d.guidance.rules.noising import Noising
 
@@ -15,6 +15,7 @@ RULES: dict[str, Rule] = {
     "sjc": Rule(sjc.sjc),
     "csd": Rule(csd.csd),
     "nfsd": Rule(nfsd.nfsd, asks_empty=True),
+    "ssd": Rule(ssd.ssd),
     "ism": Rule(ism.ism, noising=ism.interval_noise, draws=False),
     "fsd": Rule(sds.sds, noising=fsd.world_map_noise, draws=False),
     "sdi": Rule(x0.x0, noising=sdi.inverted_noise),

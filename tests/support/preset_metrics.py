@@ -114,8 +114,8 @@ def models(root: Path):
         yield name, build_vlm3d(config, RandomDenoiser(), reward)
     config = tiny(steps=20, vlm__weighting__n_views=2)
     yield "stub concurrent", build_vlm3d(config, RandomDenoiser(), redness, concurrent=True)
-    for preset in ("paper", "release", "mvdream", "dreamfusion", "prolificdreamer"):
-        denoiser = root / ("sd" if "dream" in preset and preset != "mvdream" else "mvdream")
+    for preset in sorted(presets.PRESETS.keys() - {"blocks"}):
+        denoiser = root / ("sd" if preset in ("dreamfusion", "prolificdreamer") else "mvdream")
         config = presets.PRESETS[preset](
             "a red cube", denoiser=str(denoiser), vlm=str(root / "vlm")
         )

@@ -101,6 +101,22 @@ def at(config, step):
             },
         ),
         ("prolificdreamer", {0: (1, 256, 1.0, 0.02, 0.98, 0.0, True, False)}),
+        (
+            "dreamdpo",
+            {
+                0: (4, 64, 1.0, 0.98, 0.98, 10.0, False, False),
+                5000: (4, 256, 1.0, 0.38, 0.68, 1000.0, False, False),
+                8000: (4, 256, 1.0, 0.02, 0.5, 1000.0, False, False),
+            },
+        ),
+        (
+            "rewardsds",
+            {
+                0: (8, 64, 1.0, 0.98, 0.98, 10.0, False, False),
+                5000: (4, 256, 1.0, 0.38, 0.68, 1000.0, False, True),
+                8000: (4, 256, 1.0, 0.02, 0.5, 1000.0, False, True),
+            },
+        ),
     ],
 )
 def test_tables_of_the_documentation(preset, rows):
@@ -256,6 +272,8 @@ def test_the_optimizer_and_the_hash_tables_of_the_sources():
         "mvdream": 0.01,
         "dreamfusion": 0,
         "prolificdreamer": 0.01,
+        "dreamdpo": 0.01,
+        "rewardsds": 0.01,
     }
     for preset, decay in decays.items():
         config = presets.PRESETS[preset]("a cat", field="hash_grid")
@@ -375,6 +393,34 @@ def test_prolificdreamer_is_its_first_stage_as_threestudio_has_it():
     assert sds.view_prompts
     assert config.regularizers.sparsity_weight(0.5) == 10
     assert config.vlm is None
+
+
+def test_presets_that_rank_noises_are_as_their_authors_have_them():
+    preference, min_max = (
+        preset("a cat").score_distillation for preset in (presets.dreamdpo, presets.rewardsds)
+    )
+    assert (preference.rule, preference.guidance_scale) == ("sds", 7.5)
+    assert (preference.selection.n_candidates, preference.selection.ranking) == (2, "preference")
+    assert (preference.selection.stop_at, preference.selection.margin) == (1.0, 0.0)
+    assert (min_max.rule, min_max.guidance_scale, min_max.guidance_rescale) == ("x0", 50, 0.5)
+    assert (min_max.selection.n_candidates, min_max.selection.ranking) == (7, "min-max")
+    assert min_max.selection.stop_at == 0.7
+
+
+@pytest.mark.parametrize("name", ["dreamdpo", "rewardsds"])
+def test_a_ranking_needs_the_vlm_and_not_its_gradient(name, sources):
+    preset = presets.PRESETS[name]
+    config = preset("a red cube", denoiser=str(sources / "mvdream"), vlm=str(sources / "vlm"))
+    model = VLM3D(config.replace(SMALL), load.load_guidances(config.replace(SMALL)))
+    metrics = [model.step().metrics for _ in range(4)]
+    for step in metrics:
+        assert "vlm/reward" not in step
+        assert step["sds/grad_norm"] > 0
+    ranked = ["sds/selection_gain" in step for step in metrics]
+    assert ranked == [i / 4 < config.score_distillation.selection.stop_at for i in range(4)]
+    alone = preset("a red cube", vlm=None)
+    assert alone.vlm is None
+    assert alone.score_distillation.selection is None
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)

@@ -72,7 +72,7 @@ class Preset:
             field: "dense_grid", "hash_grid" (for detail) or "gaussians".
             denoiser: File, folder or hub id; None for the preset's.
             vlm: Short name (a key of `VLMS`), folder or hub id; "default" for the preset's; None
-                for score distillation alone.
+                for score distillation alone, without a ranking of noises too.
             vlm_weight_start: First level of the VLM's weight; None for the preset's.
 
         Raises:
@@ -88,6 +88,8 @@ class Preset:
         distillation = self.score_distillation
         if denoiser is not None:
             distillation = dataclasses.replace(distillation, denoiser=denoiser)
+        if reward is None:
+            distillation = dataclasses.replace(distillation, selection=None)
         return VLM3DConfig(
             prompt=prompt,
             seed=seed,

@@ -3,6 +3,7 @@
 from vlmreward_3d.config.preset import VLMS, Preset
 from vlmreward_3d.presets.builtin import blocks
 from vlmreward_3d.presets.multi_view import mvdream, paper, release
+from vlmreward_3d.presets.ranking import dreamdpo, rewardsds
 from vlmreward_3d.presets.single_view import dreamfusion, prolificdreamer
 
 __all__ = [
@@ -10,11 +11,13 @@ __all__ = [
     "VLMS",
     "Preset",
     "blocks",
+    "dreamdpo",
     "dreamfusion",
     "mvdream",
     "paper",
     "prolificdreamer",
     "release",
+    "rewardsds",
 ]
 
 PRESETS = {
@@ -24,5 +27,7 @@ PRESETS = {
     "mvdream": mvdream,
     "dreamfusion": dreamfusion,
     "prolificdreamer": prolificdreamer,
+    "dreamdpo": dreamdpo,
+    "rewardsds": rewardsds,
 }
 """The presets by name."""

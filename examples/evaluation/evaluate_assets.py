@@ -1,6 +1,6 @@
 """Make the assets of an experiment, have them judged, and compare its arms:
 
-    python examples/evaluation/evaluate_assets.py coarse --judge JUDGE/judge.safetensors --out RUNS
+    python examples/evaluation/evaluate_assets.py coarse --out RUNS
 
 The experiments are in experiments.py. Runs go on where they were stopped when the command is
 repeated. What is measured of an asset becomes a line of measurements.jsonl, and an asset that has a
@@ -22,6 +22,7 @@ import numpy as np
 from assets import Asset, contact_sheet, finished, make
 from experiments import EXPERIMENTS, Experiment
 from intervals import formatted
+from judge import WEIGHTS
 from measures import FRONT_MEASURES, MEASURES, SHARES, Measuring
 from tqdm import tqdm
 
@@ -185,7 +186,9 @@ def sheet_rows(experiment: Experiment, out: Path) -> list[list[Path]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=EXPERIMENTS)
-    parser.add_argument("--judge", type=Path, required=True, help="weights made by judge.py")
+    parser.add_argument(
+        "--judge", type=Path, default=WEIGHTS, help="weights made by judge.py; default: %(default)s"
+    )
     parser.add_argument("--front-judge", type=Path, help="weights made by front_judge.py")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--steps", type=int, help="length of a run; default: the experiment's")

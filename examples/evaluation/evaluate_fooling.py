@@ -3,7 +3,7 @@
 Pictures of one object are changed, pixel by pixel, towards the name of another one, with and
 without the wrappers of ``vlmreward.wrappers``; then others look at them:
 
-    python examples/evaluation/evaluate_fooling.py --judge JUDGE/judge.safetensors --out fooling
+    python examples/evaluation/evaluate_fooling.py --out fooling
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from judge import COLOR_NAMES, SHAPES, Judge, load_judge, target
+from judge import COLOR_NAMES, SHAPES, WEIGHTS, Judge, load_judge, target
 from torch import Tensor
 from torchvision.utils import save_image
 
@@ -100,7 +100,9 @@ def read_right(judge: Judge, images: Tensor, wanted: list[tuple[str, str]]) -> T
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument(
+        "--judge", type=Path, default=WEIGHTS, help="weights made by judge.py; default: %(default)s"
+    )
     parser.add_argument("--model", default="builtin/blocks", help="default: %(default)s")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=12)

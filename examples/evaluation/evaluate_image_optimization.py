@@ -1,6 +1,6 @@
 """Do pictures that were optimized under ExpectationOverTransformations mean more to others?
 
-    python examples/evaluation/evaluate_image_optimization.py --judge JUDGE/judge.safetensors \\
+    python examples/evaluation/evaluate_image_optimization.py \\
         --out DIR
 
 Runs the two arms of ``examples/optimize_image.py`` on pictures of one object that are to become
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from evaluate_fooling import pictures, read_right, votes
-from judge import load_judge
+from judge import WEIGHTS, load_judge
 from scipy import stats
 from torch import Tensor
 from torchvision.utils import save_image
@@ -38,7 +38,9 @@ def interval(values: Tensor) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--judge", type=Path, required=True, help="weights made by judge.py")
+    parser.add_argument(
+        "--judge", type=Path, default=WEIGHTS, help="weights made by judge.py; default: %(default)s"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="builtin/blocks", help="default: %(default)s")
     parser.add_argument("--pictures", type=int, default=16)

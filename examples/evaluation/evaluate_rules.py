@@ -132,6 +132,14 @@ def theory(rule: str, *, level: float, scale: float, known: Known) -> float:
         back = mean[""] + sdi.SCALE * (mean["prompt"] - mean[""])
         share = a * (_shrinking(level) - a) / s
         return (s * forward - share * back) / (s - share)
+    if rule == "rfds-rev":
+        # the noise is that for the prompt, a multiple of z - m; the guided prediction contains it
+        prompt = {"prompt": scale, "negative": 1 - scale}
+        passed = sum(k * pull[text] * s / a for text, k in prompt.items())
+        weights = {text: k * pull[text] for text, k in prompt.items()}
+        weights["prompt"] += (passed - 1) * pull["prompt"]
+        total = sum(weights.values())
+        return sum(w * mean[text] for text, w in weights.items()) / total
     if rule == "csd":
         terms = {"prompt": 1.0, "negative": -1.0}
     elif rule == "nfsd":
@@ -148,7 +156,11 @@ def _shrinking(level: float) -> float:
 
 
 CASES = [
-    *((rule, DIFFERENT, k) for rule in ("x0", "sds", "sjc") for k in (1.0, 4.0)),
+    *(
+        (rule, DIFFERENT, k)
+        for rule in ("x0", "sds", "sjc", "rfds", "rfds-rev")
+        for k in (1.0, 4.0)
+    ),
     ("csd", DIFFERENT, 4.0),
     ("nfsd", DIFFERENT, 4.0),
     ("ism", EQUAL, 1.0),

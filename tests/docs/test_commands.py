@@ -61,8 +61,7 @@ PARSED = {
     'python examples/text_to_3d.py "a cat in a hat" --preset paper --device cuda '
     "--denoiser sd-v2.1-base-4view.pt --vlm Qwen/Qwen2.5-VL-7B-Instruct": "takes hours; see "
     "test_paper_presets.py",
-    "python examples/evaluation/evaluate_assets.py coarse --judge JUDGE/judge.safetensors "
-    "--out RUNS": "takes hours",
+    "python examples/evaluation/evaluate_assets.py coarse --out RUNS": "takes hours",
     "python examples/generate_many.py prompts.txt --out outputs/many": "starts Ray; see "
     "test_generate_many.py",
     "python examples/generate_many.py prompts.txt --gpus 1 --address auto -- --preset paper "
@@ -79,6 +78,9 @@ PARSED = {
     'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --perp-neg': (
         "takes an hour on a GPU; see test_perp_neg.py"
     ),
+    'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --rule rfds-rev '
+    "--denoiser stabilityai/stable-diffusion-3.5-medium": "takes an hour on a GPU; see "
+    "test_flow.py",
     "python examples/evaluation/evaluate_rules.py": "runs in test_rules_on_gaussians.py",
     "python -m vlmreward_3d.blocks.training.train_vlm --data DATA_OF_PAIRS --scenes 6000 --out "
     "ALIGNED --start builtin/robust --mixtures 0.35 --alignment 1 --steps 800 --batch 12 --lr 5e-4 "
@@ -94,15 +96,13 @@ PARSED = {
     "python examples/evaluation/front_judge.py --data FRONTS_DATA --out FRONTS": (
         "takes ten minutes"
     ),
-    "python examples/evaluation/evaluate_assets.py single-view --judge JUDGE/judge.safetensors "
+    "python examples/evaluation/evaluate_assets.py single-view "
     "--out FRONT_RUNS --front-judge FRONTS/front_judge.safetensors --seeds 1 "
     '--arms "score distillation alone"': "takes half an hour",
-    "python examples/evaluation/evaluate_image_optimization.py --judge JUDGE/judge.safetensors "
+    "python examples/evaluation/evaluate_image_optimization.py "
     "--out OUT --model builtin/robust --pictures 50 --arms augmented": "takes ten minutes",
-    "python examples/evaluation/evaluate_assets.py default --judge JUDGE/judge.safetensors "
-    "--out RUNS": "takes an hour",
-    "python examples/evaluation/evaluate_assets.py ablations --judge JUDGE/judge.safetensors "
-    "--out RUNS": "takes two hours",
+    "python examples/evaluation/evaluate_assets.py default --out RUNS": "takes an hour",
+    "python examples/evaluation/evaluate_assets.py ablations --out RUNS": "takes two hours",
 }
 """Commands that are only parsed, and why."""
 

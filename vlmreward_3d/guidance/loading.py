@@ -14,9 +14,10 @@ from vlmreward.rewards import VLMReward
 from vlmreward_3d.config import PRECISIONS, GuidanceConfig, VLM3DConfig
 from vlmreward_3d.guidance.base import Denoiser, Guidance
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
-from vlmreward_3d.guidance.diffusion.parts import unet_config
+from vlmreward_3d.guidance.diffusion.parts import pipeline_class, unet_config
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
+from vlmreward_3d.guidance.diffusion.stable_diffusion_3 import StableDiffusion3
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.guidance.vlm import Reward, VLMGuidance
@@ -38,8 +39,9 @@ def load_denoiser(
 
     Args:
         source: "builtin/blocks"; MVDream's single file (by its suffix); or a folder or hub id of
-            diffusers, whose UNet tells which it is: with cameras and a VAE MVDream, with cameras
-            alone a `PixelDiffusion`, without cameras Stable Diffusion.
+            diffusers, whose parts tell which it is: a transformer is Stable Diffusion 3, a UNet
+            with cameras and a VAE MVDream, with cameras alone a `PixelDiffusion`, without cameras
+            Stable Diffusion.
         device: where it runs.
         precision: "float32"; "autocast": weights in float32, matrix products and convolutions in
             float16 (bfloat16 on a CPU), as MVDream's own code computes; "bfloat16" or "float16":
@@ -58,7 +60,7 @@ def load_denoiser(
         )
     device = checked_device(device) or torch.device("cpu")
     dtype, autocast = _dtypes(precision, device)
-    model: MVDream | StableDiffusion
+    model: MVDream | StableDiffusion | StableDiffusion3
     if Path(source).suffix in _FILES:
         options: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer else {}
         model = MVDream.from_checkpoint(source, dtype=dtype, **options)
@@ -70,7 +72,9 @@ def load_denoiser(
             )
         return PixelDiffusion.from_pretrained(source).to(device)
     else:
-        kind = MVDream if _takes_cameras(source) else StableDiffusion
+        kind: Any = StableDiffusion3
+        if pipeline_class(source) != "StableDiffusion3Pipeline":
+            kind = MVDream if _takes_cameras(source) else StableDiffusion
         model = kind.from_pretrained(source, dtype=dtype)
     model.autocast = autocast
     return model.to(device)

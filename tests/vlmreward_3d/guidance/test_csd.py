@@ -16,7 +16,7 @@ def prediction(**changes) -> Prediction:
     tensors = {name: torch.randn(3, 4, 5, 5, **shape) for name in names}
     alpha_bar = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64)
     settings = {"guidance_scale": 7.5, "guidance_rescale": 0.5, "group_size": 1}
-    return Prediction(**tensors, alpha_bar=alpha_bar, **settings | changes)
+    return Prediction(**{**tensors, **settings, "alpha_bar": alpha_bar, **changes})
 
 
 def test_it_is_what_sds_has_beside_the_noise_residual():

@@ -11,10 +11,12 @@ from vlmreward_3d.guidance.diffusion.latent import LatentDiffusion
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
+from vlmreward_3d.guidance.diffusion.stable_diffusion_3 import StableDiffusion3
 
 __all__ = [
     "LatentDiffusion",
     "MVDream",
     "PixelDiffusion",
     "StableDiffusion",
+    "StableDiffusion3",
 ]

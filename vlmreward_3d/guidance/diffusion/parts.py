@@ -15,7 +15,7 @@ from vlmreward.models.model_files import check_files, check_keys, check_vocabula
 from vlmreward.models.quiet_loading import loading, quiet
 from vlmreward.models.wording import reason_of
 
-__all__ = ["KINDS", "check_fit", "load_part", "unet_config"]
+__all__ = ["KINDS", "check_fit", "load_part", "pipeline_class", "unet_config"]
 
 KINDS: dict[str, Any] = {
     "unet": UNet2DConditionModel,
@@ -124,16 +124,30 @@ def unet_config(model: str | Path) -> Mapping[str, Any]:
     return config
 
 
+def pipeline_class(model: str | Path) -> str | None:
+    """The pipeline that a diffusers folder or hub id names, such as "StableDiffusion3Pipeline".
+
+    None if it names none, which is also where it cannot be read: its parts will say why.
+    """
+    found = _index(model).get("_class_name")
+    return found if isinstance(found, str) else None
+
+
+def _index(model: str | Path) -> Mapping[str, Any]:
+    """The content of ``model_index.json``; nothing for parts without one, or out of reach."""
+    try:
+        with quiet():
+            return DiffusionPipeline.load_config(str(model))
+    except Exception:
+        return {}
+
+
 def _classes(model: str | Path) -> dict[str, str]:
     """Classes of the parts that count, by their names, from ``model_index.json`` if there is one.
 
     The tokenizer and the scheduler are made of their configurations in any case.
     """
-    try:
-        with quiet():
-            index = DiffusionPipeline.load_config(str(model))
-    except Exception:  # saved part by part, or out of reach, which the parts will say
-        return {}
+    index = _index(model)
     networks = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer", "prior")
     found = {name: value for name, value in index.items() if name in networks}
     return {

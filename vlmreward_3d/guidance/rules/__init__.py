@@ -3,7 +3,20 @@
 A new rule is one file with one function, and its line in `RULES`.
 """
 
-from vlmreward_3d.guidance.rules import clamped, csd, fsd, ism, nfsd, sdi, sds, sjc, ssd, vsd, x0
+from vlmreward_3d.guidance.rules import (
+    clamped,
+    csd,
+    fsd,
+    ism,
+    nfsd,
+    rfds,
+    sdi,
+    sds,
+    sjc,
+    ssd,
+    vsd,
+    x0,
+)
 from vlmreward_3d.guidance.rules.base import Gradient, Lesson, Prediction, Rule
 from vlmreward_3d.guidance.rules.noising import Noising
 
@@ -19,6 +32,8 @@ RULES: dict[str, Rule] = {
     "ism": Rule(ism.ism, noising=ism.interval_noise, draws=False),
     "fsd": Rule(sds.sds, noising=fsd.world_map_noise, draws=False),
     "sdi": Rule(x0.x0, noising=sdi.inverted_noise),
+    "rfds": Rule(rfds.rfds),
+    "rfds-rev": Rule(rfds.rfds, noising=rfds.reversed_noise),
     "clamped-sds": Rule(clamped.clamped_sds),
     "vsd": Rule(vsd.vsd, lesson=Lesson()),
     "esd": Rule(vsd.esd, lesson=Lesson(), asks_free=True),

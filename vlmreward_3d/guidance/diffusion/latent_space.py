@@ -1,0 +1,104 @@
+"""The latents of a variational autoencoder, in which latent diffusion models work."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+__all__ = ["LatentSpace"]
+
+
+class LatentSpace(nn.Module):
+    """Images to latents and back, for a denoiser of single views.
+
+    Denoiser and autoencoder compute in their own precision, or under an autocast of their own,
+    whatever autocast surrounds them; what comes in is converted, and what goes out is in the dtype
+    of what came in.
+
+    Args:
+        vae: Autoencoder between images in [-1, 1] and latents.
+        resolution: Side of the latents that the denoiser works on.
+
+    Attributes:
+        n_views: Images that form one group; 1 here.
+        alphas_cumprod: (T,) abar of each timestep.
+        autocast: Dtype of matrix products and convolutions in denoiser and autoencoder, whose
+            weights are in another; None computes in that of the weights.
+        resolution: Side of the latents.
+        image_resolution: Side of the images that have latents of that side.
+    """
+
+    n_views = 1
+    autocast: torch.dtype | None = None
+    alphas_cumprod: Tensor
+
+    def __init__(self, vae: AutoencoderKL, resolution: int) -> None:
+        super().__init__()
+        self.vae = vae
+        self.resolution = resolution
+        self.image_resolution = resolution * 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @property
+    def _shift(self) -> float:
+        return self.vae.config.shift_factor or 0.0
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        """Images to the space in which noise is added.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1], resized to ``image_resolution`` bilinearly, antialiased
+                where they shrink, and encoded: the mean of the posterior, less the autoencoder's
+                shift, times its scaling factor. Or (N, C, H, W) with the latents' number of
+                channels, if those are rendered directly: resized to ``resolution`` and passed on.
+
+        Returns:
+            (N, C, r, r) in the dtype of ``images``, differentiable.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            if images.shape[1] == self.vae.config.latent_channels:
+                return self._resized(images, self.resolution)
+            scaled = self._resized(images, self.image_resolution) * 2 - 1
+            with self._computing(images.device):
+                mean = self.vae.encode(scaled.to(self.vae.dtype)).latent_dist.mode()
+            latents = (mean.to(images.dtype) - self._shift) * self.vae.config.scaling_factor
+        if latents.requires_grad and torch.float16 in (self.autocast, self.vae.dtype):
+            _keep_gradient_in_range(latents, scaled)
+        return latents
+
+    @torch.no_grad()
+    def to_images(self, latents: Tensor) -> Tensor:
+        """Latents (N, C, r, r) decoded to images (N, 3, 8 r, 8 r) in [0, 1], clamped."""
+        with self._computing(latents.device):
+            scaled = (latents / self.vae.config.scaling_factor + self._shift).to(self.vae.dtype)
+            images = self.vae.decode(scaled).sample
+        return (images.to(latents.dtype).clamp(-1, 1) + 1) / 2
+
+    def _computing(self, device: torch.device) -> torch.autocast:
+        """The autocast under which denoiser and autoencoder work, if any."""
+        return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
+
+    @staticmethod
+    def _resized(images: Tensor, side: int) -> Tensor:
+        if images.shape[-2:] == (side, side):
+            return images
+        return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+
+
+def _keep_gradient_in_range(outputs: Tensor, inputs: Tensor) -> None:
+    """Let gradients pass between two tensors with a largest entry near 1, and undo it behind.
+
+    In float16, entries below 6e-8 vanish and those below 6e-5 lose digits. The factor is a power of
+    two, so that it rounds nothing.
+    """
+    factor = torch.ones(())
+
+    def scale(gradient: Tensor) -> Tensor:
+        nonlocal factor
+        largest = gradient.abs().amax().clamp_min(2.0**-100)
+        factor = torch.exp2(-largest.log2().floor())
+        return gradient * factor
+
+    outputs.register_hook(scale)
+    inputs.register_hook(lambda gradient: gradient / factor)

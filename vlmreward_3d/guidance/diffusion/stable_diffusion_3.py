@@ -1,0 +1,141 @@
+"""Stable Diffusion 3 as a score-distillation teacher of single views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import StableDiffusion3Pipeline
+from torch import Tensor, nn
+
+from vlmreward.models.model_files import check_files
+from vlmreward.models.quiet_loading import loading
+from vlmreward.models.wording import reason_of
+from vlmreward_3d.guidance.diffusion.flow import (
+    alpha_bar_of_flow,
+    noise_of_velocity,
+    scale_of_flow,
+)
+from vlmreward_3d.guidance.diffusion.latent_space import LatentSpace
+from vlmreward_3d.guidance.score_distillation import per_image
+
+__all__ = ["StableDiffusion3"]
+
+
+class StableDiffusion3(LatentSpace):
+    """Stable Diffusion 3 or 3.5: a transformer that predicts the velocity of a flow.
+
+    It is a `Denoiser` of noise like all others, at the abar of each sigma of its scheduler
+    (`alpha_bar_of_flow`), so that every distillation rule can use it; "rfds" is the one that was
+    made for flows. The parts are frozen and in eval mode. Views are denoised one by one, and the
+    cameras are not looked at.
+
+    Args:
+        pipeline: The parts, as diffusers holds them. The third text encoder, a T5, may be missing,
+            as there: zeros stand for its embeddings.
+
+    Attributes:
+        sigmas: (T,) share of noise at each timestep, ascending.
+
+    Example:
+        ``StableDiffusion3.from_pretrained("stabilityai/stable-diffusion-3.5-medium")``.
+    """
+
+    sigmas: Tensor
+
+    def __init__(self, pipeline: StableDiffusion3Pipeline) -> None:
+        config = pipeline.transformer.config
+        channels = pipeline.vae.config.latent_channels
+        if (config.in_channels, config.out_channels) != (channels, channels):
+            raise ValueError(
+                f"the transformer takes {config.in_channels} channels and gives "
+                f"{config.out_channels}; expected {channels} and {channels}, those of the "
+                "autoencoder: name a model that is made for text alone"
+            )
+        super().__init__(pipeline.vae, int(config.sample_size))
+        self.transformer = pipeline.transformer
+        encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
+        self.text_encoders = nn.ModuleList(part for part in encoders if part is not None)
+        self.pipeline = pipeline  # shares its modules with the above
+        sigmas = pipeline.scheduler.sigmas
+        sigmas = sigmas[sigmas > 0].flip(0).float()
+        self.register_buffer("sigmas", sigmas, persistent=False)
+        self.register_buffer("alphas_cumprod", alpha_bar_of_flow(sigmas), persistent=False)
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any
+    ) -> StableDiffusion3:
+        """Load from a diffusers folder or hub id; only safetensors are read.
+
+        Args:
+            model: The folder or id.
+            dtype: Dtype of the weights; half precision for a GPU.
+            **options: Those of ``from_pretrained``, such as ``revision`` or ``text_encoder_3=None``
+                (with ``tokenizer_3=None``), without which 9 GB less are read.
+
+        Raises:
+            OSError: A part is missing, damaged or cannot be reached.
+            ValueError: Parts that do not fit each other.
+        """
+        folder = Path(model)
+        try:
+            size = check_files(folder) if folder.is_dir() else None
+            with loading(size):
+                pipeline = StableDiffusion3Pipeline.from_pretrained(
+                    str(model), torch_dtype=dtype, use_safetensors=True, **options
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # damaged files make the libraries raise anything
+            raise OSError(
+                f"cannot load the denoiser {str(model)!r} ({reason_of(error)}); expected a folder "
+                "or hub id of Stable Diffusion 3 in diffusers' layout: check the name, or save or "
+                "download it again"
+            ) from error
+        return cls(pipeline)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the parts as a diffusers folder."""
+        self.pipeline.save_pretrained(path)
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Embeddings (n, L + 1, D) of n texts: those of the tokens, then the pooled one in a row.
+
+        The pooled embedding, which is shorter than D, is followed by zeros.
+        """
+        embedded, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt=list(texts), prompt_2=None, prompt_3=None, do_classifier_free_guidance=False
+        )
+        row = F.pad(pooled, (0, embedded.shape[-1] - pooled.shape[-1]))
+        return torch.cat([embedded, row[:, None]], dim=1)
+
+    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        """Noise in ``noisy``.
+
+        Args:
+            noisy: (N, C, r, r) latents z_t.
+            t: (N,) integer timesteps, indices of `sigmas`.
+            text: (N, L + 1, D) from `encode_text`.
+            cameras: (N, 16) camera conditions, which are not looked at.
+
+        Returns:
+            The noise, in the shape and dtype of ``noisy``. Differentiable.
+        """
+        sigma = self.sigmas[t]
+        scale = per_image(scale_of_flow(sigma), noisy)
+        at_sigma = noisy * scale
+        dtype = self.transformer.dtype
+        width = self.transformer.config.pooled_projection_dim
+        with self._computing(noisy.device):
+            velocity = self.transformer(
+                hidden_states=at_sigma.to(dtype),
+                timestep=sigma * self.pipeline.scheduler.config.num_train_timesteps,
+                encoder_hidden_states=text[:, :-1].to(dtype),
+                pooled_projections=text[:, -1, :width].to(dtype),
+            ).sample.to(noisy.dtype)
+        return noise_of_velocity(velocity, at_sigma, per_image(sigma, noisy))

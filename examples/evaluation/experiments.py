@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmreward_3d.guidance.rules import RULES
+
 HERE = Path(__file__).parent
 STEER = ("--vlm", "builtin/robust", "--vlm-grad-ratio", "2", "--vlm-transformations", "2")
 """A reward that changes what the denoiser makes, and does not only polish it."""
@@ -61,6 +63,13 @@ EXPERIMENTS = {
         reference="VLM3D (selected question)",
         lines=(5, 15),  # seven single objects and three pairs, the harder ones
         steps=100,
+    ),
+    "rules": Experiment(
+        arms={rule: ("--no-vlm", "--rule", rule) for rule in RULES},
+        reference="x0",
+        lines=(12, 14),  # two pairs
+        seeds=1,
+        steps=200,
     ),
     "coarse": Experiment(
         arms={

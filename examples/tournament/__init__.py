@@ -1,0 +1,1 @@
+"""Tournaments over folders of renders: see ``examples/arena.py``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tournament.layout import METHODS, PROMPTS, asset_folder, frame
-from tournament.pictures import png
+from tournament.pictures import save_png
 from vlmreward.utils.output import write_atomically
 from vlmreward_3d.blocks.world.descriptions import caption, other
 from vlmreward_3d.blocks.world.raycast import raycast
@@ -46,7 +46,7 @@ def draw_tournament(root: Path, *, prompts: int = 6, size: int = 128, seed: int 
             folder.mkdir(parents=True, exist_ok=True)
             rgba = raycast(drawn, cameras, size).rgba.movedim(-1, 1)
             for file, view in zip(files, rgba):
-                write_atomically(file, png(view[:3] + 1 - view[3:]))
+                save_png(file, view[:3] + 1 - view[3:])
     (root / METHODS).mkdir(parents=True, exist_ok=True)
     write_atomically(root / PROMPTS, json.dumps(texts, indent=1) + "\n")
     return root

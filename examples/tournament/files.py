@@ -9,7 +9,7 @@ from typing import Any
 
 from tournament.layout import Asset
 from tournament.matches import Asking
-from tournament.pictures import Showing, png
+from tournament.pictures import Showing, save_png
 from tournament.questions import CRITERIA
 from tournament.results import Comparison, Table
 from vlmreward.utils.output import write_atomically
@@ -118,7 +118,7 @@ def write_thumbnails(out: Path, found: Sequence[Comparison], showing: Showing) -
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             size = _THUMBNAIL // round(showing.views**0.5)
-            write_atomically(file, png(showing.grid(asset, size)))
+            save_png(file, showing.grid(asset, size))
     return paths
 
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,16 @@ def png(image: Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "PNG")
     return file.getvalue()
+
+
+def save_png(path: Path, image: Tensor) -> None:
+    """Write a picture (3, H, W) in [0, 1], whole or not at all.
+
+    Without waiting for the disk: there are thousands, and each can be made again.
+    """
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_bytes(png(image))
+    os.replace(draft, path)
 
 
 def _resized(image: Tensor, size: int) -> Tensor:

@@ -126,7 +126,10 @@ def fit(wins: Array, *, virtual_games: float = 0.0, start: Array | None = None) 
         weight = games * expected * (1 - expected)
         curvature = level - weight
         curvature[..., diagonal, diagonal] += weight.sum(-1) + virtual_games * alone * (1 - alone)
-        step = np.linalg.solve(curvature, slope[..., None])[..., 0]
+        try:
+            step = np.linalg.solve(curvature, slope[..., None])[..., 0]
+        except np.linalg.LinAlgError:  # flat, far away from all finite ratings
+            break
         size = np.abs(step).max(-1, keepdims=True)
         strength = strength + step * np.minimum(1, _LONGEST_STEP / np.maximum(size, 1e-300))
         if size.max() < 1e-9:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tournament.layout import PROMPTS, asset_folder, frame, read_prompts
-from tournament.pictures import png
+from tournament.pictures import save_png
 from vlmreward.utils.output import write_atomically
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.fields.base import Field
@@ -119,7 +119,7 @@ def export_turntable(
     cameras = evaluation_cameras(config.camera, frames).to(device)
     for i, picture in enumerate(field.render_images(cameras, size, normals=True)):
         for kind, part in zip(("rgb", "normal"), picture.cpu().split(size, dim=1)):
-            write_atomically(frame(folder, kind, i), png(part))
+            save_png(frame(folder, kind, i), part)
         told()
     for stale in folder.glob("*.png"):  # of an earlier export with more frames
         number = stale.stem.rpartition("_")[2]

@@ -7,6 +7,8 @@ _LORA = "finetune_diffusion --out new"
 _SCORE = "score_images picture.png --prompt cube --out new"
 _VQA = "finetune_easy_vqa --out new"
 _MANY = "generate_many prompts.txt --out new"
+_ARENA = "arena full --mode pointwise --out new"
+_TURN = "arena_export full --method ours --out new"
 _PAPER = "benchmark_paper_scale"
 
 
@@ -267,6 +269,34 @@ ROWS = [
     *_numbers(_MANY, "--gpus", "-1 nan"),
     *_numbers(_MANY, "--retries", "-1 1.5"),
     *_places(_MANY.replace("prompts.txt", "note.txt"))[:6],
+    # --- arena
+    ("arena: nothing", "arena", 2, r"required: --mode"),
+    ("arena: mode", "arena full --mode both --out new", 2, r"invalid choice: 'both'"),
+    ("arena: nowhere", "arena nowhere --mode pointwise --out new", 2, r"nowhere.*expected"),
+    ("arena: a file", "arena note.txt --mode pointwise --out new", 2, r"note\.txt.*expected"),
+    ("arena: empty", "arena empty --mode pointwise --out new", 2, r"prompts\.json.*expected"),
+    ("arena: same", f"{_ARENA} --answers yes Yes", 2, r"yes Yes; expected"),
+    ("arena: criterion", f"{_ARENA} --criteria beauty", 2, r"invalid choice: 'beauty'"),
+    ("arena: questions", f"{_ARENA} --questions picture.png", 2, r"picture\.png.*expected"),
+    ("arena: views", f"{_ARENA} --views 5", 2, r"invalid choice: 5"),
+    *_numbers(_ARENA, "--size", "0 1.5"),
+    *_numbers(_ARENA, "--jobs", "0 1.5"),
+    *_numbers(_ARENA, "--limit", "0 -1"),
+    *_numbers(_ARENA, "--comparisons-per-pair", "0 nan"),
+    *_numbers(_ARENA, "--draw-margin", "-1 2 nan"),
+    *_numbers(_ARENA, "--timeout", "0 nan"),
+    *_places(_ARENA),
+    ("arena_export: nothing", "arena_export", 2, r"required: RUN"),
+    ("arena_export: up", "arena_export full --method ../x --out new", 2, r"\.\./x.*expected"),
+    (
+        "arena_export: no run",
+        "arena_export nowhere --method ours --out new",
+        2,
+        r"nowhere.*expected the folder of a run",
+    ),
+    *_numbers(_TURN, "--frames", "0 1.5"),
+    *_numbers(_TURN, "--size", "0 nan"),
+    *_places(_TURN),
     # --- benchmarks
     ("benchmark_paper_scale: size", f"{_PAPER} --size huge", 2, r"invalid choice: 'huge'"),
     *_numbers(_PAPER, "--rounds", "0 1.5"),

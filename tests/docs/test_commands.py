@@ -18,6 +18,7 @@ from fences import ALL, PAGES, ROOT, spans_of
 NOT_RUN = {
     "python -m pytest -n auto --dist loadfile": "would run the tests within a test",
     "python -m pytest tests/vlmreward -k KEY": "likewise",
+    "python -m pytest tests/examples/test_arena_ratings.py --junitxml ratings.xml": "likewise",
 }
 RUN = {
     'python examples/text_to_3d.py "a red cube on top of a blue sphere"': ({}, "--steps 1"),
@@ -45,6 +46,7 @@ RUN = {
         {},
         "--steps 8",
     ),
+    "python examples/arena.py --mode pointwise": ({}, "--limit 2 --criteria alignment"),
 }
 """Commands that run -> words that are replaced, and words that are added."""
 
@@ -103,6 +105,12 @@ PARSED = {
     "--out OUT --model builtin/robust --pictures 50 --arms augmented": "takes ten minutes",
     "python examples/evaluation/evaluate_assets.py default --out RUNS": "takes an hour",
     "python examples/evaluation/evaluate_assets.py ablations --out RUNS": "takes two hours",
+    "python examples/arena.py GPTEVAL3D --judge Qwen/Qwen2.5-VL-7B-Instruct --mode pairwise "
+    "--show both --device cuda": "needs renders; see test_arena.py",
+    "python examples/arena.py GPTEVAL3D --judge MODEL --mode pairwise --endpoint "
+    "http://127.0.0.1:8000/v1 --jobs 8": "needs a server; see test_arena_endpoint.py",
+    "python examples/arena_export.py RUN --out TOURNAMENT --method ours": "needs a run; see "
+    "test_arena_export.py",
 }
 """Commands that are only parsed, and why."""
 

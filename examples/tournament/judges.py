@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmreward import YesNoReward
+from vlmreward.rewards.base import ModelSource
 from vlmreward.rewards.questions import QuestionTemplate
 
 
@@ -52,17 +53,20 @@ class VLMJudge:
     """A vision-language model, by the logits of the two answers. Nothing is written or parsed.
 
     Args:
-        model: hub id, local folder, or ``"builtin/blocks"`` and the like.
+        model: hub id, local folder, ``"builtin/blocks"`` and the like, or another source of
+            ``YesNoReward``. Its text is the judge's name.
         answers: the two answers.
-        device: where it runs.
+        device: where it runs; of a pair, by default where it is.
 
     Raises:
         OSError: the model cannot be loaded.
         ValueError: the answers cannot be told apart by their tokens.
     """
 
-    def __init__(self, model: str, answers: tuple[str, str], device: str = "cpu") -> None:
-        self.model = model
+    def __init__(
+        self, model: ModelSource, answers: tuple[str, str], device: str | None = None
+    ) -> None:
+        self.name = str(model)
         try:
             self.reward = YesNoReward(
                 model, question=QuestionTemplate("{question}"), answers=answers, device=device
@@ -72,7 +76,7 @@ class VLMJudge:
 
     @property
     def identity(self) -> dict[str, str]:
-        return {"kind": "model", "name": self.model}
+        return {"kind": "model", "name": self.name}
 
     @torch.no_grad()
     def ask(self, question: str, images: Tensor) -> Answer:

@@ -1,6 +1,7 @@
 """The tournament: what is compared, what is asked, what is written, and what is refused."""
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -15,8 +16,9 @@ import arena
 import pytest
 import torch
 from PIL import Image
+from stub_models import random_vlm
 from tiny_tournament import LEVELS, PROMPTS, LightJudge, asset, write_tournament
-from tournament.judges import Answer
+from tournament.judges import Answer, VLMJudge
 from tournament.layout import read_tournament
 from tournament.matches import schedule
 from tournament.pictures import Showing
@@ -38,7 +40,8 @@ def play(root, tmp_path, monkeypatch):
         judge = judge or LightJudge(noise=1.5)
         monkeypatch.setattr(arena, "judge_of", lambda options: judge)
         words = [str(word) for word in words]
-        code = arena.main([str(root), "--mode", mode, "--out", str(tmp_path / out), *words])
+        words += ["--size", "16", "--out", str(tmp_path / out)]
+        code = arena.main([str(root), "--mode", mode, *words])
         assert code == 0
         return {x.name: x.read_text() for x in (tmp_path / out).iterdir() if x.is_file()}
 
@@ -197,7 +200,8 @@ arena.main(sys.argv[1:])
 def test_a_killed_tournament_goes_on_and_ends_with_the_same_files(root, tmp_path, play):
     whole = play("--criteria", "overall", out="whole")
     out = tmp_path / "killed"
-    words = [str(root), "--mode", "pairwise", "--criteria", "overall", "--out", str(out)]
+    words = [str(root), "--mode", "pairwise", "--criteria", "overall", "--size", "16"]
+    words += ["--out", str(out)]
     paths = [str(ROOT / "examples"), str(ROOT / "tests" / "support"), str(ROOT)]
     code = f"import sys; sys.path[:0] = {paths!r}\n{KILLED}"
     process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE)
@@ -248,7 +252,7 @@ def test_judges_and_questions_are_not_mixed(play, refused, root, tmp_path, monke
     play("--criteria", "overall")
     before = {x.name: x.read_bytes() for x in (tmp_path / "out").iterdir() if x.is_file()}
     (tmp_path / "q.json").write_text('{"overall": "Which is better, 1 or 2?"}')
-    words = [root, "--out", tmp_path / "out", "--criteria", "overall", "--mode"]
+    words = [root, "--out", tmp_path / "out", "--criteria", "overall", "--size", 16, "--mode"]
 
     def said(*more, judge="light"):
         monkeypatch.setattr(arena, "judge_of", lambda options: LightJudge(name=judge))
@@ -358,6 +362,27 @@ def test_a_browser_filters_the_comparisons(play, tmp_path):
 
 
 # --- models, and mistakes
+
+
+def test_a_models_odds_are_those_of_its_logits(root):
+    """The two answers' logits behind the question, by another way through the library."""
+    model = random_vlm()
+    judge = VLMJudge(model, ("1", "2"))
+    showing = Showing(4, "both", 28)
+    pair = asset(root, "dark"), asset(root, "light & airy")
+    question = questions(["overall"], "pairwise")["overall"].format(prompt="a {cup}")
+    odds = []
+    for left, right in (pair, pair[::-1]):
+        picture = showing.pair(left, right)[None]
+        answer = judge.ask(question, picture)
+        asked = judge.reward.ask(question.replace("{cup}", "{{cup}}"), answers=("1", "2"))
+        tokens = asked.top_answers(picture, k=asked.backbone.vocabulary)[0]
+        shares = {token.token: token.probability for token in tokens}
+        first, second = asked.answers.ids
+        expected = math.log(shares[first] / shares[second])
+        assert answer.log_odds == pytest.approx(expected, abs=1e-4)
+        odds.append(answer.log_odds)
+    assert odds[0] != odds[1]
 
 
 def test_the_built_in_model_ranks_what_is_drawn_for_it(tmp_path):

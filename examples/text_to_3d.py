@@ -26,7 +26,14 @@ from vlmreward.cli.arguments import (
     text,
     threads,
 )
-from vlmreward_3d.config import FIELDS, OBJECTIVES, PRECISIONS, RANKINGS, NoiseSelectionConfig
+from vlmreward_3d.config import (
+    DENSIFICATIONS,
+    FIELDS,
+    OBJECTIVES,
+    PRECISIONS,
+    RANKINGS,
+    NoiseSelectionConfig,
+)
 from vlmreward_3d.presets import PRESETS
 from vlmreward_3d.schedule import Schedule
 
@@ -95,6 +102,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         choices=FIELDS,
         default="dense_grid",
         help="dense grids (default), hash tables for detail, or Gaussians",
+    )
+    growth = parser.add_argument_group("growth, with --field gaussians")
+    growth.add_argument(
+        "--grow",
+        choices=DENSIFICATIONS,
+        help="clone, split and remove Gaussians in the run, by settings of this name",
+    )
+    growth.add_argument(
+        "--max-gaussians", type=positive, metavar="N", help="their largest number; see --grow"
     )
     ablations = parser.add_argument_group("the paper's ablations")
     ablations.add_argument("--no-vlm", action="store_true", help="score distillation alone")
@@ -235,6 +251,21 @@ def refuse_without_effect(parser, options) -> None:
         parser.error(
             "received --noise-ranking without --noise-candidates K, the number of noises that are "
             "ranked; expected both"
+        )
+    if options.grow and options.field != "gaussians":
+        parser.error(
+            f"received --grow with --field {options.field}, which does not grow; expected --field "
+            "gaussians; add it, or leave --grow out"
+        )
+    if options.grow and options.vlm_cache_gradient:
+        parser.error(
+            "received --vlm-cache-gradient with --grow, which changes the shapes of the parameters "
+            "that gradients are kept at; expected one of the two; leave one of them out"
+        )
+    if options.max_gaussians and not options.grow:
+        parser.error(
+            "received --max-gaussians without --grow; expected both, as the number of Gaussians "
+            "stays the same without it"
         )
     if options.field == "gaussians":
         if options.export:
@@ -396,6 +427,8 @@ def changes(options, config):
         "vlm.resolution": options.vlm_resolution,
         "vlm.question": question(options),
         "field.rays.rays_per_chunk": options.rays_per_chunk,
+        "field.densification": DENSIFICATIONS.get(options.grow),
+        "field.densification.max_gaussians": options.max_gaussians,
     }
     changed = {name: value for name, value in asked.items() if value}
     if options.t_max_end is not None:

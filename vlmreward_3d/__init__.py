@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vlmreward_3d.config import (
         CameraConfig,
         DenseGridConfig,
+        DensificationConfig,
         GaussiansConfig,
         HashGridConfig,
         OccupancyConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "CameraConfig",
     "Cameras",
     "DenseGridConfig",
+    "DensificationConfig",
     "DivergenceError",
     "GaussiansConfig",
     "HashGridConfig",
@@ -59,6 +61,7 @@ __getattr__ = lazy_names(
         "CameraConfig": "config",
         "Cameras": "cameras",
         "DenseGridConfig": "config",
+        "DensificationConfig": "config",
         "DivergenceError": "errors",
         "GaussiansConfig": "config",
         "HashGridConfig": "config",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -36,11 +36,15 @@ class StepReport:
             "<name>/weight" (the factor of that gradient; 0 once it has stopped) at every step. The
             field has "field/opacity" (mean opacity of the images),
             "field/semi_transparent_fraction" (of the pixels, neither empty nor solid) and
-            "field/occupancy_fraction" (of the box's cells; 1 for Gaussians, which have none).
+            "field/occupancy_fraction" (of the box's cells; 1 for Gaussians, which have none), and
+            those of its own, such as "field/n_gaussians" (after the step).
+        events: What the step has changed in the field beside its parameters' values, a sentence
+            each; not in `to_json`.
     """
 
     step: int
     metrics: dict[str, float]
+    events: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def headline(self) -> dict[str, float]:
@@ -101,20 +105,36 @@ class VLM3D:
         self.guidances = GuidanceSum(guidances)
         self.device = checked_device(device) or torch.device("cpu")
         self.generator = torch.Generator().manual_seed(config.seed)
+        self._require_fresh_gradients()
         self.field = build_field(config.field, self.generator).to(self.device)
-        groups = [
-            {"params": chosen, "lr_scale": scale} for chosen, scale in self.field.parameter_groups()
-        ]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=0.0,
-            betas=config.optimizer.betas,
-            eps=config.optimizer.eps,
-            weight_decay=config.optimizer.weight_decay,
-        )
+        self.optimizer = self._make_optimizer()
         self.retries = 0
         """How often the run has begun anew from an earlier state."""
         self.step_index = 0
+
+    def _require_fresh_gradients(self) -> None:
+        """Refuse guidances that keep a gradient at parameters which change their shapes."""
+        for term in self.guidances.terms:
+            if term.weighting.cache_gradient and self.config.field.grows:
+                raise ValueError(
+                    f"received cache_gradient=True for the guidance {term.name!r} of a field that "
+                    "grows; expected False, as the parameters change their shapes; leave one of "
+                    "the two out"
+                )
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW of the field's parameters, before its first step."""
+        config = self.config.optimizer
+        groups = [
+            {"params": chosen, "lr_scale": scale} for chosen, scale in self.field.parameter_groups()
+        ]
+        return torch.optim.AdamW(
+            groups,
+            lr=0.0,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        )
 
     def step(self) -> StepReport:
         """One iteration of Algorithm 1.
@@ -137,7 +157,14 @@ class VLM3D:
         )
         outputs.backward(views, self.field.parameters(), self._regularizers(progress))
         self._update_parameters(progress)
-        report = StepReport(self.step_index, {**outputs.metrics, **self._field_metrics(views)})
+        events = self.field.end_step(
+            self.step_index,
+            progress=(self.step_index + 1) / self.config.steps,
+            optimizer=self.optimizer,
+            generator=self.generator,
+        )
+        metrics = {**outputs.metrics, **self._field_metrics(views)}
+        report = StepReport(self.step_index, metrics, events)
         self.step_index += 1
         return report
 
@@ -192,6 +219,7 @@ class VLM3D:
             "field/opacity": views.opacity.mean().item(),
             "field/semi_transparent_fraction": between.float().mean().item(),
             "field/occupancy_fraction": self.field.occupancy_fraction,
+            **{f"field/{name}": value for name, value in self.field.metrics().items()},
         }
 
     def _background(self, n_groups: int) -> Tensor:
@@ -235,6 +263,7 @@ class VLM3D:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue exactly where `state()` was taken, in a run of the same configuration."""
         self.field.load_state_dict(_under("field.", state))
+        self.optimizer = self._make_optimizer()  # the field may have other parameters now
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under("adam.", state).items():
             index, name = key.split(".")

@@ -116,6 +116,8 @@ _SETTINGS = [
     _setting("field.table_size", "0", field="hash_grid"),
     _setting("field.n_gaussians", "3", field="gaussians"),
     _setting("field.n_gaussians", "10.5", field="gaussians"),
+    _setting("field.densification", "3", field="gaussians"),
+    _setting("field.densification", "'3dgs'", field="gaussians"),
     _setting("field.bound", "0"),
     _setting("field.bound", "nan"),
     _setting("field.bound", "inf"),

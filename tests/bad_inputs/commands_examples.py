@@ -98,6 +98,14 @@ ROWS = [
         2,
         r"--rays-per-chunk.*expected",
     ),
+    ("text_to_3d: grids", f"{_3D} --grow 3dgs", 2, r"--grow.*expected"),
+    *_numbers(f"{_3D} --field gaussians --grow 3dgs", "--max-gaussians", "0 1.5"),
+    (
+        "text_to_3d: too few",
+        f"{_3D} --field gaussians --grow 3dgs --max-gaussians 9",
+        2,
+        r"n_gaussians=2000; expected at most max_gaussians=9",
+    ),
     ("text_to_3d: resume", f"{_3D} --resume", 2, r"nothing to resume; expected"),
     (
         "text_to_3d: old",

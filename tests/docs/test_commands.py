@@ -23,6 +23,7 @@ NOT_RUN = {
 RUN = {
     'python examples/text_to_3d.py "a red cube on top of a blue sphere"': ({}, "--steps 1"),
     'python examples/text_to_3d.py "a red cube" --rule ism': ({}, "--steps 1"),
+    'python examples/text_to_3d.py "a red cube" --field gaussians --grow blocks': ({}, "--steps 1"),
     "python examples/finetune_easy_vqa.py --out outputs/easy_vqa": (
         {},
         "--steps 1 --limit 2 --batch 2 --questions 2",
@@ -83,6 +84,8 @@ PARSED = {
     'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --rule rfds-rev '
     "--denoiser stabilityai/stable-diffusion-3.5-medium": "takes an hour on a GPU; see "
     "test_flow.py",
+    "python examples/evaluation/evaluate_growth.py --out outputs/growth": "takes hours; see "
+    "test_evaluate_growth.py",
     "python examples/evaluation/evaluate_rules.py": "runs in test_rules_on_gaussians.py",
     "python -m vlmreward_3d.blocks.training.train_vlm --data DATA_OF_PAIRS --scenes 6000 --out "
     "ALIGNED --start builtin/robust --mixtures 0.35 --alignment 1 --steps 800 --batch 12 --lr 5e-4 "

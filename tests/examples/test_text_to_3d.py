@@ -1,5 +1,6 @@
 """The example script: its files, its messages and its exit codes."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import torch
 from stub_models import RandomDenoiser, redness, shrink_exports, tiny
 
 from vlmreward_3d import presets
+from vlmreward_3d.config import DENSIFICATIONS
 from vlmreward_3d.guidance.loading import build_guidances
 from vlmreward_3d.training.run_directory import RunDirectory
 from vlmreward_3d.vlm3d import VLM3D
@@ -139,8 +141,18 @@ def test_gaussians_are_trained_and_exported(script, tmp_path, capsys):
     command = ["a red cube", "--steps", "2", "--field", "gaussians", "--out", str(tmp_path)]
     assert script.main(command) == 0
     field = json.loads((tmp_path / "config.json").read_text())["field"]
-    assert field == {"kind": "gaussians", "n_gaussians": 2000, "radius": 0.5}
+    assert field == {
+        "kind": "gaussians",
+        "n_gaussians": 2000,
+        "radius": 0.5,
+        "densification": None,
+    }
     assert "splats.ply" in capsys.readouterr().out
+    grow = ["--grow", "dreamgaussian", "--max-gaussians", "2100", "--overwrite"]
+    assert script.main([*command, *grow]) == 0
+    field = json.loads((tmp_path / "config.json").read_text())["field"]
+    asked = dataclasses.replace(DENSIFICATIONS["dreamgaussian"], max_gaussians=2100)
+    assert field["densification"] == dataclasses.asdict(asked)
     assert script.main([*command, "--overwrite", "--dry-run"]) == 0
     assert "0 to 2" in capsys.readouterr().out
 
@@ -243,6 +255,19 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, 
         (
             ["a cube", "--field", "gaussians", "--rays-per-chunk", "9"],
             "received --rays-per-chunk with --field gaussians, which are not sampled along rays",
+        ),
+        (["a cube", "--grow", "3dgs"], "received --grow with --field dense_grid, which does not"),
+        (["a cube", "--field", "gaussians", "--grow", "all"], "invalid choice: 'all'"),
+        (
+            ["a cube", "--field", "gaussians", "--max-gaussians", "9"],
+            "received --max-gaussians without --grow",
+        ),
+        (
+            [
+                *("a cube", "--field", "gaussians", "--grow", "3dgs"),
+                *("--vlm-interval", "2", "--vlm-cache-gradient"),
+            ],
+            "received --vlm-cache-gradient with --grow, which changes the shapes",
         ),
         (
             ["a cube", "--export", "glb,stl"],

@@ -1,7 +1,8 @@
-"""A run in a process of its own, to be killed: python worker.py OUT [resume] [student] [limit=N].
+"""A run in a process of its own, to be killed: python worker.py OUT [WORD ...].
 
-With "student" the distillation rule has a student that learns. With a limit no file can grow past N
-bytes after the first answer of the reward, as if a disk were full.
+Words are "resume", "student", "growing" and "limit=N". With "student" the distillation rule has a
+student that learns. With "growing" the field is of Gaussians whose number changes. With a limit no
+file can grow past N bytes after the first answer of the reward, as if a disk were full.
 """
 
 import resource
@@ -11,6 +12,7 @@ import torch
 from stub_models import AttentiveDenoiser, RandomDenoiser, build_vlm3d, redness, tiny
 
 from vlmreward_3d.atomic_io import InUse
+from vlmreward_3d.config import DensificationConfig
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.training.run_directory import RunDirectory, RunError
 from vlmreward_3d.training.trainer import TrainingInterrupted, train
@@ -21,6 +23,19 @@ CONFIG = tiny(
 STUDENT_CONFIG = tiny(
     steps=40, vlm=None, score_distillation__rule="asd", score_distillation__student__rank=2
 )
+GROWING_CONFIG = tiny(
+    steps=40,
+    field="gaussians",
+    field__n_gaussians=40,
+    field__densification=DensificationConfig(
+        interval=5,
+        grad_threshold=3e-3,
+        split_size=0.18,
+        min_opacity=0.01,
+        reset_interval=25,
+        max_gaussians=200,
+    ),
+)
 CHECKPOINT_EVERY = 7
 
 
@@ -29,6 +44,8 @@ def main(out: str, *words: str) -> int:
     config, denoiser = CONFIG, RandomDenoiser()
     if "student" in words:
         config, denoiser = STUDENT_CONFIG, AttentiveDenoiser()
+    if "growing" in words:
+        config = GROWING_CONFIG
     try:
         folder = RunDirectory(out, config, resume="resume" in words)
     except ValueError as error:

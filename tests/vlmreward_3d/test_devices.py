@@ -10,6 +10,7 @@ from stub_models import RandomDenoiser, Schedule, build_vlm3d, redness, shrink_e
 from torch.testing import assert_close
 
 from vlmreward_3d import presets
+from vlmreward_3d.config import DensificationConfig
 from vlmreward_3d.export.run_artifacts import export_all
 from vlmreward_3d.guidance import loading as load
 from vlmreward_3d.rendering.gaussians import rasterize_gsplat as splat_cuda
@@ -36,6 +37,20 @@ SPLATS = {
     "regularizers.sparsity_weight": Schedule.constant(0.1),
     "vlm.weighting.interval": 2,
     "vlm.weighting.cache_gradient": True,
+}
+
+
+GROWTH = {
+    "vlm.weighting.cache_gradient": False,
+    "field.densification": DensificationConfig(
+        interval=2,
+        grad_threshold=1e-3,
+        split_size=0.15,
+        min_opacity=0.01,
+        max_screen_radius=100.0,
+        reset_interval=3,
+        max_gaussians=150,
+    ),
 }
 
 
@@ -76,8 +91,9 @@ def test_steps_are_the_same_elsewhere(chunk, monkeypatch):
             assert torch.equal(back(ours), theirs)
 
 
-def test_splats_are_the_same_elsewhere(monkeypatch, tmp_path):
-    config = tiny(**SPLATS)
+@pytest.mark.parametrize("changes", [{}, GROWTH], ids=["fixed", "growing"])
+def test_splats_are_the_same_elsewhere(changes, monkeypatch, tmp_path):
+    config = tiny(**SPLATS | changes)
     expected = build_vlm3d(config, Placed("cpu"), redness)
     reports = [expected.step() for _ in range(4)]
     shrink_exports(monkeypatch)
@@ -86,6 +102,7 @@ def test_splats_are_the_same_elsewhere(monkeypatch, tmp_path):
         assert [model.step() for _ in range(4)] == reports
         for ours, theirs in zip(model.field.parameters(), expected.field.parameters()):
             assert torch.equal(back(ours), theirs)
+        assert (len(expected.field.means) > 80) == bool(changes)
         export_all(tmp_path, model, reports)
     assert {"views.png", "splats.ply"} <= {path.name for path in tmp_path.iterdir()}
 

@@ -20,8 +20,10 @@ from vlmreward_3d.config._checks import (
     is_share,
     is_whole,
     or_none,
+    require,
     whole,
 )
+from vlmreward_3d.config.densification import DensificationConfig
 from vlmreward_3d.schedule import Schedule
 
 __all__ = [
@@ -56,6 +58,11 @@ class FieldConfig:
     def changes_at(self) -> tuple[float, ...]:
         """Progress at which the time of a step changes; for most fields it does not."""
         return ()
+
+    @property
+    def grows(self) -> bool:
+        """True if the field's parameters change their shapes in a run."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +240,9 @@ class GaussiansConfig(FieldConfig):
     """Gaussians that are drawn.
 
     Attributes:
-        n_gaussians: Number of Gaussians, at least 4; it stays the same.
+        n_gaussians: Number of Gaussians at the start, at least 4.
         radius: Radius of the ball that they begin as, world units.
+        densification: How their number changes in a run; None leaves it as it is.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -244,9 +252,23 @@ class GaussiansConfig(FieldConfig):
 
     n_gaussians: int = 2000
     radius: float = 0.5
+    densification: DensificationConfig | None = None
 
     def __post_init__(self) -> None:
-        check(self, n_gaussians=whole(4), radius=POSITIVE)
+        check(
+            self,
+            n_gaussians=whole(4),
+            radius=POSITIVE,
+            densification=or_none(instance_of(DensificationConfig)),
+        )
+        if self.densification is not None:
+            most = self.densification.max_gaussians
+            require(self.n_gaussians <= most, self, "n_gaussians", f"at most max_gaussians={most}")
+
+    @property
+    def grows(self) -> bool:
+        """True if there is a densification."""
+        return self.densification is not None
 
 
 FIELDS: dict[str, type[FieldConfig]] = {

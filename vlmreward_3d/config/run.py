@@ -86,6 +86,8 @@ class VLM3DConfig:
             "vlm",
             "a VLMConfig, whose reward selects noises, beside score_distillation.selection",
         )
+        if self.field.grows:
+            self._require_fresh_gradients()
         if self.vlm is not None:
             asked = self.vlm.weighting.n_views
             views = [int(n) * self.camera.views_per_group for _, n in self.camera.n_groups.points]
@@ -93,6 +95,14 @@ class VLM3DConfig:
             divides = all(n % (self.vlm.views_per_question or n) == 0 for n in shown)
             expected = f"None or a divisor of the numbers of views that are shown, {shown}"
             require(divides, self.vlm, "views_per_question", expected)
+
+    def _require_fresh_gradients(self) -> None:
+        """Refuse to keep gradients at parameters that change their shapes."""
+        expected = "False beside field.densification, which changes the shapes of the parameters"
+        for guidance in (self.score_distillation, self.vlm, *self.further_guidances):
+            if guidance is not None:
+                kept = guidance.weighting.cache_gradient
+                require(not kept, guidance.weighting, "cache_gradient", expected)
 
     def replace(self, settings: Mapping[str, Any]) -> VLM3DConfig:
         """A copy with other settings.

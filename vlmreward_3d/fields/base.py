@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.rendering.base import BakedField, RegularizerWeights, Shader, Views
@@ -96,6 +97,29 @@ class Field(nn.Module, ABC):
             generator: CPU source of random numbers.
         """
         return None
+
+    def end_step(
+        self, step: int, *, progress: float, optimizer: Optimizer, generator: torch.Generator
+    ) -> tuple[str, ...]:
+        """Change what the field consists of, after a step has changed its parameters.
+
+        A field that exchanges parameters for others of another shape puts them into the optimizer
+        too, and has a configuration whose `grows` is True.
+
+        Args:
+            step: Steps done before this one.
+            progress: Share of the run that is done with this step, in (0, 1].
+            optimizer: That of the field's parameters.
+            generator: CPU source of random numbers.
+
+        Returns:
+            Sentences for who watches the run; none if nothing has changed.
+        """
+        return ()
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers for the run's log, by name; none unless overridden."""
+        return {}
 
     def update_occupancy(self, generator: torch.Generator | None = None) -> None:
         """Update the record of occupied space, if the field has one.

@@ -53,7 +53,12 @@ def _(config: HashGridConfig, generator: torch.Generator | None = None) -> Field
 
 @build_field.register
 def _(config: GaussiansConfig, generator: torch.Generator | None = None) -> Field:
-    return GaussianField(config.n_gaussians, radius=config.radius, generator=generator)
+    return GaussianField(
+        config.n_gaussians,
+        radius=config.radius,
+        generator=generator,
+        densification=config.densification,
+    )
 
 
 def _shape(config: VolumeConfig) -> dict[str, Any]:

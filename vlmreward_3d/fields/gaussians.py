@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from vlmreward.utils.arguments import number, whole
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.config import DensificationConfig
 from vlmreward_3d.fields.base import Field
+from vlmreward_3d.fields.densification import RESET_OPACITY, Densifier
+from vlmreward_3d.fields.gaussian_rows import EditedRows, Rows, logits_of, opacity_of
+from vlmreward_3d.fields.optimizer_rows import exchange_parameters, forget_moments
 from vlmreward_3d.rendering.base import Shader, Views
 from vlmreward_3d.rendering.gaussians.primitives import MOST_OPAQUE, Gaussians
 from vlmreward_3d.rendering.gaussians.render import render_gaussian_images, render_gaussian_views
@@ -30,17 +36,23 @@ class GaussianField(Field):
     As in Kerbl et al. (2023), scales are optimised as logarithms and opacities as logits; colours
     are logits too, the same from every side (spherical harmonics of degree 0). Opacities are
     `MOST_OPAQUE` times a sigmoid, so that no alpha is cut off: gsplat cuts off at 0.999 up to
-    version 1.5 and at 0.99 after it, which then makes no difference. The number of Gaussians is
-    fixed: none is split, cloned or removed, so that the optimiser's state keeps its shape and a run
-    resumes exactly. They begin as a gray ball of uniformly drawn points, each round and as wide as
-    the root of the mean squared distance to its three nearest neighbours (Sec. 5), with an opacity
-    of 0.1. Nothing keeps them within a box.
+    version 1.5 and at 0.99 after it, which then makes no difference. They begin as a gray ball of
+    uniformly drawn points, each round and as wide as the root of the mean squared distance to its
+    three nearest neighbours (Sec. 5), with an opacity of 0.1. Nothing keeps them within a box.
+
+    Their number is fixed, or changes at the end of steps as a `DensificationConfig` says: then
+    parameters are exchanged for others, there and in the optimizer, and `load_state_dict` takes
+    any number.
 
     Args:
         count: How many, 4 or more.
         radius: Of the initial ball, world units.
         generator: CPU source of the initial places and the small noise in the colours; none draws
             from torch's own.
+        densification: How the number changes; None leaves it as it is.
+
+    Attributes:
+        densifier: The statistics that the number changes by; None if it does not.
 
     Raises:
         TypeError: The count is not whole, or the radius no number.
@@ -53,6 +65,7 @@ class GaussianField(Field):
         *,
         radius: float = 0.5,
         generator: torch.Generator | None = None,
+        densification: DensificationConfig | None = None,
     ) -> None:
         super().__init__()
         if whole("count", count) <= _NEIGHBORS:
@@ -69,6 +82,7 @@ class GaussianField(Field):
         self.quaternions = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(count, 1))
         self.opacity_logits = nn.Parameter(torch.full((count,), _OPACITY / MOST_OPAQUE).logit())
         self.color_logits = nn.Parameter(0.1 * torch.randn(count, 3, generator=generator))
+        self.densifier = None if densification is None else Densifier(densification, count)
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """All parameters in groups, each with the factor of its learning rate.
@@ -104,7 +118,13 @@ class GaussianField(Field):
                 "received a shader or normals for Gaussians; expected neither, for they have no "
                 "surface to shade or orient; turn shading and the orientation loss off"
             )
-        return render_gaussian_views(self.gaussians(), cameras, resolution, background=background)
+        return render_gaussian_views(
+            self.gaussians(),
+            cameras,
+            resolution,
+            background=background,
+            observe=None if self.densifier is None else self.densifier.observe,
+        )
 
     @torch.no_grad()
     def render_images(
@@ -119,9 +139,67 @@ class GaussianField(Field):
             means=self.means,
             scales=self.log_scales.exp(),
             quaternions=F.normalize(self.quaternions, dim=-1),
-            opacity=MOST_OPAQUE * self.opacity_logits.sigmoid(),
+            opacity=opacity_of(self.opacity_logits),
             rgb=self.color_logits.sigmoid(),
         )
+
+    def metrics(self) -> dict[str, float]:
+        """The number of Gaussians, "n_gaussians"."""
+        return {"n_gaussians": len(self.means)}
+
+    def begin_step(self, step: int, generator: torch.Generator) -> None:
+        """Forget the views of a step that did not end."""
+        if self.densifier is not None:
+            self.densifier.begin_step()
+
+    def end_step(
+        self, step: int, *, progress: float, optimizer: Optimizer, generator: torch.Generator
+    ) -> tuple[str, ...]:
+        """Take the step's views into the statistics, and change the number of Gaussians if due.
+
+        Rows that stay keep what the optimizer remembers of them; it is 0 in new ones, and of all
+        opacities after a reset. See `Field.end_step`.
+        """
+        densifier, events = self.densifier, []
+        if densifier is None:
+            return ()
+        densifier.end_step()
+        if densifier.is_due(step + 1, progress):
+            rows: Rows = {**self._parameters_by_name()}
+            change = densifier.densify(rows, progress, generator)
+            self._exchange(change.edited, optimizer)
+            events.append(str(change))
+        if densifier.is_reset_due(step + 1, progress):
+            with torch.no_grad():
+                most = logits_of(self.opacity_logits.new_tensor(RESET_OPACITY))
+                self.opacity_logits.clamp_(max=most)
+            forget_moments(optimizer, self.opacity_logits)
+            events.append(f"opacities reset to {RESET_OPACITY} at most")
+        return tuple(f"step {step + 1}: {event}" for event in events)
+
+    def _parameters_by_name(self) -> dict[str, nn.Parameter]:
+        return dict(self.named_parameters(recurse=False))
+
+    def _exchange(self, edited: EditedRows, optimizer: Optimizer) -> None:
+        """Replace the parameters, here and in the optimizer."""
+        former = self._parameters_by_name()
+        replaced = {name: nn.Parameter(edited.rows[name]) for name in former}
+        exchange_parameters(
+            optimizer, {former[name]: replaced[name] for name in former}, edited.origins
+        )
+        for name, parameter in replaced.items():
+            setattr(self, name, parameter)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
+    ) -> None:
+        """Take another number of Gaussians, where it may change, before their values are copied."""
+        means = state_dict.get(f"{prefix}means")
+        if self.densifier is not None and means is not None and len(means) != len(self.means):
+            for name, value in self._parameters_by_name().items():
+                setattr(self, name, nn.Parameter(value.new_zeros(len(means), *value.shape[1:])))
+            self.densifier.resize(len(means))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 def _spacing(points: Tensor) -> Tensor:

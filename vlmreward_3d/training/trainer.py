@@ -107,6 +107,8 @@ def _train(
                 continue
             folder.append(report)
             board.report(report)
+            for event in report.events:
+                bar.write(event, file=sys.stderr)
             bar.update()
             bar.set_postfix_str(_summary(report))
             if watch is not None:

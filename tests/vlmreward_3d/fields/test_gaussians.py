@@ -342,11 +342,12 @@ def test_projection_agrees_with_that_of_gsplat():
     assert (ours.extents[inside] <= radii[inside] + 1e-9).all()
 
 
-@pytest.mark.parametrize("most", [0.99, 0.999])
-def test_gsplat_is_asked_for_the_same_picture(monkeypatch, most):
+@pytest.mark.parametrize(("most", "parts"), [(0.99, 2), (0.999, 1)])
+def test_gsplat_is_asked_for_the_same_picture(monkeypatch, most, parts):
     """A stand-in that reads gsplat's documented arguments, in place of its CUDA kernels.
 
-    Those limit alpha to 0.999 up to version 1.5, and to 0.99 after it.
+    Those limit alpha to 0.999 up to version 1.5, and to 0.99 after it; a Gaussian has one radius
+    in a picture at first, and later one for each of its sides.
     """
 
     def rasterization(
@@ -360,9 +361,24 @@ def test_gsplat_is_asked_for_the_same_picture(monkeypatch, most):
         assert torch.equal(Ks[:, :2, 2], torch.tensor([[width / 2, height / 2]] * 3).double())
         fov = 2 * torch.atan(height / 2 / Ks[:, 1, 1])
         assert torch.equal(Ks[:, 0, 0], Ks[:, 1, 1])
-        one = Gaussians(means, scales, quats, opacities, colors[0])
-        rgb, opacity = slow(one, Cameras(c2w, fov), height, width, BLACK, most)
-        return rgb.permute(0, 2, 3, 1), opacity.permute(0, 2, 3, 1), {}
+        one, seen_by = Gaussians(means, scales, quats, opacities, colors[0]), Cameras(c2w, fov)
+        rgb, opacity = slow(one, seen_by, height, width, BLACK, most)
+        return rgb.permute(0, 2, 3, 1), opacity.permute(0, 2, 3, 1), found(one, seen_by)
+
+    def found(one, cameras):
+        """What gsplat says of each Gaussian in each picture: centres, inverse covariances, radii.
+
+        Where it draws nothing, radii are 0 and the others whatever was in the memory.
+        """
+        there = project(one, cameras, 20, 26)
+        xx, xy, yy = there.covariances.detach().unbind(-1)
+        conics = torch.stack([yy, -xy, xx], dim=-1) / there.determinants.detach()[..., None]
+        low, high = there.means - there.extents, there.means + there.extents
+        size = torch.tensor([26, 20])
+        inside = ((high > 0) & (low < size)).all(-1) & (there.extents[..., 0] >= 0)
+        radii = (there.extents.ceil() * inside[..., None]).int()
+        conics = torch.where(inside[..., None], conics, float("nan"))
+        return {"means2d": there.means, "conics": conics, "radii": radii[..., :parts].squeeze(-1)}
 
     module = types.ModuleType("gsplat")
     module.rasterization = rasterization
@@ -380,6 +396,10 @@ def test_gsplat_is_asked_for_the_same_picture(monkeypatch, most):
     seen = render_gaussians(one, cameras, 20, 26)
     assert_close(seen.rgb, expected.rgb, atol=1e-9, rtol=0)
     assert_close(seen.opacity, expected.opacity, atol=1e-9, rtol=0)
+    assert torch.equal(seen.footprints.visible, expected.footprints.visible)
+    assert 0 < seen.footprints.visible.double().mean() < 0.9
+    assert_close(seen.footprints.radii, expected.footprints.radii)
+    assert seen.footprints.gradient is None
 
 
 def test_without_kernels_a_warning_says_so_once(monkeypatch, recwarn):

@@ -20,7 +20,7 @@ import torch
 import training_worker
 from safetensors.torch import save_file
 from stub_models import RandomDenoiser, build_vlm3d, redness, shrink_exports, tiny
-from training_worker import CHECKPOINT_EVERY, CONFIG, STUDENT_CONFIG
+from training_worker import CHECKPOINT_EVERY, CONFIG, GROWING_CONFIG, STUDENT_CONFIG
 
 from vlmreward_3d.atomic_io import InUse
 from vlmreward_3d.export.run_artifacts import export_all
@@ -105,6 +105,32 @@ def test_a_student_goes_on_as_if_the_run_had_not_been_killed(tmp_path):
     assert any(left.state[name].abs().sum() > 0 for name in student if "lora_B" in name)
     assert start(killed, "student", "resume").wait(timeout=240) == 0
     assert_same_end(killed, whole, STUDENT_CONFIG.steps)
+
+
+def test_a_number_of_gaussians_that_changes_does_so_as_if_the_run_had_not_been_killed(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole, "growing").wait(timeout=240) == 0
+    process = start(killed, "growing")
+    wait_for(process, killed, 17)
+    process.kill()
+    process.wait()
+    left = load_checkpoint(killed / "checkpoint.safetensors")
+    assert left.step % 5  # in the middle of an interval
+    assert 14 <= left.step < GROWING_CONFIG.steps
+    assert left.state["field.densifier.view_counts"].any()
+    assert start(killed, "growing", "resume").wait(timeout=240) == 0
+    assert_same_end(killed, whole, GROWING_CONFIG.steps)
+    counts = [json.loads(line)["field/n_gaussians"] for line in (killed / "metrics.jsonl").open()]
+    assert len(left.state["field.means"]) == counts[left.step - 1]
+    assert counts[0] == 40 < counts[left.step - 1] < max(counts) <= 200
+
+
+def test_a_change_of_the_number_of_gaussians_is_printed(tmp_path, capsys):
+    config = GROWING_CONFIG.replace({"steps": 6})
+    model = build_vlm3d(config, RandomDenoiser(), redness)
+    train(model, RunDirectory(tmp_path, config), progress=False)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"step 5: 40 -> {len(model.field.means)} Gaussians: ")
 
 
 def test_of_two_that_start_at_once_one_is_refused(tmp_path, uninterrupted):

@@ -1,5 +1,6 @@
 """Rasterization of 3D Gaussians, with gsplat or in torch."""
 
+from vlmreward_3d.rendering.gaussians.footprints import Footprints
 from vlmreward_3d.rendering.gaussians.primitives import Gaussians, rotations
 from vlmreward_3d.rendering.gaussians.render import (
     GaussianRendering,
@@ -9,6 +10,7 @@ from vlmreward_3d.rendering.gaussians.render import (
 )
 
 __all__ = [
+    "Footprints",
     "GaussianRendering",
     "Gaussians",
     "render_gaussian_images",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.rendering.gaussians._gsplat_private import compiled_kernels
+from vlmreward_3d.rendering.gaussians.footprints import Footprints
 from vlmreward_3d.rendering.gaussians.primitives import Gaussians
 from vlmreward_3d.rendering.gaussians.projection import NEAR, intrinsics, world_to_camera
 
@@ -62,7 +64,7 @@ def pinholes(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]
 
 def draw_on_cuda(
     gaussians: Gaussians, channels: Tensor, cameras: Cameras, height: int, width: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Footprints]:
     """Draw like `project` and `draw`, up to rounding and rays that end at a transmittance of 1e-4.
 
     Gaussians with opacities above `MOST_OPAQUE`, which a `GaussianField` does not have, are drawn
@@ -77,13 +79,13 @@ def draw_on_cuda(
         width: Columns.
 
     Returns:
-        Sums (V, C, height, width) on nothing, and opacities (V, 1, height, width) in [0, 1];
-        differentiable to the Gaussians and channels.
+        Sums (V, C, height, width) on nothing, opacities (V, 1, height, width) in [0, 1], and the
+        Gaussians' footprints; differentiable to the Gaussians and channels.
     """
     from gsplat import rasterization
 
     view, matrix = pinholes(cameras, height, width)
-    sums, opacity, _ = rasterization(
+    sums, opacity, found = rasterization(
         gaussians.means,
         gaussians.quaternions,
         gaussians.scales,
@@ -96,4 +98,16 @@ def draw_on_cuda(
         near_plane=NEAR,
         packed=False,
     )
-    return sums.permute(0, 3, 1, 2), opacity.permute(0, 3, 1, 2)
+    footprints = _footprints(found, height, width)
+    return sums.permute(0, 3, 1, 2), opacity.permute(0, 3, 1, 2), footprints
+
+
+def _footprints(found: Mapping[str, Tensor], height: int, width: int) -> Footprints:
+    """The footprints in what `rasterization` returns third, with `packed=False`."""
+    radii = found["radii"]  # (V, N), from version 1.5 on (V, N, 2); 0 where nothing is drawn
+    visible = radii > 0 if radii.ndim == 2 else (radii > 0).all(dim=-1)
+    # inverse covariances, xx, xy and yy
+    xx, xy, yy = found["conics"].detach().unbind(-1)
+    determinants = xx * yy - xy.square()
+    covariances = torch.stack([yy, -xy, xx], dim=-1) / determinants[..., None]
+    return Footprints(found["means2d"], covariances, visible, height, width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from vlmreward_3d.losses import opacity_entropy, sparsity_loss
 from vlmreward_3d.rendering.base import RegularizerWeights, Views
 from vlmreward_3d.rendering.evaluation import normals_as_colors
 from vlmreward_3d.rendering.gaussians import rasterize_gsplat as cuda
+from vlmreward_3d.rendering.gaussians.footprints import Footprints, footprints_of
 from vlmreward_3d.rendering.gaussians.primitives import Gaussians, rotations
 from vlmreward_3d.rendering.gaussians.projection import project
 from vlmreward_3d.rendering.gaussians.rasterize_torch import draw
@@ -35,11 +36,13 @@ class GaussianRendering:
         rgb: (V, 3, H, W) in [0, 1] up to rounding, on the background.
         opacity: (V, 1, H, W) in [0, 1].
         normals: (V, 3, H, W) world-space mean normals, length <= 1, 0 where nothing is; or None.
+        footprints: Where the Gaussians are in the images.
     """
 
     rgb: Tensor
     opacity: Tensor
     normals: Tensor | None
+    footprints: Footprints
 
 
 def render_gaussians(
@@ -71,16 +74,18 @@ def render_gaussians(
     if normals:
         channels = torch.cat([channels, _facing(gaussians, cameras)], dim=-1)
     if cuda.available(gaussians.means.device):
-        sums, opacity = cuda.draw_on_cuda(gaussians, channels, cameras, height, width)
+        drawn = cuda.draw_on_cuda(gaussians, channels, cameras, height, width)
+        sums, opacity, footprints = drawn
     else:
         projection = project(gaussians, cameras, height, width)
+        footprints = footprints_of(projection, height, width)
         sums, opacity = draw(projection, gaussians.opacity, channels, height, width)
     if background is None:
         background = gaussians.rgb.new_ones(3)
     check_background(background, views)
     behind = background.expand(views, 3)[..., None, None]
     mean = sums[:, 3:] / opacity.clamp_min(torch.finfo(opacity.dtype).eps) if normals else None
-    return GaussianRendering(sums[:, :3] + behind * (1 - opacity), opacity, mean)
+    return GaussianRendering(sums[:, :3] + behind * (1 - opacity), opacity, mean, footprints)
 
 
 def _facing(gaussians: Gaussians, cameras: Cameras) -> Tensor:
@@ -94,7 +99,12 @@ def _facing(gaussians: Gaussians, cameras: Cameras) -> Tensor:
 
 
 def render_gaussian_views(
-    gaussians: Gaussians, cameras: Cameras, resolution: int, *, background: Tensor
+    gaussians: Gaussians,
+    cameras: Cameras,
+    resolution: int,
+    *,
+    background: Tensor,
+    observe: Callable[[Footprints], None] | None = None,
 ) -> Views:
     """Views of a training step, with their graph kept.
 
@@ -105,11 +115,15 @@ def render_gaussian_views(
         cameras: V cameras.
         resolution: Height and width of the images in pixels.
         background: (V, 3) colors in [0, 1].
+        observe: Called at each `backward` of the views with their footprints, which have retained
+            the gradient of all of them so far.
 
     Returns:
         The views; `backward` differentiates to the Gaussians.
     """
     seen = render_gaussians(gaussians, cameras, resolution, resolution, background=background)
+    if observe is not None:
+        seen.footprints.retain_gradient()
 
     def backward(
         gradient: Tensor, regularizers: RegularizerWeights, *, retain_graph: bool = False
@@ -120,6 +134,8 @@ def render_gaussian_views(
         if regularizers.sparsity > 0:
             loss = loss + regularizers.sparsity * sparsity_loss(seen.opacity)
         loss.backward(retain_graph=retain_graph)
+        if observe is not None:
+            observe(seen.footprints)
 
     n_active_rays = int((seen.opacity.detach() > 0).sum())
     return Views(seen.rgb.detach(), seen.opacity.detach(), n_active_rays, backward)

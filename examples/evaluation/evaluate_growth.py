@@ -4,8 +4,8 @@
 
 For each prompt and seed, three arms: one that grows, and two that keep a number of Gaussians, that
 of its beginning ("few") and that of its end ("many"). These have as many steps as fit the time that
-the growing one took, by the time of a few steps. A VLM that takes no part, builtin/robust, looks at
-eight views of each asset.
+the growing one took, by the time of a few steps: nothing else should work on the machine. A VLM
+that takes no part, builtin/robust, looks at eight views of each asset.
 
 Runs go on where they were stopped when the command is repeated. Each asset becomes a line of
 measurements.jsonl, and one that has a line is not made again. Writes table.md, with the date, the

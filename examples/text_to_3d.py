@@ -100,8 +100,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--field",
         choices=FIELDS,
-        default="dense_grid",
-        help="dense grids (default), hash tables for detail, or Gaussians",
+        help="dense grids, hash tables for detail, or Gaussians; default: the preset's, which is "
+        "dense grids in all but dreamgaussian",
     )
     growth = parser.add_argument_group("growth, with --field gaussians")
     growth.add_argument(
@@ -252,6 +252,7 @@ def refuse_without_effect(parser, options) -> None:
             "received --noise-ranking without --noise-candidates K, the number of noises that are "
             "ranked; expected both"
         )
+    options.field = options.field or next(iter(PRESETS[options.preset].fields))
     if options.grow and options.field != "gaussians":
         parser.error(
             f"received --grow with --field {options.field}, which does not grow; expected --field "

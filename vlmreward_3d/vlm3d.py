@@ -230,6 +230,8 @@ class VLM3D:
             color = torch.rand(n_groups, 3, generator=self.generator)
         elif config.background == "gray":
             color *= 0.1 + 0.9 * torch.rand(n_groups, 1, generator=self.generator)
+        elif config.background == "black-or-white":
+            color *= torch.rand(n_groups, 1, generator=self.generator).round()
         return color.repeat_interleave(config.views_per_group, dim=0).to(self.device)
 
     def _regularizers(self, progress: float) -> RegularizerWeights:

@@ -115,9 +115,11 @@ def models(root: Path):
     config = tiny(steps=20, vlm__weighting__n_views=2)
     yield "stub concurrent", build_vlm3d(config, RandomDenoiser(), redness, concurrent=True)
     for preset in sorted(presets.PRESETS.keys() - {"blocks"}):
-        denoiser = root / ("sd" if preset in ("dreamfusion", "prolificdreamer") else "mvdream")
+        denoiser = root / (
+            "sd" if preset in ("dreamfusion", "prolificdreamer", "dreamgaussian") else "mvdream"
+        )
         config = presets.PRESETS[preset](
-            "a red cube", denoiser=str(denoiser), vlm=str(root / "vlm")
+            "a red cube", field="dense_grid", denoiser=str(denoiser), vlm=str(root / "vlm")
         )
         later = [(at, 24) for at in config.camera.resolution.jumps]
         config = config.replace({**SMALL, "camera.resolution": Schedule.steps(16, *later)})

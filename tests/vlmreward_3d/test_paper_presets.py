@@ -1,5 +1,6 @@
 """The presets at paper scale: their tables, and runs with small random backbones."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from vlmreward import YesNoReward
 from vlmreward.rewards.questions import NAMED_QUESTIONS, QuestionTemplate
 from vlmreward_3d import presets
 from vlmreward_3d.cameras import Cameras, sample_groups
+from vlmreward_3d.config import DENSIFICATIONS
 from vlmreward_3d.fields.factory import build_field
 from vlmreward_3d.guidance import loading as load
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
@@ -393,6 +395,36 @@ def test_prolificdreamer_is_its_first_stage_as_threestudio_has_it():
     assert sds.view_prompts
     assert config.regularizers.sparsity_weight(0.5) == 10
     assert config.vlm is None
+
+
+def test_dreamgaussian_is_its_first_stage(sources):
+    config = presets.dreamgaussian("a cat")
+    assert (config.steps, config.field.n_gaussians) == (500, 5000)
+    assert config.field.densification == DENSIFICATIONS["dreamgaussian"]
+    camera, sds = config.camera, config.score_distillation
+    assert [camera.resolution(p) for p in (0, 0.29, 0.3, 0.6)] == [128, 128, 256, 512]
+    (radius, _), (fov, _) = camera.object_radius, camera.fov_deg
+    assert radius / math.tan(math.radians(fov / 2)) == pytest.approx(2.5, abs=1e-3)
+    assert (sds.rule, sds.guidance_scale, sds.view_prompts) == ("sds", 100, True)
+    for step in range(500):  # its timestep is 1,000 times what is left, within 20 and 980
+        left = min(0.98, max(0.02, 1 - step / 500))
+        assert sds.t_min(step / 500) == sds.t_max(step / 500) == pytest.approx(left)
+    small = {"steps": 60, "camera.resolution": Schedule.constant(16), "field.n_gaussians": 20}
+    config = presets.dreamgaussian("a cat", denoiser=str(sources / "sd")).replace(small)
+    model = VLM3D(config, load.load_guidances(config))
+    counts = [model.step().metrics["field/n_gaussians"] for _ in range(51)]
+    assert set(counts[:49]) == {20}
+    assert counts[50] != 20
+    grid = presets.dreamgaussian("a cat", field="dense_grid")
+    assert grid.field == presets.dreamfusion("a cat").field
+
+
+def test_backgrounds_are_black_or_white():
+    config = tiny(camera__background="black-or-white", camera__n_groups=Schedule.constant(40))
+    colors = build_vlm3d(config, RandomDenoiser(), redness)._background(40)
+    levels = colors.view(40, -1, 3)
+    assert (levels == levels[:, :1, :1]).all()
+    assert set(levels.unique().tolist()) == {0.0, 1.0}
 
 
 def test_presets_that_rank_noises_are_as_their_authors_have_them():

@@ -10,7 +10,7 @@ from vlmreward_3d.schedule import Schedule
 
 __all__ = ["BACKGROUNDS", "ELEVATIONS", "CameraConfig"]
 
-BACKGROUNDS = ("color", "gray", "white")
+BACKGROUNDS = ("color", "gray", "black-or-white", "white")
 ELEVATIONS = ("uniform", "mvdream", "threestudio")
 """Distributions of the elevation; see `vlmreward_3d.cameras.sample_groups`."""
 
@@ -32,7 +32,7 @@ class CameraConfig:
         object_radius: Lowest and highest radius r of the ball that fills the picture, world units;
             the camera's distance is r / tan(fov / 2).
         background: Color behind the object, one for all views of a group: "color" (any), "gray" (a
-            level of at least 0.1) or "white".
+            level of at least 0.1), "black-or-white" (one or the other) or "white".
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.

@@ -35,7 +35,8 @@ class Preset:
     Attributes:
         steps: Default length of the run.
         camera: The views that are rendered.
-        fields: The field's settings by its kind, a key of `vlmreward_3d.config.FIELDS`.
+        fields: The field's settings by its kind, a key of `vlmreward_3d.config.FIELDS`; the first
+            is the default.
         score_distillation: The first guidance.
         vlm: The second guidance.
         uses_vlm: True if the VLM is asked by default.
@@ -58,7 +59,7 @@ class Preset:
         *,
         steps: int | None = None,
         seed: int = 0,
-        field: str = "dense_grid",
+        field: str | None = None,
         denoiser: str | None = None,
         vlm: str | None = "default",
         vlm_weight_start: float | None = None,
@@ -69,7 +70,8 @@ class Preset:
             prompt: What the images should show.
             steps: Length of the run, to which all schedules are relative; None for the preset's.
             seed: Seed of all random numbers.
-            field: "dense_grid", "hash_grid" (for detail) or "gaussians".
+            field: "dense_grid", "hash_grid" (for detail) or "gaussians"; None for the first of
+                `fields`.
             denoiser: File, folder or hub id; None for the preset's.
             vlm: Short name (a key of `VLMS`), folder or hub id; "default" for the preset's; None
                 for score distillation alone, without a ranking of noises too.
@@ -78,6 +80,8 @@ class Preset:
         Raises:
             ValueError: A setting has the wrong type or is out of range.
         """
+        if field is None:
+            field = next(iter(self.fields))
         if field not in self.fields:
             raise ValueError(f"received field={field!r}; expected one of {tuple(self.fields)}")
         reward = self.vlm if self.uses_vlm and vlm is not None else None

@@ -5,6 +5,7 @@ from vlmreward_3d.presets.builtin import blocks
 from vlmreward_3d.presets.multi_view import mvdream, paper, release
 from vlmreward_3d.presets.ranking import dreamdpo, rewardsds
 from vlmreward_3d.presets.single_view import dreamfusion, prolificdreamer
+from vlmreward_3d.presets.splats import dreamgaussian
 
 __all__ = [
     "PRESETS",
@@ -13,6 +14,7 @@ __all__ = [
     "blocks",
     "dreamdpo",
     "dreamfusion",
+    "dreamgaussian",
     "mvdream",
     "paper",
     "prolificdreamer",
@@ -29,5 +31,6 @@ PRESETS = {
     "prolificdreamer": prolificdreamer,
     "dreamdpo": dreamdpo,
     "rewardsds": rewardsds,
+    "dreamgaussian": dreamgaussian,
 }
 """The presets by name."""

@@ -536,7 +536,7 @@ def test_bad_settings_of_gaussians_are_refused(setting, value):
         tiny(field="gaussians", **{f"field.{setting}": value})
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", sorted(presets.PRESETS.keys() - {"dreamgaussian"}))
 def test_every_preset_can_have_gaussians(name):
     config = presets.PRESETS[name]("a red cube")
     changed = presets.PRESETS[name]("a red cube", field="gaussians")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -23,11 +23,7 @@ from vlmreward_3d.blocks.world.captions import caption, known_words
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
 from vlmreward_3d.blocks.world.descriptions import unbound_caption
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
-from vlmreward_3d.guidance.score_distillation import (
-    classifier_free_guidance,
-    predicted_original,
-    rescale_guidance,
-)
+from vlmreward_3d.guidance.sampling import sample
 
 RESOLUTION = 32
 TEXT_LENGTH, RICH_TEXT_LENGTH = 20, 24
@@ -179,55 +175,13 @@ def loss_of(
     return F.mse_loss(model(noisy, t, text, cameras).float(), velocity)
 
 
-@torch.no_grad()
-def sample(
-    model: PixelDiffusion, texts: list[str], cameras: Tensor, *, scale: float, seed: int = 0
-) -> Tensor:
-    """Groups of views in [0, 1] by ancestral sampling (DDIM with eta = 1) under guidance.
-
-    Args:
-        model: the denoiser.
-        texts: G prompts.
-        cameras: (N, 16) conditions, N / G of them for each prompt.
-        scale: of classifier-free guidance, rescaled by a half (Lin et al., 2024): without that,
-            colours run out of range and noise is left.
-        seed: fixes the noise.
-
-    Returns:
-        (N, 3, 32, 32).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    n = len(cameras)
-    x = torch.randn(n, 3, RESOLUTION, RESOLUTION, generator=generator)
-    both = model.encode_text(texts + [""] * len(texts)).repeat_interleave(n // len(texts), 0)
-    scheduler = DDIMScheduler.from_config(
-        model.scheduler.config, timestep_spacing="trailing", prediction_type="sample"
-    )
-    scheduler.set_timesteps(SAMPLING_STEPS)
-    for t in scheduler.timesteps.tolist():
-        eps = model.predict_noise(
-            x.repeat(2, 1, 1, 1), torch.full((2 * n,), t), both, cameras.repeat(2, 1)
-        )
-        conditional, unconditional = eps.chunk(2)
-        guided = classifier_free_guidance(unconditional, conditional, scale)
-        alpha_bar = model.alphas_cumprod[t]
-        original = rescale_guidance(
-            predicted_original(x, guided, alpha_bar),
-            predicted_original(x, conditional, alpha_bar),
-            factor=0.5,
-            group_size=model.n_views,
-        ).clamp(-1, 1)
-        x = scheduler.step(original, t, x, eta=1.0, generator=generator).prev_sample
-    return (x.clamp(-1, 1) + 1) / 2
-
-
 def picture(model: PixelDiffusion, data: BlocksData, path: Path, seed: int = 0) -> None:
     """A sheet of samples: one row of four views per prompt."""
     import imageio.v3 as iio
 
     texts = list(SHOWN)
     cameras = torch.cat([data.cameras[i, :RING] for i in range(len(texts))])
-    out = sample(model, texts, cameras, scale=4.0, seed=seed)
+    out = sample(model, texts, cameras, guidance_scale=4.0, steps=SAMPLING_STEPS, seed=seed)
     sheet = out.reshape(len(texts), RING, 3, RESOLUTION, RESOLUTION).permute(0, 3, 1, 4, 2)
     sheet = sheet.reshape(len(texts) * RESOLUTION, RING * RESOLUTION, 3)
     sheet = sheet.repeat_interleave(3, 0).repeat_interleave(3, 1)

@@ -225,13 +225,7 @@ class VLM3D:
     def _background(self, n_groups: int) -> Tensor:
         """Colors (N, 3) behind the views, one for each group."""
         config = self.config.camera
-        color = torch.ones(n_groups, 3)
-        if config.background == "color":
-            color = torch.rand(n_groups, 3, generator=self.generator)
-        elif config.background == "gray":
-            color *= 0.1 + 0.9 * torch.rand(n_groups, 1, generator=self.generator)
-        elif config.background == "black-or-white":
-            color *= torch.rand(n_groups, 1, generator=self.generator).round()
+        color = _colors(config.background, n_groups, self.generator)
         return color.repeat_interleave(config.views_per_group, dim=0).to(self.device)
 
     def _regularizers(self, progress: float) -> RegularizerWeights:
@@ -280,3 +274,15 @@ class VLM3D:
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _colors(background: str, count: int, generator: torch.Generator) -> Tensor:
+    """Colors (count, 3) of a kind of background."""
+    if background == "color":
+        return torch.rand(count, 3, generator=generator)
+    level = torch.ones(count, 1)
+    if background == "gray":
+        level = 0.1 + 0.9 * torch.rand(count, 1, generator=generator)
+    elif background == "black-or-white":
+        level = torch.rand(count, 1, generator=generator).round()
+    return level.expand(-1, 3)

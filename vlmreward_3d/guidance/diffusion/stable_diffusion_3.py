@@ -38,9 +38,6 @@ class StableDiffusion3(LatentSpace):
 
     Attributes:
         sigmas: (T,) share of noise at each timestep, ascending.
-
-    Example:
-        ``StableDiffusion3.from_pretrained("stabilityai/stable-diffusion-3.5-medium")``.
     """
 
     sigmas: Tensor
@@ -72,7 +69,7 @@ class StableDiffusion3(LatentSpace):
         """Load from a diffusers folder or hub id; only safetensors are read.
 
         Args:
-            model: The folder or id.
+            model: The folder or id, such as "stabilityai/stable-diffusion-3.5-medium".
             dtype: Dtype of the weights; half precision for a GPU.
             **options: Those of ``from_pretrained``, such as ``revision`` or ``text_encoder_3=None``
                 (with ``tokenizer_3=None``), without which 9 GB less are read.

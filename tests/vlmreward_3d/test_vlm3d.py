@@ -325,7 +325,7 @@ def test_seeds_differ():
     [
         ({"steps": 0}, "received steps=0; expected a whole number >= 1"),
         ({"prompt": "  "}, "expected some text"),
-        ({"camera.background": "black"}, r"expected one of \('color', 'gray', 'white'\)"),
+        ({"camera.background": "black"}, r"expected one of .*'black-or-white', 'white'\)"),
         ({"seed": -1}, "received seed=-1"),
     ],
 )

@@ -169,7 +169,7 @@ def test_a_dry_run_chooses_the_rays_at_a_time(script, tmp_path, monkeypatch, cap
     def in_chunks(prompt, **settings):
         return tiny(prompt=prompt, field__rays__rays_per_chunk=100, seed=settings["seed"])
 
-    in_chunks.uses_vlm = True
+    in_chunks.uses_vlm, in_chunks.fields = True, ("dense_grid",)
     monkeypatch.setitem(presets.PRESETS, "blocks", in_chunks)
     assert script.main(["a red cube", "--dry-run", "--out", str(tmp_path / "run")]) == 0
     # 4 views of 16 px are fewer rays than the smallest number that is tried

@@ -19,7 +19,7 @@ SEED = "0"
 
 @dataclass(frozen=True, order=True)
 class Asset:
-    """What a method has made of a prompt.
+    """Renders that a method has made for a prompt.
 
     Attributes:
         method: its name.

@@ -38,7 +38,7 @@ class Judge(Protocol):
 
     @property
     def identity(self) -> dict[str, str]:
-        """Settings that the answers depend on beside the question, as plain data without secrets."""
+        """Settings that the answers depend on beside the question; no secrets among them."""
 
     def ask(self, question: str, images: Tensor) -> Answer:
         """Answer a question about images (V, 3, H, W) in [0, 1]; may be called by several threads.

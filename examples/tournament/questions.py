@@ -21,7 +21,7 @@ _BOTH = (
 
 @dataclass(frozen=True)
 class Criterion:
-    """What assets are compared by.
+    """A criterion by which assets are compared.
 
     Attributes:
         number: its key in GPTEval3D's files.

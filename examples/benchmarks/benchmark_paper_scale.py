@@ -41,9 +41,10 @@ import vlmreward_3d.guidance.diffusion  # isort: skip (first: without what the n
 import diffusers
 import torch
 import transformers
-from benchmark_processors import hardware, timed
+from benchmark_processors import timed
 from benchmark_reward import random_model
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from machine import hardware
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm

@@ -45,6 +45,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 import transformers
+from machine import hardware
 from torchvision.transforms.functional import to_pil_image
 
 from vlmreward import processors
@@ -259,17 +260,6 @@ def measure(
             error_mean=error_mean,
             gradient_error=gradient_error,
         )
-
-
-def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model}, {torch.get_num_threads()} threads"
 
 
 def heading(device: torch.device) -> str:

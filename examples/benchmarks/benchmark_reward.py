@@ -36,7 +36,8 @@ import starting  # isort: skip
 
 import torch
 import transformers
-from benchmark_processors import hardware, high_water, picture, timed
+from benchmark_processors import high_water, picture, timed
+from machine import hardware
 from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vlmreward import CompositeReward, YesNoReward

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,21 @@ def make(
         command.append("--resume")
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stderr.strip().splitlines()[-1] if done.returncode else None
+
+
+def load(path: Path) -> dict[Asset, dict[str, float | str]]:
+    """The measurements in a file, which need not exist."""
+    if not path.exists():
+        return {}
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {Asset(x.pop("arm"), x.pop("prompt"), x.pop("seed")): x for x in lines}
+
+
+def append(path: Path, asset: Asset, values: Mapping[str, float | str]) -> None:
+    """Add a line to a file of measurements."""
+    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**asset._asdict(), **numbers}) + "\n")
 
 
 def views_of(folder: Path) -> Tensor:

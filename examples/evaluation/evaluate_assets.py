@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
-from assets import Asset, contact_sheet, finished, make
+from assets import Asset, append, contact_sheet, finished, load, make
 from experiments import EXPERIMENTS, Experiment
 from intervals import formatted
 from judge import WEIGHTS
@@ -37,21 +36,6 @@ def assets_of(experiment: Experiment) -> list[Asset]:
         for prompt in experiment.texts()
         for arm in experiment.arms
     ]
-
-
-def load(path: Path) -> dict[Asset, dict[str, float | str]]:
-    """The measurements in a file, which need not exist."""
-    if not path.exists():
-        return {}
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {Asset(x.pop("arm"), x.pop("prompt"), x.pop("seed")): x for x in lines}
-
-
-def append(path: Path, asset: Asset, values: Mapping[str, float | str]) -> None:
-    """Add a line to a file of measurements."""
-    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**asset._asdict(), **numbers}) + "\n")
 
 
 def _lines(

@@ -26,7 +26,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
+from assets import Asset, load
 from common import path, positive, read_lines, run, save_pictures
+from machine import hardware
 from torch import Tensor
 
 from vlmreward import YesNoReward
@@ -40,20 +42,8 @@ from vlmreward_3d.training.trainer import train
 from vlmreward_3d.vlm3d import VLM3D
 
 HERE = Path(__file__).parent
-Key = tuple[str, str, int]
-"""Arm, prompt and seed."""
 ARMS = ("grows", "few", "many")
 VIEWS, SIZE = 8, 64
-
-
-def hardware() -> str:
-    """The processor, and how many threads work."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def growing(options: argparse.Namespace, prompt: str, seed: int) -> VLM3DConfig:
@@ -107,23 +97,16 @@ def measure(reward: YesNoReward, model: VLM3D, seconds: float) -> dict[str, floa
     }
 
 
-def load(file: Path) -> dict[Key, dict[str, float]]:
-    """Measurements by arm, prompt and seed; none if there is no file yet."""
-    if not file.exists():
-        return {}
-    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return {(row.pop("arm"), row.pop("prompt"), row.pop("seed")): row for row in rows}
-
-
-def table(measured: Mapping[Key, Mapping[str, float]], grow: str) -> str:
+def table(measured: Mapping[Asset, Mapping[str, Any]], grow: str) -> str:
     """Means over the assets that all arms have, and how often growth was better."""
     pairs = sorted({key[1:] for key in measured})
     whole = [pair for pair in pairs if all((arm, *pair) in measured for arm in ARMS)]
     if not whole:
         return "No prompt has been made by all arms.\n"
     names = list(measured[("grows", *whole[0])])
+    machine = hardware(torch.device("cpu"))
     lines = [
-        f"{datetime.date.today()}, {hardware()}, Python {platform.python_version()}, torch "
+        f"{datetime.date.today()}, {machine}, Python {platform.python_version()}, torch "
         f"{torch.__version__}; settings `{grow}`; {len(whole)} runs an arm.",
         "",
         f"| arm | {' | '.join(names)} | growth has higher log-odds |",

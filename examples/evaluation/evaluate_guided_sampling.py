@@ -14,13 +14,13 @@ are left out.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from assets import Asset, append, load
 from intervals import formatted
 from judge import WEIGHTS, load_judge, target_of_prompt
 from measures import describe
@@ -39,13 +39,7 @@ HERE = Path(__file__).parent
 ARMS = ("alone", "guided")
 VIEWS, SIZE, TOGETHER = 4, 64, 6
 """Views of a sample, their side for VLM and judge, and prompts that are sampled at a time."""
-Measured = dict[tuple[str, str, int], dict]
-
-
-def load(path: Path) -> Measured:
-    """Measurements by arm, prompt and seed, from a file that need not exist."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {(x["arm"], x["prompt"], x["seed"]): x for x in map(json.loads, lines)}
+Measured = Mapping[Asset, Mapping[str, float | str]]
 
 
 def missing(prompts: list[str], seeds: int, measured: Measured) -> Iterator[tuple]:
@@ -54,7 +48,7 @@ def missing(prompts: list[str], seeds: int, measured: Measured) -> Iterator[tupl
         for start in range(0, len(prompts), TOGETHER):
             for arm in ARMS:
                 part = prompts[start : start + TOGETHER]
-                if any((arm, prompt, seed) not in measured for prompt in part):
+                if any(Asset(arm, prompt, seed) not in measured for prompt in part):
                     yield arm, seed, part
 
 
@@ -62,7 +56,9 @@ def table(prompts: list[str], seeds: int, measured: Measured) -> str:
     """Shares of right samples with 95 % intervals, and what was read of seed 0."""
 
     def column(arm: str, key: str) -> np.ndarray:
-        return np.array([[measured[arm, p, s][key] for s in range(seeds)] for p in prompts], float)
+        return np.array(
+            [[measured[Asset(arm, p, s)][key] for s in range(seeds)] for p in prompts], float
+        )
 
     lines = ["| samples | right |", "|---|---|"]
     for arm in ARMS:
@@ -74,8 +70,8 @@ def table(prompts: list[str], seeds: int, measured: Measured) -> str:
             lines.append(f"| {arm}, the best of {seeds} | {shown} |")
     lines += ["", "| prompt, seed 0 | " + " | ".join(ARMS) + " |", "|---" * (1 + len(ARMS)) + "|"]
     for prompt in prompts:
-        cells = [measured[arm, prompt, 0] for arm in ARMS]
-        said = ["right" if cell["right"] else cell["read"] for cell in cells]
+        cells = [measured[Asset(arm, prompt, 0)] for arm in ARMS]
+        said = ["right" if cell["right"] else str(cell["read"]) for cell in cells]
         lines.append(f"| {prompt} | {' | '.join(said)} |")
     return "\n".join(lines) + "\n"
 
@@ -133,13 +129,11 @@ def main() -> None:
         if seed == 0:
             number = prompts.index(part[0]) // TOGETHER
             save_image(images, options.out / f"{arm}-{number}.png", nrow=VIEWS)
-        with path.open("a", encoding="utf-8") as file:
-            for prompt, reading, likes in zip(part, judge.read(groups), liked):
-                line = {"arm": arm, "prompt": prompt, "seed": seed, "liked": round(likes, 3)}
-                line["right"] = int(reading == target_of_prompt(prompt))
-                line["read"] = describe(reading)
-                measured[arm, prompt, seed] = line
-                file.write(json.dumps(line) + "\n")
+        for prompt, reading, likes in zip(part, judge.read(groups), liked):
+            asset = Asset(arm, prompt, seed)
+            right = int(reading == target_of_prompt(prompt))
+            measured[asset] = {"liked": likes, "right": right, "read": describe(reading)}
+            append(path, asset, measured[asset])
     text = table(prompts, options.seeds, measured)
     (options.out / "table.md").write_text(text, encoding="utf-8")
     print(text)

@@ -132,20 +132,14 @@ def theory(rule: str, *, level: float, scale: float, known: Known) -> float:
         back = mean[""] + sdi.SCALE * (mean["prompt"] - mean[""])
         share = a * (_shrinking(level) - a) / s
         return (s * forward - share * back) / (s - share)
-    if rule == "rfds-rev":
-        # the noise is that for the prompt, a multiple of z - m; the guided prediction contains it
-        prompt = {"prompt": scale, "negative": 1 - scale}
-        passed = sum(k * pull[text] * s / a for text, k in prompt.items())
-        weights = {text: k * pull[text] for text, k in prompt.items()}
-        weights["prompt"] += (passed - 1) * pull["prompt"]
-        total = sum(weights.values())
-        return sum(w * mean[text] for text, w in weights.items()) / total
     if rule == "csd":
         terms = {"prompt": 1.0, "negative": -1.0}
     elif rule == "nfsd":
         terms = {"prompt": scale, "": 1 - scale, "negative": 0.0 if level < 0.2 else -1.0}
     else:
         terms = {"prompt": scale, "negative": 1 - scale}
+    if rule == "rfds-rev":  # the noise is that for the prompt, which the guided one contains
+        terms["prompt"] += sum(k * pull[text] * s / a for text, k in terms.items()) - 1
     total = sum(k * pull[text] for text, k in terms.items())
     return sum(k * pull[text] * mean[text] for text, k in terms.items()) / total
 

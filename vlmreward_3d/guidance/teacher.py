@@ -113,13 +113,11 @@ class Prompts:
         text = self.text.to(like)
         negative, plain, empty = (row.expand(len(cameras), -1, -1) for row in text[:3])
         texts = {"negative": negative, "prompt": plain, "plain": plain, "empty": empty}
-        if not self.of_views:
-            return Teacher(self.denoiser, texts, cameras, seed)
-        sides = text[3:]
-        if not self.perp_neg:
+        sides, weights = text[3:], None
+        if self.perp_neg:
+            shares, others, weights = (x.to(text.device) for x in mixture_of_sides(cameras))
+            texts["prompt"] = torch.einsum("ns,sld->nld", shares.to(text), sides)
+            texts |= {name: sides[others[:, i]] for i, name in enumerate(_OTHER_SIDES)}
+        elif self.of_views:
             texts["prompt"] = sides[view_index(cameras).to(text.device)]
-            return Teacher(self.denoiser, texts, cameras, seed)
-        shares, others, weights = (x.to(text.device) for x in mixture_of_sides(cameras))
-        texts["prompt"] = torch.einsum("ns,sld->nld", shares.to(text), sides)
-        texts |= {name: sides[others[:, i]] for i, name in enumerate(_OTHER_SIDES)}
         return Teacher(self.denoiser, texts, cameras, seed, weights)

@@ -27,7 +27,7 @@ def draw_tournament(root: Path, *, prompts: int = 6, size: int = 128, seed: int 
         root: the folder; one that is there is drawn again where it is not whole.
         prompts: number of scenes.
         size: height and width of a frame in pixels.
-        seed: of the scenes.
+        seed: Seed of the scenes.
 
     Returns:
         The folder, in GPTEval3D's layout.

@@ -24,7 +24,7 @@ class Asset:
     Attributes:
         method: its name.
         prompt_id: the prompt's number.
-        folder: of the frames.
+        folder: Folder of the frames.
     """
 
     method: str

@@ -52,7 +52,7 @@ def schedule(
         criteria: what each chosen pair of assets is compared by.
         per_pair: prompts for each pair of methods, drawn without replacement; all by default. A
             larger number adds prompts to those of a smaller one.
-        seed: of the draws. They do not depend on the other methods.
+        seed: Seed of the draws, which do not depend on the other methods.
 
     Raises:
         ValueError: two methods have no prompt in common.

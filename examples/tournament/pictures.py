@@ -18,6 +18,7 @@ from torchvision.utils import make_grid
 
 from tournament.layout import Asset, frame
 from vlmreward.images.io import load_image
+from vlmreward_3d.rendering.evaluation import image_bytes
 
 SHOWN = {"rgb": ("rgb",), "normals": ("normal",), "both": ("rgb", "normal")}
 """Kinds of frames by the name of the choice."""
@@ -84,9 +85,8 @@ class Showing:
 
 def png(image: Tensor) -> bytes:
     """A picture (3, H, W) in [0, 1] as a PNG file."""
-    levels = (image.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
     file = io.BytesIO()
-    Image.fromarray(levels).save(file, "PNG")
+    Image.fromarray(image_bytes(image.clamp(0, 1))).save(file, "PNG")
     return file.getvalue()
 
 

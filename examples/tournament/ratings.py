@@ -152,7 +152,7 @@ def rate(wins: Array, *, anchor: int | None = None, draws: int = 1000, seed: int
         wins: (prompts, n, n): row wins against column.
         anchor: the method whose rating is 1000; by default the mean of all is.
         draws: samples of the bootstrap.
-        seed: of the samples.
+        seed: Seed of the samples.
 
     Raises:
         ValueError: fewer than two methods, or a method without a comparison.

@@ -22,8 +22,8 @@ class Comparison:
         match: which one.
         probability: that the first asset is the better one, in [0, 1].
         result: as GPTEval3D writes it: -1 if the first one won, 1 if the second, 0 for a draw.
-        lefts: of a pairwise judge, the probabilities that it gave to the asset at the left, where
-            that was the first asset and where it was the second.
+        lefts: Probabilities that a pairwise judge gave to the asset at the left, where that was
+            the first asset and where it was the second; None for a pointwise judge.
     """
 
     match: Match
@@ -150,7 +150,7 @@ def table(
         found: outcomes, those of other criteria among them.
         draw: wins that a draw gives to both.
         anchor: the method whose rating is 1000.
-        seed: of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: a method has no outcome.

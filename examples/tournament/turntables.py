@@ -23,7 +23,7 @@ def load_run(folder: Path, device: str = "cpu") -> tuple[VLM3DConfig, Field]:
     """The settings and the field of a run, without its denoiser and VLM.
 
     Args:
-        folder: of the run, with a checkpoint.
+        folder: Folder of the run, with a checkpoint.
         device: where the field goes.
 
     Raises:

@@ -12,7 +12,17 @@ import vlmreward_3d
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 
-__all__ = ["SMALL", "TOKENIZER", "build", "checkpoint", "randomised", "stable", "tokenizer"]
+__all__ = [
+    "SMALL",
+    "TOKENIZER",
+    "autoencoder",
+    "build",
+    "checkpoint",
+    "clip_config",
+    "randomised",
+    "stable",
+    "tokenizer",
+]
 
 TOKENIZER = Path(vlmreward_3d.__file__).parent / "blocks" / "weights" / "denoiser" / "tokenizer"
 
@@ -54,6 +64,29 @@ def build(path):
     return MVDream.from_checkpoint(path, tokenizer=tokenizer(), head_channels=8, sample_size=8)
 
 
+def autoencoder(**settings):
+    return AutoencoderKL(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        **settings,
+    )
+
+
+def clip_config(width, **settings):
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer()),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=0,
+        eos_token_id=1,
+        **settings,
+    )
+
+
 def stable(prediction_type="epsilon"):
     torch.manual_seed(0)
     words = tokenizer()
@@ -66,24 +99,7 @@ def stable(prediction_type="epsilon"):
         cross_attention_dim=16,
         attention_head_dim=8,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        scaling_factor=0.3,
-    )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=12,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-    )
+    vae = autoencoder(scaling_factor=0.3)
+    text = CLIPTextModel(clip_config(16, num_hidden_layers=1))
     scheduler = DDPMScheduler(beta_schedule="scaled_linear", prediction_type=prediction_type)
     return StableDiffusion(unet, vae, text, words, scheduler)

@@ -3,16 +3,14 @@
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
 from test_csd import prediction
-from tiny_latent_models import randomised, tokenizer
+from tiny_latent_models import autoencoder, clip_config, randomised, tokenizer
 from torch.testing import assert_close
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModelWithProjection,
     T5Config,
     T5EncoderModel,
@@ -38,17 +36,7 @@ def random(*shape, seed=0, dtype=torch.float64):
 
 
 def clip(width):
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer()),
-        hidden_size=width,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=12,
-        projection_dim=width,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
+    config = clip_config(width, num_hidden_layers=2, projection_dim=width)
     return randomised(CLIPTextModelWithProjection(config))
 
 
@@ -56,15 +44,8 @@ def pipeline(with_t5=True, in_channels=4):
     torch.manual_seed(0)
     words = tokenizer()
     t5 = T5Config(vocab_size=len(words), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        scaling_factor=1.5,
-        shift_factor=0.06,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
+    vae = autoencoder(
+        scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False
     )
     transformer = SD3Transformer2DModel(
         sample_size=8,

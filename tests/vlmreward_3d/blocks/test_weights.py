@@ -172,7 +172,7 @@ def test_samples_of_the_denoiser_show_what_was_asked_for(reward):
     prompts = ["a red cube on top of a blue sphere", "a green mug"]
     cameras = sample_cameras(torch.Generator().manual_seed(3), len(prompts)).condition().float()
     denoiser = PixelDiffusion.from_pretrained("builtin/blocks")
-    views = sample(denoiser, prompts, cameras, scale=4.0)
+    views = sample(denoiser, prompts, cameras, guidance_scale=4.0)
     enlarged = torch.nn.functional.interpolate(views, (64, 64), mode="bilinear")
     log_odds = reward(enlarged.unflatten(0, (len(prompts), 4)), prompt=prompts)
     assert log_odds.min() > 3

@@ -54,7 +54,7 @@ def trainer_reward(
 ) -> TrainerReward:
     """A reward as ``(images, prompts, metadata) -> (rewards, info)``.
 
-    The shape of TRL's DDPOTrainer and AlignPropTrainer (``reward_function``, in TRL until 0.22) and
+    The shape of TRL's DDPOTrainer and AlignPropTrainer (``reward_function``, in TRL until 0.23) and
     of the ddpo-pytorch and Flow-GRPO code bases. Rewards keep their graph to a tensor of images, as
     AlignProp needs it (Prabhudesai et al., 2023); DDPO (Black et al., 2023) calls it without.
 

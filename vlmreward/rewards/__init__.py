@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from vlmreward.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vlmreward.rewards import judges
+    from vlmreward.rewards.answer_probability import AnswerProbabilityReward
     from vlmreward.rewards.base import NotFiniteError, VLMReward
     from vlmreward.rewards.composite import CompositeReward
     from vlmreward.rewards.model_answers import TokenProbability
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NAMED_QUESTIONS",
     "REDUCTIONS",
+    "AnswerProbabilityReward",
     "CompositeReward",
     "NotFiniteError",
     "QuestionTemplate",
@@ -30,11 +33,13 @@ __all__ = [
     "VLMReward",
     "YesNoReward",
     "call_reward",
+    "judges",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "AnswerProbabilityReward": "answer_probability",
         "CompositeReward": "composite",
         "NAMED_QUESTIONS": "questions",
         "NotFiniteError": "base",
@@ -47,6 +52,7 @@ __getattr__ = lazy_names(
         "VLMReward": "base",
         "YesNoReward": "yes_no",
         "call_reward": "protocol",
+        "judges": "",
     },
 )
 

@@ -35,10 +35,12 @@ class AnswerCheck:
 
     Args:
         backbone: the model that is asked.
+        least: share of the probability below which it warns; 0 for answers that may be unlikely.
     """
 
-    def __init__(self, backbone: FrozenVLM) -> None:
+    def __init__(self, backbone: FrozenVLM, least: float = _LITTLE) -> None:
         self.backbone = backbone
+        self.least = least
         self._seen: dict[str, None] = {}
         self._warned: dict[QuestionTemplate, object] = {}
 
@@ -77,14 +79,14 @@ class AnswerCheck:
         self._seen.update(dict.fromkeys(questions))
         least = min(masses)
         mark = object()
-        if least >= _LITTLE or self._warned.setdefault(template, mark) is not mark:
+        if least >= self.least or self._warned.setdefault(template, mark) is not mark:
             return
         row = masses.index(least)
         share, token = logits()[row].softmax(-1).max(-1)
         said = ", ".join(repr(self.backbone.decode(*ids)) for ids in answers[:4])
         warn(
             f"the answers {said} hold {least:.1g} of the probability after {_short(questions[row])}"
-            f"; expected at least {_LITTLE}: the model would rather say "
+            f"; expected at least {self.least}: the model would rather say "
             f"{self.backbone.decode(int(token))!r} ({float(share):.0%}), so that the reward "
             "compares unlikely words; ask more plainly, or pass its own words as answers (see "
             "answer_mass and top_answers)"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable, Mapping, Sequence
 
+from vlmreward.models.chat_question import ChatQuestion
+
 __all__ = ["NAMED_QUESTIONS", "QuestionTemplate"]
 
 NAMED_QUESTIONS: dict[str, str] = {
@@ -13,6 +15,8 @@ NAMED_QUESTIONS: dict[str, str] = {
         "How well does this image show {prompt}? Answer with a number from 1 (not at all) to 5 "
         "(perfectly)."
     ),
+    # Lin et al. (2024), Evaluating Text-to-Visual Generation with Image-to-Text Generation
+    "vqascore": 'Does this figure show "{prompt}"? Please answer yes or no.',
     # VLM3D (Text-to-3D Generation with VLM rewards), Appendix B, "Example Prompt A"
     "paper/A": (
         "Carefully evaluate the provided images, which show multiple views of a single 3D object. "
@@ -64,26 +68,38 @@ NAMED_QUESTIONS: dict[str, str] = {
 ``"paper/A"``, ``"paper/B"`` and ``"paper/selected"`` are the questions of the VLM3D paper (Section
 4.2 and Appendix B), with straight quotation marks. ``"paper/content"`` and ``"paper/geometry"`` are
 the criteria of the selected one as a question each, in its words, which the paper leaves to later
-work; the second has no placeholder.
+work; the second has no placeholder. ``"vqascore"`` is the question of VQAScore, for
+``vlmreward.rewards.judges``.
 """
+_IMAGES = "\ufdd0"
+"""Stands for the images while a template is filled in; no text has it, as it is no character."""
 
 
 class QuestionTemplate:
     """A question with named placeholders in braces; ``{{`` and ``}}`` stand for braces.
 
     Args:
-        template: the text, e.g. ``"Is there {prompt}? Answer Yes or No."``.
+        template: the text, e.g. ``"Is there {prompt}? Answer Yes or No."``. It stands behind the
+            images, unless ``{images}`` says where in it they are.
+        system: the system prompt; None leaves it to the model's chat template. Neither this nor
+            ``{images}`` is for models without a chat, PaliGemma and IDEFICS-1.
+
+    Attributes:
+        template: the text.
+        system: the system prompt, or None.
+        placeholders: names of the placeholders, without ``images``.
 
     Raises:
         TypeError: not a str.
-        ValueError: empty, the braces do not pair, or a placeholder has no plain name.
+        ValueError: empty, the braces do not pair, a placeholder has no plain name, or ``{images}``
+            is there more than once.
 
     Examples:
         >>> QuestionTemplate("Is the {color} {thing} there?").format(color="red", thing="cup")
         'Is the red cup there?'
     """
 
-    def __init__(self, template: str) -> None:
+    def __init__(self, template: str, *, system: str | None = None) -> None:
         if not isinstance(template, str):
             raise TypeError(f"question template is a {type(template).__name__}; expected a str")
         if not template.strip():
@@ -91,21 +107,28 @@ class QuestionTemplate:
                 f"question template {template!r} is empty; expected a question such as "
                 "'Is there {prompt}? Answer Yes or No.'"
             )
+        if not isinstance(system, (str, type(None))) or (system is not None and not system.strip()):
+            raise TypeError(f"system is {system!r}; expected a text or None")
         placeholders: list[str] = []
+        found: list[str] = []
         try:
             for _, name, spec, conversion in string.Formatter().parse(template):
                 if name is None:
                     continue
                 if not name.isidentifier() or spec or conversion:
                     raise ValueError(f"placeholder {{{name}}} is not a plain name")
-                if name not in placeholders:
+                found.append(name)
+                if name not in placeholders and name != "images":
                     placeholders.append(name)
+            if found.count("images") > 1:
+                raise ValueError("{images} is there more than once")
         except ValueError as error:
             raise ValueError(
                 f"question template {template!r} is malformed ({error}); expected placeholders "
                 "like {prompt}: write {{ and }} for literal braces"
             ) from None
-        self.template = template
+        self.template, self.system = template, system
+        self._plain = system is None and "images" not in found
         self.placeholders: tuple[str, ...] = tuple(placeholders)
 
     @classmethod
@@ -164,7 +187,15 @@ class QuestionTemplate:
                     f"{placeholder} is {value!r}, with half of a surrogate pair; expected text "
                     "that UTF-8 can write"
                 )
-        return self.template.format(**values)
+        if self._plain:
+            return self.template.format(**values)
+        text = self.template.format(**values, images=_IMAGES)
+        before, mark, after = text.partition(_IMAGES)
+        return (
+            ChatQuestion(before, after, self.system)
+            if mark
+            else ChatQuestion("", text, self.system)
+        )
 
     def format_batch(self, values: Mapping[str, str | Sequence[str]], batch: int) -> list[str]:
         """Values of the placeholders, each one for all or a list of B -> B questions.
@@ -215,10 +246,13 @@ class QuestionTemplate:
             )
 
     def __repr__(self) -> str:
-        return f"QuestionTemplate({self.template!r})"
+        system = "" if self.system is None else f", system={self.system!r}"
+        return f"QuestionTemplate({self.template!r}{system})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, QuestionTemplate) and self.template == other.template
+        if not isinstance(other, QuestionTemplate):
+            return False
+        return (self.template, self.system) == (other.template, other.system)
 
     def __hash__(self) -> int:
-        return hash(self.template)
+        return hash((self.template, self.system))

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from vlmreward.models._transformers_private import attention_of
+from vlmreward.models.chat_question import ChatQuestion
 from vlmreward.models.prefix_packing import Packed, pack, shared_length
 from vlmreward.models.token_layout import EncodedPrompt, Size, TokenBatch, collate_right
 
@@ -115,13 +116,8 @@ class VLMFamily:
                 f"{type(self.processor).__name__} has no chat template; expected one: set "
                 "processor.chat_template to that of the checkpoint's model card"
             )
-        content: list[dict[str, object]] = [
-            {"type": "image", "image": dummy_image(size)} for size in sizes
-        ]
-        content.append({"type": "text", "text": text})
-        return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, **options
-        )
+        messages = ChatQuestion.of(text).messages([dummy_image(size) for size in sizes])
+        return self.processor.apply_chat_template(messages, add_generation_prompt=True, **options)
 
     def generation_prefix(self, text: str) -> str:
         """Text that the answer follows, without images, for looking up its tokens."""

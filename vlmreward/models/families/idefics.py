@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from vlmreward.models.chat_question import plain_question
 from vlmreward.models.families import tiny
 from vlmreward.models.families.base import CausalFamily, Member, ProcessorOutputs, dummy_image
 from vlmreward.models.token_layout import Size, TokenBatch
@@ -59,7 +60,8 @@ class Idefics(CausalFamily):
 
     def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
         """See ``VLMFamily``."""
-        prompt = ["User:", *[dummy_image(size) for size in sizes], f"{text}\nAssistant:"]
+        question = f"{plain_question(text, self.vlm)}\nAssistant:"
+        prompt = ["User:", *[dummy_image(size) for size in sizes], question]
         return dict(self.processor(text=[prompt], return_tensors="pt"))
 
     def image_inputs(self, pixels: ProcessorOutputs, layout: TokenBatch) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vlmreward.models.chat_question import plain_question
 from vlmreward.models.families import tiny
 from vlmreward.models.families.base import Member, ProcessorOutputs, VLMFamily, dummy_image
 from vlmreward.models.token_layout import Size
@@ -56,7 +57,7 @@ class PaliGemma(VLMFamily):
 
     def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
         """See ``VLMFamily``."""
-        prompt = self.processor.image_token * len(sizes) + text
+        prompt = self.processor.image_token * len(sizes) + plain_question(text, self.vlm)
         images = [[dummy_image(size) for size in sizes]]
         return dict(self.processor(text=[prompt], images=images, return_tensors="pt"))
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from types import SimpleNamespace
 
 import pytest
 from fences import ROOT
@@ -31,8 +32,8 @@ def names(offline):
     import torch
 
     import vlmreward
-    from vlmreward import YesNoReward, doctor, explain, wrappers
-    from vlmreward.integrations import diffusion_trainers as adapters
+    from vlmreward import YesNoReward, doctor, explain, integrations, wrappers
+    from vlmreward.rewards import AnswerProbabilityReward
     from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 
     model = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -42,11 +43,12 @@ def names(offline):
         **{name: getattr(wrappers, name) for name in wrappers.__all__},
         "attribute": explain.attribute,
         "doctor": doctor,
-        "trainer_reward": adapters.trainer_reward,
+        **{name: getattr(integrations, name) for name in integrations.__all__},
+        "AnswerProbabilityReward": AnswerProbabilityReward,
         "AlignPropTrainer": lambda config, reward, prompts, pipeline: reward,
         "config": None,
         "prompt_function": None,
-        "pipeline": None,
+        "pipeline": lambda prompt, callback_on_step_end: SimpleNamespace(images=[None]),
         "StableDiffusion": StableDiffusion,
         "model": model,
         "first": first,

@@ -21,6 +21,14 @@ BEFORE = {
     "docs/processors.md": IMAGES,
     "docs/reward.md": f"{IMAGES}; model = 'Qwen/Qwen2.5-VL-7B-Instruct'",
     "docs/robustness.md": IMAGES,
+    "docs/integrations.md": IMAGES,
+    "docs/coming_from_threestudio.md": """
+        import shutil
+        from pathlib import Path
+        import vlmreward_3d
+        tests = Path(vlmreward_3d.__file__).parents[1] / "tests/vlmreward_3d/threestudio"
+        shutil.copy(tests / "dreamfusion.yaml", "dreamfusion-sd.yaml")
+    """,
     "docs/explain.md": "images = 0.4 + 0.2 * torch.rand(1, 2, 3, 64, 64)",
     "docs/doctor.md": "",
     "docs/add_a_family.md": "",
@@ -54,6 +62,12 @@ AFTER = {
         assert images.grad.abs().sum() > 0 and seen.shape == images.shape
         assert reward(images, prompt="a cat").shape == (2,)
     """,
+    "docs/integrations.md": """
+        assert 0 < float(metric.compute()) < 1 and len(guidance.rewards) > 5
+        assert images.grad.abs().sum() > 0 and len(NODE_CLASS_MAPPINGS) == 3
+        assert judge(images, prompt="a cat").shape == (2,)
+    """,
+    "docs/coming_from_threestudio.md": "assert config.vlm and len(found.left_out) == 3",
     "docs/explain.md": f"""
         assert why.attribution.shape == (1, 2, 64, 64) and why.views.shape == (1, 2)
         {PICTURE}
@@ -81,7 +95,7 @@ def test_python_runs(page, offline):
 
     torch.manual_seed(0)
     names = {"__name__": "page"}
-    exec(BEFORE[page], {"torch": torch}, names)
+    exec(textwrap.dedent(BEFORE[page]), {"torch": torch}, names)
     for block in python_of(page):
         code = "\n" * (block.line - 1) + block.code  # so that tracebacks have the page's lines
         exec(compile(code, page, "exec"), names)

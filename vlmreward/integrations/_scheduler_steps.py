@@ -89,21 +89,20 @@ def _ddim(scheduler: Any, timestep: int) -> NoiseLevels:
             raise _refused(scheduler, f"{option}=True")
     previous = timestep - config.num_train_timesteps // scheduler.num_inference_steps
     last = scheduler.final_alpha_cumprod
-    bars = (
-        float(scheduler.alphas_cumprod[timestep]),
-        float(scheduler.alphas_cumprod[previous] if previous >= 0 else last),
-    )
-    signal, noise = (tuple(x**0.5 for x in part) for part in (bars, [1 - bar for bar in bars]))
-    return NoiseLevels(signal, noise)
+    bar = float(scheduler.alphas_cumprod[timestep])
+    following = float(scheduler.alphas_cumprod[previous] if previous >= 0 else last)
+    return NoiseLevels((bar**0.5, following**0.5), ((1 - bar) ** 0.5, (1 - following) ** 0.5))
 
 
 def _dpm_solver(scheduler: Any) -> NoiseLevels:
     if not scheduler.config.algorithm_type.endswith("dpmsolver++"):
         raise _refused(scheduler, f"algorithm_type={scheduler.config.algorithm_type!r}")
-    sigmas = _sigmas(scheduler)
-    flow = bool(scheduler.config.get("use_flow_sigmas"))
-    signal = tuple(1 - sigma if flow else (1 + sigma**2) ** -0.5 for sigma in sigmas)
-    noise = sigmas if flow else tuple(sigma * part for sigma, part in zip(sigmas, signal))
+    sigma, following = _sigmas(scheduler)
+    if scheduler.config.get("use_flow_sigmas"):
+        signal, noise = (1 - sigma, 1 - following), (sigma, following)
+    else:
+        signal = ((1 + sigma**2) ** -0.5, (1 + following**2) ** -0.5)
+        noise = (sigma * signal[0], following * signal[1])
     sde = scheduler.config.algorithm_type.startswith("sde")
     return NoiseLevels(signal, noise, scheduler.model_outputs[-1], adds_noise=sde)
 

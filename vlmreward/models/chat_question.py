@@ -59,8 +59,8 @@ class ChatQuestion(str):
         lead: list[dict[str, object]] = [{"role": "system", "content": system}] if system else []
         return [*lead, {"role": "user", "content": [*before, *shown, *after]}]
 
-    def __getnewargs__(self) -> tuple[str, str, str | None]:
-        return self.parts
+    def __reduce__(self) -> tuple[type[ChatQuestion], tuple[str, str, str | None]]:
+        return ChatQuestion, self.parts
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ChatQuestion) and self.parts == other.parts

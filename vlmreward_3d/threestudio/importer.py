@@ -22,7 +22,13 @@ from vlmreward_3d.threestudio.settings import Settings
 
 __all__ = ["ThreestudioImport", "import_threestudio"]
 
-_SYSTEMS = ("dreamfusion-system", "mvdream-system", "sjc-system", "prolificdreamer-system")
+_SYSTEMS = (
+    "dreamfusion-system",
+    "magic3d-system",
+    "mvdream-system",
+    "prolificdreamer-system",
+    "sjc-system",
+)
 _HOUSEKEEPING = (
     r"name|tag|exp_root_dir|exp_dir|trial_dir|trial_name|description|timestamp|use_timestamp|n_gpus",
     r"resume|data_type|system_type",
@@ -31,7 +37,7 @@ _HOUSEKEEPING = (
     r"checkpoint(\..*)?",
     r"system\.loggers(\..*)?",
     r"system\.(geometry|material|background|renderer|prompt_processor|guidance)_type",
-    r"system\.cleanup_after_.*",
+    r"system\.(cleanup_after_.*|exporter_type|exporter\..*)",
 )
 """Folders, logs, checkpoints and evaluation: they decide nothing about the outcome."""
 
@@ -136,12 +142,13 @@ def _check_system(settings: Settings) -> None:
             f"received system_type={kind!r}, which has no counterpart; expected one of {_SYSTEMS}: "
             "text to 3D in one stage, by score distillation"
         )
-    stage = settings.take("system.stage", "coarse")
-    if stage != "coarse":
-        raise ValueError(
-            f"received system.stage={stage!r}; expected 'coarse', the first stage: meshes and "
-            "their textures are not optimized here"
-        )
+    for name, first in (("stage", "coarse"), ("refinement", False)):
+        found = settings.take(f"system.{name}", first)
+        if found != first:
+            raise ValueError(
+                f"received system.{name}={found!r}; expected {first!r}, the first stage: meshes "
+                "and their textures are not optimized here"
+            )
 
 
 def _prompt(settings: Settings, given: str | None) -> str:

@@ -184,6 +184,7 @@ def test_our_own_guidance_of_threestudio():
     [
         ("system_type=zero123-system", "system_type='zero123-system', which has no counterpart"),
         ("system.stage=texture", "system.stage='texture'; expected 'coarse'"),
+        ("system.refinement=true", "system.refinement=True; expected False"),
         ("system.geometry_type=tetrahedra-sdf-grid", "geometry_type='tetrahedra-sdf-grid', which"),
         ("system.guidance_type=deep-floyd-guidance", "guidance_type='deep-floyd-guidance', which"),
         ("data_type=co3d-datamodule", "data_type='co3d-datamodule', which"),

@@ -40,7 +40,7 @@ def distillation_of(settings: Settings, steps: int, changed: list[str]) -> Score
     settings.skip(rf"{where}\.(half_precision_weights|enable_.*|token_merging.*|max_items_eval)")
     settings.skip(r"system\.prompt_processor\.(pretrained_model_name_or_path|spawn|use_cache)")
     multi_view = kind == _GUIDANCES[2]
-    perp_neg = bool(settings.take("system.prompt_processor.use_perp_neg", False))
+    perp_neg = bool(settings.take("system.prompt_processor.use_perp_neg", default=False))
     view_prompts = bool(settings.take(f"{where}.view_dependent_prompting", not multi_view))
     if not view_prompts:
         settings.skip(r"system\.prompt_processor\.(front|back|overhead)_threshold")
@@ -73,12 +73,14 @@ def _rule(settings: Settings, where: str, kind: object, changed: list[str]) -> t
     """The distillation rule and the share of the conditional spread that is given back."""
     if kind == _GUIDANCES[2]:
         rescale = settings.number(f"{where}.recon_std_rescale", 0.5)
-        return ("x0", rescale) if settings.take(f"{where}.recon_loss", True) else ("sds", 0.0)
+        return (
+            ("x0", rescale) if settings.take(f"{where}.recon_loss", default=True) else ("sds", 0.0)
+        )
     strategy = settings.take(f"{where}.weighting_strategy", "sds")
     if kind == _GUIDANCES[1]:
         return "vsd", 0.0
-    if settings.take(f"{where}.use_sjc", False):
-        if not settings.take(f"{where}.var_red", True):
+    if settings.take(f"{where}.use_sjc", default=False):
+        if not settings.take(f"{where}.var_red", default=True):
             changed.append(f"{where}.var_red = False: the noise is subtracted")
         return "sjc", 0.0
     settings.take(f"{where}.var_red")

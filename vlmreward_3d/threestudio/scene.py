@@ -71,7 +71,7 @@ def _radius(
             changed.append(f"data.{name}_perturb = {default} (threestudio's default): 0")
     if settings.values.get("data.batch_uniform_azimuth") is True:
         settings.take("data.batch_uniform_azimuth")
-    if multi and settings.take("data.relative_radius", True):
+    if multi and settings.take("data.relative_radius", default=True):
         return near, far
     middle = math.tan(math.radians(sum(fov) / 4))
     radii = round(near * middle, 4), round(far * middle, 4)
@@ -160,7 +160,7 @@ def _shading(settings: Settings, steps: int, changed: list[str]) -> ShadingConfi
         return None
     diffuse = float(settings.number(f"{where}.diffuse_prob", 0.75))
     textureless = float(settings.number(f"{where}.textureless_prob", 0.5))
-    if not settings.take(f"{where}.soft_shading", False):
+    if not settings.take(f"{where}.soft_shading", default=False):
         changed.append(f"{where}.soft_shading = False: shading of random strength")
     else:  # whose strength is drawn anew in place of these colors
         settings.skip(rf"{where}\.(ambient|diffuse)_light_color")

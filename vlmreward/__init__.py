@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vlmreward.rewards.yes_no import YesNoReward
     from vlmreward.wrappers.microbatching import MicroBatched
 
+__version__ = "0.2.0"
+
 __all__ = [
     "CompositeReward",
     "MicroBatched",

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from vlmreward import __version__
 from vlmreward.cli import doctor, explain, score
 from vlmreward.cli.common import BAD_USAGE, UsageError
 from vlmreward.cli.process import INTERRUPTED, out_of_memory, speaking
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    whole.add_argument("--version", action="version", version=f"vlmreward {__version__}")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (doctor, score, explain):
         module.add(commands)

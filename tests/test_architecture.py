@@ -14,6 +14,7 @@ import vlmreward_3d
 CORE = ["utils", "images", "processors", "models", "rewards", "wrappers"]
 CORE += ["explain", "doctor", "integrations", "cli"]
 THREE_D = ["config", "rendering", "fields", "guidance", "vlm3d", "export", "training", "blocks"]
+THREE_D += ["cli"]
 """The steps of each stair from the bottom to the top: one may import those before it."""
 FOREIGN = {
     "vlmreward": {

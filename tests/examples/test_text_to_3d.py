@@ -1,5 +1,6 @@
-"""The example script: its files, its messages and its exit codes."""
+"""The example script, which is the command vlm3d: its files, its messages and its exit codes."""
 
+import argparse
 import dataclasses
 import importlib.util
 import json
@@ -16,6 +17,8 @@ import torch
 from stub_models import RandomDenoiser, redness, shrink_exports, tiny
 
 from vlmreward_3d import presets
+from vlmreward_3d.cli import run
+from vlmreward_3d.cli.conflicts import ABOUT_THE_VLM
 from vlmreward_3d.config import DENSIFICATIONS
 from vlmreward_3d.guidance.loading import build_guidances
 from vlmreward_3d.training.run_directory import RunDirectory
@@ -64,7 +67,7 @@ def script(monkeypatch):
 
     shrink_exports(monkeypatch)
     monkeypatch.setitem(presets.PRESETS, "blocks", Small())
-    monkeypatch.setattr(module, "load_guidances", guidances)
+    monkeypatch.setattr(run, "load_guidances", guidances)
     return module
 
 
@@ -75,7 +78,7 @@ def no_teachers(script, monkeypatch):
     def forbidden(*_):
         raise AssertionError("a model was loaded before the mistake was noticed")
 
-    monkeypatch.setattr(script, "load_guidances", forbidden)
+    monkeypatch.setattr(run, "load_guidances", forbidden)
     return script
 
 
@@ -210,9 +213,10 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(script, tmp_path, monkeypatch, 
 
     words = ["a red cube", "--steps", "4", "--out", str(tmp_path)]
     monkeypatch.setattr(VLM3D, "step", interrupted)
+    monkeypatch.setattr(sys, "argv", ["examples/text_to_3d.py"])
     assert script.main(words) == 130
     said = capsys.readouterr().err
-    assert "stopped after step 2 of 4, state saved; to go on: python" in said
+    assert "stopped after step 2 of 4, state saved; to go on: python examples/text_to_3d.py" in said
     assert said.rstrip().endswith(f"'a red cube' --steps 4 --out {tmp_path} --resume")
     monkeypatch.setattr(VLM3D, "step", step)
     assert script.main([*words, "--resume"]) == 0
@@ -335,7 +339,7 @@ def test_presets_without_a_vlm_are_known(script):
     assert {name for name, c in config.items() if c.vlm is None} == without
     assert {name for name, preset in real.items() if not preset.uses_vlm} == without
     every = {a.dest for a in vlm_options(script)}
-    assert every == {*script.ABOUT_THE_VLM} | {"no_vlm"}
+    assert every == {*ABOUT_THE_VLM} | {"no_vlm"}
 
 
 def vlm_options(script):
@@ -347,7 +351,7 @@ def vlm_options(script):
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script.argparse.ArgumentParser, "parse_args", keep)
+        patch.setattr(argparse.ArgumentParser, "parse_args", keep)
         with pytest.raises(SystemExit):
             script.parse([])
     names = ("vlm", "single_view", "question", "noise_candidates", "noise_ranking")
@@ -383,7 +387,7 @@ def test_ctrl_c_before_anything_is_saved_says_nothing_of_going_on(
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, "load_guidances", interrupted)
+    monkeypatch.setattr(run, "load_guidances", interrupted)
     words = ["a red cube", "--steps", "5", "--out", str(tmp_path)]
     assert script.main(words) == 130
     assert capsys.readouterr().err == "stopped\n"
@@ -408,12 +412,13 @@ sys.path[:0] = [sys.argv[1]]
 spec = importlib.util.spec_from_file_location("text_to_3d", sys.argv[2])
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
-def shrunk(config, options, load=script.load_guidances):
+from vlmreward_3d.cli import run
+def shrunk(config, options, load=run.load_guidances):
     import stub_models
     stub_models.shrink_exports(type("Patch", (), {"setattr": staticmethod(setattr)}))
     return load(config, options)
 
-script.load_guidances = shrunk
+run.load_guidances = shrunk
 sys.exit(script.main(sys.argv[3:]))
 """
 

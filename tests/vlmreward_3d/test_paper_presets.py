@@ -1,8 +1,6 @@
 """The presets at paper scale: their tables, and runs with small random backbones."""
 
 import math
-import sys
-from pathlib import Path
 
 import ldm_reference as ldm
 import pytest
@@ -15,6 +13,8 @@ from vlmreward import YesNoReward
 from vlmreward.rewards.questions import NAMED_QUESTIONS, QuestionTemplate
 from vlmreward_3d import presets
 from vlmreward_3d.cameras import Cameras, sample_groups
+from vlmreward_3d.cli import parse
+from vlmreward_3d.cli.settings import configuration
 from vlmreward_3d.config import DENSIFICATIONS
 from vlmreward_3d.fields.factory import build_field
 from vlmreward_3d.guidance import loading as load
@@ -337,23 +337,14 @@ VLMS = {
 
 
 @pytest.mark.parametrize("name", presets.VLMS)
-def test_every_vlm_with_a_short_name_teaches(name, sources, script, tmp_path, monkeypatch):
+def test_every_vlm_with_a_short_name_teaches(name, sources, tmp_path, monkeypatch):
     for part in random_vlm(VLMS[name]):
         part.save_pretrained(tmp_path)
     monkeypatch.setitem(presets.VLMS, name, str(tmp_path))
     words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
-    config = script.configuration(script.parse([*words, "--vlm", name])).replace(SMALL)
+    config = configuration(parse([*words, "--vlm", name])).replace(SMALL)
     report = VLM3D(config, load.load_guidances(config)).step()
     assert report.metrics["vlm/grad_norm"] > 0
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
-    sys.modules.pop("text_to_3d", None)
-    import text_to_3d
-
-    return text_to_3d
 
 
 FLAGS = {
@@ -456,11 +447,11 @@ def test_a_ranking_needs_the_vlm_and_not_its_gradient(name, sources):
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_flags_run_with_small_random_backbones(flags, sources, script):
+def test_flags_run_with_small_random_backbones(flags, sources):
     words = ["a red cube", "--preset", "paper", "--denoiser", str(sources / "mvdream")]
     vlm = [] if "--no-vlm" in flags else ["--vlm", str(sources / "vlm")]
-    options = script.parse([*words, *vlm, *flags])
-    config = script.configuration(options).replace({**SMALL, "steps": 2})
+    options = parse([*words, *vlm, *flags])
+    config = configuration(options).replace({**SMALL, "steps": 2})
     guidances = load.load_guidances(config)
     assert (guidances[0].guidance.denoiser.autocast == torch.bfloat16) == ("autocast" in flags)
     report = VLM3D(config, guidances).step()

@@ -21,7 +21,7 @@ NOT_RUN = {
     "python -m pytest tests/examples/test_arena_ratings.py --junitxml ratings.xml": "likewise",
 }
 RUN = {
-    'python examples/text_to_3d.py "a red cube on top of a blue sphere"': ({}, "--steps 1"),
+    'vlm3d "a red cube on top of a blue sphere"': ({}, "--steps 1"),
     'python examples/text_to_3d.py "a red cube" --rule ism': ({}, "--steps 1"),
     'python examples/text_to_3d.py "a red cube" --field gaussians --grow blocks': ({}, "--steps 1"),
     "python examples/finetune_easy_vqa.py --out outputs/easy_vqa": (
@@ -120,8 +120,8 @@ PARSED = {
 }
 """Commands that are only parsed, and why."""
 
-PROGRAM = re.compile(r"(python|pip|vlmreward) [^\n]*\S")
-NAME = re.compile(r"vlmreward \w+|python -m vlmreward")
+PROGRAM = re.compile(r"(python|pip|vlmreward|vlm3d) [^\n]*\S")
+NAME = re.compile(r"vlmreward \w+|python -m vlmreward(_3d)?|vlm3d PROMPT")
 """A command that is named, without words of its own."""
 
 
@@ -173,6 +173,8 @@ def target(command):
     words = shlex.split(command)
     if words[0] == "vlmreward":
         return module_of("vlmreward.cli.main"), words[1:]
+    if words[0] == "vlm3d":
+        return module_of("vlmreward_3d.cli"), words[1:]
     if words[1] == "-m":
         return module_of(words[2]), words[3:]
     return module_of(words[1]), words[2:]
@@ -288,6 +290,9 @@ def test_packages_that_are_installed_exist():
     assert len(commands) >= 6
     for command in commands:
         (package,) = shlex.split(command)[-1:]
+        if package == "vlmreward-extra-models":
+            assert (ROOT / "extra_models").is_dir()
+            continue
         found = re.fullmatch(r"(?:\.|vlmreward)\[([\w,]+)\]", package)
         assert found, command
         assert set(found[1].split(",")) <= extras, command

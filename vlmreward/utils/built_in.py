@@ -19,11 +19,15 @@ def built_in_names(group: str) -> list[str]:
     Args:
         group: ``VLMS`` or ``DENOISERS``.
     """
-    return sorted(point.name for point in entry_points(group=group))
+    return sorted({point.name for point in entry_points(group=group)})
 
 
 def built_in_folder(name: str, group: str) -> Path | None:
     """The folder of a built-in model; None for a name that no package announces.
+
+    Where several packages announce it, the first whose folder is installed: the wheel of vlmreward
+    announces all models of the checkout and carries the default ones, and a second distribution
+    brings the rest.
 
     Args:
         name: such as ``builtin/blocks``.
@@ -32,12 +36,14 @@ def built_in_folder(name: str, group: str) -> Path | None:
     Raises:
         FileNotFoundError: it is announced, but its folder is not installed.
     """
-    for point in entry_points(group=group, name=name):
-        folder = Path(point.load())
+    folders = [Path(point.load()) for point in entry_points(group=group, name=name)]
+    for folder in folders:
         if folder.is_dir():
             return folder
+    if folders:
         raise FileNotFoundError(
-            f"the weights of {name!r} are not installed; expected a model in {folder}: install "
-            "from a full checkout, or pass a model id or folder"
+            f"the weights of {name!r} are not installed; expected a model in {folders[0]}: a "
+            "checkout of vlmreward has them, and so does `pip install vlmreward-extra-models`; or "
+            "pass a model id or folder"
         )
     return None

@@ -122,7 +122,10 @@ def _adapted(denoiser: Denoiser, rank: int, seed: int) -> Any:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise ImportError(f"{error}; expected peft: pip install 'vlmreward[3d]'") from error
+        raise ImportError(
+            f"{error}; expected peft, which a student's low-rank weights need: "
+            "pip install 'vlmreward[lora]'"
+        ) from error
     shared = {id(p): p for p in denoiser.unet.parameters()}
     unet = copy.deepcopy(denoiser.unet, shared)
     with torch.random.fork_rng():

@@ -47,9 +47,15 @@ class TensorBoardLogger:
                 stacklevel=2,
             )
             return
-        # it takes a second to import
-        from torch.utils.tensorboard import SummaryWriter
-
+        try:  # here, as it takes a second to import
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            warnings.warn(
+                "tensorboard is not installed: the run goes on without its curves, whose numbers "
+                "are in metrics.jsonl too; for them: pip install 'vlmreward[tensorboard]'",
+                stacklevel=2,
+            )
+            return
         self.writer = SummaryWriter(where, purge_step=first)
 
     def rollback(self, step: int) -> None:

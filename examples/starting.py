@@ -1,11 +1,33 @@
-"""Imported before what takes seconds: an example says at once that it loads, and answers Ctrl-C."""
+"""Imported before what takes seconds: an example says at once that it loads, and answers Ctrl-C.
+
+What is not installed is one line as well.
+"""
 
 import contextlib
 import multiprocessing
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 from vlmreward.cli import process
+
+
+@contextlib.contextmanager
+def _naming_what_is_missing() -> Iterator[None]:
+    """Until all is imported, a module that is not installed ends the process in one line."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, ModuleNotFoundError):
+            remedy = "expected the packages of the examples: python -m pip install -e '.[examples]'"
+            print(f"error: {error}; {remedy}", file=sys.stderr)
+        else:
+            before(kind, error, trace)
+
+    before, sys.excepthook = sys.excepthook, hook
+    yield
+    sys.excepthook = before
+
 
 _loading = contextlib.ExitStack()
 done = _loading.close
@@ -15,4 +37,5 @@ done = _loading.close
 _script = Path(sys.argv[0]).resolve()
 _example = Path(__file__).resolve().parent in _script.parents and _script.suffix == ".py"
 if _example and multiprocessing.parent_process() is None:
+    _loading.enter_context(_naming_what_is_missing())
     _loading.enter_context(process.loading())

@@ -93,6 +93,16 @@ def test_ctrl_c_while_an_example_starts_is_one_line(name, tmp_path):
     assert (process.returncode, out, err.strip()) == (130, "", "stopped")
 
 
+def test_a_package_that_is_not_installed_is_one_line(tmp_path):
+    (tmp_path / "peft.py").write_text("raise ModuleNotFoundError('No module named peft')")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{EXAMPLES.parent}"}
+    command = [sys.executable, str(EXAMPLES / "finetune_diffusion.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    loading, said = done.stderr.splitlines()
+    assert (done.returncode, loading.startswith("loading ")) == (1, True)
+    assert said.startswith("error: No module named peft; expected the packages of the examples")
+
+
 def test_every_example_answers_while_it_starts():
     for file in EXAMPLES.glob("*.py"):
         text = file.read_text(encoding="utf-8")

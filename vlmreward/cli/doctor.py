@@ -19,6 +19,7 @@ from vlmreward.cli.common import (
     writable,
     write,
 )
+from vlmreward.cli.versions import versions
 
 if TYPE_CHECKING:
     from vlmreward.cli.common import Commands
@@ -71,7 +72,11 @@ def add(commands: Commands) -> None:
         help="without finite differences, which need a copy of the model in double precision, and "
         "without the forecast of costs",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the findings, with all numbers")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the findings, with all numbers and the versions of what is installed",
+    )
     add_model_options(parser, pixel_mode="float", model=False)
     parser.set_defaults(run=run)
 
@@ -101,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
     print(summary(found))
     if file is not None:
         report = {
+            "versions": versions(),
             "model": options.model,
             "question": reward.question.template,
             "findings": [finding.as_dict() for finding in found],

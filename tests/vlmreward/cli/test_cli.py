@@ -7,6 +7,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,11 @@ def test_score_table(pictures, blocks, capsys):
         [f"{float(z):+.2f}", f"{float(z.sigmoid()):.1%}"] for z in expected
     ]
     assert [z > 0 for z in expected.tolist()] == [True, False, False, True]
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"vlmreward {vlmreward.__version__}\n"
 
 
 def test_score_csv_and_json_agree(pictures):
@@ -359,6 +365,8 @@ def test_doctor(family_folder, tmp_path, capsys):
     assert [line[6:26].strip() for line in printed] == [f["name"] for f in report["findings"]]
     assert lines[-1] == "12 of 13 checks passed, 0 failed, 1 to be looked at"
     assert report["question"].endswith("Answer Yes or No.")
+    assert report["versions"]["vlmreward"] == vlmreward.__version__
+    assert report["versions"]["torch"] == version("torch")
 
 
 def test_doctor_fails(family_folder, monkeypatch, capsys):

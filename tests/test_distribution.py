@@ -82,6 +82,27 @@ def test_both_wheels_have_one_version():
     assert versions == {vlmreward.__version__}
 
 
+def test_files_of_a_release_agree():
+    def found(pattern: str, file: str) -> list[str]:
+        return re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+
+    (cited,) = found(r"^version: (\S+)$", "CITATION.cff")
+    (date,) = found(r'^date-released: "(\S+)"$', "CITATION.cff")
+    latest = found(r"^## \[(\d\S*)\] - (\S+)$", "CHANGELOG.md")[0]
+    assert latest == (vlmreward.__version__, date)
+    assert cited == vlmreward.__version__
+
+
+def test_the_hooks_have_the_releases_that_the_project_pins():
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    development = WheelBuilder(str(ROOT)).metadata.core.optional_dependencies["dev"]
+    (pinned,) = (line for line in development if line.startswith("ruff=="))
+    hooks = re.findall(r"ruff==([\d.]+)", text)
+    assert len(set(hooks)) == 1
+    assert len(hooks) == 2
+    assert hooks[0].startswith(pinned.removeprefix("ruff==").removesuffix("*"))
+
+
 def test_the_source_distribution_is_the_checkout(wheel):
     source = contents(SdistBuilder(str(ROOT)))
     assert wheel.keys() <= source.keys()

@@ -10,7 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [
     str(path.relative_to(ROOT))
-    for pattern in ("README.md", "docs/**/*.md", "vlmreward_3d/blocks/weights/*/README.md")
+    for pattern in (
+        *("README.md", "CONTRIBUTING.md", "extra_models/README.md", "docs/**/*.md"),
+        "vlmreward_3d/blocks/weights/*/README.md",
+    )
     for path in sorted(ROOT.glob(pattern))
 ]
 

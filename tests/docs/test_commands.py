@@ -18,6 +18,7 @@ from fences import ALL, PAGES, ROOT, spans_of
 NOT_RUN = {
     "python -m pytest -n auto --dist loadfile": "would run the tests within a test",
     "python -m pytest tests/vlmreward -k KEY": "likewise",
+    "pre-commit install": "would change the hooks of the checkout",
     "python -m pytest tests/examples/test_arena_ratings.py --junitxml ratings.xml": "likewise",
 }
 RUN = {
@@ -65,6 +66,9 @@ PARSED = {
     "--denoiser sd-v2.1-base-4view.pt --vlm Qwen/Qwen2.5-VL-7B-Instruct": "takes hours; see "
     "test_paper_presets.py",
     "python examples/evaluation/evaluate_assets.py coarse --out RUNS": "takes hours",
+    'vlm3d "an orange cone next to a cyan sphere" --denoiser builtin/coarse --vlm builtin/robust': (
+        "runs above, with more options"
+    ),
     "python examples/generate_many.py prompts.txt --out outputs/many": "starts Ray; see "
     "test_generate_many.py",
     "python examples/generate_many.py prompts.txt --gpus 1 --address auto -- --preset paper "
@@ -121,7 +125,9 @@ PARSED = {
 """Commands that are only parsed, and why."""
 
 PROGRAM = re.compile(r"(python|pip|vlmreward|vlm3d) [^\n]*\S")
-NAME = re.compile(r"vlmreward \w+|python -m vlmreward(_3d)?|vlm3d PROMPT")
+NAME = re.compile(
+    r"vlmreward \w+|python -m vlmreward(_3d)?|vlm3d PROMPT|(vlmreward|vlm3d) --version"
+)
 """A command that is named, without words of its own."""
 
 

@@ -40,9 +40,10 @@ def test_code_is_rendered_as_it_is_written(site, page):
     assert [str(b) for b in blocks_of(page) if b.code.strip() not in shown] == []
 
 
-def test_links_of_the_readme_lead_somewhere(site):
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", text_of("README.md"))
-    assert len(links) > 10
+@pytest.mark.parametrize(("name", "least"), [("README.md", 10), ("CONTRIBUTING.md", 6)])
+def test_links_of_pages_outside_of_docs_lead_somewhere(name, least, site):
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", text_of(name))
+    assert len(links) > least
     for link in links:
         path, _, anchor = link.partition("#")
         assert (ROOT / path).exists(), link

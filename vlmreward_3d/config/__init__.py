@@ -1,6 +1,7 @@
 """The settings of a run: frozen, validated records that nest in `VLM3DConfig`."""
 
 from vlmreward_3d.config.camera import ELEVATIONS, CameraConfig
+from vlmreward_3d.config.colors import LatentRenderingConfig, ShadingConfig
 from vlmreward_3d.config.densification import (
     DENSIFICATIONS,
     SIZE_MEASURES,
@@ -12,9 +13,6 @@ from vlmreward_3d.config.fields import (
     FieldConfig,
     GaussiansConfig,
     HashGridConfig,
-    OccupancyConfig,
-    RaySamplingConfig,
-    ShadingConfig,
     VolumeConfig,
 )
 from vlmreward_3d.config.guidance import (
@@ -26,8 +24,14 @@ from vlmreward_3d.config.guidance import (
     StudentConfig,
     WeightingConfig,
 )
-from vlmreward_3d.config.optimization import OptimizerConfig, RecoveryConfig, RegularizerConfig
+from vlmreward_3d.config.optimization import (
+    OPTIMIZERS,
+    OptimizerConfig,
+    RecoveryConfig,
+    RegularizerConfig,
+)
 from vlmreward_3d.config.run import VLM3DConfig
+from vlmreward_3d.config.sampling import OccupancyConfig, RaySamplingConfig
 from vlmreward_3d.config.vlm import OBJECTIVES, PIXEL_MODES, VLMConfig
 
 __all__ = [
@@ -35,6 +39,7 @@ __all__ = [
     "ELEVATIONS",
     "FIELDS",
     "OBJECTIVES",
+    "OPTIMIZERS",
     "PIXEL_MODES",
     "PRECISIONS",
     "RANKINGS",
@@ -46,6 +51,7 @@ __all__ = [
     "GaussiansConfig",
     "GuidanceConfig",
     "HashGridConfig",
+    "LatentRenderingConfig",
     "NoiseSelectionConfig",
     "OccupancyConfig",
     "OptimizerConfig",

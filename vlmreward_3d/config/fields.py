@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vlmreward_3d.config._checks import (
-    COUNT,
-    COUNT_OR_NONE,
+    BOOLEAN,
     FINITE,
     POSITIVE,
-    SHARE,
     WEIGHT,
     Rule,
     are,
     check,
     instance_of,
-    is_share,
     is_whole,
     or_none,
     require,
     whole,
 )
+from vlmreward_3d.config.colors import LatentRenderingConfig, ShadingConfig
 from vlmreward_3d.config.densification import DensificationConfig
+from vlmreward_3d.config.sampling import OccupancyConfig, RaySamplingConfig
 from vlmreward_3d.schedule import Schedule
 
 __all__ = [
@@ -32,9 +31,6 @@ __all__ = [
     "FieldConfig",
     "GaussiansConfig",
     "HashGridConfig",
-    "OccupancyConfig",
-    "RaySamplingConfig",
-    "ShadingConfig",
     "VolumeConfig",
 ]
 
@@ -64,71 +60,15 @@ class FieldConfig:
         """True if the field's parameters change their shapes in a run."""
         return False
 
+    @property
+    def renders_latents(self) -> bool:
+        """True if the field renders the denoiser's latents, at least in a part of the run."""
+        return False
 
-@dataclass(frozen=True, kw_only=True)
-class RaySamplingConfig:
-    """Sampling of a field along rays in training.
-
-    Attributes:
-        samples_per_ray: Samples on a ray through occupied space.
-        rays_per_chunk: Rays rendered together, twice ("deferred"), for memory that does not grow
-            with the number of rays; None renders all rays of a step at once and keeps their graph.
-
-    Raises:
-        ValueError: A setting has the wrong type or is out of range.
-    """
-
-    samples_per_ray: int = 64
-    rays_per_chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        check(self, samples_per_ray=COUNT, rays_per_chunk=COUNT_OR_NONE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OccupancyConfig:
-    """The grid that records where a field is not empty.
-
-    Attributes:
-        resolution: Cells per side.
-        threshold: Smallest share of light, in [0, 1], that an occupied cell takes away.
-        decay: Share of a cell's former peak density, in [0, 1], that an update keeps.
-        interval: Steps between updates.
-
-    Raises:
-        ValueError: A setting has the wrong type or is out of range.
-    """
-
-    resolution: int = 32
-    threshold: float = 0.01
-    decay: float = 0.8
-    interval: int = 8
-
-    def __post_init__(self) -> None:
-        check(self, resolution=COUNT, threshold=SHARE, decay=SHARE, interval=COUNT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShadingConfig:
-    """Random shading in training.
-
-    Attributes:
-        probabilities: Probabilities of albedo, textureless and diffuse shading.
-        start: Progress in [0, 1] before which the field's own colors are rendered.
-
-    Raises:
-        ValueError: A setting has the wrong type or is out of range.
-    """
-
-    probabilities: tuple[float, float, float]
-    start: float = 0.0
-
-    def __post_init__(self) -> None:
-        probabilities = Rule(
-            lambda x: are(x, is_share, 3) and abs(sum(x) - 1) < 1e-6,
-            "three probabilities that add up to 1",
-        )
-        check(self, probabilities=probabilities, start=SHARE)
+    @property
+    def expires_gradients(self) -> str | None:
+        """What makes a gradient of an earlier step unfit for the parameters, if anything."""
+        return "a field that grows" if self.grows else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +79,15 @@ class VolumeConfig(FieldConfig):
         bound: Half the side of the field's box, world units.
         blob_density: Height of the initial blob in logits.
         blob_radius: Distance from the center at which the initial blob is zero, world units.
+        density_bias: Added to the density's logit everywhere, beside the blob.
         density_scale: Factor of the density.
         rays: Sampling along rays.
         occupancy: The record of occupied space.
         shading: Random shading; None for the field's own colors.
+        latents: Rendering of latents; None for RGB. Latents have no shading.
         orientation_weight: Weight of the orientation loss.
+        emptiness_weight: Weight of the emptiness loss.
+        emptiness_scale: Its scale; see `vlmreward_3d.losses.emptiness_loss`.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -152,11 +96,15 @@ class VolumeConfig(FieldConfig):
     bound: float = 1.0
     blob_density: float = 10.0
     blob_radius: float = 0.5
+    density_bias: float = 0.0
     density_scale: float = 1.0
     rays: RaySamplingConfig = dataclasses.field(default_factory=RaySamplingConfig)
     occupancy: OccupancyConfig = dataclasses.field(default_factory=OccupancyConfig)
     shading: ShadingConfig | None = None
+    latents: LatentRenderingConfig | None = None
     orientation_weight: Schedule = _OFF
+    emptiness_weight: Schedule = _OFF
+    emptiness_scale: float = 10.0
 
     def __post_init__(self) -> None:
         check(
@@ -164,17 +112,37 @@ class VolumeConfig(FieldConfig):
             bound=POSITIVE,
             blob_density=FINITE,
             blob_radius=POSITIVE,
+            density_bias=FINITE,
             density_scale=POSITIVE,
             rays=instance_of(RaySamplingConfig),
             occupancy=instance_of(OccupancyConfig),
             shading=or_none(instance_of(ShadingConfig)),
+            latents=or_none(instance_of(LatentRenderingConfig)),
             orientation_weight=WEIGHT,
+            emptiness_weight=WEIGHT,
+            emptiness_scale=POSITIVE,
         )
+        plain = self.shading is None or self.latents is None
+        require(plain, self, "shading", "None beside latents, which have no shading")
 
     @property
     def changes_at(self) -> tuple[float, ...]:
-        """The progress at which shading starts, if it does."""
+        """The progress at which shading or the refinement starts, if one does."""
+        if self.latents is not None and self.latents.refine_at is not None:
+            return (self.latents.refine_at,)
         return () if self.shading is None else (self.shading.start,)
+
+    @property
+    def renders_latents(self) -> bool:
+        """True if there are `latents`."""
+        return self.latents is not None
+
+    @property
+    def expires_gradients(self) -> str | None:
+        """The refinement, if there is one."""
+        if self.latents is None or self.latents.refine_at is None:
+            return None
+        return "field.latents.refine_at, which changes what is rendered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +151,8 @@ class DenseGridConfig(VolumeConfig):
 
     Attributes:
         resolutions: Nodes per side of the levels, ascending.
+        learned_gain: Multiply the density's logit by the exponential of one more parameter, as in
+            score Jacobian chaining, so that densities change their scale together.
         tv_weight: Weight of the total variation.
 
     Raises:
@@ -192,6 +162,7 @@ class DenseGridConfig(VolumeConfig):
     kind: ClassVar[str] = "dense_grid"
 
     resolutions: tuple[int, ...]
+    learned_gain: bool = False
     tv_weight: Schedule = _OFF
 
     def __post_init__(self) -> None:
@@ -200,7 +171,7 @@ class DenseGridConfig(VolumeConfig):
             lambda x: are(x, lambda side: is_whole(side, 2)) and list(x) == sorted(set(x)),
             "ascending whole numbers >= 2",
         )
-        check(self, resolutions=ascending, tv_weight=WEIGHT)
+        check(self, resolutions=ascending, learned_gain=BOOLEAN, tv_weight=WEIGHT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +240,13 @@ class GaussiansConfig(FieldConfig):
     def grows(self) -> bool:
         """True if there is a densification."""
         return self.densification is not None
+
+    @property
+    def expires_gradients(self) -> str | None:
+        """The densification, if there is one."""
+        if self.densification is None:
+            return None
+        return "field.densification, which changes the shapes of the parameters"
 
 
 FIELDS: dict[str, type[FieldConfig]] = {

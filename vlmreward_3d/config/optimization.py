@@ -12,30 +12,39 @@ from vlmreward_3d.config._checks import (
     are,
     check,
     is_share,
+    one_of,
+    require,
     whole,
 )
 from vlmreward_3d.schedule import Schedule
 
-__all__ = ["OptimizerConfig", "RecoveryConfig", "RegularizerConfig"]
+__all__ = ["OPTIMIZERS", "OptimizerConfig", "RecoveryConfig", "RegularizerConfig"]
+
+OPTIMIZERS = ("adamw", "adamax")
+"""Optimizers by name."""
 
 _OFF = Schedule.constant(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW.
+    """AdamW, or Adamax.
 
     Attributes:
+        name: "adamw" (Loshchilov and Hutter, 2019), or "adamax", which divides by a running maximum
+            of the gradient's size in place of the root of a second moment (Kingma and Ba, 2015,
+            Sec. 7.1); one of `OPTIMIZERS`.
         learning_rate: Learning rate of every parameter, before the factor of its group.
         betas: Decay rates of the two moments.
-        eps: Added to the root of the second moment.
+        eps: Added to what is divided by: the root of the second moment, or the size.
         weight_decay: Each step multiplies every parameter by 1 - learning rate * weight_decay
-            before it moves it (Loshchilov and Hutter, 2019); 0 is Adam.
+            before it moves it; 0 is Adam. 0 with "adamax".
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
     """
 
+    name: str = "adamw"
     learning_rate: Schedule
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-15
@@ -44,6 +53,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         check(
             self,
+            name=one_of(OPTIMIZERS),
             learning_rate=WEIGHT,
             betas=Rule(
                 lambda x: are(x, lambda beta: is_share(beta) and beta < 1, 2),
@@ -52,6 +62,8 @@ class OptimizerConfig:
             eps=NOT_NEGATIVE,
             weight_decay=Rule(lambda x: is_share(x) and x < 1, "a number in [0, 1)"),
         )
+        decays = self.name == "adamw" or self.weight_decay == 0
+        require(decays, self, "weight_decay", '0 with name="adamax"')
 
 
 @dataclass(frozen=True, kw_only=True)

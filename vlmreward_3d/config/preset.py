@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vlmreward_3d.config.camera import CameraConfig
 from vlmreward_3d.config.fields import FieldConfig
 from vlmreward_3d.config.guidance import ScoreDistillationConfig
-from vlmreward_3d.config.optimization import OptimizerConfig, RegularizerConfig
+from vlmreward_3d.config.optimization import OptimizerConfig, RecoveryConfig, RegularizerConfig
 from vlmreward_3d.config.run import VLM3DConfig
 from vlmreward_3d.config.vlm import VLMConfig
 from vlmreward_3d.schedule import Schedule
@@ -42,6 +42,7 @@ class Preset:
         uses_vlm: True if the VLM is asked by default.
         optimizer: How the field follows the gradient.
         regularizers: Losses on opacities.
+        recovery: What happens when the run fails.
     """
 
     steps: int
@@ -52,6 +53,7 @@ class Preset:
     uses_vlm: bool = True
     optimizer: OptimizerConfig
     regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
+    recovery: RecoveryConfig = dataclasses.field(default_factory=RecoveryConfig)
 
     def __call__(
         self,
@@ -70,8 +72,8 @@ class Preset:
             prompt: What the images should show.
             steps: Length of the run, to which all schedules are relative; None for the preset's.
             seed: Seed of all random numbers.
-            field: "dense_grid", "hash_grid" (for detail) or "gaussians"; None for the first of
-                `fields`.
+            field: "dense_grid", "hash_grid" (for detail) or "gaussians", as far as it is among
+                `fields`; None for the first of them.
             denoiser: File, folder or hub id; None for the preset's.
             vlm: Short name (a key of `VLMS`), folder or hub id; "default" for the preset's; None
                 for score distillation alone, without a ranking of noises too.
@@ -104,6 +106,7 @@ class Preset:
             vlm=reward,
             optimizer=self.optimizer,
             regularizers=self.regularizers,
+            recovery=self.recovery,
         )
 
 

@@ -86,8 +86,7 @@ class VLM3DConfig:
             "vlm",
             "a VLMConfig, whose reward selects noises, beside score_distillation.selection",
         )
-        if self.field.grows:
-            self._require_fresh_gradients()
+        self._require_fresh_gradients()
         if self.vlm is not None:
             asked = self.vlm.weighting.n_views
             views = [int(n) * self.camera.views_per_group for _, n in self.camera.n_groups.points]
@@ -97,8 +96,10 @@ class VLM3DConfig:
             require(divides, self.vlm, "views_per_question", expected)
 
     def _require_fresh_gradients(self) -> None:
-        """Refuse to keep gradients at parameters that change their shapes."""
-        expected = "False beside field.densification, which changes the shapes of the parameters"
+        """Refuse to keep gradients of a field that makes former ones unfit."""
+        if self.field.expires_gradients is None:
+            return
+        expected = f"False beside {self.field.expires_gradients}"
         for guidance in (self.score_distillation, self.vlm, *self.further_guidances):
             if guidance is not None:
                 kept = guidance.weighting.cache_gradient

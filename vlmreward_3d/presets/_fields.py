@@ -23,7 +23,7 @@ def volumes(
     dense: DenseGridConfig, *, levels: int, resolution_range: tuple[int, int], table_size: int
 ) -> dict[str, FieldConfig]:
     """The three kinds of fields of a preset, which share what they have in common."""
-    own = ("resolutions", "tv_weight")
+    own = ("resolutions", "learned_gain", "tv_weight")
     names = [field.name for field in dataclasses.fields(dense) if field.name not in own]
     shared: dict[str, Any] = {name: getattr(dense, name) for name in names}
     hash_grid = HashGridConfig(

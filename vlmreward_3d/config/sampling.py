@@ -1,0 +1,52 @@
+"""Where a field is looked at along rays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlmreward_3d.config._checks import COUNT, COUNT_OR_NONE, SHARE, check
+
+__all__ = ["OccupancyConfig", "RaySamplingConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaySamplingConfig:
+    """Sampling of a field along rays in training.
+
+    Attributes:
+        samples_per_ray: Samples on a ray through occupied space.
+        rays_per_chunk: Rays rendered together, twice ("deferred"), for memory that does not grow
+            with the number of rays; None renders all rays of a step at once and keeps their graph.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    samples_per_ray: int = 64
+    rays_per_chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self, samples_per_ray=COUNT, rays_per_chunk=COUNT_OR_NONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccupancyConfig:
+    """The grid that records where a field is not empty.
+
+    Attributes:
+        resolution: Cells per side.
+        threshold: Smallest share of light, in [0, 1], that an occupied cell takes away.
+        decay: Share of a cell's former peak density, in [0, 1], that an update keeps.
+        interval: Steps between updates.
+
+    Raises:
+        ValueError: A setting has the wrong type or is out of range.
+    """
+
+    resolution: int = 32
+    threshold: float = 0.01
+    decay: float = 0.8
+    interval: int = 8
+
+    def __post_init__(self) -> None:
+        check(self, resolution=COUNT, threshold=SHARE, decay=SHARE, interval=COUNT)

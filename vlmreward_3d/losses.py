@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["opacity_entropy", "orientation_loss", "sparsity_loss", "total_variation"]
+__all__ = [
+    "emptiness_loss",
+    "opacity_entropy",
+    "orientation_loss",
+    "sparsity_loss",
+    "total_variation",
+]
 
 
 def orientation_loss(
@@ -49,6 +55,26 @@ def opacity_entropy(opacity: Tensor) -> Tensor:
 def sparsity_loss(opacity: Tensor) -> Tensor:
     """Mean of sqrt(opacity^2 + 0.01): prefers images in which less is opaque."""
     return (opacity.square() + 0.01).sqrt().mean()
+
+
+def emptiness_loss(weights: Tensor, scale: float, *, rays: int | None = None) -> Tensor:
+    """Mean of log(1 + scale * weight) over samples (score Jacobian chaining; Wang et al., 2023).
+
+    It is nearly linear in small weights and flat in large ones, so that it takes haze away and
+    leaves surfaces: many faint samples cost more than one that is opaque. It depends on the number
+    of samples, in which the same light is divided into more or fewer weights.
+
+    Args:
+        weights: (L, S) contributions in [0, 1] of the samples on rays.
+        scale: How much the loss prefers few large weights, above 0; 10 in the source.
+        rays: Number of rays that the mean is taken over, where these are a part of them and the
+            others have weights of 0; L if not given.
+
+    Returns:
+        Scalar, 0 without rays; differentiable to the weights.
+    """
+    count = (len(weights) if rays is None else rays) * weights.shape[1]
+    return (scale * weights).log1p().sum() / max(count, 1)
 
 
 def total_variation(volume: Tensor) -> Tensor:

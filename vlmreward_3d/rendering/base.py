@@ -20,7 +20,7 @@ class FieldSamples:
 
     Attributes:
         density: (P,) non-negative, per world unit.
-        rgb: (P, 3) in (0, 1).
+        rgb: (P, 3) in (0, 1); or (P, 4) latents of any size, of a field that renders those.
         normals: (P, 3) unit vectors towards falling density (zero where it is flat), or None if
             they were not asked for.
     """
@@ -76,12 +76,17 @@ Shader: TypeAlias = Callable[[FieldSamples, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class RegularizerWeights:
-    """Weights of the regularizers; a regularizer of weight 0 is not computed."""
+    """Weights of the regularizers; a regularizer of weight 0 is not computed.
+
+    `emptiness_scale` is no weight; see `vlmreward_3d.losses.emptiness_loss`.
+    """
 
     orientation: float = 0.0
     entropy: float = 0.0
     sparsity: float = 0.0
     variation: float = 0.0
+    emptiness: float = 0.0
+    emptiness_scale: float = 10.0
 
 
 class Backward(Protocol):
@@ -93,7 +98,7 @@ class Backward(Protocol):
         """Add the gradient of pixels and regularizers to the field's parameters.
 
         Args:
-            gradient: (N, 3, H, W) gradient at the images' colors.
+            gradient: (N, 3, H, W) gradient at the images' colors, or (N, 4, H, W) at latents.
             regularizers: Weights of the regularizers.
             retain_graph: True if `backward` will be called again for these views.
         """
@@ -105,7 +110,8 @@ class Views:
     """Rendered views without their graph.
 
     Attributes:
-        rgb: (N, 3, H, W) in [0, 1] up to rounding, detached.
+        rgb: (N, 3, H, W), detached, in [0, 1] up to rounding, or beyond it where RGB is decoded
+            from latents; or (N, 4, H, W) latents of any size.
         opacity: (N, 1, H, W) in [0, 1], detached.
         n_active_rays: Number of rays that met something.
         backward: Carries a gradient at `rgb` back to the field; see `Backward`.
@@ -115,3 +121,11 @@ class Views:
     opacity: Tensor
     n_active_rays: int
     backward: Backward
+
+    @property
+    def images(self) -> Tensor:
+        """What guidances are shown: (N, 3, H, W) in [0, 1], or (N, 4, H, W) latents.
+
+        The gradient at them is that at `rgb`, so that what is beyond [0, 1] can come back.
+        """
+        return self.rgb.clamp(0, 1) if self.rgb.shape[1] == 3 else self.rgb

@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.losses import opacity_entropy, orientation_loss, sparsity_loss
+from vlmreward_3d.losses import (
+    emptiness_loss,
+    opacity_entropy,
+    orientation_loss,
+    sparsity_loss,
+)
 from vlmreward_3d.rendering.base import BakedField, RegularizerWeights, Shader, Views
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.volume import RenderedRays, render_rays
@@ -40,7 +45,7 @@ def render_with_graph(
         cameras: N cameras.
         resolution: Height and width of the images in pixels.
         n_samples: Samples on each ray that meets occupied space.
-        background: (N, 3) colors in [0, 1].
+        background: (N, 3) colors in [0, 1], or (N, 4) latents.
         shader: Turns field samples into colors; None for the field's own colors.
         generator: CPU source of the samples' positions.
 
@@ -93,7 +98,7 @@ def render_deferred(
         cameras: N cameras.
         resolution: Height and width of the images in pixels.
         n_samples: Samples on each ray that meets occupied space.
-        background: (N, 3) colors in [0, 1].
+        background: (N, 3) colors in [0, 1], or (N, 4) latents.
         shader: Turns field samples into colors; None for the field's own colors.
         generator: CPU source of the samples' positions.
         rays_per_chunk: Rays rendered together; bounds the memory.
@@ -187,6 +192,9 @@ def _regularization(
         total = total + regularizers.entropy * share * opacity_entropy(rays.opacity)
     if regularizers.sparsity > 0:
         total = total + regularizers.sparsity * share * sparsity_loss(rays.opacity)
+    if regularizers.emptiness > 0:
+        weights, scale = rays.composite.weights, regularizers.emptiness_scale
+        total = total + regularizers.emptiness * emptiness_loss(weights, scale, rays=count)
     return total
 
 

@@ -25,7 +25,7 @@ class Composite:
     """Sums along L rays of S samples; differentiable to densities, colours and normals.
 
     Attributes:
-        rgb: (L, 3) colour on black.
+        rgb: (L, C) colour on black; C is 3, or 4 of latents.
         opacity: (L, 1) in [0, 1].
         depth: (L, 1) opacity-weighted mean distance from the camera; 0 on empty rays.
         normals: (L, 3) opacity-weighted mean normal, or None without normals.
@@ -44,7 +44,7 @@ class RenderedRays:
     """N rays, of which L met occupied space.
 
     Attributes:
-        rgb: (N, 3) on the background.
+        rgb: (N, C) on the background; C is 3, or 4 of latents.
         opacity: (N, 1) in [0, 1].
         depth: (N, 1) distance from the origin, world units; 0 where nothing is.
         normals: (N, 3) world-space mean normals, length <= 1, or None without normals.
@@ -72,7 +72,7 @@ class Rendering:
     """N images, channels first; the attributes of `RenderedRays` in the shape of images.
 
     Attributes:
-        rgb: (N, 3, H, W) in [0, 1] up to rounding, on the background.
+        rgb: (N, C, H, W) on the background; colours in [0, 1] up to rounding, or latents.
         opacity: (N, 1, H, W).
         depth: (N, 1, H, W).
         normals: (N, 3, H, W), or None.
@@ -99,7 +99,7 @@ def composite(
         middles: (L, S) distances of the samples; not differentiable.
         lengths: (L, S) or (L, 1) length each sample stands for; not differentiable.
         density: (L, S) densities per world unit.
-        rgb: (L, S, 3) colours.
+        rgb: (L, S, C) colours, or whatever else is added up.
         normals: (L, S, 3) unit normals, optional.
 
     Returns:
@@ -118,15 +118,16 @@ def composite(
     )
 
 
-def check_background(background: Tensor, count: int) -> None:
+def check_background(background: Tensor, count: int, channels: int = 3) -> None:
     """Refuse colors that are neither one for all nor one for each.
 
     Raises:
-        ValueError: They are (`count`, 3) or (3,) not.
+        ValueError: They are (`count`, `channels`) or (`channels`,) not.
     """
-    if background.shape not in ((3,), (count, 3)):
+    if background.shape not in ((channels,), (count, channels)):
         raise ValueError(
-            f"received background of shape {tuple(background.shape)}; expected (3,) or ({count}, 3)"
+            f"received background of shape {tuple(background.shape)}; expected ({channels},) or "
+            f"({count}, {channels})"
         )
 
 
@@ -151,7 +152,7 @@ def render_rays(
         origins: (N, 3); not differentiable.
         directions: (N, 3) unit vectors; not differentiable.
         n_samples: Samples on each ray that meets occupied space.
-        background: (N, 3) or (3,) colours in [0, 1].
+        background: (N, C) or (C,) colours in [0, 1], or latents if the field has those.
         n_bins: Resolution of the empty-space test along the ray.
         shader: Turns field samples, their positions (P, 3) and the numbers (P,) of their views into
             colors (P, 3); the field's own colors without it.
@@ -167,12 +168,12 @@ def render_rays(
     """
     whole("n_samples", n_samples)
     whole("n_bins", n_bins)
-    check_background(background, len(origins))
     samples = sample_rays(grid, origins, directions, n_samples, n_bins=n_bins, generator=generator)
     seen = directions[samples.rays]
     points = origins[samples.rays, None] + samples.middles[..., None] * seen[:, None]
     points = points.reshape(-1, 3)
     field = query(points)
+    check_background(background, len(origins), field.rgb.shape[1])
     layout = samples.middles.shape
     density = field.density.view(layout)
     colors = field.rgb
@@ -183,7 +184,7 @@ def render_rays(
         samples.middles,
         samples.lengths,
         density,
-        colors.view(*layout, 3),
+        colors.view(*layout, colors.shape[1]),
         None if field.normals is None else field.normals.view(*layout, 3),
     )
 
@@ -226,7 +227,8 @@ def render(
         height: Rows.
         width: Columns.
         n_samples: Samples on each ray that meets occupied space.
-        background: (N, 3) or (3,) colours in [0, 1]; white if not given.
+        background: (N, C) or (C,) colours in [0, 1], or latents; white if not given, which only a
+            field with colours can do without.
         shader: Turns field samples, their positions and the numbers of their cameras into colors.
         generator: CPU source of the samples' places.
 
@@ -236,7 +238,7 @@ def render(
     origins, directions = (x.reshape(-1, 3) for x in cameras.rays(height, width))
     if background is None:
         background = origins.new_ones(3)
-    check_background(background, len(cameras))
+    check_background(background, len(cameras), background.shape[-1] if background.ndim else 3)
     if background.ndim == 2:
         background = background.repeat_interleave(height * width, dim=0)
     views = torch.arange(len(cameras), device=origins.device)

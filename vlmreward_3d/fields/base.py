@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.fields.color_heads import ColorHead
 from vlmreward_3d.rendering.base import BakedField, RegularizerWeights, Shader, Views
 
 __all__ = ["Field", "VolumeRepresentation"]
@@ -42,7 +43,7 @@ class Field(nn.Module, ABC):
         Args:
             cameras: N cameras, on the field's device.
             resolution: Height and width of the images in pixels.
-            background: (N, 3) colors in [0, 1].
+            background: (N, 3) colors in [0, 1], also where latents are rendered.
             generator: CPU source of the samples' positions.
             shader: What `sample_shader` returned; None for the field's own colors.
             normals: True if an orientation loss is to be taken in `Views.backward`.
@@ -55,7 +56,7 @@ class Field(nn.Module, ABC):
     def render_images(
         self, cameras: Cameras, size: int, *, normals: bool = False, n_samples: int | None = None
     ) -> Iterator[Tensor]:
-        """Render on white without gradients.
+        """Render RGB on white without gradients.
 
         Args:
             cameras: N cameras, on the field's device.
@@ -151,9 +152,11 @@ class VolumeRepresentation(nn.Module, ABC):
 
     Attributes:
         bound: Half the side of the box, world units.
+        head: From its features to what is rendered.
     """
 
     bound: float
+    head: ColorHead
 
     @property
     @abstractmethod
@@ -165,11 +168,13 @@ class VolumeRepresentation(nn.Module, ABC):
         """All parameters in groups, each with the factor of its learning rate."""
 
     @abstractmethod
-    def bake(self, *, normals: bool = False) -> BakedField:
+    def bake(self, *, normals: bool = False, rgb: bool = False) -> BakedField:
         """Precompute what does not depend on the query points.
 
         Args:
             normals: If True, queries return normals too.
+            rgb: If True, queries return RGB in any case, beyond [0, 1] too where it is decoded from
+                latents; otherwise what training renders now.
 
         Returns:
             The baked field; differentiable to the parameters.

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vlmreward.utils.arguments import number
 from vlmreward_3d.fields.base import VolumeRepresentation
+from vlmreward_3d.fields.color_heads import ColorHead, Colors, RGBHead
 from vlmreward_3d.losses import total_variation
 from vlmreward_3d.rendering.base import FieldSamples
 
@@ -24,20 +25,26 @@ _SLICES = 2
 class DenseGrid(VolumeRepresentation):
     """Sum of dense volumes of growing resolution over the box [-bound, bound]^3.
 
-    Each level holds a density logit and three colour logits per node. Coarse levels give every
+    Each level holds a density logit and the features of a color head, three colour logits or four
+    latents, per node. Coarse levels give every
     gradient a wide reach, fine ones give detail; because the levels are trilinear and nested they
     are added into a single volume once per step, so a query costs one lookup.
 
-    The density is softplus(logit + blob), with the linear blob of Magic3D (Lin et al., 2023):
-    blob_density * (1 - |x| / blob_radius), zero-centred so that optimisation starts from a soft
-    ball. (DreamFusion's is a Gaussian bump.) Colours are sigmoids, gray at the start.
+    The density is softplus(gain * logit + blob + bias), with the linear blob of Magic3D (Lin et
+    al., 2023): blob_density * (1 - |x| / blob_radius), zero-centred so that optimisation starts
+    from a soft ball. (DreamFusion's is a Gaussian bump.) The gain is 1, or learned. Colours are
+    gray at the start.
 
     Args:
         resolutions: Nodes per side of each level, ascending.
         bound: Half the side of the box, world units. There is nothing outside.
         blob_density: Height of the initial blob, in logits.
         blob_radius: Distance from the origin at which the blob is zero, world units.
+        density_bias: Added to the logit everywhere.
         density_scale: Multiplies the density, so that unit steps of a logit make crisp surfaces.
+        learned_gain: Multiply the logits by the exponential of a parameter that begins at 0 (score
+            Jacobian chaining; Wang et al., 2023).
+        head: From features to what is rendered; None for RGB.
         generator: Source of the small initial noise in the colours; none means no noise.
     """
 
@@ -48,7 +55,10 @@ class DenseGrid(VolumeRepresentation):
         bound: float = 1.0,
         blob_density: float = 10.0,
         blob_radius: float = 0.5,
+        density_bias: float = 0.0,
         density_scale: float = 1.0,
+        learned_gain: bool = False,
+        head: ColorHead | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -62,11 +72,16 @@ class DenseGrid(VolumeRepresentation):
                 "example (8, 16, 32, 64)"
             )
         check_shape(bound, blob_density, blob_radius, density_scale)
+        number("density_bias", density_bias)
         self.bound = bound
         self.blob_density = blob_density
         self.blob_radius = blob_radius
+        self.density_bias = density_bias
         self.density_scale = density_scale
-        self.levels = nn.ParameterList(torch.zeros(1, 4, r, r, r) for r in resolutions)
+        self.head = head or RGBHead()
+        channels = 1 + self.head.channels
+        self.levels = nn.ParameterList(torch.zeros(1, channels, r, r, r) for r in resolutions)
+        self.log_gain = nn.Parameter(torch.zeros(())) if learned_gain else None
         if generator is not None:
             with torch.no_grad():
                 self.levels[0][:, 1:].normal_(std=0.1, generator=generator)
@@ -77,14 +92,16 @@ class DenseGrid(VolumeRepresentation):
         return self.levels[-1].shape[-1]
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """All levels, at the full learning rate."""
-        return [(list(self.levels), 1.0)]
+        """All levels, the gain and the head, at the full learning rate."""
+        gain = [] if self.log_gain is None else [self.log_gain]
+        return [([*self.levels, *gain, *self.head.parameters()], 1.0)]
 
-    def bake(self, *, normals: bool = False) -> BakedDenseGrid:
+    def bake(self, *, normals: bool = False, rgb: bool = False) -> BakedDenseGrid:
         """Add the levels into one volume.
 
         Args:
             normals: Also prepare normals, from central differences between nodes.
+            rgb: Answer with RGB in any case; see `VolumeRepresentation.bake`.
 
         Returns:
             The snapshot; differentiable to the parameters.
@@ -96,11 +113,20 @@ class DenseGrid(VolumeRepresentation):
             total = total + F.interpolate(
                 level, size=(resolution,) * 3, mode="trilinear", align_corners=True
             )
-        logit = total[:, :1] + self._blob(resolution)
+        logit = total[:, :1]
+        if self.log_gain is not None:
+            logit = self.log_gain.exp() * logit
+        logit = logit + self._blob(resolution)
         parts = [logit, total[:, 1:]]
         if normals:
             parts.append(_downhill(logit))
-        return BakedDenseGrid(torch.cat(parts, dim=1), self.bound, self.density_scale)
+        return BakedDenseGrid(
+            torch.cat(parts, dim=1),
+            self.bound,
+            self.density_scale,
+            self.head.channels,
+            self.head.colors(rgb=rgb),
+        )
 
     def _blob(self, resolution: int) -> Tensor:
         finest = self.levels[-1]
@@ -108,7 +134,8 @@ class DenseGrid(VolumeRepresentation):
             -self.bound, self.bound, resolution, dtype=finest.dtype, device=finest.device
         )
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-        return blob((x * x + y * y + z * z).sqrt(), self.blob_density, self.blob_radius)
+        radius = (x * x + y * y + z * z).sqrt()
+        return blob(radius, self.blob_density, self.blob_radius) + self.density_bias
 
 
 def check_shape(
@@ -141,15 +168,19 @@ class BakedDenseGrid:
     """A volume of logits that answers queries by trilinear interpolation.
 
     Attributes:
-        logits: (1, 4 or 7, R, R, R), axes z, y, x: density, colour and, with 7, the direction of
-            falling density.
+        logits: (1, 1 + F or 4 + F, R, R, R), axes z, y, x: density, features of the color and, with
+            4 + F, the direction of falling density.
         bound: Half the side of the box, world units.
         density_scale: Multiplies the density.
+        channels: F, features of the color.
+        colors: From features to what is rendered.
     """
 
     logits: Tensor
     bound: float
     density_scale: float
+    channels: int = 3
+    colors: Colors = torch.sigmoid
 
     @property
     def reference_tensor(self) -> Tensor:
@@ -176,12 +207,15 @@ class BakedDenseGrid:
         Differentiable to the field's parameters, not to the points.
         """
         values = self._lookup(points, self.logits)
-        normals = F.normalize(values[:, 4:], dim=-1) if values.shape[1] > 4 else None
-        return FieldSamples(self._density(values[:, 0]), values[:, 1:4].sigmoid(), normals)
+        density, features, slope = values.split(
+            (1, self.channels, values.shape[1] - self.channels - 1), dim=1
+        )
+        normals = F.normalize(slope, dim=-1) if slope.shape[1] else None
+        return FieldSamples(self._density(density[:, 0]), self.colors(features), normals)
 
     def total_variation(self) -> Tensor:
-        """Scalar, the total variation of the logits of density and colors."""
-        return total_variation(self.logits[:, :4])
+        """Scalar, the total variation of the density's logit and the features of the color."""
+        return total_variation(self.logits[:, : 1 + self.channels])
 
     def _density(self, logit: Tensor) -> Tensor:
         return self.density_scale * F.softplus(logit)

@@ -9,6 +9,7 @@ import torch
 
 from vlmreward_3d.config import DenseGridConfig, GaussiansConfig, HashGridConfig, VolumeConfig
 from vlmreward_3d.fields.base import Field, VolumeRepresentation
+from vlmreward_3d.fields.color_heads import build_color_head
 from vlmreward_3d.fields.dense_grid import DenseGrid
 from vlmreward_3d.fields.gaussians import GaussianField
 from vlmreward_3d.fields.hash_grid import HashGrid
@@ -40,7 +41,12 @@ def build_field(config: object, generator: torch.Generator | None = None) -> Fie
 
 @build_field.register
 def _(config: DenseGridConfig, generator: torch.Generator | None = None) -> Field:
-    grid = DenseGrid(config.resolutions, **_shape(config), generator=generator)
+    grid = DenseGrid(
+        config.resolutions,
+        **_shape(config),
+        learned_gain=config.learned_gain,
+        generator=generator,
+    )
     return _volume_field(config, grid, tv_weight=config.tv_weight)
 
 
@@ -62,8 +68,9 @@ def _(config: GaussiansConfig, generator: torch.Generator | None = None) -> Fiel
 
 
 def _shape(config: VolumeConfig) -> dict[str, Any]:
-    names = ("bound", "blob_density", "blob_radius", "density_scale")
-    return {name: getattr(config, name) for name in names}
+    names = ("bound", "blob_density", "blob_radius", "density_bias", "density_scale")
+    shape = {name: getattr(config, name) for name in names}
+    return {**shape, "head": build_color_head(config.latents)}
 
 
 def _volume_field(
@@ -83,5 +90,7 @@ def _volume_field(
         shading=config.shading,
         occupancy_interval=occupancy.interval,
         orientation_weight=config.orientation_weight,
+        emptiness_weight=config.emptiness_weight,
+        emptiness_scale=config.emptiness_scale,
         **options,
     )

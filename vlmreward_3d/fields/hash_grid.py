@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlmreward.utils.arguments import whole
+from vlmreward.utils.arguments import number, whole
 from vlmreward_3d.fields.base import VolumeRepresentation
+from vlmreward_3d.fields.color_heads import ColorHead, Colors, RGBHead
 from vlmreward_3d.fields.dense_grid import blob, check_shape
 from vlmreward_3d.rendering.base import FieldSamples
 
@@ -26,10 +27,11 @@ class HashGrid(VolumeRepresentation):
 
     A level whose nodes are more than its table has rows shares rows among them, by the spatial hash
     of Instant-NGP (Eq. 4); its trilinearly interpolated features, of all levels beside each other,
-    go through one hidden layer to a density logit and three colour logits. Memory grows with the
+    go through one hidden layer to a density logit and the features of a color head, three colour
+    logits or four latents. Memory grows with the
     tables and not with the finest resolution, for detail that a dense grid has no room for.
 
-    The density is softplus(logit + blob) with Magic3D's linear blob, as in `DenseGrid`.
+    The density is softplus(logit + blob + bias) with Magic3D's linear blob, as in `DenseGrid`.
 
     Args:
         levels: Number of grids.
@@ -41,7 +43,9 @@ class HashGrid(VolumeRepresentation):
         bound: Half the side of the box, world units. There is nothing outside.
         blob_density: Height of the initial blob, in logits.
         blob_radius: Distance from the origin at which the blob is zero, world units.
+        density_bias: Added to the logit everywhere.
         density_scale: Multiplies the density.
+        head: From features to what is rendered; None for RGB.
         generator: Source of the initial features and weights; none draws from torch's own.
     """
 
@@ -57,7 +61,9 @@ class HashGrid(VolumeRepresentation):
         bound: float = 1.0,
         blob_density: float = 10.0,
         blob_radius: float = 0.5,
+        density_bias: float = 0.0,
         density_scale: float = 1.0,
+        head: ColorHead | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -71,6 +77,7 @@ class HashGrid(VolumeRepresentation):
         ):
             whole(name, value)
         check_shape(bound, blob_density, blob_radius, density_scale)
+        number("density_bias", density_bias)
         if levels < 2 or not 2 <= coarsest < finest or size < 2 or size & (size - 1):
             raise ValueError(
                 f"received levels={levels}, coarsest={coarsest}, finest={finest}, size={size}; "
@@ -80,14 +87,16 @@ class HashGrid(VolumeRepresentation):
         self.bound = bound
         self.blob_density = blob_density
         self.blob_radius = blob_radius
+        self.density_bias = density_bias
         self.density_scale = density_scale
+        self.head = head or RGBHead()
         growth = (finest / coarsest) ** (1 / (levels - 1))
         self.resolutions = tuple(round(coarsest * growth**level) for level in range(levels))
         self.tables = nn.ParameterList(
             torch.empty(min(size, r**3), features).uniform_(-1e-4, 1e-4, generator=generator)
             for r in self.resolutions
         )
-        layers = [nn.Linear(levels * features, width), nn.Linear(width, 4)]
+        layers = [nn.Linear(levels * features, width), nn.Linear(width, 1 + self.head.channels)]
         for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
             nn.init.zeros_(layer.bias)
@@ -99,19 +108,21 @@ class HashGrid(VolumeRepresentation):
         return self.resolutions[-1]
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The tables at the full learning rate, the network at a tenth of it."""
-        return [(list(self.tables), 1.0), (list(self.network.parameters()), _NETWORK_RATE)]
+        """The tables at the full learning rate, the network and the head at a tenth of it."""
+        network = [*self.network.parameters(), *self.head.parameters()]
+        return [(list(self.tables), 1.0), (network, _NETWORK_RATE)]
 
-    def bake(self, *, normals: bool = False) -> BakedHashGrid:
+    def bake(self, *, normals: bool = False, rgb: bool = False) -> BakedHashGrid:
         """The field that answers queries; nothing is computed beforehand.
 
         Args:
             normals: Also answer with normals, from the exact slope of the density logit.
+            rgb: Answer with RGB in any case; see `VolumeRepresentation.bake`.
 
         Returns:
             The snapshot; differentiable to the parameters.
         """
-        return BakedHashGrid(self, normals)
+        return BakedHashGrid(self, normals, self.head.colors(rgb=rgb))
 
     def encode(self, points: Tensor, *, slopes: bool = False) -> Tensor:
         """Features, differentiable to the tables and not to the points.
@@ -131,7 +142,7 @@ class HashGrid(VolumeRepresentation):
         return torch.cat(parts, dim=-1)
 
     def logits(self, points: Tensor) -> Tensor:
-        """Density logit with the blob, and colour logits, (P, 4)."""
+        """Density logit with the blob, and features of the color, (P, 1 + F)."""
         out = self.network(self.encode(points))
         return torch.cat([out[:, :1] + self._blob(points), out[:, 1:]], dim=-1)
 
@@ -155,7 +166,7 @@ class HashGrid(VolumeRepresentation):
 
     def _blob(self, points: Tensor) -> Tensor:
         radius = points.detach().norm(dim=-1, keepdim=True)
-        return blob(radius, self.blob_density, self.blob_radius)
+        return blob(radius, self.blob_density, self.blob_radius) + self.density_bias
 
 
 def _interpolate(table: Tensor, unit: Tensor, resolution: int, scale: float | None) -> Tensor:
@@ -218,10 +229,12 @@ class BakedHashGrid:
     Attributes:
         field: The field.
         normals: Whether it answers with normals.
+        colors: From features to what is rendered.
     """
 
     field: HashGrid
     normals: bool
+    colors: Colors = torch.sigmoid
 
     @property
     def reference_tensor(self) -> Tensor:
@@ -243,14 +256,14 @@ class BakedHashGrid:
         return FieldSamples(density, rgb, normals)
 
     def _ask(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Density (P,), colour (P, 3) and slope of the density logit (P, 3), or (P, 0) without."""
+        """Density (P,), colour (P, C) and slope of the density logit (P, 3), or (P, 0) without."""
         if self.normals:
             logits, slope = self.field.logits_and_slope(points)
         else:
             logits = self.field.logits(points)
             slope = logits[:, :0]
         density = self.field.density_scale * F.softplus(logits[:, 0])
-        return density, logits[:, 1:].sigmoid(), slope
+        return density, self.colors(logits[:, 1:]), slope
 
     def detached_leaf(self) -> BakedHashGrid:
         """This object: queries reach the parameters themselves."""

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import RaySamplingConfig, ShadingConfig
@@ -37,6 +38,8 @@ class VolumeField(Field):
         shading: Shading in training; None for the volume's own colors.
         occupancy_interval: Steps between updates of the occupancy grid.
         orientation_weight: Weight of the orientation loss.
+        emptiness_weight: Weight of the emptiness loss.
+        emptiness_scale: Its scale.
         tv_weight: Weight of the total variation, for representations that have one.
 
     Raises:
@@ -52,6 +55,8 @@ class VolumeField(Field):
         shading: ShadingConfig | None = None,
         occupancy_interval: int = 8,
         orientation_weight: Schedule = _OFF,
+        emptiness_weight: Schedule = _OFF,
+        emptiness_scale: float = 10.0,
         tv_weight: Schedule = _OFF,
     ) -> None:
         super().__init__()
@@ -66,6 +71,8 @@ class VolumeField(Field):
         self.shading = shading
         self.occupancy_interval = occupancy_interval
         self.orientation_weight = orientation_weight
+        self.emptiness_weight = emptiness_weight
+        self.emptiness_scale = emptiness_scale
         self.tv_weight = tv_weight
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
@@ -92,7 +99,7 @@ class VolumeField(Field):
             cameras,
             resolution,
             n_samples=self.rays.samples_per_ray,
-            background=background,
+            background=self.representation.head.background(background),
             shader=shader,
             generator=generator,
         )
@@ -101,9 +108,9 @@ class VolumeField(Field):
     def render_images(
         self, cameras: Cameras, size: int, *, normals: bool = False, n_samples: int | None = None
     ) -> Iterator[Tensor]:
-        """Render on white without gradients. See `Field.render_images`."""
+        """Render RGB on white without gradients. See `Field.render_images`."""
         yield from render_volume_images(
-            self.representation.bake(normals=normals),
+            self.representation.bake(normals=normals, rgb=True),
             self.occupancy,
             cameras,
             size,
@@ -119,15 +126,34 @@ class VolumeField(Field):
         return sample_shader(cameras.positions, self.shading.probabilities, group_size, generator)
 
     def regularizers(self, progress: float) -> RegularizerWeights:
-        """Weights of the orientation loss and the total variation. See `Field.regularizers`."""
+        """Weights of the orientation and emptiness losses and the total variation.
+
+        See `Field.regularizers`.
+        """
         return RegularizerWeights(
-            orientation=self.orientation_weight(progress), variation=self.tv_weight(progress)
+            orientation=self.orientation_weight(progress),
+            variation=self.tv_weight(progress),
+            emptiness=self.emptiness_weight(progress),
+            emptiness_scale=self.emptiness_scale,
         )
 
     def begin_step(self, step: int, generator: torch.Generator) -> None:
         """Update the occupancy grid at every `occupancy_interval`-th step."""
         if step % self.occupancy_interval == 0:
             self.update_occupancy(generator)
+
+    def end_step(
+        self, step: int, *, progress: float, optimizer: Optimizer, generator: torch.Generator
+    ) -> tuple[str, ...]:
+        """Change what is rendered, if it is time to, with an optimizer that has seen no gradient.
+
+        Gradients of latents and of RGB differ in size. See `Field.end_step`.
+        """
+        event = self.representation.head.end_step(progress)
+        if event is None:
+            return ()
+        optimizer.state.clear()
+        return (f"step {step + 1}: {event}",)
 
     @torch.no_grad()
     def update_occupancy(self, generator: torch.Generator | None = None) -> None:
@@ -148,6 +174,8 @@ class VolumeField(Field):
             shading=self.shading,
             occupancy_interval=self.occupancy_interval,
             orientation_weight=self.orientation_weight,
+            emptiness_weight=self.emptiness_weight,
+            emptiness_scale=self.emptiness_scale,
             tv_weight=self.tv_weight,
         )
         other.update_occupancy()

@@ -62,7 +62,7 @@ def carve(
         (R, R, R), axes x, y, z: 1 in free space, -1 in the solid, linear over three spacings on
         either side of the surface.
     """
-    baked = field.representation.bake()
+    baked = field.representation.bake(rgb=True)
     bound, device = field.representation.bound, baked.reference_tensor.device
     fov = 30.0
     distance = math.sqrt(3) * bound / math.sin(math.radians(fov) / 2)
@@ -137,6 +137,7 @@ def extract_surface(field: VolumeField, *, resolution: int = 96) -> Surface:
 
 @torch.no_grad()
 def colors_at(field: VolumeField, points: np.ndarray) -> np.ndarray:
-    """The field's colours (P, 3), sRGB in (0, 1), at points (P, 3) in world units."""
-    baked = field.representation.bake()
-    return baked(torch.from_numpy(points).to(baked.reference_tensor)).rgb.cpu().numpy()
+    """The field's colours (P, 3), sRGB in [0, 1], at points (P, 3) in world units."""
+    baked = field.representation.bake(rgb=True)
+    rgb = baked(torch.from_numpy(points).to(baked.reference_tensor)).rgb
+    return rgb.clamp(0, 1).cpu().numpy()

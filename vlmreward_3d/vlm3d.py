@@ -22,6 +22,7 @@ __all__ = ["VLM3D", "DivergenceError", "StepReport", "VLM3DConfig"]
 
 _SEMI_TRANSPARENT = (0.05, 0.95)
 """Opacities of a pixel that is neither empty nor solid."""
+_OPTIMIZERS = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class StepReport:
         step: Number of steps done before this one.
         metrics: By name. Each guidance adds its own with its name in front, such as "sds/loss",
             "vlm/reward" (log-odds of "Yes") and "vlm/prob_yes" at the steps of its evaluation,
-            with "<name>/grad_norm" (norm of its gradient at the pixels, without weight), and
-            "<name>/weight" (the factor of that gradient; 0 once it has stopped) at every step. The
-            field has "field/opacity" (mean opacity of the images),
+            with "<name>/grad_norm" (norm of its gradient at the pixels or the rendered latents,
+            without weight), and "<name>/weight" (the factor of that gradient; 0 once it has
+            stopped) at every step. The field has "field/opacity" (mean opacity of the images),
             "field/semi_transparent_fraction" (of the pixels, neither empty nor solid) and
             "field/occupancy_fraction" (of the box's cells; 1 for Gaussians, which have none), and
             those of its own, such as "field/n_gaussians" (after the step).
@@ -113,22 +114,22 @@ class VLM3D:
         self.step_index = 0
 
     def _require_fresh_gradients(self) -> None:
-        """Refuse guidances that keep a gradient at parameters which change their shapes."""
+        """Refuse guidances that keep a gradient which will not fit the field any more."""
+        reason = self.config.field.expires_gradients
         for term in self.guidances.terms:
-            if term.weighting.cache_gradient and self.config.field.grows:
+            if term.weighting.cache_gradient and reason is not None:
                 raise ValueError(
-                    f"received cache_gradient=True for the guidance {term.name!r} of a field that "
-                    "grows; expected False, as the parameters change their shapes; leave one of "
-                    "the two out"
+                    f"received cache_gradient=True for the guidance {term.name!r} of a field with "
+                    f"{reason}; expected False; leave one of the two out"
                 )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW of the field's parameters, before its first step."""
+        """The optimizer of the field's parameters, before its first step."""
         config = self.config.optimizer
         groups = [
             {"params": chosen, "lr_scale": scale} for chosen, scale in self.field.parameter_groups()
         ]
-        return torch.optim.AdamW(
+        return _OPTIMIZERS[config.name](
             groups,
             lr=0.0,
             betas=config.betas,
@@ -150,10 +151,8 @@ class VLM3D:
         self.field.begin_step(self.step_index, self.generator)
         cameras = self._sample_cameras(progress)
         views = self._render(cameras, progress)
-        # rounding may take a sum of weights past 1; guidances get clean pixels
-        images = views.rgb.clamp(0, 1)
         outputs = self.guidances(
-            images, cameras, step=self.step_index, progress=progress, generator=self.generator
+            views.images, cameras, step=self.step_index, progress=progress, generator=self.generator
         )
         outputs.backward(views, self.field.parameters(), self._regularizers(progress))
         self._update_parameters(progress)
@@ -200,7 +199,7 @@ class VLM3D:
         return views
 
     def _update_parameters(self, progress: float) -> None:
-        """One step of AdamW, if all gradients are finite."""
+        """One step of the optimizer, if all gradients are finite."""
         gradients = [p.grad for p in self.field.parameters() if p.grad is not None]
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):
             raise DivergenceError(

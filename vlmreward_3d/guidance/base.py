@@ -20,6 +20,9 @@ __all__ = ["Denoiser", "Guidance", "GuidanceOutput", "Stateful"]
 class Denoiser(Protocol):
     """A noise-predicting multi-view diffusion model.
 
+    One of latents also has `latent_channels`, and takes (N, latent_channels, H, W) as images that
+    are latents already.
+
     Attributes:
         n_views: Consecutive images that form one group.
         alphas_cumprod: (T,) abar of each timestep.
@@ -51,9 +54,9 @@ class GuidanceOutput:
 
     Attributes:
         value: Scalar, detached: a loss or a reward.
-        gradient: (N, 3, H, W), detached: the direction at the images that gradient descent
-            follows. For a loss it is the gradient of `value` (or, for score distillation, its
-            substitute), for a reward that of -`value`.
+        gradient: (N, 3, H, W), detached, or (N, 4, H, W) at latents: the direction at the images
+            that gradient descent follows. For a loss it is the gradient of `value` (or, for score
+            distillation, its substitute), for a reward that of -`value`.
         metrics: Numbers for the log, by name.
     """
 
@@ -65,6 +68,9 @@ class GuidanceOutput:
 @runtime_checkable
 class Guidance(Protocol):
     """A loss or reward on rendered images that knows its own gradient.
+
+    One that takes rendered latents, too, has an attribute `accepts_latents` that is True; see
+    `vlmreward_3d.guidance.rendered_latents.evaluate`.
 
     Attributes:
         name: Prefix of its metrics in the log, such as "sds" or "vlm".

@@ -19,6 +19,7 @@ from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion_3 import StableDiffusion3
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
+from vlmreward_3d.guidance.rendered_latents import require_latents
 from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.guidance.vlm import Reward, VLMGuidance
 from vlmreward_3d.guidance.weighting import WeightedGuidance
@@ -138,8 +139,11 @@ def build_guidances(
             itself. The results are the same.
 
     Raises:
-        TypeError, ValueError: A model or setting is of another kind.
+        TypeError, ValueError: A model or setting is of another kind, or the field renders latents
+            and the denoiser has none like them.
     """
+    if config.field.renders_latents:
+        require_latents(denoiser)
     sds = config.score_distillation
     distillation = ScoreDistillation(
         denoiser,

@@ -13,6 +13,7 @@ from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import StudentConfig
 from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
+from vlmreward_3d.guidance.rendered_latents import require_latents
 from vlmreward_3d.guidance.rules import RULES, Prediction
 from vlmreward_3d.guidance.student import Student
 from vlmreward_3d.guidance.teacher import Prompts, Teacher
@@ -53,6 +54,7 @@ class ScoreDistillation:
     """
 
     name = "sds"
+    accepts_latents = True
 
     def __init__(
         self,
@@ -114,7 +116,8 @@ class ScoreDistillation:
         """Evaluate the images under fresh noise.
 
         Args:
-            images: (G * n_views, 3, H, W) in [0, 1], group by group; no graph is kept to them.
+            images: (G * n_views, 3, H, W) in [0, 1], group by group, or (G * n_views, 4, H, W)
+                latents, which are not encoded; no graph is kept to them.
             cameras: The cameras that rendered them.
             progress: Share of the run that is done; it selects the range of timesteps.
             generator: CPU source of timesteps and noise.
@@ -123,6 +126,10 @@ class ScoreDistillation:
             The loss 0.5 ||z - target||^2 / N at the latents z of N images and its gradient at the
             images. The target is z minus N times the rule's gradient: x0 for "x0"; for other
             rules the loss has no meaning beyond its size. The metric is "loss".
+
+        Raises:
+            ValueError: The number of images is no multiple of the denoiser's, or they are latents
+                and the denoiser has none like them.
         """
         n_views = self.denoiser.n_views
         if len(images) % n_views or len(images) != len(cameras):
@@ -130,6 +137,8 @@ class ScoreDistillation:
                 f"received {len(images)} images of {len(cameras)} cameras; expected one camera an "
                 f"image and a multiple of {n_views} images; render whole groups of {n_views} views"
             )
+        if images.shape[1] != 3:
+            require_latents(self.denoiser)
         level = (self.t_min(progress), self.t_max(progress))
         low, high = interval("(t_min, t_max)", level, least=0, most=1)
         alphas = self.denoiser.alphas_cumprod

@@ -14,6 +14,7 @@ from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import WeightingConfig
 from vlmreward_3d.errors import DivergenceError
 from vlmreward_3d.guidance.base import Guidance, GuidanceOutput, Stateful
+from vlmreward_3d.guidance.rendered_latents import evaluate
 from vlmreward_3d.rendering.base import RegularizerWeights, Views
 
 __all__ = ["GuidanceSum", "WeightedGuidance", "WeightedOutputs"]
@@ -68,10 +69,10 @@ class _Term:
             source.set_state(generator.get_state())
         shown = self._choose_views(len(images), generator)
         if shown is None:
-            work = partial(self.guidance, images, cameras, progress)
+            work = partial(evaluate, self.guidance, images, cameras, progress)
         else:
             shown = shown.to(images.device)
-            work = partial(self.guidance, images[shown], cameras[shown], progress)
+            work = partial(evaluate, self.guidance, images[shown], cameras[shown], progress)
         wait = (
             partial(work, generator) if self.pool is None else self.pool.submit(work, source).result
         )
@@ -221,7 +222,7 @@ class GuidanceSum:
         """Evaluate the guidances whose turn it is.
 
         Args:
-            images: (N, 3, H, W) in [0, 1].
+            images: (N, 3, H, W) in [0, 1], or (N, 4, H, W) latents.
             cameras: The N cameras that rendered them.
             step: Number of steps done before.
             progress: Share of the run that is done, in [0, 1].

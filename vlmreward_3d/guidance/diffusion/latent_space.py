@@ -27,6 +27,7 @@ class LatentSpace(nn.Module):
         autocast: Dtype of matrix products and convolutions in denoiser and autoencoder, whose
             weights are in another; None computes in that of the weights.
         resolution: Side of the latents.
+        latent_channels: Channels of the latents.
         image_resolution: Side of the images that have latents of that side.
     """
 
@@ -38,6 +39,7 @@ class LatentSpace(nn.Module):
         super().__init__()
         self.vae = vae
         self.resolution = resolution
+        self.latent_channels = int(vae.config.latent_channels)
         self.image_resolution = resolution * 2 ** (len(vae.config.block_out_channels) - 1)
 
     @property
@@ -57,7 +59,7 @@ class LatentSpace(nn.Module):
             (N, C, r, r) in the dtype of ``images``, differentiable.
         """
         with torch.autocast(images.device.type, enabled=False):
-            if images.shape[1] == self.vae.config.latent_channels:
+            if images.shape[1] == self.latent_channels:
                 return self._resized(images, self.resolution)
             scaled = self._resized(images, self.image_resolution) * 2 - 1
             with self._computing(images.device):

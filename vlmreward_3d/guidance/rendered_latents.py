@@ -1,0 +1,63 @@
+"""Rendered latents for guidances of images, and denoisers that have such latents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.guidance.base import Denoiser, Guidance, GuidanceOutput
+from vlmreward_3d.rendering.latents import LATENT_CHANNELS, decode_latents, latent_matrix
+
+__all__ = ["evaluate", "require_latents"]
+
+
+def evaluate(
+    guidance: Guidance,
+    rendered: Tensor,
+    cameras: Cameras,
+    progress: float,
+    generator: torch.Generator,
+) -> GuidanceOutput:
+    """A guidance's output for images, or for latents that are decoded where it needs images.
+
+    A guidance that is made for latents too has `accepts_latents` set to True. All others are shown
+    the linear decoding, clamped to [0, 1], and their gradient is carried back through the decoding.
+    It is not cut off where pixels are clamped, as it is not for rendered RGB either.
+
+    Args:
+        guidance: The guidance.
+        rendered: (N, 3, H, W) images in [0, 1], or (N, 4, H, W) latents.
+        cameras: The N cameras that rendered them.
+        progress: Share of the run that is done, in [0, 1].
+        generator: CPU source of random numbers.
+
+    Returns:
+        The output, with the gradient at `rendered`.
+    """
+    if rendered.shape[1] == 3 or getattr(guidance, "accepts_latents", False):
+        return guidance(rendered, cameras, progress, generator)
+    images = decode_latents(rendered.detach()).clamp(0, 1)
+    output = guidance(images, cameras, progress, generator)
+    at_images = output.gradient.movedim(1, -1)
+    at_latents = (at_images @ latent_matrix(at_images).T / 2).movedim(-1, 1)
+    return replace(output, gradient=at_latents.contiguous())
+
+
+def require_latents(denoiser: Denoiser) -> None:
+    """Refuse a denoiser that does not denoise latents like those that fields render.
+
+    Raises:
+        ValueError: It works in pixels, or on latents with another number of channels.
+    """
+    channels = getattr(denoiser, "latent_channels", None)
+    if channels == LATENT_CHANNELS:
+        return
+    has = "works in pixels" if channels is None else f"has latents of {channels} channels"
+    raise ValueError(
+        f"received rendered latents for a {type(denoiser).__name__}, which {has}; expected a "
+        f"denoiser of latents with {LATENT_CHANNELS} channels, such as Stable Diffusion 1.x or "
+        "2.x or MVDream; pass another --denoiser, or set field.latents to None"
+    )

@@ -2,6 +2,7 @@
 
 from vlmreward_3d.config.preset import VLMS, Preset
 from vlmreward_3d.presets.builtin import blocks
+from vlmreward_3d.presets.latents import latent_nerf, sjc
 from vlmreward_3d.presets.multi_view import mvdream, paper, release
 from vlmreward_3d.presets.ranking import dreamdpo, rewardsds
 from vlmreward_3d.presets.single_view import dreamfusion, prolificdreamer
@@ -15,11 +16,13 @@ __all__ = [
     "dreamdpo",
     "dreamfusion",
     "dreamgaussian",
+    "latent_nerf",
     "mvdream",
     "paper",
     "prolificdreamer",
     "release",
     "rewardsds",
+    "sjc",
 ]
 
 PRESETS = {
@@ -32,5 +35,7 @@ PRESETS = {
     "dreamdpo": dreamdpo,
     "rewardsds": rewardsds,
     "dreamgaussian": dreamgaussian,
+    "sjc": sjc,
+    "latent_nerf": latent_nerf,
 }
 """The presets by name."""

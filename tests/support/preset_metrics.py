@@ -34,6 +34,7 @@ SMALL = {
     "field.rays.samples_per_ray": 6,
     "field.rays.rays_per_chunk": 500,
 }
+OF_SINGLE_VIEWS = ("dreamfusion", "prolificdreamer", "dreamgaussian", "sjc", "latent_nerf")
 STUBS = {
     "stub": {},
     "stub interval": {"vlm.weighting.interval": 3},
@@ -115,9 +116,7 @@ def models(root: Path):
     config = tiny(steps=20, vlm__weighting__n_views=2)
     yield "stub concurrent", build_vlm3d(config, RandomDenoiser(), redness, concurrent=True)
     for preset in sorted(presets.PRESETS.keys() - {"blocks"}):
-        denoiser = root / (
-            "sd" if preset in ("dreamfusion", "prolificdreamer", "dreamgaussian") else "mvdream"
-        )
+        denoiser = root / ("sd" if preset in OF_SINGLE_VIEWS else "mvdream")
         config = presets.PRESETS[preset](
             "a red cube", field="dense_grid", denoiser=str(denoiser), vlm=str(root / "vlm")
         )

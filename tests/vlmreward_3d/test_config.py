@@ -11,13 +11,24 @@ from vlmreward_3d.config import FIELDS, ShadingConfig, VLM3DConfig, WeightingCon
 from vlmreward_3d.schedule import Schedule
 
 
-@pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [(name, field) for name, preset in presets.PRESETS.items() for field in preset.fields],
+)
 def test_json_and_back(name, field):
     for vlm in ("default", "some/model", None):
         config = presets.PRESETS[name]("a cat", field=field, vlm=vlm)
         assert VLM3DConfig.from_json(config.to_json()) == config
         assert config.differences(config.to_json()) == []
+
+
+def test_presets_have_every_kind_of_field_but_those_of_latents():
+    kinds = {name: set(preset.fields) for name, preset in presets.PRESETS.items()}
+    assert kinds.pop("sjc") == {"dense_grid"}
+    assert kinds.pop("latent_nerf") == {"dense_grid", "hash_grid"}
+    assert all(found == set(FIELDS) for found in kinds.values())
+    with pytest.raises(ValueError, match=r"field='gaussians'; expected one of \('dense_grid',\)"):
+        presets.sjc("a cat", field="gaussians")
 
 
 def test_json_is_nested_and_names_the_kind_of_field():

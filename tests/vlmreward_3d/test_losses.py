@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from vlmreward_3d.cameras import sample_groups
 from vlmreward_3d.losses import (
+    emptiness_loss,
     opacity_entropy,
     orientation_loss,
     sparsity_loss,
@@ -123,3 +124,25 @@ def test_variation_of_a_ramp_is_its_slope_squared():
     x = torch.arange(5.0).expand(1, 1, 5, 5, 5)
     assert_close(total_variation(3 * x), torch.tensor(9.0))
     assert_close(total_variation(3 * x + 2 * x.transpose(2, 4)), torch.tensor(13.0))
+
+
+def test_emptiness_of_a_homogeneous_medium():
+    """Weights of a medium with alpha a a sample are a (1 - a)^i, and their gradient is known."""
+    alpha = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    i = torch.arange(6, dtype=torch.float64)
+    weights = (alpha * (1 - alpha) ** i).expand(4, 6)
+    loss = emptiness_loss(weights, 10.0)
+    expected = sum(math.log(1 + 10 * 0.3 * 0.7**k) for k in range(6)) / 6
+    assert_close(loss, torch.tensor(expected, dtype=torch.float64))
+    (slope,) = torch.autograd.grad(loss, alpha)
+    slopes = [0.7**k - 0.3 * k * 0.7 ** (k - 1) for k in range(6)]
+    expected = sum(10 * s / (1 + 3 * 0.7**k) for k, s in enumerate(slopes)) / 6
+    assert_close(slope, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_emptiness_prefers_one_surface_to_haze_and_counts_rays_that_meet_nothing():
+    surface, haze = torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 4), 0.25)
+    assert emptiness_loss(surface, 10.0) < emptiness_loss(haze, 10.0)
+    assert_close(emptiness_loss(haze, 1e-4) / 1e-4, torch.tensor(0.25), atol=1e-4, rtol=0)
+    assert_close(emptiness_loss(haze, 10.0, rays=8), emptiness_loss(haze, 10.0) / 8)
+    assert emptiness_loss(torch.zeros(0, 4), 10.0) == 0

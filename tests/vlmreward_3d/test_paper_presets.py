@@ -27,6 +27,7 @@ from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import VLM3D
 
 OF_SINGLE_VIEWS = ("dreamfusion", "prolificdreamer")
+OF_LATENTS = ("sjc", "latent_nerf")
 SMALL = {
     "steps": 4,
     "camera.resolution": Schedule.constant(16),
@@ -364,9 +365,10 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", *OF_SINGLE_VIEWS])
+@pytest.mark.parametrize("preset", ["paper", "release", "mvdream", *OF_SINGLE_VIEWS, *OF_LATENTS])
 def test_presets_run_with_small_random_backbones(preset, sources):
-    denoiser = str(sources / ("sd" if preset in OF_SINGLE_VIEWS else "mvdream"))
+    single = preset in (*OF_SINGLE_VIEWS, *OF_LATENTS)
+    denoiser = str(sources / ("sd" if single else "mvdream"))
     config = presets.PRESETS[preset]("a red cube", denoiser=denoiser, vlm=str(sources / "vlm"))
     later = [(at, 24) for at in config.camera.resolution.jumps]
     config = config.replace({**SMALL, "camera.resolution": Schedule.steps(16, *later)})

@@ -11,7 +11,9 @@ from vlmreward_3d.rendering.deferred import render_deferred, render_with_graph
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.shading import lambertian, light_direction
 
-PENALTIES = RegularizerWeights(orientation=3.0, entropy=0.5, sparsity=0.7, variation=0.2)
+PENALTIES = RegularizerWeights(
+    orientation=3.0, entropy=0.5, sparsity=0.7, variation=0.2, emptiness=0.6
+)
 
 
 def scene(dtype=torch.float64):
@@ -68,7 +70,7 @@ def test_deferred_equals_plain(chunk):
     assert not views.rgb.requires_grad
 
 
-@pytest.mark.parametrize("name", ["orientation", "entropy", "sparsity", "variation"])
+@pytest.mark.parametrize("name", ["orientation", "entropy", "sparsity", "variation", "emptiness"])
 def test_each_penalty_alone(name):
     penalties = RegularizerWeights(**{name: 2.0})
     _, expected, _ = gradients(render_with_graph, None, penalties, shader=None)

@@ -85,6 +85,9 @@ PARSED = {
     'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --perp-neg': (
         "takes an hour on a GPU; see test_perp_neg.py"
     ),
+    'python examples/text_to_3d.py "a blue car" --preset latent_nerf --device cuda': (
+        "takes hours on a GPU; see test_latent_presets.py"
+    ),
     'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --rule rfds-rev '
     "--denoiser stabilityai/stable-diffusion-3.5-medium": "takes an hour on a GPU; see "
     "test_flow.py",

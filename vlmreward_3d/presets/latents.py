@@ -32,7 +32,7 @@ sjc = Preset(
             blob_density=0.0,
             density_bias=-1.0,
             learned_gain=True,
-            rays=RaySamplingConfig(samples_per_ray=256, rays_per_chunk=16384),
+            rays=RaySamplingConfig(samples_per_ray=300, rays_per_chunk=16384),
             occupancy=OccupancyConfig(threshold=0.0),
             latents=LatentRenderingConfig(),
             emptiness_weight=Schedule.steps(1e4, (0.5, 2e5)),

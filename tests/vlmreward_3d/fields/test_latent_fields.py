@@ -1,6 +1,7 @@
 """Volumes that hold latents: what they render, how they become RGB, and what is exported."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from vlmreward_3d.config import (
     OccupancyConfig,
     RaySamplingConfig,
 )
+from vlmreward_3d.export.mesh import marching_cubes
 from vlmreward_3d.export.mesh.marching_cubes import colors_at, extract_surface
 from vlmreward_3d.fields import build_field
 from vlmreward_3d.fields.dense_grid import DenseGrid
@@ -199,7 +201,9 @@ def test_colors_of_meshes_are_decoded_and_in_range(kind):
     assert_close(found, expected.clamp(0, 1), atol=1e-12, rtol=0)
 
 
-def test_the_mesh_of_a_field_of_latents_has_its_colors():
+def test_the_mesh_of_a_field_of_latents_has_its_colors(monkeypatch):
+    coarse = functools.partial(marching_cubes.carve, size=24, n_views=4)
+    monkeypatch.setattr(marching_cubes, "carve", coarse)
     config = DenseGridConfig(resolutions=(16,), density_scale=20.0, latents=LatentRenderingConfig())
     field, red = build_field(config), torch.tensor([0.9, 0.2, 0.3])
     with torch.no_grad():

@@ -15,6 +15,7 @@ from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.guidance.vlm import VLMGuidance
 from vlmreward_3d.guidance.weighting import GuidanceSum, WeightedGuidance
 from vlmreward_3d.rendering.latents import decode_latents
+from vlmreward_3d.vlm3d import VLM3D
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +141,7 @@ def test_the_reward_s_gradient_at_the_field_is_the_same_in_both_stages():
     config = tiny(**LATENTS).replace({"field.rays.samples_per_ray": 4})
     found = []
     for refined in (False, True):
-        guidances = build_guidances(config, stable(), redness)[1:]
-        model = build_of(config, guidances)
+        model = VLM3D(config, [VLMGuidance(redness, config.prompt)])
         if refined:
             model.field.end_step(
                 5, progress=0.5, optimizer=model.optimizer, generator=model.generator
@@ -157,12 +157,6 @@ def test_the_reward_s_gradient_at_the_field_is_the_same_in_both_stages():
     for latent, rgb in zip(*found):
         assert latent.abs().max() > 0
         assert_close(latent, rgb, rtol=1e-4, atol=1e-7)
-
-
-def build_of(config, guidances):
-    from vlmreward_3d.vlm3d import VLM3D
-
-    return VLM3D(config, guidances)
 
 
 def test_a_denoiser_of_pixels_is_refused():

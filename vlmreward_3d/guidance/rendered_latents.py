@@ -37,7 +37,7 @@ def evaluate(
     Returns:
         The output, with the gradient at `rendered`.
     """
-    if rendered.shape[1] == 3 or getattr(guidance, "accepts_latents", False):
+    if rendered.shape[1] == 3 or getattr(guidance, "accepts_latents", None):
         return guidance(rendered, cameras, progress, generator)
     images = decode_latents(rendered.detach()).clamp(0, 1)
     output = guidance(images, cameras, progress, generator)

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmreward_3d.config import (
     OptimizerConfig,
+    RecoveryConfig,
     RegularizerConfig,
     VLM3DConfig,
     VLMConfig,
@@ -117,6 +118,7 @@ def import_threestudio(
             entropy_weight=settings.schedule("system.loss.lambda_opaque", 0, steps),
             sparsity_weight=settings.schedule("system.loss.lambda_sparsity", 0, steps),
         ),
+        recovery=_recovery(settings, steps),
     )
     settings.take("trainer.precision")  # that of each model is its own here
     for pattern in _HOUSEKEEPING:
@@ -163,10 +165,17 @@ def _prompt(settings: Settings, given: str | None) -> str:
     return prompt
 
 
+def _recovery(settings: Settings, steps: int) -> RecoveryConfig:
+    """As everywhere; SJC begins as haze, which is no failure in the first tenth of the run."""
+    if settings.values.get("system_type") != "sjc-system":
+        return RecoveryConfig()
+    return RecoveryConfig(patience=max(50, steps // 10))
+
+
 def _optimizer(settings: Settings, changed: list[str]) -> OptimizerConfig:
     where = "system.optimizer"
     name = settings.take(f"{where}.name", "Adam")
-    if name not in ("Adam", "AdamW"):
+    if name not in ("Adam", "AdamW", "Adamax"):
         changed.append(f"{where}.name = {name!r}: Adam")
     decay = settings.number(f"{where}.args.weight_decay", 0.01 if name == "AdamW" else 0.0)
     general = settings.take(f"{where}.args.lr", 1e-3)
@@ -180,7 +189,11 @@ def _optimizer(settings: Settings, changed: list[str]) -> OptimizerConfig:
     hashed = settings.values.get("system.geometry_type") == "implicit-volume"
     if hashed and names[1] not in settings.values:
         changed.append(f"{names[0]} = {rate:g}: of the tables, with a tenth for their network")
+    if name == "Adamax" and decay:
+        changed.append(f"{where}.args.weight_decay = {decay:g}: none with Adamax")
+        decay = 0.0
     return OptimizerConfig(
+        name="adamax" if name == "Adamax" else "adamw",
         learning_rate=Schedule.constant(rate),
         betas=settings.pair(f"{where}.args.betas", (0.9, 0.999)),
         eps=settings.number(f"{where}.args.eps", 1e-8),

@@ -10,6 +10,7 @@ from vlmreward_3d.config import (
     DenseGridConfig,
     FieldConfig,
     HashGridConfig,
+    LatentRenderingConfig,
     OccupancyConfig,
     RaySamplingConfig,
     ShadingConfig,
@@ -24,6 +25,8 @@ _MULTI = "mvdream-random-multiview-camera-datamodule"
 _GEOMETRIES = ("implicit-volume", "volume-grid")
 _SAMPLES = 96
 """Samples on a ray through occupied space that stand for 512 along all of it, as in the presets."""
+_SAMPLES_OF_SJC = 300
+"""The same where the emptiness loss is a mean over samples, as in the preset `sjc`."""
 
 
 def camera_of(settings: Settings, steps: int, changed: list[str]) -> CameraConfig:
@@ -107,7 +110,10 @@ def field_of(settings: Settings, steps: int, changed: list[str]) -> FieldConfig:
         )
     shared = _volume(settings, steps, changed)
     if kind == "volume-grid":
-        return DenseGridConfig(resolutions=_levels(settings, changed), **shared)
+        # where it has no blob, its logits are multiplied by the exponential of a parameter
+        gain = "density_bias" in shared
+        levels = _levels(settings, changed, one=gain)
+        return DenseGridConfig(resolutions=levels, learned_gain=gain, **shared)
     return HashGridConfig(**_tables(settings), **shared)
 
 
@@ -117,19 +123,25 @@ def _volume(settings: Settings, steps: int, changed: list[str]) -> dict[str, Any
     bound = float(settings.number(f"{where}.radius", 1.0))
     settings.skip(rf"{where}\.(normal_type|isosurface.*|mlp_network_config\..*)")
     blob = _blob(settings, changed)
+    emptiness = settings.schedule("system.loss.lambda_emptiness", 0, steps)
+    most = _SAMPLES_OF_SJC if any(weight for _, weight in emptiness.points) else _SAMPLES
     samples = int(settings.number("system.renderer.num_samples_per_ray", 512))
-    if samples > _SAMPLES:
+    if samples > most:
         changed.append(
-            f"system.renderer.num_samples_per_ray = {samples}: {_SAMPLES} within what is occupied"
+            f"system.renderer.num_samples_per_ray = {samples}: {most} within what is occupied"
         )
-    settings.skip(r"system\.renderer\.(radius|grid_prune|randomized|return_.*)")
+    prunes = settings.take("system.renderer.grid_prune", default=True)
+    settings.skip(r"system\.renderer\.(radius|randomized|return_.*)")
     return {
         "bound": bound,
         **blob,
-        "rays": RaySamplingConfig(samples_per_ray=min(samples, _SAMPLES), rays_per_chunk=16384),
-        "occupancy": OccupancyConfig(resolution=64),
+        "rays": RaySamplingConfig(samples_per_ray=min(samples, most), rays_per_chunk=16384),
+        "occupancy": OccupancyConfig(resolution=64, threshold=0.01 if prunes else 0.0),
         "shading": _shading(settings, steps, changed),
+        "latents": _latents(settings, changed),
         "orientation_weight": settings.schedule("system.loss.lambda_orient", 0, steps),
+        "emptiness_weight": emptiness,
+        "emptiness_scale": float(settings.number("system.loss.emptiness_scale", 10.0)),
     }
 
 
@@ -139,6 +151,10 @@ def _blob(settings: Settings, changed: list[str]) -> dict[str, float]:
     activation = settings.take(f"{where}.density_activation", "softplus")
     height = float(settings.number(f"{where}.density_blob_scale", 10.0))
     width = float(settings.number(f"{where}.density_blob_std", 0.5))
+    if isinstance(bias, (int, float)) and not isinstance(bias, bool):
+        if activation != "softplus":
+            changed.append(f"{where}.density_activation = {activation!r}: softplus")
+        return {"blob_density": 0.0, "density_bias": float(bias)}
     if bias != "blob_magic3d":
         changed.append(f"{where}.density_bias = {bias!r}: the linear blob of Magic3D")
     if activation != "softplus":
@@ -152,10 +168,6 @@ def _shading(settings: Settings, steps: int, changed: list[str]) -> ShadingConfi
     if kind != "diffuse-with-point-light-material":
         if kind != "no-material":
             changed.append(f"system.material_type = {kind!r}: the field's own colors")
-        channels = settings.take(f"{where}.n_output_dims", 3)
-        if channels != 3:
-            settings.skip(r"system\.geometry\.n_feature_dims")
-            changed.append(f"{where}.n_output_dims = {channels}: RGB, which is encoded to latents")
         settings.skip(r"data\.light_.*")
         return None
     diffuse = float(settings.number(f"{where}.diffuse_prob", 0.75))
@@ -169,6 +181,18 @@ def _shading(settings: Settings, steps: int, changed: list[str]) -> ShadingConfi
     start = settings.number(f"{where}.ambient_only_steps", 1000) / steps
     parts = (1 - diffuse, diffuse * textureless, diffuse * (1 - textureless))
     return ShadingConfig(probabilities=parts, start=min(start, 1.0))
+
+
+def _latents(settings: Settings, changed: list[str]) -> LatentRenderingConfig | None:
+    """The rendering of latents, which SJC's four channels without an activation are."""
+    channels = settings.take("system.material.n_output_dims", 3)
+    if channels == 3:
+        return None
+    settings.skip(r"system\.geometry\.n_feature_dims")
+    if channels == 4 and settings.values.get("system_type") == "sjc-system":
+        return LatentRenderingConfig()
+    changed.append(f"system.material.n_output_dims = {channels}: RGB, which is encoded to latents")
+    return None
 
 
 def _tables(settings: Settings) -> dict[str, Any]:
@@ -187,9 +211,11 @@ def _tables(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _levels(settings: Settings, changed: list[str]) -> tuple[int, ...]:
-    """Dense grids up to the file's one, each half as fine as the next."""
+def _levels(settings: Settings, changed: list[str], *, one: bool) -> tuple[int, ...]:
+    """The file's grid, or dense grids up to it, each half as fine as the next."""
     size = settings.take("system.geometry.grid_size", [100, 100, 100])
+    if one and len(set(size)) == 1:
+        return (size[0],)
     sides = sorted({max(2, round(max(size) / 2**i)) for i in range(5)})
     changed.append(f"system.geometry.grid_size = {size!r}: grids of {sides} nodes, added up")
     return tuple(sides)

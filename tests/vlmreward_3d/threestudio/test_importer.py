@@ -8,7 +8,7 @@ import pytest
 from torch.testing import assert_close
 
 from vlmreward_3d import presets
-from vlmreward_3d.config import DenseGridConfig, HashGridConfig, VLM3DConfig
+from vlmreward_3d.config import HashGridConfig, VLM3DConfig
 from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.threestudio import import_threestudio
 
@@ -66,30 +66,46 @@ def test_mvdream_is_our_preset():
     assert names(found.changed) == ["system.background_type", "system.renderer.num_samples_per_ray"]
 
 
-def test_sjc():
+def test_sjc_is_our_preset_but_for_camera_and_denoiser():
     found = import_threestudio(SJC, prompt="a fish")
-    config = found.config
-    assert isinstance(config.field, DenseGridConfig)
-    assert config.field.resolutions == (6, 12, 25, 50, 100)
-    assert config.field.shading is None
-    assert config.score_distillation.rule == "sjc"
-    assert config.score_distillation.t_min == Schedule.constant(0.01)
-    assert config.score_distillation.guidance_scale == 101
-    assert config.score_distillation.view_prompts
-    assert config.optimizer.learning_rate == Schedule.constant(0.05)
+    radius = round(1.5 * math.tan(math.radians(27.5)), 4)
+    expected = presets.sjc("a fish").replace(
+        {
+            "steps": found.config.steps,
+            "camera": found.config.camera,
+            "field.emptiness_weight": found.config.field.emptiness_weight,
+            "field.occupancy.resolution": 64,
+            "score_distillation.denoiser": found.config.score_distillation.denoiser,
+            "score_distillation.guidance_scale": 101.0,
+            "score_distillation.shared_timestep": False,
+            "recovery.patience": found.config.steps // 10,
+        }
+    )
+    assert expected.differences(found.config.to_json()) == []
+    assert found.config.camera.object_radius == (radius, radius)
+    weight = found.config.field.emptiness_weight
+    share = 1 / found.config.steps
+    assert [weight(step * share) for step in (0, 5000, 5001)] == [1e4, 1e4, 2e5]
     assert set(names(found.left_out)) == {
         "system.loss.center_ratio",
-        "system.loss.lambda_emptiness",
-        "system.loss.emptiness_scale",
         "system.prompt_processor.view_dependent_prompt_front",
     }
-    assert {
+    assert not {
         "system.optimizer.name",
         "system.material.n_output_dims",
         "system.geometry.density_bias",
         "system.geometry.grid_size",
-        "system.guidance.pretrained_model_name_or_path",
-    } <= set(names(found.changed))
+    } & set(names(found.changed))
+
+
+def test_parts_of_sjc_without_a_counterpart_are_said():
+    changes = ["system.geometry.grid_size=[100, 100, 50]", "system.optimizer.args.weight_decay=0.1"]
+    found = import_threestudio(SJC, prompt="a fish", overrides=changes)
+    assert found.config.field.resolutions == (6, 12, 25, 50, 100)
+    assert found.config.optimizer.weight_decay == 0
+    changed = names(found.changed)
+    assert "system.geometry.grid_size" in changed
+    assert "system.optimizer.args.weight_decay" in changed
 
 
 def test_prolificdreamer():

@@ -8,29 +8,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vlmreward.utils.arguments import interval, number, whole
-from vlmreward_3d.config.camera import ELEVATIONS
+from vlmreward_3d.config.camera import ELEVATIONS, PROJECTIONS
 
 __all__ = ["Cameras", "look_at", "orbit", "sample_groups"]
 
 
 @dataclass(frozen=True)
 class Cameras:
-    """N pinhole cameras with square pixels and a centred principal point.
+    """N cameras with square pixels and a centred principal point.
 
     Attributes:
         c2w: (N, 4, 4) float camera-to-world matrices, columns [right, up, -forward, position].
-        fov: (N,) vertical fields of view in radians.
+        fov: (N,) vertical fields of view in radians. An orthographic picture has the half height
+            that a pinhole camera of this field of view sees at the origin's distance,
+            |position| tan(fov / 2).
+        projection: One of `PROJECTIONS`: "perspective" (a pinhole) or "orthographic" (parallel
+            rays).
     """
 
     c2w: Tensor
     fov: Tensor
+    projection: str = "perspective"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.c2w, Tensor) and isinstance(self.fov, Tensor)):
@@ -43,21 +48,30 @@ class Cameras:
                 f"received c2w {tuple(self.c2w.shape)} and fov {tuple(self.fov.shape)}; "
                 "expected (N, 4, 4) and (N,); stack one matrix and one angle per camera"
             )
+        if self.projection not in PROJECTIONS:
+            raise ValueError(
+                f"received projection={self.projection!r}; expected one of {PROJECTIONS}"
+            )
 
     def __len__(self) -> int:
         return len(self.c2w)
 
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Cameras:
-        return Cameras(self.c2w[index], self.fov[index])
+        return replace(self, c2w=self.c2w[index], fov=self.fov[index])
 
     def to(self, *args: Any, **kwargs: Any) -> Cameras:
         """Move both tensors, with the arguments of `torch.Tensor.to`."""
-        return Cameras(self.c2w.to(*args, **kwargs), self.fov.to(*args, **kwargs))
+        return replace(self, c2w=self.c2w.to(*args, **kwargs), fov=self.fov.to(*args, **kwargs))
 
     @property
     def positions(self) -> Tensor:
         """(N, 3) camera centres in the world."""
         return self.c2w[:, :3, 3]
+
+    @property
+    def half_heights(self) -> Tensor:
+        """(N,) half the height of what is seen at the distance of the origin, world units."""
+        return self.positions.norm(dim=-1) * torch.tan(self.fov / 2)
 
     def angles(self) -> Tensor:
         """(N, 2) azimuth in (-180, 180] and elevation in degrees of cameras that face the origin.
@@ -86,11 +100,21 @@ class Cameras:
         row = (torch.arange(height).to(self.c2w) + 0.5 - height / 2) * (2 / height)
         column = (torch.arange(width).to(self.c2w) + 0.5 - width / 2) * (2 / height)
         down, right = torch.meshgrid(row, column, indexing="ij")
-        slope = torch.tan(self.fov / 2)[:, None, None]
-        local = torch.stack([right * slope, -down * slope, -torch.ones_like(right * slope)], dim=-1)
-        directions = torch.einsum("nij,nhwj->nhwi", self.c2w[:, :3, :3], local)
+        plane = torch.stack([right, -down, torch.zeros_like(right)], dim=-1)
+        backward = torch.zeros_like(plane)
+        backward[..., 2] = 1
+        if self.projection == "orthographic":
+            offsets = self._in_world(self.half_heights[:, None, None, None] * plane)
+            directions = self._in_world(-backward.expand_as(offsets))
+            return self.positions[:, None, None] + offsets, directions
+        slope = torch.tan(self.fov / 2)[:, None, None, None]
+        directions = self._in_world(slope * plane - backward)
         directions = torch.nn.functional.normalize(directions, dim=-1)
         return self.positions[:, None, None].expand_as(directions), directions
+
+    def _in_world(self, local: Tensor) -> Tensor:
+        """Vectors (N, H, W, 3) along the cameras' axes as vectors of the world."""
+        return torch.einsum("nij,nhwj->nhwi", self.c2w[:, :3, :3], local)
 
     def condition(self) -> Tensor:
         """The (N, 16) camera condition of MVDream: c2w, row by row, the position at unit length."""
@@ -155,6 +179,8 @@ def orbit(
     elevation: Tensor | float,
     distance: Tensor | float,
     fov: Tensor | float,
+    *,
+    projection: str = "perspective",
 ) -> Cameras:
     """Cameras on spheres around the origin, looking at it.
 
@@ -163,6 +189,7 @@ def orbit(
         elevation: Degrees above the horizon, scalar or (N,).
         distance: World units from the origin, scalar or (N,).
         fov: Vertical field of view in degrees, scalar or (N,).
+        projection: One of `PROJECTIONS`; see `Cameras`.
 
     Returns:
         N cameras, in the dtype and on the device of the first (N,) float tensor (float32 without).
@@ -187,7 +214,7 @@ def orbit(
     outward = torch.stack(
         [above.cos() * around.cos(), above.cos() * around.sin(), above.sin()], dim=-1
     )
-    return Cameras(look_at(radius[:, None] * outward), angle.clone())
+    return Cameras(look_at(radius[:, None] * outward), angle.clone(), projection)
 
 
 def sample_groups(
@@ -198,15 +225,18 @@ def sample_groups(
     elevation_deg: tuple[float, float],
     object_radius: tuple[float, float],
     elevations: str = "uniform",
+    azimuth_deg: Sequence[float] | None = None,
+    projection: str = "perspective",
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Cameras:
-    """Random groups of equally spaced views, as MVDream was trained on.
+    """Random groups of equally spaced views, as MVDream was trained on, or of fixed azimuths.
 
     Within a group the views share elevation, field of view and distance; view i has the azimuth
-    360 (u + i) / n - 180 with one u ~ U(0, 1) per group. The distance is r / tan(fov / 2), so that
-    a ball of radius r just fills the picture whatever the field of view.
+    360 (u + i) / n - 180 with one u ~ U(0, 1) per group, unless the azimuths are given. The
+    distance is r / tan(fov / 2), so that a ball of radius r just fills the picture whatever the
+    field of view; the half height of an orthographic picture is r.
 
     Args:
         n_groups: Number of independent groups.
@@ -217,6 +247,8 @@ def sample_groups(
         elevations: One of `ELEVATIONS`: "uniform" in degrees; or, in half of the calls, the sine is
             uniform, from lo / 90 to hi / 90 in "mvdream" (MVDream-threestudio: of 0 to 30 degrees
             0 to 19.5, mean 9.6) and from sin(lo) to sin(hi) in "threestudio" (uniform in area).
+        azimuth_deg: Azimuths of the views of every group, degrees; None for the random ones.
+        projection: One of `PROJECTIONS`; see `Cameras`.
         generator: Source of the draws; they are made on its device (CPU by default).
         dtype: Of the result.
         device: Of the result.
@@ -226,7 +258,8 @@ def sample_groups(
 
     Raises:
         TypeError: A number of groups or views is not whole, or a range is not a pair of numbers.
-        ValueError: One of them is out of bounds, or `elevations` is none of the three.
+        ValueError: One of them is out of bounds, `elevations` is none of the three, or there is
+            not one azimuth a view.
     """
     whole("n_groups", n_groups)
     whole("views_per_group", views_per_group)
@@ -250,10 +283,18 @@ def sample_groups(
         elevation = torch.rad2deg(torch.asin(uniform(1, (lo, hi))))
     view = torch.arange(views_per_group, dtype=dtype, device=device)
     azimuth = 360 * (draws[0, :, None] + view) / views_per_group - 180
+    if azimuth_deg is not None:
+        if len(azimuth_deg) != views_per_group:
+            raise ValueError(
+                f"received {len(azimuth_deg)} azimuths for groups of {views_per_group} views; "
+                "expected one a view"
+            )
+        azimuth = azimuth.new_tensor(azimuth_deg).expand_as(azimuth)
     distance = radius / torch.tan(fov * (math.pi / 360))
     return orbit(
         azimuth.flatten(),
         elevation.repeat_interleave(views_per_group),
         distance.repeat_interleave(views_per_group),
         fov.repeat_interleave(views_per_group),
+        projection=projection,
     )

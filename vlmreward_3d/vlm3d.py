@@ -176,6 +176,8 @@ class VLM3D:
             elevation_deg=config.elevation_deg,
             object_radius=config.object_radius,
             elevations=config.elevations,
+            azimuth_deg=config.azimuth_deg,
+            projection=config.projection,
             generator=self.generator,
             device=self.device,
         )
@@ -282,6 +284,8 @@ def _colors(background: str, count: int, generator: torch.Generator) -> Tensor:
     level = torch.ones(count, 1)
     if background == "gray":
         level = 0.1 + 0.9 * torch.rand(count, 1, generator=generator)
+    elif background == "mid-gray":
+        level = level / 2
     elif background == "black-or-white":
         level = torch.rand(count, 1, generator=generator).round()
     return level.expand(-1, 3)

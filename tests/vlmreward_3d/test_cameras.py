@@ -48,6 +48,48 @@ def test_rays_project_back_to_pixel_centres():
     assert_close(row, (torch.arange(height) + 0.5).double()[:, None].expand(2, height, width))
 
 
+def test_rays_of_an_orthographic_camera_are_parallel_and_fill_the_plane_at_the_origin():
+    cameras = orbit(
+        torch.tensor([10.0, 200.0], dtype=torch.float64), 25.0, 3.0, 37.0, projection="orthographic"
+    )
+    height, width = 6, 10
+    origins, directions = cameras.rays(height, width)
+    forward = -torch.nn.functional.normalize(cameras.positions, dim=-1)
+    assert_close(directions, forward[:, None, None].expand_as(directions))
+    points = origins + 2.7 * directions
+    local = torch.einsum(
+        "nji,nhwj->nhwi", cameras.c2w[:, :3, :3], points - cameras.positions[:, None, None]
+    )
+    half = 3.0 * math.tan(math.radians(37) / 2)
+    assert_close(cameras.half_heights, torch.full((2,), half).double())
+    column = local[..., 0] / half * height / 2 + width / 2
+    row = -local[..., 1] / half * height / 2 + height / 2
+    assert_close(column, (torch.arange(width) + 0.5).double().expand(2, height, width))
+    assert_close(row, (torch.arange(height) + 0.5).double()[:, None].expand(2, height, width))
+
+
+def test_a_projection_stays_with_parts_and_copies():
+    cameras = orbit(torch.tensor([0.0, 90.0]), 0.0, 3.0, 40.0, projection="orthographic")
+    assert cameras[1:].projection == cameras.to(torch.float64).projection == "orthographic"
+    with pytest.raises(ValueError, match="projection='fisheye'; expected one of"):
+        orbit(0.0, 0.0, 3.0, 40.0, projection="fisheye")
+
+
+def test_groups_of_fixed_azimuths_and_orthographic_pictures():
+    generator = torch.Generator().manual_seed(0)
+    azimuths = (0.0, 45.0, 180.0)
+    options = {"azimuth_deg": azimuths, "projection": "orthographic", "generator": generator}
+    cameras = sample_groups(2, 3, **options, **BLOCKS)
+    assert_close(cameras.angles()[:, 0].abs(), torch.tensor([*azimuths, *azimuths]))
+    radius = cameras.half_heights.view(2, 3)
+    assert_close(radius, radius[:, :1].expand(2, 3))
+    assert (radius >= 0.8).all()
+    assert (radius <= 1.0).all()
+    assert radius[0, 0] != radius[1, 0]
+    with pytest.raises(ValueError, match="3 azimuths for groups of 4 views; expected one a view"):
+        sample_groups(1, 4, azimuth_deg=azimuths, **BLOCKS)
+
+
 def test_condition_has_the_position_at_unit_length_and_leaves_the_camera_alone():
     cameras = orbit(30.0, 20.0, 4.0, 40.0)
     condition = cameras.condition().reshape(1, 4, 4)

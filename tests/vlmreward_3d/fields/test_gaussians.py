@@ -105,19 +105,20 @@ def test_two_gaussians_in_both_orders(red_first):
     assert_close(seen.rgb[0, :, 4, 4], expected)
 
 
+@pytest.mark.parametrize("projection", ["perspective", "orthographic"])
 @pytest.mark.parametrize("size", [(24, 24), (24, 40), (31, 17)])
-def test_pictures_are_where_rays_say(size):
+def test_pictures_are_where_rays_say(size, projection):
     """The cameras' own rays, which the sampled fields are rendered with, meet the centres."""
     height, width = size
-    camera = orbit(torch.tensor([30.0]).double(), 20.0, 2.5, 40.0)
-    origins, directions = camera.rays(height, width)
+    camera = orbit(torch.tensor([30.0]).double(), 20.0, 2.5, 40.0, projection=projection)
+    origins, directions = (x.view(-1, 3) for x in camera.rays(height, width))
     for place in ([0.3, 0, 0], [0, 0.3, 0], [0, 0, 0.3], [0.1, -0.2, -0.3]):
         dot = gaussians([place], [1e-3], [0.9], [[1.0, 1.0, 1.0]])
         seen = render_gaussians(dot, camera, height, width, background=BLACK)
         at = seen.opacity[0, 0].argmax()
-        toward = torch.tensor(place).double() - origins[0, 0, 0]
-        cosine = directions.view(-1, 3) @ (toward / toward.norm())
-        assert cosine[at] == cosine.max()
+        toward = torch.tensor(place).double() - origins
+        distance = torch.linalg.cross(toward, directions).norm(dim=-1)
+        assert distance[at] == distance.min()
 
 
 def slow(one: Gaussians, cameras, height, width, background, most=0.99):
@@ -320,14 +321,17 @@ def test_balls_that_cannot_be_are_refused(bad, message):
         GaussianField(**bad)
 
 
-def test_projection_agrees_with_that_of_gsplat():
+@pytest.mark.parametrize(
+    ("projection", "model"), [("perspective", "pinhole"), ("orthographic", "ortho")]
+)
+def test_projection_agrees_with_that_of_gsplat(projection, model):
     from gsplat.cuda import _torch_impl as theirs
 
-    one, cameras = many(), ring()
+    one, cameras = many(), dataclasses.replace(ring(), projection=projection)
     view, matrix = splat_cuda.pinholes(cameras, 20, 26)
     covariances, _ = theirs._quat_scale_to_covar_preci(one.quaternions, one.scales, True, False)
     radii, means, depths, conics, _ = theirs._fully_fused_projection(
-        one.means, covariances, view, matrix, 26, 20
+        one.means, covariances, view, matrix, 26, 20, camera_model=model
     )
     ours = project(one, cameras, 20, 26)
     drawn = ours.extents[..., 0] >= 0
@@ -351,9 +355,9 @@ def test_gsplat_is_asked_for_the_same_picture(monkeypatch, most, parts):
     """
 
     def rasterization(
-        means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, near_plane, packed
+        means, quats, scales, opacities, colors, viewmats, Ks, width, height, **options
     ):
-        assert (near_plane, packed) == (0.01, False)
+        assert options == {"near_plane": 0.01, "packed": False, "camera_model": "pinhole"}
         down, forward = -viewmats[:, 1, :3], -viewmats[:, 2, :3]
         c2w = torch.eye(4).double().repeat(len(viewmats), 1, 1)
         c2w[:, :3, :3] = torch.stack([viewmats[:, 0, :3], down, forward], dim=-1)

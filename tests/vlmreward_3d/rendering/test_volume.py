@@ -48,14 +48,16 @@ def test_a_slab_dims_exponentially():
     assert_close(seen.depth, expected, atol=1e-5, rtol=0)
 
 
-def test_a_ball_dims_by_its_chords():
+@pytest.mark.parametrize("projection", ["perspective", "orthographic"])
+def test_a_ball_dims_by_its_chords(projection):
     radius, size = 0.6, 48
 
     def ball(points):
         inside = points.norm(dim=-1) < radius
         return FieldSamples(SIGMA * inside.double(), points.new_ones(len(points), 3))
 
-    cameras = orbit(torch.tensor([33.0], dtype=torch.float64), 21.0, 3.0, 40.0)
+    azimuth = torch.tensor([33.0], dtype=torch.float64)
+    cameras = orbit(azimuth, 21.0, 3.0, 40.0, projection=projection)
     grid = OccupancyGrid(24)
     grid.update(lambda p: ball(p.double()).density, torch.Generator().manual_seed(0))
     seen = render(ball, grid, cameras, size, size, n_samples=600)

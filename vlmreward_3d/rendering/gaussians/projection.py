@@ -51,12 +51,16 @@ def world_to_camera(cameras: Cameras) -> tuple[Tensor, Tensor]:
 
 
 def intrinsics(cameras: Cameras, height: int) -> Tensor:
-    """Focal lengths (V,) in pixels."""
+    """Focal lengths (V,) in pixels; of orthographic cameras, pixels per world unit."""
+    if cameras.projection == "orthographic":
+        return height / 2 / cameras.half_heights
     return height / 2 / torch.tan(cameras.fov / 2)
 
 
 def project(gaussians: Gaussians, cameras: Cameras, height: int, width: int) -> Projection:
     """Project Gaussians: Sigma' = J W Sigma W^T J^T (Kerbl et al., Eq. 5) plus the dilation.
+
+    In an orthographic projection, where x and y are not divided by the depth, J is exact.
 
     Args:
         gaussians: N of them.
@@ -73,30 +77,33 @@ def project(gaussians: Gaussians, cameras: Cameras, height: int, width: int) -> 
     drawn = z > NEAR
     z = torch.where(drawn, z, 1.0)  # finite numbers, and gradients, where nothing is drawn
     focal = intrinsics(cameras, height)[:, None]
-    slopes = torch.stack([x / z, y / z], dim=-1)
+    parallel = cameras.projection == "orthographic"
+    divisor = torch.ones_like(z) if parallel else z
+    slopes = torch.stack([x / divisor, y / divisor], dim=-1)
     means = focal[..., None] * slopes + centers.new_tensor([width / 2, height / 2])
 
     limit = centers.new_tensor([width / 2, height / 2]) * _MARGIN / focal[..., None]
     u, v = torch.maximum(torch.minimum(slopes, limit), -limit).unbind(-1)
-    scale, zero = focal / z, torch.zeros_like(z)
+    scale, zero = focal / divisor, torch.zeros_like(z)
+    right, down = (zero, zero) if parallel else (-scale * u, -scale * v)
     jacobian = torch.stack(
         [
-            torch.stack([scale, zero, -scale * u], dim=-1),
-            torch.stack([zero, scale, -scale * v], dim=-1),
+            torch.stack([scale, zero, right], dim=-1),
+            torch.stack([zero, scale, down], dim=-1),
         ],
         dim=-2,
     )
     axes = rotations(gaussians.quaternions) * gaussians.scales[:, None]
     half = torch.einsum("vnij,vjk,nkl->vnil", jacobian, turn, axes)
-    across, down = half.unbind(-2)
-    xx, yy = across.square().sum(-1), down.square().sum(-1)
+    across, along = half.unbind(-2)
+    xx, yy = across.square().sum(-1), along.square().sum(-1)
     covariances = torch.stack(
-        [xx + _DILATION, (across * down).sum(-1), yy + _DILATION],
+        [xx + _DILATION, (across * along).sum(-1), yy + _DILATION],
         dim=-1,
     )
     # a sum of squares (Lagrange's identity), where the difference of products loses all digits of
     # long and thin Gaussians
-    area = torch.linalg.cross(across, down).square().sum(-1)
+    area = torch.linalg.cross(across, along).square().sum(-1)
     determinants = area + _DILATION * (xx + yy) + _DILATION**2
     extents = _extents(covariances, gaussians.opacity, drawn)
     return Projection(means, covariances, determinants, z.detach(), extents)

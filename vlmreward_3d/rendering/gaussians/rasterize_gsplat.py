@@ -97,6 +97,7 @@ def draw_on_cuda(
         height,
         near_plane=NEAR,
         packed=False,
+        camera_model="ortho" if cameras.projection == "orthographic" else "pinhole",
     )
     footprints = _footprints(found, height, width)
     return sums.permute(0, 3, 1, 2), opacity.permute(0, 3, 1, 2), footprints

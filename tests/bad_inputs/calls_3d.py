@@ -57,6 +57,8 @@ _SETTINGS = [
     _setting("seed", "'0'"),
     _setting("score_distillation.denoiser", "''"),
     _setting("score_distillation.denoiser", "None"),
+    _setting("score_distillation.adapter", "''"),
+    _setting("score_distillation.adapter", "3"),
     _setting("score_distillation.view_prompts", "'yes'"),
     _setting("score_distillation.perp_neg", "1"),
     _setting("score_distillation.perp_neg", "True"),

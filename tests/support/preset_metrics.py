@@ -18,8 +18,9 @@ from pathlib import Path
 
 import ldm_reference as ldm
 import torch
+from safetensors.torch import save_file
 from stub_models import RandomDenoiser, build_vlm3d, random_vlm, redness, tiny
-from tiny_latent_models import build, checkpoint, randomised, stable, tokenizer
+from tiny_latent_models import adapter_state, build, checkpoint, randomised, stable, tokenizer
 
 from vlmreward_3d import presets
 from vlmreward_3d.guidance import loading
@@ -34,7 +35,14 @@ SMALL = {
     "field.rays.samples_per_ray": 6,
     "field.rays.rays_per_chunk": 500,
 }
-OF_SINGLE_VIEWS = ("dreamfusion", "prolificdreamer", "dreamgaussian", "sjc", "latent_nerf")
+OF_STABLE_DIFFUSION = (
+    "dreamfusion",
+    "prolificdreamer",
+    "dreamgaussian",
+    "mvadapter",
+    "sjc",
+    "latent_nerf",
+)
 STUBS = {
     "stub": {},
     "stub interval": {"vlm.weighting.interval": 3},
@@ -101,7 +109,9 @@ def sources(root: Path) -> Path:
     )
     torch.save(whole, root / "small.pt")
     build(root / "small.pt").save_pretrained(root / "mvdream")
-    stable().save_pretrained(root / "sd")
+    model = stable()
+    model.save_pretrained(root / "sd")
+    save_file(adapter_state(model.unet), root / "adapter.safetensors")
     for part in random_vlm():
         part.save_pretrained(root / "vlm")
     return root
@@ -116,10 +126,13 @@ def models(root: Path):
     config = tiny(steps=20, vlm__weighting__n_views=2)
     yield "stub concurrent", build_vlm3d(config, RandomDenoiser(), redness, concurrent=True)
     for preset in sorted(presets.PRESETS.keys() - {"blocks"}):
-        denoiser = root / ("sd" if preset in OF_SINGLE_VIEWS else "mvdream")
+        denoiser = root / ("sd" if preset in OF_STABLE_DIFFUSION else "mvdream")
         config = presets.PRESETS[preset](
             "a red cube", field="dense_grid", denoiser=str(denoiser), vlm=str(root / "vlm")
         )
+        if config.score_distillation.adapter:
+            adapter = str(root / "adapter.safetensors")
+            config = config.replace({"score_distillation.adapter": adapter})
         later = [(at, 24) for at in config.camera.resolution.jumps]
         config = config.replace({**SMALL, "camera.resolution": Schedule.steps(16, *later)})
         yield preset, load_model(config)

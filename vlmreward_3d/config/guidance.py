@@ -173,6 +173,8 @@ class ScoreDistillationConfig(GuidanceConfig):
 
     Attributes:
         denoiser: Name of the denoiser; see `vlmreward_3d.guidance.loading.load_denoiser`.
+        adapter: File of MV-Adapter that makes the denoiser, Stable Diffusion 2.1 or XL, see six
+            views at once; None for the denoiser alone. See the preset `mvadapter`.
         precision: Precision of the denoiser, one of `PRECISIONS`; None is "autocast" on a GPU and
             "float32" elsewhere.
         negative_prompt: What the denoiser is guided away from; "" for nothing.
@@ -199,6 +201,7 @@ class ScoreDistillationConfig(GuidanceConfig):
     kind: ClassVar[str] = "sds"
 
     denoiser: str
+    adapter: str | None = None
     precision: str | None = None
     negative_prompt: str = ""
     view_prompts: bool = False
@@ -218,6 +221,7 @@ class ScoreDistillationConfig(GuidanceConfig):
         check(
             self,
             denoiser=Rule(is_text, "the name of a denoiser"),
+            adapter=or_none(Rule(is_text, "the name of an adapter's file")),
             precision=Rule(lambda x: x in (None, *PRECISIONS), f"None or one of {PRECISIONS}"),
             negative_prompt=Rule(lambda x: x == "" or is_text(x), 'a text, "" for none'),
             view_prompts=BOOLEAN,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
 
-__all__ = ["Denoiser", "Guidance", "GuidanceOutput", "Stateful"]
+__all__ = ["CameraBound", "Denoiser", "Guidance", "GuidanceOutput", "Stateful"]
 
 
 class Denoiser(Protocol):
@@ -45,6 +45,15 @@ class Denoiser(Protocol):
 
     def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """Noise in (N, C, h, w), given t (N,), text (N, L, D) and camera conditions (N, 16)."""
+        ...
+
+
+@runtime_checkable
+class CameraBound(Protocol):
+    """A denoiser that knows views of certain cameras alone."""
+
+    def check_cameras(self, cameras: Cameras) -> None:
+        """Raise a ValueError if it has not been trained on views of these cameras."""
         ...
 
 

@@ -13,11 +13,14 @@ from vlmreward.models.devices import checked_device
 from vlmreward.rewards import VLMReward
 from vlmreward_3d.config import PRECISIONS, GuidanceConfig, VLM3DConfig
 from vlmreward_3d.guidance.base import Denoiser, Guidance
+from vlmreward_3d.guidance.diffusion.mv_adapter import MVAdapter
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
 from vlmreward_3d.guidance.diffusion.parts import pipeline_class, unet_config
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion import StableDiffusion
 from vlmreward_3d.guidance.diffusion.stable_diffusion_3 import StableDiffusion3
+from vlmreward_3d.guidance.diffusion.stable_diffusion_xl import StableDiffusionXL
+from vlmreward_3d.guidance.diffusion.unet_diffusion import UNetDiffusion
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.rendered_latents import require_latents
 from vlmreward_3d.guidance.sds import ScoreDistillation
@@ -27,6 +30,10 @@ from vlmreward_3d.guidance.weighting import WeightedGuidance
 __all__ = ["build_guidances", "load_denoiser", "load_guidance", "load_guidances", "load_reward"]
 
 _FILES = {".pt", ".pth", ".ckpt", ".safetensors"}
+_PIPELINES = {
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+}
 
 
 def load_denoiser(
@@ -35,20 +42,23 @@ def load_denoiser(
     device: torch.device | str = "cpu",
     precision: str | None = None,
     tokenizer: str | None = None,
+    adapter: str | None = None,
 ) -> Denoiser:
     """The score-distillation teacher of a name.
 
     Args:
         source: "builtin/blocks"; MVDream's single file (by its suffix); or a folder or hub id of
-            diffusers, whose parts tell which it is: a transformer is Stable Diffusion 3, a UNet
-            with cameras and a VAE MVDream, with cameras alone a `PixelDiffusion`, without cameras
-            Stable Diffusion.
+            diffusers, whose pipeline or parts tell which it is: Stable Diffusion 3 or XL; a UNet
+            with cameras and a VAE is MVDream, with cameras alone a `PixelDiffusion`, without
+            cameras Stable Diffusion.
         device: where it runs.
         precision: "float32"; "autocast": weights in float32, matrix products and convolutions in
             float16 (bfloat16 on a CPU), as MVDream's own code computes; "bfloat16" or "float16":
             weights too, in half the memory. Default: "autocast" on a GPU, "float32" elsewhere. A
             `PixelDiffusion` knows "float32" alone.
         tokenizer: for a single file, which has none; see `MVDream.from_checkpoint`.
+        adapter: file of MV-Adapter, beside Stable Diffusion 2.1 or XL; see
+            `MVAdapter.from_pretrained`. None for the denoiser alone.
 
     Raises:
         OSError: it cannot be found or loaded.
@@ -61,7 +71,7 @@ def load_denoiser(
         )
     device = checked_device(device) or torch.device("cpu")
     dtype, autocast = _dtypes(precision, device)
-    model: MVDream | StableDiffusion | StableDiffusion3
+    model: UNetDiffusion | StableDiffusion3
     if Path(source).suffix in _FILES:
         options: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer else {}
         model = MVDream.from_checkpoint(source, dtype=dtype, **options)
@@ -71,14 +81,27 @@ def load_denoiser(
                 f"received precision={precision!r} for {source!r}, a denoiser of pixels; expected "
                 "'float32': leave it out"
             )
+        _refuse_adapter(adapter, source)
         return PixelDiffusion.from_pretrained(source).to(device)
     else:
-        kind: Any = StableDiffusion3
-        if pipeline_class(source) != "StableDiffusion3Pipeline":
+        kind: Any = _PIPELINES.get(pipeline_class(source) or "")
+        if kind is None:
             kind = MVDream if _takes_cameras(source) else StableDiffusion
         model = kind.from_pretrained(source, dtype=dtype)
+    if isinstance(model, (StableDiffusion, StableDiffusionXL)) and adapter is not None:
+        model.attach(MVAdapter.from_pretrained(adapter, model.unet))
+    else:
+        _refuse_adapter(adapter, source)
     model.autocast = autocast
     return model.to(device)
+
+
+def _refuse_adapter(adapter: str | None, source: str) -> None:
+    if adapter is not None:
+        raise ValueError(
+            f"received adapter={adapter!r} for {source!r}; expected Stable Diffusion 2.1 or XL in "
+            "diffusers' layout: name one as the denoiser, or leave the adapter out"
+        )
 
 
 def _dtypes(precision: str | None, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
@@ -238,7 +261,9 @@ def load_guidances(
     """
     reward = load_reward(config, device=vlm_device or device)
     sds = config.score_distillation
-    denoiser = load_denoiser(sds.denoiser, device=device, precision=sds.precision)
+    denoiser = load_denoiser(
+        sds.denoiser, device=device, precision=sds.precision, adapter=sds.adapter
+    )
     guidances = build_guidances(config, denoiser, reward, concurrent=vlm_device is not None)
     for further in config.further_guidances:
         guidance = load_guidance(further, config.prompt, device=device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from vlmreward.utils.arguments import interval, number
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.config import StudentConfig
-from vlmreward_3d.guidance.base import Denoiser, GuidanceOutput
+from vlmreward_3d.guidance.base import CameraBound, Denoiser, GuidanceOutput
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.rendered_latents import require_latents
 from vlmreward_3d.guidance.rules import RULES, Prediction
@@ -128,8 +128,8 @@ class ScoreDistillation:
             rules the loss has no meaning beyond its size. The metric is "loss".
 
         Raises:
-            ValueError: The number of images is no multiple of the denoiser's, or they are latents
-                and the denoiser has none like them.
+            ValueError: The images are no whole groups, or seen by cameras that the denoiser does
+                not know, or latents of which the denoiser has none.
         """
         n_views = self.denoiser.n_views
         if len(images) % n_views or len(images) != len(cameras):
@@ -139,6 +139,8 @@ class ScoreDistillation:
             )
         if images.shape[1] != 3:
             require_latents(self.denoiser)
+        if isinstance(self.denoiser, CameraBound):
+            self.denoiser.check_cameras(cameras)
         level = (self.t_min(progress), self.t_max(progress))
         low, high = interval("(t_min, t_max)", level, least=0, most=1)
         alphas = self.denoiser.alphas_cumprod

@@ -6,6 +6,7 @@ from vlmreward_3d.presets.latents import latent_nerf, sjc
 from vlmreward_3d.presets.multi_view import mvdream, paper, release
 from vlmreward_3d.presets.ranking import dreamdpo, rewardsds
 from vlmreward_3d.presets.single_view import dreamfusion, prolificdreamer
+from vlmreward_3d.presets.six_views import mvadapter
 from vlmreward_3d.presets.splats import dreamgaussian
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "dreamfusion",
     "dreamgaussian",
     "latent_nerf",
+    "mvadapter",
     "mvdream",
     "paper",
     "prolificdreamer",
@@ -30,6 +32,7 @@ PRESETS = {
     "paper": paper,
     "release": release,
     "mvdream": mvdream,
+    "mvadapter": mvadapter,
     "dreamfusion": dreamfusion,
     "prolificdreamer": prolificdreamer,
     "dreamdpo": dreamdpo,

@@ -10,14 +10,14 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from vlmreward_3d.guidance.diffusion.latent_space import LatentSpace
-from vlmreward_3d.guidance.diffusion.parameterization import check_prediction_type, to_epsilon
+from vlmreward_3d.guidance.diffusion.parameterization import check_prediction_type
 from vlmreward_3d.guidance.diffusion.parts import KINDS, check_fit, load_part, unet_config
+from vlmreward_3d.guidance.diffusion.unet_diffusion import UNetDiffusion
 
 __all__ = ["LatentDiffusion"]
 
 
-class LatentDiffusion(LatentSpace):
+class LatentDiffusion(UNetDiffusion):
     """A UNet on the latents of a variational autoencoder, told what to make by a text encoder.
 
     The parts are frozen and in eval mode.
@@ -40,15 +40,9 @@ class LatentDiffusion(LatentSpace):
     ) -> None:
         check_prediction_type(scheduler)
         check_fit(unet, text_encoder, tokenizer, vae)
-        super().__init__(vae, int(unet.config.sample_size))
-        self.unet, self.text_encoder = unet, text_encoder
-        self.tokenizer, self.scheduler = tokenizer, scheduler
-        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone(), persistent=False)
+        super().__init__(unet, vae, scheduler)
+        self.text_encoder, self.tokenizer = text_encoder, tokenizer
         self.requires_grad_(False).eval()
-
-    @property
-    def _kind(self) -> str:
-        return check_prediction_type(self.scheduler)
 
     @classmethod
     def _parts(cls, model: str | Path, dtype: torch.dtype, **options: Any) -> dict[str, Any]:
@@ -76,7 +70,7 @@ class LatentDiffusion(LatentSpace):
         return cls(**cls._parts(model, dtype, **options))
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the parts as a diffusers folder."""
+        """Write the parts as a diffusers folder, without an adapter."""
         for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
             getattr(self, name).save_pretrained(Path(path) / name)
 
@@ -91,28 +85,5 @@ class LatentDiffusion(LatentSpace):
         )
         return self.text_encoder(tokens["input_ids"].to(self.unet.device)).last_hidden_state
 
-    def predict_noise(self, noisy: Tensor, t: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
-        """Noise in ``noisy``.
-
-        Args:
-            noisy: (N, C, r, r) latents, whole groups of ``n_views``.
-            t: (N,) integer timesteps.
-            text: (N, L, D) from ``encode_text``.
-            cameras: (N, 16) camera conditions.
-
-        Returns:
-            The noise, in the shape and dtype of ``noisy``. Differentiable.
-        """
-        with self._computing(noisy.device):
-            dtype = self.unet.dtype
-            output = self.unet(
-                noisy.to(dtype),
-                t,
-                encoder_hidden_states=text.to(dtype),
-                **self._camera(cameras.to(dtype)),
-            ).sample.to(noisy.dtype)
-        return to_epsilon(output, noisy, self.alphas_cumprod[t], self._kind)
-
-    def _camera(self, cameras: Tensor) -> dict[str, Tensor]:
-        """Arguments of the UNet for the cameras: none."""
-        return {}
+    def _text(self, text: Tensor) -> dict[str, Any]:
+        return {"encoder_hidden_states": text}

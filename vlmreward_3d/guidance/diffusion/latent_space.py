@@ -38,9 +38,12 @@ class LatentSpace(nn.Module):
     def __init__(self, vae: AutoencoderKL, resolution: int) -> None:
         super().__init__()
         self.vae = vae
+        self._set_resolution(resolution)
+
+    def _set_resolution(self, resolution: int) -> None:
         self.resolution = resolution
-        self.latent_channels = int(vae.config.latent_channels)
-        self.image_resolution = resolution * 2 ** (len(vae.config.block_out_channels) - 1)
+        self.latent_channels = int(self.vae.config.latent_channels)
+        self.image_resolution = resolution * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def _shift(self) -> float:
@@ -62,7 +65,7 @@ class LatentSpace(nn.Module):
             if images.shape[1] == self.latent_channels:
                 return self._resized(images, self.resolution)
             scaled = self._resized(images, self.image_resolution) * 2 - 1
-            with self._computing(images.device):
+            with self._coding(images.device):
                 mean = self.vae.encode(scaled.to(self.vae.dtype)).latent_dist.mode()
             latents = (mean.to(images.dtype) - self._shift) * self.vae.config.scaling_factor
         if latents.requires_grad and torch.float16 in (self.autocast, self.vae.dtype):
@@ -72,14 +75,18 @@ class LatentSpace(nn.Module):
     @torch.no_grad()
     def to_images(self, latents: Tensor) -> Tensor:
         """Latents (N, C, r, r) decoded to images (N, 3, 8 r, 8 r) in [0, 1], clamped."""
-        with self._computing(latents.device):
+        with self._coding(latents.device):
             scaled = (latents / self.vae.config.scaling_factor + self._shift).to(self.vae.dtype)
             images = self.vae.decode(scaled).sample
         return (images.to(latents.dtype).clamp(-1, 1) + 1) / 2
 
     def _computing(self, device: torch.device) -> torch.autocast:
-        """The autocast under which denoiser and autoencoder work, if any."""
+        """The autocast under which the denoiser works, if any."""
         return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
+
+    def _coding(self, device: torch.device) -> torch.autocast:
+        """The autocast under which the autoencoder works, if any."""
+        return self._computing(device)
 
     @staticmethod
     def _resized(images: Tensor, side: int) -> Tensor:

@@ -123,7 +123,7 @@ class MVDream(LatentDiffusion):
             ),
         )
 
-    def _camera(self, cameras: Tensor) -> dict[str, Tensor]:
+    def _camera(self, cameras: Tensor) -> dict[str, Any]:
         return {"class_labels": cameras}
 
 

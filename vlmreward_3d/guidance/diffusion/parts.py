@@ -15,7 +15,7 @@ from vlmreward.models.model_files import check_files, check_keys, check_vocabula
 from vlmreward.models.quiet_loading import loading, quiet
 from vlmreward.models.wording import reason_of
 
-__all__ = ["KINDS", "check_fit", "load_part", "pipeline_class", "unet_config"]
+__all__ = ["KINDS", "check_fit", "load_part", "load_pipeline", "pipeline_class", "unet_config"]
 
 KINDS: dict[str, Any] = {
     "unet": UNet2DConditionModel,
@@ -73,6 +73,32 @@ def load_part(
     except Exception as error:  # damaged files make the libraries raise anything
         raise _unloadable(f"the {name} of {str(model)!r}", error) from error
     return part
+
+
+def load_pipeline(kind: Any, model: str | Path, name: str, **options: Any) -> Any:
+    """All parts of a diffusers folder or hub id; weights are read from safetensors alone.
+
+    Args:
+        kind: class of the pipeline.
+        model: the folder or id.
+        name: what it is, for the message.
+        **options: of ``from_pretrained``, such as ``torch_dtype`` or ``revision``.
+
+    Raises:
+        OSError: a part is missing, damaged or cannot be reached.
+    """
+    folder = Path(model)
+    try:
+        size = check_files(folder) if folder.is_dir() else None
+        with loading(size):
+            return kind.from_pretrained(str(model), use_safetensors=True, **options)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # damaged files make the libraries raise anything
+        raise OSError(
+            f"cannot load the denoiser {str(model)!r} ({reason_of(error)}); expected a folder or "
+            f"hub id of {name} in diffusers' layout: check the name, or save or download it again"
+        ) from error
 
 
 def _unloadable(what: str, error: Exception) -> OSError:

@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor, nn
 
-from vlmreward.models.model_files import check_files
-from vlmreward.models.quiet_loading import loading
-from vlmreward.models.wording import reason_of
 from vlmreward_3d.guidance.diffusion.flow import (
     alpha_bar_of_flow,
     noise_of_velocity,
     scale_of_flow,
 )
 from vlmreward_3d.guidance.diffusion.latent_space import LatentSpace
+from vlmreward_3d.guidance.diffusion.parts import load_pipeline
 from vlmreward_3d.guidance.score_distillation import per_image
 
 __all__ = ["StableDiffusion3"]
@@ -78,21 +76,9 @@ class StableDiffusion3(LatentSpace):
             OSError: A part is missing, damaged or cannot be reached.
             ValueError: Parts that do not fit each other.
         """
-        folder = Path(model)
-        try:
-            size = check_files(folder) if folder.is_dir() else None
-            with loading(size):
-                pipeline = StableDiffusion3Pipeline.from_pretrained(
-                    str(model), torch_dtype=dtype, use_safetensors=True, **options
-                )
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # damaged files make the libraries raise anything
-            raise OSError(
-                f"cannot load the denoiser {str(model)!r} ({reason_of(error)}); expected a folder "
-                "or hub id of Stable Diffusion 3 in diffusers' layout: check the name, or save or "
-                "download it again"
-            ) from error
+        pipeline = load_pipeline(
+            StableDiffusion3Pipeline, model, "Stable Diffusion 3", torch_dtype=dtype, **options
+        )
         return cls(pipeline)
 
     def save_pretrained(self, path: str | Path) -> None:

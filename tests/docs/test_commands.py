@@ -91,6 +91,10 @@ PARSED = {
     'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --rule rfds-rev '
     "--denoiser stabilityai/stable-diffusion-3.5-medium": "takes an hour on a GPU; see "
     "test_flow.py",
+    'python examples/text_to_3d.py "a cat in a hat" --preset mvadapter --device cuda '
+    "--denoiser stabilityai/stable-diffusion-xl-base-1.0 "
+    "--adapter huanngzh/mv-adapter/mvadapter_t2mv_sdxl.safetensors": "takes hours; see "
+    "test_mv_adapter.py",
     "python examples/evaluation/evaluate_growth.py --out outputs/growth": "takes hours; see "
     "test_evaluate_growth.py",
     "python examples/evaluation/evaluate_rules.py": "runs in test_rules_on_gaussians.py",

@@ -53,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--denoiser", type=text, metavar="MODEL", help="a file, folder or hub id")
     whole.add_argument(
+        "--adapter",
+        type=text,
+        metavar="FILE",
+        help="MV-Adapter beside it, on disk or as HUB-ID/FILE; see the preset mvadapter",
+    )
+    whole.add_argument(
         "--denoiser-precision",
         choices=PRECISIONS,
         help="how one of latents computes; default: autocast on a GPU, float32 elsewhere",

@@ -64,7 +64,8 @@ def load_guidances(config: VLM3DConfig, options: argparse.Namespace) -> list[Wei
     # after bad devices and folders were refused, as it imports diffusers for seconds
     from vlmreward_3d.guidance import loading
 
-    names = dict.fromkeys([*vlm, config.score_distillation.denoiser])
+    sds = config.score_distillation
+    names = dict.fromkeys([*vlm, sds.denoiser, *([sds.adapter] if sds.adapter else [])])
     print(f"loading {' and '.join(names)} ...", file=sys.stderr)
     return loading.load_guidances(config, device=options.device, vlm_device=options.vlm_device)
 

@@ -40,6 +40,7 @@ def changes(options: argparse.Namespace, config: VLM3DConfig) -> dict[str, Any]:
         "score_distillation.view_prompts": options.perp_neg,
         "score_distillation.perp_neg": options.perp_neg,
         "score_distillation.precision": options.denoiser_precision,
+        "score_distillation.adapter": options.adapter,
         "vlm.weighting.interval": options.vlm_interval,
         "vlm.weighting.cache_gradient": options.vlm_cache_gradient,
         "vlm.weighting.grad_ratio": options.vlm_grad_ratio,

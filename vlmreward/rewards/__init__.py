@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vlmreward.rewards.questions import NAMED_QUESTIONS, QuestionTemplate
     from vlmreward.rewards.rating import RatingReward
     from vlmreward.rewards.reductions import REDUCTIONS
+    from vlmreward.rewards.reward3d import Reward3D
     from vlmreward.rewards.yes_no import YesNoReward
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "QuestionTemplate",
     "RatingReward",
     "Reward",
+    "Reward3D",
     "RewardModule",
     "TokenProbability",
     "VLMReward",
@@ -47,6 +49,7 @@ __getattr__ = lazy_names(
         "REDUCTIONS": "reductions",
         "RatingReward": "rating",
         "Reward": "protocol",
+        "Reward3D": "reward3d",
         "RewardModule": "module",
         "TokenProbability": "model_answers",
         "VLMReward": "base",

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download
-from safetensors.torch import load_file
 from torch import Tensor
 
+from vlmreward.models.weight_files import read_tensors, weight_file
 from vlmreward.models.wording import reason_of, some
 
 __all__ = ["check_state", "read_state"]
@@ -30,24 +29,12 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
         OSError: It is missing or damaged, or cannot be reached.
     """
     try:
-        return load_file(_path(str(source)))
+        return read_tensors(weight_file(source, (".safetensors",)))
     except Exception as error:  # the hub's client raises errors of its own
         raise OSError(
             f"cannot load the adapter {str(source)!r} ({reason_of(error)}); {_EXPECTED}: check the "
             "name, or download it again"
         ) from error
-
-
-def _path(source: str) -> str:
-    if not source.endswith(".safetensors"):
-        raise ValueError("its name does not end with .safetensors")
-    if Path(source).is_file():
-        return source
-    owner, _, rest = source.partition("/")
-    name, _, file = rest.partition("/")
-    if not (owner and name and file):
-        raise FileNotFoundError("there is no such file")
-    return hf_hub_download(f"{owner}/{name}", file)
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:

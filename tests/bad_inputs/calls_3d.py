@@ -71,6 +71,8 @@ _SETTINGS = [
     _setting("camera", "{}"),
     _setting("further_guidances", "('clip',)"),
     _setting("further_guidances", "None"),
+    _setting("vlm.weighting.start_at", "1.5"),
+    _setting("vlm.weighting.start_at", "None"),
     _setting("optimizer", "None"),
     _setting("vlm.question", "''"),
     _setting("vlm.question", "()"),

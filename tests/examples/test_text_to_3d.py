@@ -335,7 +335,14 @@ def test_devices_that_are_not_there_are_one_line_before_any_work(
 def test_presets_without_a_vlm_are_known(script):
     real = {**presets.PRESETS, "blocks": presets.blocks}
     config = {name: preset("a cube") for name, preset in real.items()}
-    without = {"mvdream", "mvadapter", "dreamfusion", "prolificdreamer", "dreamgaussian"}
+    without = {
+        "mvdream",
+        "mvadapter",
+        "dreamreward",
+        "dreamfusion",
+        "prolificdreamer",
+        "dreamgaussian",
+    }
     assert {name for name, c in config.items() if c.vlm is None} == without
     assert {name for name, preset in real.items() if not preset.uses_vlm} == without
     every = {a.dest for a in vlm_options(script)}

@@ -133,6 +133,7 @@ def models(root: Path):
         if config.score_distillation.adapter:
             adapter = str(root / "adapter.safetensors")
             config = config.replace({"score_distillation.adapter": adapter})
+        config = config.replace({"further_guidances": ()})  # which need weights of their own
         later = [(at, 24) for at in config.camera.resolution.jumps]
         config = config.replace({**SMALL, "camera.resolution": Schedule.steps(16, *later)})
         yield preset, load_model(config)

@@ -30,6 +30,7 @@ from vlmreward_3d.config.optimization import (
     RecoveryConfig,
     RegularizerConfig,
 )
+from vlmreward_3d.config.reward3d import Reward3DConfig
 from vlmreward_3d.config.run import VLM3DConfig
 from vlmreward_3d.config.sampling import OccupancyConfig, RaySamplingConfig
 from vlmreward_3d.config.vlm import OBJECTIVES, PIXEL_MODES, VLMConfig
@@ -58,6 +59,7 @@ __all__ = [
     "RaySamplingConfig",
     "RecoveryConfig",
     "RegularizerConfig",
+    "Reward3DConfig",
     "ScoreDistillationConfig",
     "ShadingConfig",
     "StudentConfig",

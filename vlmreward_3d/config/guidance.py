@@ -53,6 +53,7 @@ class WeightingConfig:
     Attributes:
         weight: Factor of the gradient at the pixels.
         interval: Evaluate at every so many steps.
+        start_at: Progress from which on the guidance is evaluated.
         stop_at: Progress from which on the guidance is not evaluated any more.
         n_views: Number of views that it is shown, drawn anew at each evaluation; None for all.
         cache_gradient: Keep the gradient that the last evaluation gave the field's parameters, and
@@ -69,6 +70,7 @@ class WeightingConfig:
 
     weight: Schedule = _ONE
     interval: int = 1
+    start_at: float = 0.0
     stop_at: float = 1.0
     n_views: int | None = None
     cache_gradient: bool = False
@@ -80,6 +82,7 @@ class WeightingConfig:
             self,
             weight=WEIGHT,
             interval=COUNT,
+            start_at=SHARE,
             stop_at=SHARE,
             n_views=COUNT_OR_NONE,
             cache_gradient=BOOLEAN,

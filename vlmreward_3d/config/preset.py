@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vlmreward_3d.config.camera import CameraConfig
 from vlmreward_3d.config.fields import FieldConfig
-from vlmreward_3d.config.guidance import ScoreDistillationConfig
+from vlmreward_3d.config.guidance import GuidanceConfig, ScoreDistillationConfig
 from vlmreward_3d.config.optimization import OptimizerConfig, RecoveryConfig, RegularizerConfig
 from vlmreward_3d.config.run import VLM3DConfig
 from vlmreward_3d.config.vlm import VLMConfig
@@ -40,6 +40,7 @@ class Preset:
         score_distillation: The first guidance.
         vlm: The second guidance.
         uses_vlm: True if the VLM is asked by default.
+        further_guidances: What else teaches.
         optimizer: How the field follows the gradient.
         regularizers: Losses on opacities.
         recovery: What happens when the run fails.
@@ -51,6 +52,7 @@ class Preset:
     score_distillation: ScoreDistillationConfig
     vlm: VLMConfig
     uses_vlm: bool = True
+    further_guidances: tuple[GuidanceConfig, ...] = ()
     optimizer: OptimizerConfig
     regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
     recovery: RecoveryConfig = dataclasses.field(default_factory=RecoveryConfig)
@@ -104,6 +106,7 @@ class Preset:
             field=self.fields[field],
             score_distillation=distillation,
             vlm=reward,
+            further_guidances=self.further_guidances,
             optimizer=self.optimizer,
             regularizers=self.regularizers,
             recovery=self.recovery,

@@ -11,7 +11,8 @@ import torch
 from vlmreward import CompositeReward, YesNoReward
 from vlmreward.models.devices import checked_device
 from vlmreward.rewards import VLMReward
-from vlmreward_3d.config import PRECISIONS, GuidanceConfig, VLM3DConfig
+from vlmreward.rewards.reward3d import Reward3D
+from vlmreward_3d.config import PRECISIONS, GuidanceConfig, Reward3DConfig, VLM3DConfig
 from vlmreward_3d.guidance.base import Denoiser, Guidance
 from vlmreward_3d.guidance.diffusion.mv_adapter import MVAdapter
 from vlmreward_3d.guidance.diffusion.mvdream import MVDream
@@ -23,6 +24,7 @@ from vlmreward_3d.guidance.diffusion.stable_diffusion_xl import StableDiffusionX
 from vlmreward_3d.guidance.diffusion.unet_diffusion import UNetDiffusion
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.rendered_latents import require_latents
+from vlmreward_3d.guidance.reward3d import Reward3DGuidance
 from vlmreward_3d.guidance.sds import ScoreDistillation
 from vlmreward_3d.guidance.vlm import Reward, VLMGuidance
 from vlmreward_3d.guidance.weighting import WeightedGuidance
@@ -240,6 +242,14 @@ def load_guidance(
         f"received a {type(config).__name__} among the further guidances; expected a record with a "
         "loader; register one with load_guidance.register"
     )
+
+
+@load_guidance.register
+def _load_reward3d(
+    config: Reward3DConfig, prompt: str, *, device: torch.device | str = "cpu"
+) -> Reward3DGuidance:
+    reward = Reward3D.from_checkpoint(config.checkpoint, tokenizer=config.tokenizer, device=device)
+    return Reward3DGuidance(reward, prompt, target=config.target)
 
 
 def load_guidances(

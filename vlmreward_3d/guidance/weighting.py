@@ -62,7 +62,7 @@ class _Term:
         generator: torch.Generator,
     ) -> Callable[[], GuidanceOutput | None]:
         """Begin an evaluation, if it is this step's turn; the returned function waits for it."""
-        if progress >= self.weighting.stop_at or step % self.weighting.interval:
+        if not self._is_on(progress) or step % self.weighting.interval:
             return lambda: None
         if self.pool is not None:
             source = torch.Generator()
@@ -86,6 +86,9 @@ class _Term:
 
         return finish
 
+    def _is_on(self, progress: float) -> bool:
+        return self.weighting.start_at <= progress < self.weighting.stop_at
+
     def _choose_views(self, count: int, generator: torch.Generator) -> Tensor | None:
         n_views = self.weighting.n_views
         if n_views is None or n_views >= count:
@@ -99,7 +102,7 @@ class _Term:
     def weight(self, progress: float, reference_norm: Tensor) -> float:
         """Factor of the gradient: the schedule, capped or replaced relative to the reference."""
         cap, balance = self.weighting.max_grad_ratio, self.weighting.grad_ratio
-        if progress >= self.weighting.stop_at:
+        if not self._is_on(progress):
             return 0.0
         weight = self.weighting.weight(progress)
         if self.norm == 0:

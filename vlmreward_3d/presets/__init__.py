@@ -3,6 +3,7 @@
 from vlmreward_3d.config.preset import VLMS, Preset
 from vlmreward_3d.presets.builtin import blocks
 from vlmreward_3d.presets.latents import latent_nerf, sjc
+from vlmreward_3d.presets.learnt_reward import dreamreward
 from vlmreward_3d.presets.multi_view import mvdream, paper, release
 from vlmreward_3d.presets.ranking import dreamdpo, rewardsds
 from vlmreward_3d.presets.single_view import dreamfusion, prolificdreamer
@@ -18,6 +19,7 @@ __all__ = [
     "dreamfusion",
     "dreamgaussian",
     "latent_nerf",
+    "dreamreward",
     "mvadapter",
     "mvdream",
     "paper",
@@ -35,6 +37,7 @@ PRESETS = {
     "mvadapter": mvadapter,
     "dreamfusion": dreamfusion,
     "prolificdreamer": prolificdreamer,
+    "dreamreward": dreamreward,
     "dreamdpo": dreamdpo,
     "rewardsds": rewardsds,
     "dreamgaussian": dreamgaussian,

@@ -42,10 +42,16 @@ class Reference:
         return self.inputs["input_ids"][0].cpu()
 
 
+def _closed(processor: HFObject, question: str) -> str:
+    """A question to IDEFICS-1, with the end of a turn if the checkpoint was trained with one."""
+    end = "<end_of_utterance>"
+    return question + end if end in processor.tokenizer.all_special_tokens else question
+
+
 def prompt_of(vlm: HFObject, processor: HFObject, question: str, images: int) -> str:
     """The prompt as the documentation of the model's family says that it should be."""
     if vlm.config.model_type == "idefics":  # its processor places the images by itself
-        return f"User:{question}\nAssistant:"
+        return f"User:{_closed(processor, question)}\nAssistant:"
     if vlm.config.model_type == "paligemma":  # has no chat; its processor adds a line break
         return processor.image_token * images + question
     content = [*[{"type": "image"}] * images, {"type": "text", "text": question}]
@@ -74,7 +80,8 @@ def ask_transformers(
     pictures: list[object] = [to_pil_image(v) if eight_bit else v.float() for v in views]
     if vlm.config.model_type == "idefics":
         asked = processor(
-            text=[["User:", *pictures, f"{question}\nAssistant:"]], return_tensors="pt"
+            text=[["User:", *pictures, f"{_closed(processor, question)}\nAssistant:"]],
+            return_tensors="pt",
         )
     else:
         accepted = inspect.signature(vlm.forward).parameters

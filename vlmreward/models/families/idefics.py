@@ -14,6 +14,9 @@ from vlmreward.models.token_layout import Size, TokenBatch
 
 __all__ = ["Idefics"]
 
+_END_OF_TURN = "<end_of_utterance>"
+"""Special token behind every turn, of the checkpoints that were trained on instructions."""
+
 
 def _tiny() -> tiny.Pair:
     import transformers as hf
@@ -54,13 +57,18 @@ class Idefics(CausalFamily):
     several_images = "yes; see `per_view`"
     accepts_mixed_image_counts = True
 
+    def _asked(self, text: str) -> str:
+        """A question up to where the answer begins, as the checkpoint's model card writes it."""
+        known = _END_OF_TURN in self.processor.tokenizer.all_special_tokens
+        return f"{text}{_END_OF_TURN if known else ''}\nAssistant:"
+
     def generation_prefix(self, text: str) -> str:
         """See ``VLMFamily``."""
-        return f"User:{text}\nAssistant:"
+        return f"User:{self._asked(text)}"
 
     def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
         """See ``VLMFamily``."""
-        question = f"{plain_question(text, self.vlm)}\nAssistant:"
+        question = self._asked(plain_question(text, self.vlm))
         prompt = ["User:", *[dummy_image(size) for size in sizes], question]
         return dict(self.processor(text=[prompt], return_tensors="pt"))
 

@@ -3,6 +3,7 @@
 _SCORE = "vlmreward score picture.png --prompt cube"
 _EXPLAIN = "vlmreward explain picture.png --prompt cube"
 _DOCTOR = "vlmreward doctor builtin/blocks --quick"
+_META = "vlmreward doctor builtin/blocks --meta"
 
 
 def _outputs(command: str, option: str, suffix: str) -> list[tuple[str, str, int, str]]:
@@ -177,6 +178,12 @@ ROWS = [
     ("doctor: a file", "vlmreward doctor note.txt", 2, r"note\.txt.*expected"),
     ("doctor: an empty folder", "vlmreward doctor empty", 2, r"empty.*expected"),
     ("doctor: no name", 'vlmreward doctor ""', 2, r"''.*expected|is empty.*expected"),
+    ("doctor: a GPU alone", f"{_DOCTOR} --gpu H100", 2, r"--gpu without --meta; expected both"),
+    ("doctor: no such GPU", f"{_META} --gpu H1", 2, r"gpu is 'H1'; expected one of H200, H100"),
+    ("doctor: meta, quick", f"{_META} --quick", 2, r"--quick with --meta.*expected one"),
+    ("doctor: meta, device", f"{_META} --device cpu", 2, r"--device with --meta.*expected one"),
+    ("doctor: meta, no model", "vlmreward doctor ./nowhere --meta", 2, r"nowhere.*expected"),
+    ("doctor: meta, empty", "vlmreward doctor empty --meta", 2, r"empty.*expected"),
     ("doctor: no prompt", f'{_DOCTOR} --prompt ""', 2, r"--prompt.*expected"),
     *_outputs(_DOCTOR, "--json", ".json")[:4],
     *[row for row in _model_options(_DOCTOR) if row[0] != "doctor: a placeholder"],

@@ -42,6 +42,7 @@ RUN = {
     "--denoiser builtin/coarse --vlm builtin/robust --vlm-grad-ratio 2 --vlm-transformations 2 "
     "--question yes-no --steps 200": ({}, "--steps 2"),
     "vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct": ({}, "--quick"),
+    "vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct --meta --gpu H100": ({}, ""),
     'vlmreward score renders/ --prompt "a red cube" --prompt "a blue cube" '
     "--model Qwen/Qwen2.5-VL-7B-Instruct": ({}, ""),
     'vlmreward explain front.png back.png --prompt "a red cube" --out why.png': (

@@ -29,7 +29,9 @@ def hf_margin(pair, queries, prompts, answers):
     pictures = [[to_pil_image(view) for view in views] for views in queries]
     kind = model.config.model_type
     if kind == "idefics":
-        questions = [["User:", *v, f"{q}<end_of_utterance>\nAssistant:"] for v, q in zip(pictures, questions)]
+        questions = [
+            ["User:", *v, f"{q}<end_of_utterance>\nAssistant:"] for v, q in zip(pictures, questions)
+        ]
         inputs = processor(text=questions, padding="longest", return_tensors="pt")
     else:
         if kind == "paligemma":

@@ -11,6 +11,7 @@ from vlmreward.cli.arguments import text
 from vlmreward.cli.common import (
     DONE,
     PARTLY,
+    UsageError,
     add_model_options,
     check_device,
     command,
@@ -19,9 +20,12 @@ from vlmreward.cli.common import (
     writable,
     write,
 )
+from vlmreward.cli.process import loading
 from vlmreward.cli.versions import versions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vlmreward.cli.common import Commands
 
 __all__ = ["add"]
@@ -34,11 +38,16 @@ what was expected; and below, after an arrow, what to do.
 The checks compare pixels, tokens, positions and the answer with those of transformers alone, ask
 in batches and alone, look at the probability that the answers have, follow the gradient to every
 view and hold it against finite differences, and measure what a step costs.
+
+With --meta no weight is read: config.json and the processor's files are enough for the layout of
+the prompt, the tokens of an image, the parameters, and an estimate of what a step costs at full
+size.
 """
 _MORE = """\
 examples:
   vlmreward doctor builtin/blocks
   vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct --device cuda --quick
+  vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct --meta --gpu A100
   vlmreward doctor ./my-checkpoint --question "Is there {prompt}? Say yes or no." --answers yes no
 
 exit codes:
@@ -73,6 +82,18 @@ def add(commands: Commands) -> None:
         "without the forecast of costs",
     )
     parser.add_argument(
+        "--meta",
+        action="store_true",
+        help="describe the model without its weights, and estimate what a step costs",
+    )
+    parser.add_argument(
+        "--gpu",
+        type=text,
+        metavar="NAME",
+        help="with --meta, the GPU of the estimate: H200, H100 (default), A100, A100-40GB, L40S, "
+        "L4, RTX4090 or RTX3090",
+    )
+    parser.add_argument(
         "--json",
         metavar="FILE",
         help="write the findings, with all numbers and the versions of what is installed",
@@ -84,6 +105,12 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Examine, print, and return the exit code."""
     file = writable("--json", options.json)
+    if options.meta:
+        return _describe(options, file)
+    if options.gpu is not None:
+        raise UsageError(
+            "received --gpu without --meta; expected both: add --meta, or leave it out"
+        )
     check_device(options)
     reward = load_reward(options)
 
@@ -113,3 +140,32 @@ def run(options: argparse.Namespace) -> int:
         }
         write(file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return PARTLY if any(finding.status == "FAIL" for finding in found) else DONE
+
+
+def _describe(options: argparse.Namespace, file: Path | None) -> int:
+    """The report without weights, and the exit code."""
+    for name, given in (("--device", options.device is not None), ("--quick", options.quick)):
+        if given:
+            raise UsageError(
+                f"received {name} with --meta, which loads and measures nothing; expected one of "
+                f"them: leave out {name}"
+            )
+    with loading():
+        import torch
+
+        from vlmreward.doctor import describe, report_lines
+
+    with usage_errors(OSError, TypeError, ValueError):
+        report = describe(
+            options.model,
+            question=options.question,
+            prompt=options.prompt,
+            answers=tuple(options.answers),
+            gpu=options.gpu or "H100",
+            dtype=getattr(torch, options.dtype) if options.dtype else None,
+        )
+    print("\n".join(report_lines(report)))
+    if file is not None:
+        out = {"model": options.model, **report.as_dict()}
+        write(file, json.dumps(out, indent=2, ensure_ascii=False) + "\n")
+    return DONE

@@ -21,7 +21,14 @@ from vlmreward.utils.notices import warn
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-__all__ = ["load", "resolve", "warn_of_version"]
+__all__ = [
+    "check_tokenizer",
+    "load",
+    "local_files_only",
+    "resolve",
+    "unloadable",
+    "warn_of_version",
+]
 
 _SHARED_LOADING_KWARGS = ("cache_dir", "revision", "subfolder", "token", "trust_remote_code")
 """Arguments that a processor's ``from_pretrained`` takes too."""
@@ -47,7 +54,7 @@ def resolve(source: str) -> str:
     return str(built_in_folder(source, VLMS) or source)
 
 
-def _local_files_only(path: str) -> bool:
+def local_files_only(path: str) -> bool:
     """True if only the disk is left to load from, because the hub does not answer for this model.
 
     transformers asks again for every file and for minutes before it believes that there is no
@@ -78,7 +85,12 @@ def warn_of_version(config: PreTrainedConfig) -> None:
             )
 
 
-def _check_tokenizer(processor: object) -> None:
+def check_tokenizer(processor: object) -> None:
+    """Refuse a processor without a tokenizer that knows words.
+
+    Raises:
+        ValueError: it has none.
+    """
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
         raise ValueError(
@@ -119,7 +131,7 @@ def load(
         raise ValueError("model_kwargs has a dtype; expected it as the argument dtype=")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     path = resolve(source)
-    local = _local_files_only(path)
+    local = local_files_only(path)
     options.setdefault("trust_remote_code", False)  # None would ask on the terminal
     placed = dict(options)
     if options.get("quantization_config") is not None:  # which is made where it is to stay
@@ -132,7 +144,7 @@ def load(
         size = check_files(folder) if folder.is_dir() else None
         with loading(size):
             processor = AutoProcessor.from_pretrained(path, local_files_only=local, **of_both)
-            _check_tokenizer(processor)
+            check_tokenizer(processor)
             model, info = AutoModelForImageTextToText.from_pretrained(
                 path,
                 dtype=wanted,
@@ -145,11 +157,11 @@ def load(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # damaged files make transformers raise anything
-        raise _unloadable(source, folder, error, options) from error
+        raise unloadable(source, folder, error, options) from error
     return (model if "device_map" in placed else model.to(device)), processor
 
 
-def _unloadable(
+def unloadable(
     source: str, folder: Path, error: Exception, options: Mapping[str, object]
 ) -> Exception:
     """An error of loading in one line: received, expected, remedy."""

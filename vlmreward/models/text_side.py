@@ -102,6 +102,15 @@ class TextSide(nn.Module):
             markup=self.processor.tokenizer.all_special_tokens,
         )
 
+    def encode(self, text: str, sizes: Sequence[Size]) -> EncodedPrompt:
+        """Layout of one query, on the CPU; a shared object, not to be changed.
+
+        Args:
+            text: the question.
+            sizes: ``(height, width)`` of its images, in order.
+        """
+        return self._encoded(text, tuple(sizes))
+
     def _encode(self, text: str, sizes: tuple[Size, ...]) -> EncodedPrompt:
         """Layout of one query, from the model's own processor and with blank images."""
         for token in self.processor.tokenizer.all_special_tokens:

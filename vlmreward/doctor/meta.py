@@ -1,0 +1,216 @@
+"""A model without its weights: layout of a prompt, sizes, and what a step would cost."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from vlmreward.doctor.architecture import towers
+from vlmreward.doctor.estimate import GPUS, UTILIZATION, Cost, Work, step_cost
+from vlmreward.models.answer_tokens import Answer, Answers, resolve_answers
+from vlmreward.models.meta_loading import load_on_meta
+from vlmreward.models.text_side import TextSide
+from vlmreward.models.token_layout import EncodedPrompt
+from vlmreward.processors import FallbackProcessor, from_hf
+from vlmreward.rewards.questions import QuestionTemplate
+
+__all__ = ["MetaReport", "describe", "report_lines"]
+
+VIEWS, SIDES = (1, 2, 4, 8), (256, 512, 1024)
+"""Rows and columns of the estimate."""
+_RUN = 3
+"""Longest run of a token that is written out."""
+
+
+@dataclass(frozen=True)
+class MetaReport:
+    """What is known of a model without its weights.
+
+    Attributes:
+        kind: the model's class, and its ``model_type`` in parentheses.
+        dtype: dtype of the parameters.
+        quantized: the configuration is that of quantized weights, which are counted as if not.
+        parameters: of all parts: ``"vision"``, ``"connector"``, ``"text"`` and ``"all"``.
+        prompt: the prompt for one image, as text, with a run of one token as "<token> x 81".
+        tokens: number of its tokens.
+        image_tokens: tokens that one more square image adds to the prompt, markup around it
+            included, by its side in pixels.
+        answers: the tokens that would be compared.
+        gpu: name in ``GPUS``.
+        costs: of a step of one query, by views and side: ``"2x512"``.
+    """
+
+    kind: str
+    dtype: str
+    quantized: bool
+    parameters: dict[str, int]
+    prompt: str
+    tokens: int
+    image_tokens: dict[int, int]
+    answers: Answers
+    gpu: str
+    costs: dict[str, Cost]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; with the seconds and peaks of each cost."""
+        out = asdict(self)
+        for key, cost in self.costs.items():
+            out["costs"][key] |= {
+                "seconds": cost.seconds(GPUS[self.gpu]),
+                "peak": cost.peak,
+                "peak_checkpoint": cost.peak_checkpoint,
+            }
+        return out
+
+
+def describe(
+    source: str | os.PathLike[str],
+    *,
+    question: str | QuestionTemplate = "yes-no",
+    prompt: str = "a red ball",
+    answers: tuple[Answer, Answer] = ("Yes", "No"),
+    gpu: str = "H100",
+    dtype: torch.dtype | None = None,
+) -> MetaReport:
+    """Describe a model as a reward, from its configuration and processor alone.
+
+    No weight is read: the model is made on torch's meta device. Costs are estimates by the
+    formulas of ``vlmreward.doctor.estimate``, for one query with all views in one question.
+
+    Args:
+        source: hub id, local folder or ``"builtin/blocks"``; weights need not be there.
+        question: as for ``YesNoReward``.
+        prompt: for the question's placeholders.
+        answers: as for ``YesNoReward``.
+        gpu: a name in ``vlmreward.doctor.estimate.GPUS``.
+        dtype: dtype of the parameters; default: that of ``config.json``, and bfloat16 if it names
+            none.
+
+    Raises:
+        OSError: the files cannot be found or read.
+        ValueError: an unknown GPU, or a question or answers as ``YesNoReward`` refuses them.
+
+    Example:
+        ``describe("builtin/blocks").image_tokens[256]``.
+    """
+    if gpu not in GPUS:
+        raise ValueError(f"gpu is {gpu!r}; expected one of {', '.join(GPUS)}")
+    template = QuestionTemplate.of(question)
+    asked = template.format(**dict.fromkeys(template.placeholders, prompt))
+    side = load_on_meta(source, dtype)
+    found = resolve_answers(answers, side.lookup())
+    vision, text, connector = towers(side.vlm)
+    row = side.encode(asked, [(SIDES[0],) * 2])
+    image_tokens = {pixels: _image_tokens(side, asked, pixels) for pixels in SIDES}
+    text_tokens = len(row) - image_tokens[SIDES[0]]
+    costs = {}
+    for pixels, count in image_tokens.items():
+        patches = _patches(side, pixels)
+        for views in VIEWS:
+            work = Work(patches * views, count * views, text_tokens + count * views)
+            costs[f"{views}x{pixels}"] = step_cost(
+                vision, text, connector, work, item_size=side.vlm.dtype.itemsize
+            )
+    parameters = {"vision": vision.parameters, "connector": connector, "text": text.parameters}
+    return MetaReport(
+        kind=f"{type(side.vlm).__name__} ({side.vlm.config.model_type})",
+        dtype=str(side.vlm.dtype).removeprefix("torch."),
+        quantized=getattr(side.vlm.config, "quantization_config", None) is not None,
+        parameters={**parameters, "all": sum(parameters.values())},
+        prompt=_written(side, row),
+        tokens=len(row),
+        image_tokens=image_tokens,
+        answers=found,
+        gpu=gpu,
+        costs=costs,
+    )
+
+
+def _image_tokens(side: TextSide, asked: str, pixels: int) -> int:
+    """Tokens that one more image adds to a prompt, markup around it included."""
+    one, two = (len(side.encode(asked, [(pixels, pixels)] * views)) for views in (1, 2))
+    return two - one
+
+
+def _patches(side: TextSide, pixels: int) -> tuple[int, ...]:
+    """Patches of an image, or of each of its tiles, as the image processor makes them."""
+    images = from_hf(side.processor)
+    if isinstance(images, FallbackProcessor):
+        images.options = side.image_options()
+    blank = torch.zeros(1, 3, pixels, pixels)
+    values = images.process(blank[None] if images.nested else blank)["pixel_values"]
+    if values.ndim == 2:  # patches already
+        return (len(values),)
+    size = getattr(side.vlm.config, "vision_config", side.vlm.config).patch_size
+    high, wide = (size, size) if isinstance(size, int) else size
+    patches = (values.shape[-2] // high) * (values.shape[-1] // wide)
+    return (patches,) * values.shape[:-3].numel()
+
+
+def _written(side: TextSide, row: EncodedPrompt) -> str:
+    """Tokens as text, with runs of one token counted."""
+    runs = [(token, len([*same])) for token, same in groupby(row.tokens["input_ids"].tolist())]
+    parts: list[str] = []
+    plain: list[int] = []  # decoded together: a character may be several tokens
+    for token, count in [*runs, (0, 0)]:
+        if 0 < count <= _RUN:
+            plain += [token] * count
+            continue
+        parts.append(side.decode(*plain) if plain else "")
+        parts.append(f"{side.decode(token)} x {count}" if count else "")
+        plain = []
+    return "".join(parts)
+
+
+def report_lines(report: MetaReport) -> list[str]:
+    """A report as lines of text."""
+    gpu, cost = GPUS[report.gpu], report.costs[f"{VIEWS[0]}x{SIDES[0]}"]
+    parts = ", ".join(
+        f"{name} {_billions(count)}"
+        for name, count in report.parameters.items()
+        if count and name != "all"
+    )
+    answers = report.answers
+    both = zip(
+        (*answers.positive, *answers.negative), (*answers.positive_tokens, *answers.negative_tokens)
+    )
+    rows = []
+    for views in VIEWS:
+        cells = []
+        for side in SIDES:
+            at = report.costs[f"{views}x{side}"]
+            over = "!" if at.peak > gpu.memory else " "
+            cells.append(
+                f"{at.seconds(gpu):7.2f} s {_gib(at.peak):>5}{over}{_gib(at.peak_checkpoint):>5} GB"
+            )
+        rows.append(f"{views:>5} |" + " |".join(cells))
+    head = "views |" + " |".join(f"{f'{s}x{s}':>25}" for s in SIDES)
+    note = "; the checkpoint is quantized, counted as if it were not" if report.quantized else ""
+    return [
+        f"model         {report.kind}, not loaded",
+        f"parameters    {_billions(report.parameters['all'])} ({parts}), "
+        f"{_gib(cost.weights)} GB in {report.dtype}{note}",
+        f"prompt        {report.tokens} tokens with one image of {SIDES[0]}x{SIDES[0]}: "
+        f"{report.prompt!r}",
+        "image         "
+        + ", ".join(f"{count} tokens of {s}x{s}" for s, count in report.image_tokens.items())
+        + ", with what marks it",
+        "answers       " + ", ".join(f"{text!r} ({token})" for token, text in both),
+        f"estimate      a step, forward and backward, on {report.gpu} at {UTILIZATION:.0%} of its "
+        "rate; from sizes alone,",
+        "              not measured: seconds, GB at the peak, and GB with checkpoint=True "
+        "(! more than it has)",
+        *(f"{'':14}{line}" for line in (head, *rows)),
+    ]
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.1f} M"
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.1f}"

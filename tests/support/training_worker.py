@@ -1,12 +1,18 @@
-"""A run in a process of its own, to be killed: python worker.py OUT [WORD ...].
+"""Runs in processes of their own, to be killed.
 
-Words are "resume", "student", "growing" and "limit=N". With "student" the distillation rule has a
-student that learns. With "growing" the field is of Gaussians whose number changes. With a limit no
-file can grow past N bytes after the first answer of the reward, as if a disk were full.
+They are forked from a process that has imported all that they need, which takes most of the time
+of a fresh one. Words after the folder are "resume", "student", "growing" and "limit=N". With
+"student" the distillation rule has a student that learns. With "growing" the field is of Gaussians
+whose number changes. With a limit no file can grow past N bytes after the first answer of the
+reward, as if a disk were full.
 """
 
+import os
 import resource
 import sys
+from multiprocessing import forkserver, get_context
+from pathlib import Path
+from unittest import mock
 
 import torch
 from stub_models import AttentiveDenoiser, RandomDenoiser, build_vlm3d, redness, tiny
@@ -70,5 +76,37 @@ def main(out: str, *words: str) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+_FORKS = get_context("forkserver")
+
+
+class Run(_FORKS.Process):
+    """A run that has been started.
+
+    Args:
+        out: Its folder.
+        *words: See above.
+    """
+
+    def __init__(self, out: Path, *words: str) -> None:
+        super().__init__(daemon=True)
+        self._words = (str(out), *words)
+        self._reader, self._writer = _FORKS.Pipe(duplex=False)
+        # the server looks for what it imports, at its first start, in this process's folders
+        forkserver.set_forkserver_preload(["training_worker", "torch.utils.tensorboard"])
+        with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+            self.start()
+        self._writer.close()
+
+    def run(self) -> None:
+        os.dup2(self._writer.fileno(), sys.stdout.fileno())
+        sys.exit(main(*self._words))
+
+    def wait(self) -> int | None:
+        """The exit code; None if it has not ended after four minutes."""
+        self.join(240)
+        return self.exitcode
+
+    def said(self) -> str:
+        """What it has printed, once it has ended; to be read once."""
+        with open(self._reader.fileno(), closefd=False) as stream:
+            return stream.read()

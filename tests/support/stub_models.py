@@ -10,8 +10,9 @@ from solids import cast
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras, look_at
-from vlmreward_3d.config import ShadingConfig, VLM3DConfig
+from vlmreward_3d.config import CameraConfig, ShadingConfig, VLM3DConfig
 from vlmreward_3d.export import geometry, run_artifacts
+from vlmreward_3d.export.mesh import marching_cubes
 from vlmreward_3d.guidance.loading import build_guidances
 from vlmreward_3d.presets import blocks
 from vlmreward_3d.rendering.evaluation import evaluation_cameras
@@ -179,11 +180,22 @@ def error_at_solids(**settings) -> float:
     return float((seen - truth).square().mean() / (1 - truth).square().mean())
 
 
-def shrink_exports(monkeypatch) -> None:
-    """`export_all` at a size that takes a moment."""
+def shrink_exports(monkeypatch, *, frames: int = 8) -> None:
+    """`export_all` at a size that takes a moment.
+
+    Args:
+        monkeypatch: Takes it back.
+        frames: Of the turntable at most.
+    """
+
+    def cameras(config: CameraConfig, n: int) -> Cameras:
+        return evaluation_cameras(config, min(n, frames))
+
+    monkeypatch.setattr(run_artifacts, "evaluation_cameras", cameras)
     for module, name, smaller in (
         (run_artifacts, "save_views", {"size": 16}),
         (run_artifacts, "save_turntable", {"size": 16}),
+        (marching_cubes, "carve", {"n_views": 4, "size": 48}),
         (geometry, "extract_surface", {"resolution": 24}),
         (geometry, "save_meshes", {"texture_resolution": 64}),
     ):

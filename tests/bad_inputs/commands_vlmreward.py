@@ -192,6 +192,8 @@ ROWS = [
 OUTPUTS = ["private.csv", "tool.sh", "link.png", "dangling", "pipe", "device-null"]
 """Keepsakes that ``vlmreward score`` may write, each in its own way."""
 
+# noticed before torch is imported
+_SCORE_TO = ["-m", "vlmreward", "score", "picture.png", "--prompt", "cube", "--out"]
 PROCESSES = [
     (
         "LANG=C",
@@ -201,15 +203,15 @@ PROCESSES = [
     ),
     (
         "ASCII",
-        ["-m", "vlmreward", "score", "n\u00f6where.png", "--prompt", "cube"],
+        [*_SCORE_TO, "n\u00f6where/a.csv"],
         {"PYTHONIOENCODING": "ascii"},
-        r"n\\xf6where\.png: no such file; expected",
+        r"--out n\\xf6where/a\.csv, which cannot be written \(.*; expected",
     ),
     (
         "a name that is not UTF-8",
-        ["-m", "vlmreward", "score", b"n\xffwhere.png", "--prompt", "cube"],
+        [*_SCORE_TO, b"n\xffwhere/a.csv"],
         {"LC_ALL": "C.UTF-8"},
-        r"where\.png: no such file; expected",
+        r"where/a\.csv, which cannot be written \(.*; expected",
     ),
 ]
 """Arguments and environments that only a process of its own has."""

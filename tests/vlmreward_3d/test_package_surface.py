@@ -36,10 +36,15 @@ def test_nothing_asks_of_which_class_a_field_is():
                 assert not any(name in asked for name in classes), f"{path}: {ast.unparse(node)}"
 
 
-def test_the_package_is_imported_without_heavy_libraries():
+def test_heavy_libraries_come_with_what_needs_them_and_say_nothing():
+    """Not a word of diffusers when it is imported, and no bars of what is loaded."""
     code = (
         "import sys; from vlmreward_3d import VLM3DConfig, presets; import vlmreward_3d; "
         "assert not {'diffusers', 'transformers', 'nerfacc'} & set(sys.modules); "
-        "from vlmreward_3d import VLM3D; assert 'diffusers' not in sys.modules"
+        "from vlmreward_3d import VLM3D; assert 'diffusers' not in sys.modules; "
+        "from vlmreward_3d.guidance.loading import load_guidances; "
+        "load_guidances(presets.blocks('a red cube'))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, timeout=300, check=True)
+    assert done.stdout == done.stderr == b""

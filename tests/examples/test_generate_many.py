@@ -13,7 +13,7 @@ from PIL import Image
 
 from vlmreward_3d.atomic_io import locked
 
-PROMPTS = [f"thing number {i}" for i in range(8)]
+PROMPTS = [f"thing number {i}" for i in range(4)]
 
 
 def quickly(prompts, out, **options):
@@ -72,7 +72,7 @@ def test_all_are_made_while_a_worker_is_killed_and_none_twice(tmp_path):
             assert len((other / "pids").read_text().split()) == 6
 
     again = quickly([*PROMPTS, "one more", "a wrong one"], tmp_path, retries=1)
-    assert [o.status for o in again] == ["there already"] * 8 + ["made", "failed"]
+    assert [o.status for o in again] == ["there already"] * len(PROMPTS) + ["made", "failed"]
     assert again[-1].reason == "error: there is no such thing"
     assert len((Path(again[-1].folder) / "log.txt").read_text().splitlines()) == 2  # one retry
 

@@ -1,3 +1,4 @@
+import functools
 import json
 import warnings
 
@@ -60,7 +61,10 @@ def test_the_built_in_judge_knows_what_it_sees():
         judge(images[:1], prompt="a cat")
 
 
-def test_both_arms_from_the_command_line(tmp_path, capsys):
+def test_both_arms_from_the_command_line(tmp_path, capsys, monkeypatch):
+    # a quarter of the judge's work
+    judge = functools.partial(optimize_image.DenoiserJudge, draws=1)
+    monkeypatch.setattr(optimize_image, "DenoiserJudge", judge)
     words = ["a red mug", "--steps", "21", "--samples", "2", "--out", str(tmp_path)]
     assert optimize_image.main(words) == 0
     pictures = {f"{arm}-a-red-mug.png" for arm in ("before", "reward-alone", "augmented")}
@@ -95,8 +99,14 @@ def test_fooling_is_said(tmp_path, capsys, monkeypatch):
             self.seen -= 1
             return torch.full((len(images),), float(self.seen))
 
+    class Red(torch.nn.Module):
+        def forward(self, images, prompt):
+            return images[:, 0].mean((1, 2))
+
     monkeypatch.setattr(optimize_image, "DenoiserJudge", lambda device: Falling())
+    monkeypatch.setattr(common, "load_reward", lambda *_: Red())
     words = ["a red mug", "--steps", "75", "--samples", "1", "--out", str(tmp_path)]
+    words += ["--lr", "0.01"]  # so that it is not all red before the end
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert optimize_image.main(words) == 0

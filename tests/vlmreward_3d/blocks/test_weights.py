@@ -1,5 +1,6 @@
 """The shipped models: their size, and that they have learnt what their cards say."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import vlmreward_3d
 from vlmreward import YesNoReward
 from vlmreward.wrappers import ExpectationOverTransformations
+from vlmreward_3d.blocks.training import measure_denoiser
 from vlmreward_3d.blocks.training.measure_alignment import cosines
 from vlmreward_3d.blocks.training.measure_denoiser import caption_choices
 from vlmreward_3d.blocks.training.train_denoiser import images_of, sample
@@ -108,14 +110,15 @@ def test_gradient_ascent_on_the_reward_is_felt_by_the_reward(reward, scenes):
     assert after.item() > before.item()
 
 
-@pytest.mark.parametrize("model", ["builtin/robust", "builtin/aligned"])
-def test_gradients_that_paint_convince_the_other_vlm(reward, scenes, model):
-    """Steps towards another object, two units long: the one adds noise, the other one paints."""
+@pytest.fixture(scope="module")
+def painting(scenes):
+    """Views, and what steps two units long towards another object make of them, by a VLM."""
     drawn, rgba, _ = scenes
     singles = [i for i, scene in enumerate(drawn) if scene.relation is None][:4]
     start = augment_and_composite(rgba[singles], torch.Generator().manual_seed(0), strength=0)
     prompts = [caption(drawn[i]) for i in singles[1:] + singles[:1]]
 
+    @functools.cache
     def painted(model):
         steered = ExpectationOverTransformations(
             model, num_samples=2, generator=torch.Generator().manual_seed(1)
@@ -128,6 +131,13 @@ def test_gradients_that_paint_convince_the_other_vlm(reward, scenes, model):
             views = (leaf + 2 * slope / length).clamp(0, 1).detach()
         return views
 
+    return start, prompts, painted
+
+
+@pytest.mark.parametrize("model", ["builtin/robust", "builtin/aligned"])
+def test_gradients_that_paint_convince_the_other_vlm(reward, painting, model):
+    """The one adds noise, the other one paints."""
+    start, prompts, painted = painting
     painter = YesNoReward(model, device="cpu")
     found = painted(painter), painted(reward)
     with torch.no_grad():
@@ -178,6 +188,20 @@ def test_samples_of_the_denoiser_show_what_was_asked_for(reward):
     assert log_odds.min() > 3
 
 
+@pytest.fixture(scope="module")
+def raycast_once():
+    """`raycast`, which renders again what it has rendered from its memory."""
+    rendered = {}
+
+    def call(scene, cameras, size):
+        key = repr(scene), cameras.c2w.numpy().tobytes(), size
+        if key not in rendered:
+            rendered[key] = raycast(scene, cameras, size)
+        return rendered[key]
+
+    return call
+
+
 @pytest.mark.parametrize(
     ("name", "knows", "does_not_know"),
     [
@@ -186,7 +210,8 @@ def test_samples_of_the_denoiser_show_what_was_asked_for(reward):
         ("builtin/single-view", {"colors", "order", "another scene"}, set()),
     ],
 )
-def test_denoisers_know_what_their_cards_say(name, knows, does_not_know):
+def test_denoisers_know_what_their_cards_say(name, knows, does_not_know, raycast_once, monkeypatch):
+    monkeypatch.setattr(measure_denoiser, "raycast", raycast_once)  # the same pairs for all
     choices = caption_choices(PixelDiffusion.from_pretrained(name), 40)
     shares = {kind: np.mean(right) for kind, right in choices.items()}
     assert shares.keys() == knows | does_not_know

@@ -122,14 +122,19 @@ def test_gradients_equal_autograd_through_hf(family, sizes):
         assert (got - wanted).norm() <= 1e-5 * wanted.norm()
 
 
-@every
+# those that differ with the small options
+SMALL = {(f.name, repr(sorted({**f.options, **f.tiny}.items()))): f for f in FAMILIES}.values()
+
+
+@pytest.mark.parametrize("family", SMALL, ids=str)
 def test_gradcheck(family):
     hf = family.hf(**family.tiny)
     proc = processors.from_hf(hf)
     g = torch.Generator().manual_seed(3)
     x = torch.rand(2, 3, 9, 6, generator=g, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: proc(x)["pixel_values"], x)
-    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], x)
+    one = x[:1].detach().requires_grad_()  # a fourth of the work of two
+    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], one)
 
 
 @every

@@ -167,7 +167,8 @@ def test_gradcheck():
     proc = processors.from_hf(hf)
     x = noise(2, 3, 9, 6, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: proc(x)["pixel_values"], x)
-    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], x)
+    one = x[:1].detach().requires_grad_()  # a fourth of the work of two
+    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], one)
 
 
 @pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)

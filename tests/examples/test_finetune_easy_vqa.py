@@ -9,6 +9,9 @@ from finetune_easy_vqa import SHAPES, YES_NO, Picture, balanced, cross_entropy, 
 
 from vlmreward import YesNoReward
 
+# of the built-in model
+pytestmark = pytest.mark.filterwarnings("ignore:the text has words that this small model")
+
 SHORT = ["--limit", 12, "--batch", 3, "--questions", 2, "--save-every", 2]
 
 

@@ -20,6 +20,7 @@ QUESTIONS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:the text has words that this small model")
 @pytest.mark.parametrize("views", [1, 4])
 def test_packed_answers_equal_the_reward_on_each_question(packed, views):
     vlm, processor = build_vlm(seed=3)

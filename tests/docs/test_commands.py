@@ -83,7 +83,7 @@ PARSED = {
     ),
     "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "likewise",
     "python -m vlmreward_3d.blocks.training.measure_denoiser --denoiser builtin/coarse": "takes a "
-    "minute; see test_weights.py",
+    "minute; see test_denoiser_weights.py",
     'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --perp-neg': (
         "takes an hour on a GPU; see test_perp_neg.py"
     ),

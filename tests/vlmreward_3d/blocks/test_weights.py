@@ -10,10 +10,8 @@ import torch
 import vlmreward_3d
 from vlmreward import YesNoReward
 from vlmreward.wrappers import ExpectationOverTransformations
-from vlmreward_3d.blocks.training import measure_denoiser
 from vlmreward_3d.blocks.training.measure_alignment import cosines
-from vlmreward_3d.blocks.training.measure_denoiser import caption_choices
-from vlmreward_3d.blocks.training.train_denoiser import images_of, sample
+from vlmreward_3d.blocks.training.train_denoiser import images_of
 from vlmreward_3d.blocks.world import dataset
 from vlmreward_3d.blocks.world.augment import augment_and_composite
 from vlmreward_3d.blocks.world.captions import attribute_question
@@ -176,45 +174,3 @@ def test_the_denoiser_listens_to_the_text(scenes):
             predicted = denoiser.predict_noise(noisy, t, spread, cameras.flatten(0, 1))
             errors.append((predicted - noise).square().mean().item())
     assert errors[0] < 0.95 * errors[1]
-
-
-def test_samples_of_the_denoiser_show_what_was_asked_for(reward):
-    prompts = ["a red cube on top of a blue sphere", "a green mug"]
-    cameras = sample_cameras(torch.Generator().manual_seed(3), len(prompts)).condition().float()
-    denoiser = PixelDiffusion.from_pretrained("builtin/blocks")
-    views = sample(denoiser, prompts, cameras, guidance_scale=4.0)
-    enlarged = torch.nn.functional.interpolate(views, (64, 64), mode="bilinear")
-    log_odds = reward(enlarged.unflatten(0, (len(prompts), 4)), prompt=prompts)
-    assert log_odds.min() > 3
-
-
-@pytest.fixture(scope="module")
-def raycast_once():
-    """`raycast`, which renders again what it has rendered from its memory."""
-    rendered = {}
-
-    def call(scene, cameras, size):
-        key = repr(scene), cameras.c2w.numpy().tobytes(), size
-        if key not in rendered:
-            rendered[key] = raycast(scene, cameras, size)
-        return rendered[key]
-
-    return call
-
-
-@pytest.mark.parametrize(
-    ("name", "knows", "does_not_know"),
-    [
-        ("builtin/blocks", {"colors", "order", "another scene"}, set()),
-        ("builtin/coarse", {"another scene"}, {"colors", "order"}),
-        ("builtin/single-view", {"colors", "order", "another scene"}, set()),
-    ],
-)
-def test_denoisers_know_what_their_cards_say(name, knows, does_not_know, raycast_once, monkeypatch):
-    monkeypatch.setattr(measure_denoiser, "raycast", raycast_once)  # the same pairs for all
-    choices = caption_choices(PixelDiffusion.from_pretrained(name), 40)
-    shares = {kind: np.mean(right) for kind, right in choices.items()}
-    assert shares.keys() == knows | does_not_know
-    assert all(len(right) >= 15 for right in choices.values())
-    assert all(shares[kind] >= 0.85 for kind in knows)
-    assert all(0.2 <= shares[kind] <= 0.8 for kind in does_not_know)

@@ -1,6 +1,6 @@
 """Make docs/images/cube-on-sphere.png, the picture of the README's example:
 
-    python docs/cube_on_sphere.py
+python docs/cube_on_sphere.py
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Hook of mkdocs: formulas between dollar signs become MathML, which browsers show without a script.
+"""Hook of mkdocs: formulas between dollar signs become MathML, which needs no script.
 
 `pymdownx.arithmatex` finds the formulas and leaves the LaTeX between \\(...\\) or \\[...\\].
 """

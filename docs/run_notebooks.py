@@ -2,7 +2,7 @@
 
     python docs/run_notebooks.py [NAME ...]
 
-Needs the extra `docs`. The test of the notebooks runs their code, with fewer steps, on every change.
+Needs the extra `docs`. The tests run the code of the notebooks too, with fewer steps.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def run(path: Path) -> None:
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description="Run notebooks and keep their outputs.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="without suffix; default: all")
     names = parser.parse_args().names or sorted(path.stem for path in FOLDER.glob("*.ipynb"))

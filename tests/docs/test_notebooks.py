@@ -26,7 +26,8 @@ def test_outputs_are_those_of_a_whole_run(path):
     cells = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
-    assert "display_data" in kinds and "error" not in kinds
+    assert "display_data" in kinds
+    assert "error" not in kinds
 
 
 def test_all_notebooks_are_there():

@@ -1,6 +1,8 @@
 """Make docs/images/cube-on-sphere.png, the picture of the README's example:
 
-python docs/cube_on_sphere.py
+    python docs/cube_on_sphere.py
+
+It is a ray-cast scene of the blocks world.
 """
 
 from pathlib import Path

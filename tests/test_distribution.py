@@ -17,7 +17,7 @@ from vlmreward.utils import built_in
 from vlmreward_3d.cli import requirements
 
 ROOT = Path(vlmreward.__file__).parents[1]
-EXTRA = ROOT / "extra_models"
+EXTRA = ROOT / ".packaging" / "extra_models"
 WEIGHTS = "vlmreward_3d/blocks/weights/"
 LIMIT = 20e6
 """Bytes of the wheel; its files are counted as they are before they are compressed."""
@@ -107,7 +107,12 @@ def test_the_source_distribution_is_the_checkout(wheel):
     source = contents(SdistBuilder(str(ROOT)))
     assert wheel.keys() <= source.keys()
     assert models([p for p in source if p.startswith(WEIGHTS)], WEIGHTS) > DEFAULT
-    for path in ("README.md", "LICENSE", "tests/test_distribution.py", "extra_models/README.md"):
+    for path in (
+        "README.md",
+        "LICENSE",
+        "tests/test_distribution.py",
+        ".packaging/extra_models/README.md",
+    ):
         assert path in source
     assert not any(p.split("/")[0] in (".git", ".ci-venv", "outputs", "dist") for p in source)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     str(path.relative_to(ROOT))
     for pattern in (
-        *("README.md", "CONTRIBUTING.md", "extra_models/README.md", "docs/**/*.md"),
+        *("README.md", "CONTRIBUTING.md", ".packaging/extra_models/README.md", "docs/**/*.md"),
         "vlmreward_3d/blocks/weights/*/README.md",
     )
     for path in sorted(ROOT.glob(pattern))

@@ -306,7 +306,7 @@ def test_packages_that_are_installed_exist():
     for command in commands:
         (package,) = shlex.split(command)[-1:]
         if package == "vlmreward-extra-models":
-            assert (ROOT / "extra_models").is_dir()
+            assert (ROOT / ".packaging" / "extra_models").is_dir()
             continue
         found = re.fullmatch(r"(?:\.|vlmreward)\[([\w,]+)\]", package)
         assert found, command

@@ -9,8 +9,10 @@ from vlmreward import __version__
 
 __all__ = ["versions"]
 
-_PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "safetensors", "kornia")
-_PACKAGES += ("diffusers", "nerfacc")
+_PACKAGES = (
+    *("torch", "torchvision", "transformers", "tokenizers", "safetensors", "kornia"),
+    *("diffusers", "nerfacc"),
+)
 
 
 def versions() -> dict[str, str]:

@@ -102,8 +102,8 @@ class Run(_FORKS.Process):
         sys.exit(main(*self._words))
 
     def wait(self) -> int | None:
-        """The exit code; None if it has not ended after four minutes."""
-        self.join(240)
+        """The exit code; None if it has not ended after eight minutes."""
+        self.join(480)
         return self.exitcode
 
     def said(self) -> str:

@@ -32,7 +32,7 @@ def start():
 
 
 def wait_for(run: Run, out: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while lines(out) < count and run.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -72,7 +72,8 @@ AFTER = {
         assert why.attribution.shape == (1, 2, 64, 64) and why.views.shape == (1, 2)
         {PICTURE}
     """,
-    "docs/presets.md": "assert config.field.levels == 16 and config.vlm.weighting.interval == 4",
+    "docs/presets.md": "assert config.field.levels == 16 and config.vlm.weighting.interval == 4; "
+    "assert of_latents.field.renders_latents",
     "docs/text_to_3d.md": "assert model.step().metrics['clip/reward'] > 0",
     "docs/blocks.md": "assert Path('compositions.png').stat().st_size > 1000",
     "docs/doctor.md": "assert finding.status == 'OK'",

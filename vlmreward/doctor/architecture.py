@@ -22,7 +22,7 @@ class Layer:
     """What one layer of a transformer works with, for one token.
 
     Attributes:
-        matrices: number of weights that every token is multiplied by, once.
+        weights: number of weights that every token is multiplied by, once.
         width: of the states that go from layer to layer.
         attention: width of all heads together.
         window: number of tokens that attention reaches; 0 for all.
@@ -30,7 +30,7 @@ class Layer:
         saved_float32: numbers that it keeps in float32, those of norms.
     """
 
-    matrices: int
+    weights: int
     width: int
     attention: int
     window: int
@@ -93,7 +93,7 @@ def _windowed(layers: list[Layer], config: Any) -> list[Layer]:
 
 def _layer(layer: nn.Module) -> Layer:
     """One layer, by its parts: norms, attention, and what is behind it."""
-    matrices = sum(p.numel() for p in layer.parameters() if p.ndim > 1)
+    weights = sum(p.numel() for p in layer.parameters() if p.ndim > 1)
     attention = saved = float32 = 0
     width = 0
     for part, linears in _blocks(layer):
@@ -116,7 +116,7 @@ def _layer(layer: nn.Module) -> Layer:
             saved += size
         else:
             float32 += size
-    return Layer(matrices, width, attention, 0, saved, float32)
+    return Layer(weights, width, attention, 0, saved, float32)
 
 
 def _blocks(layer: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Linear]]]:

@@ -126,7 +126,7 @@ def _stack(tower: Tower, lengths: Sequence[int], item_size: int) -> tuple[float,
     operations, kept, states, largest = 0.0, 0, 0, 0
     for layer in tower.layers:
         reach = sum(length * min(length, layer.window or length) for length in lengths)
-        operations += 4 * layer.matrices * n + 14 * layer.attention * reach
+        operations += 4 * layer.weights * n + 14 * layer.attention * reach
         inside = n * (layer.saved * item_size + layer.saved_float32 * 4)
         kept += inside
         states += n * layer.width * item_size

@@ -37,8 +37,7 @@ class MetaReport:
         parameters: of all parts: ``"vision"``, ``"connector"``, ``"text"`` and ``"all"``.
         prompt: the prompt for one image, as text, with a run of one token as "<token> x 81".
         tokens: number of its tokens.
-        image_tokens: tokens that one more square image adds to the prompt, markup around it
-            included, by its side in pixels.
+        image_tokens: tokens of one square image, without what marks it, by its side in pixels.
         answers: the tokens that would be compared.
         gpu: name in ``GPUS``.
         costs: of a step of one query, by views and side: ``"2x512"``.
@@ -95,7 +94,7 @@ def describe(
         ValueError: an unknown GPU, or a question or answers as ``YesNoReward`` refuses them.
 
     Example:
-        ``describe("builtin/blocks").image_tokens[256]``.
+        ``doctor.describe("builtin/blocks").image_tokens[256]``.
     """
     if gpu not in GPUS:
         raise ValueError(f"gpu is {gpu!r}; expected one of {', '.join(GPUS)}")
@@ -105,15 +104,19 @@ def describe(
     found = resolve_answers(answers, side.lookup())
     vision, text, connector = towers(side.vlm)
     row = side.encode(asked, [(SIDES[0],) * 2])
-    image_tokens = {pixels: _image_tokens(side, asked, pixels) for pixels in SIDES}
-    text_tokens = len(row) - image_tokens[SIDES[0]]
-    costs = {}
-    for pixels, count in image_tokens.items():
+    costs, image_tokens = {}, {}
+    for pixels in SIDES:
         patches = _patches(side, pixels)
+        lengths = _lengths(side, asked, pixels)
+        image_tokens[pixels] = lengths[0][1]
         for views in VIEWS:
-            work = Work(patches * views, count * views, text_tokens + count * views)
+            tokens, of_images = _extended(lengths, views)
             costs[f"{views}x{pixels}"] = step_cost(
-                vision, text, connector, work, item_size=side.vlm.dtype.itemsize
+                vision,
+                text,
+                connector,
+                Work(patches * views, of_images, tokens),
+                item_size=side.vlm.dtype.itemsize,
             )
     parameters = {"vision": vision.parameters, "connector": connector, "text": text.parameters}
     return MetaReport(
@@ -130,10 +133,22 @@ def describe(
     )
 
 
-def _image_tokens(side: TextSide, asked: str, pixels: int) -> int:
-    """Tokens that one more image adds to a prompt, markup around it included."""
-    one, two = (len(side.encode(asked, [(pixels, pixels)] * views)) for views in (1, 2))
-    return two - one
+def _lengths(side: TextSide, asked: str, pixels: int) -> list[tuple[int, int]]:
+    """Tokens of prompts with 1, 2 and 3 images, and how many of them are tokens of images."""
+    image = getattr(side.processor, "image_token_id", None)
+    if image is None:
+        image = getattr(side.vlm.config, "image_token_id", -1)
+    rows = [side.encode(asked, [(pixels, pixels)] * views) for views in (1, 2, 3)]
+    return [(len(row), int(row.tokens["input_ids"].eq(image).sum())) for row in rows]
+
+
+def _extended(lengths: list[tuple[int, int]], views: int) -> tuple[int, int]:
+    """The same for more images, each as the third; some models read a single one otherwise."""
+    if views <= len(lengths):
+        return lengths[views - 1]
+    further = views - len(lengths)
+    (tokens, images), (before, images_before) = lengths[-1], lengths[-2]
+    return tokens + further * (tokens - before), images + further * (images - images_before)
 
 
 def _patches(side: TextSide, pixels: int) -> tuple[int, ...]:
@@ -197,8 +212,7 @@ def report_lines(report: MetaReport) -> list[str]:
         f"prompt        {report.tokens} tokens with one image of {SIDES[0]}x{SIDES[0]}: "
         f"{report.prompt!r}",
         "image         "
-        + ", ".join(f"{count} tokens of {s}x{s}" for s, count in report.image_tokens.items())
-        + ", with what marks it",
+        + ", ".join(f"{count} tokens of {s}x{s}" for s, count in report.image_tokens.items()),
         "answers       " + ", ".join(f"{text!r} ({token})" for token, text in both),
         f"estimate      a step, forward and backward, on {report.gpu} at {UTILIZATION:.0%} of its "
         "rate; from sizes alone,",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import published_models
 import pytest
+import tiny_models
 import torch
 import transformers as hf
 from torch.utils.flop_counter import FlopCounterMode
@@ -53,22 +54,23 @@ def test_windows_are_those_of_the_configuration(folder):
 @pytest.mark.parametrize(
     ("name", "added", "shown"),
     [
-        ("Qwen2.5-VL-7B-Instruct", [83, 326, 1371], "<|vision_start|><|image_pad|> x 81<|vision_e"),
+        ("Qwen2.5-VL-7B-Instruct", [81, 324, 1369], "<|vision_start|><|image_pad|> x 81<|vision_e"),
         ("paligemma-3b-mix-448", [1024] * 3, "<image> x 1024<bos>Does this image show a red ball?"),
-        # 17 tiles of 81 tokens, and their names letter by letter
-        ("SmolVLM-Instruct", None, "<image> x 81<fake_token_around_image><row_1_col_2><image>"),
+        # 17 tiles, with their names letter by letter
+        (
+            "SmolVLM-Instruct",
+            [17 * 81] * 3,
+            "<image> x 81<fake_token_around_image><row_1_col_2><image>",
+        ),
     ],
 )
 def test_layout_is_that_of_the_processor(name, added, shown, folder):
     report = describe(folder(name))
     assert report.prompt.count(shown) == 1
     assert report.dtype == "bfloat16"
-    if added:
-        assert [*report.image_tokens.values()] == added
-    else:
-        assert all(count > 17 * 81 for count in report.image_tokens.values())
-    spread = sum(int(part.split("<")[0]) for part in report.prompt.split(" x ")[1:])
-    assert report.tokens > spread > 0
+    assert [*report.image_tokens.values()] == added
+    runs = [int(part.split("<")[0]) for part in report.prompt.split(" x ")[1:]]
+    assert sum(runs) == added[0] < report.tokens
 
 
 def language_model(attention):
@@ -124,11 +126,11 @@ def test_cost_by_hand():
     config.vocab_size = 50
     vision, text, connector = towers(hf.LlamaModel(config))
     (layer,) = text.layers
-    assert layer.matrices == 64 * (64 + 32 + 32 + 64) + 3 * 64 * 160
+    assert layer.weights == 64 * (64 + 32 + 32 + 64) + 3 * 64 * 160
     assert (layer.width, layer.attention, layer.window) == (64, 64, 0)
     assert (layer.saved, layer.saved_float32) == (4 * 64 + 3 * 160, 2 * 64)
     cost = step_cost(vision, text, connector, Work((), 0, 10), item_size=2)
-    assert cost.operations == 4 * layer.matrices * 10 + 14 * 64 * 10 * 10
+    assert cost.operations == 4 * layer.weights * 10 + 14 * 64 * 10 * 10
     assert cost.kept == 10 * (2 * layer.saved + 4 * layer.saved_float32)
     assert cost.kept_checkpoint == cost.kept + 10 * 64 * 2
     assert cost.weights == 2 * text.parameters
@@ -177,6 +179,18 @@ def test_quantized_checkpoints_are_said_to_be(folder):
     report = describe(path)
     assert report.quantized
     assert "is quantized, counted as if it were not" in report_lines(report)[1]
+
+
+def test_a_model_that_reads_a_single_image_otherwise(tmp_path):
+    """LLaVA-OneVision cuts up one image, and not several; it goes the common way."""
+    model, processor = tiny_models.build("llava_onevision")
+    for part in (model.config, processor):
+        part.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="has no counterpart"):
+        report = describe(tmp_path)
+    kept = [report.costs[f"{views}x256"].kept for views in (2, 4, 8)]
+    assert kept[0] < kept[1] < kept[2]
+    assert 2 * (kept[1] - kept[0]) == kept[2] - kept[1]
 
 
 def test_refusals(tmp_path):

@@ -344,7 +344,7 @@ def test_a_browser_filters_the_comparisons(play, tmp_path):
         )
         page = browser.new_page(viewport={"width": 390, "height": 900})
         errors = []
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(error))
         page.on("console", lambda said: errors.append(said) if said.type == "error" else None)
         page.goto((tmp_path / "out" / "arena.html").as_uri())
         visible = page.locator(".matches > li:visible")
@@ -352,10 +352,13 @@ def test_a_browser_filters_the_comparisons(play, tmp_path):
         page.get_by_label("Criterion").select_option("overall")
         page.get_by_label("Prompt").select_option("1")
         assert visible.count() == 3
-        page.get_by_label("Method", exact=True).select_option("dark")
+        page.locator("#by-method").select_option("dark")
         assert visible.count() == 2
         assert page.get_by_role("status").inner_text() == "2 of 2 comparisons are shown."
-        assert page.evaluate("document.querySelector('.matches img').naturalWidth") == 192
+        picture = visible.first.locator("img").first
+        picture.scroll_into_view_if_needed()  # pictures are loaded where they are looked at
+        page.wait_for_function("image => image.complete", arg=picture.element_handle())
+        assert picture.evaluate("image => image.naturalWidth") == 192
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert not errors
         browser.close()

@@ -18,9 +18,12 @@ def _naming_what_is_missing() -> Iterator[None]:
     """Until all is imported, a module that is not installed ends the process in one line."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, ModuleNotFoundError):
+        missing: BaseException | None = error
+        while missing and not isinstance(missing, ModuleNotFoundError):
+            missing = missing.__cause__  # diffusers raises a RuntimeError in its place
+        if missing:
             remedy = "expected the packages of the examples: python -m pip install -e '.[examples]'"
-            print(f"error: {error}; {remedy}", file=sys.stderr)
+            print(f"error: {missing}; {remedy}", file=sys.stderr)
         else:
             before(kind, error, trace)
 

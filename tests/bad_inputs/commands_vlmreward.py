@@ -179,7 +179,12 @@ ROWS = [
     ("doctor: an empty folder", "vlmreward doctor empty", 2, r"empty.*expected"),
     ("doctor: no name", 'vlmreward doctor ""', 2, r"''.*expected|is empty.*expected"),
     ("doctor: a GPU alone", f"{_DOCTOR} --gpu H100", 2, r"--gpu without --meta; expected both"),
-    ("doctor: no such GPU", f"{_META} --gpu H1", 2, r"gpu is 'H1'; expected one of H200, H100"),
+    (
+        "doctor: meta, no such GPU",
+        f"{_META} --gpu H1",
+        2,
+        r"gpu is 'H1'; expected one of H200, H100",
+    ),
     ("doctor: meta, quick", f"{_META} --quick", 2, r"--quick with --meta.*expected one"),
     ("doctor: meta, device", f"{_META} --device cpu", 2, r"--device with --meta.*expected one"),
     ("doctor: meta, no model", "vlmreward doctor ./nowhere --meta", 2, r"nowhere.*expected"),

@@ -342,6 +342,8 @@ def test_presets_without_a_vlm_are_known(script):
         "dreamfusion",
         "prolificdreamer",
         "dreamgaussian",
+        "sjc",
+        "latent_nerf",
     }
     assert {name for name, c in config.items() if c.vlm is None} == without
     assert {name for name, preset in real.items() if not preset.uses_vlm} == without

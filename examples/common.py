@@ -70,6 +70,9 @@ def run(main: Callable[[argparse.Namespace], Sequence[Path]], options: argparse.
             ) from None
         with locked(options.out):
             files = main(options)
+    except ModuleNotFoundError as error:
+        print(f"error: {error}; {starting.REMEDY}", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -12,6 +12,9 @@ from types import TracebackType
 
 from vlmreward.cli import process
 
+REMEDY = "expected the packages of the examples: python -m pip install -e '.[examples]'"
+"""For a module that is not installed."""
+
 
 @contextlib.contextmanager
 def _naming_what_is_missing() -> Iterator[None]:
@@ -22,8 +25,7 @@ def _naming_what_is_missing() -> Iterator[None]:
         while missing and not isinstance(missing, ModuleNotFoundError):
             missing = missing.__cause__  # diffusers raises a RuntimeError in its place
         if missing:
-            remedy = "expected the packages of the examples: python -m pip install -e '.[examples]'"
-            print(f"error: {missing}; {remedy}", file=sys.stderr)
+            print(f"error: {missing}; {REMEDY}", file=sys.stderr)
         else:
             before(kind, error, trace)
 

@@ -57,6 +57,8 @@ def test_no_memory_and_defects_are_told_apart(tmp_path, capsys):
     assert fail(torch.OutOfMemoryError("CUDA out of memory")) == 2
     assert fail(MemoryError()) == 2
     assert capsys.readouterr().err.count("error: no memory left") == 2
+    assert fail(ModuleNotFoundError("No module named 'ray'")) == 2
+    assert "'ray'; expected the packages of the examples" in capsys.readouterr().err
     assert fail(KeyboardInterrupt()) == 130
     with pytest.raises(RuntimeError, match="a defect"):
         fail(RuntimeError("a defect"))

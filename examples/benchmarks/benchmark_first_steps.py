@@ -1,10 +1,11 @@
 """A stop-watch for newcomers: a fresh environment, the installation, a first reward, a first asset.
 
     python examples/benchmarks/benchmark_first_steps.py
+    python examples/benchmarks/benchmark_first_steps.py --installer pip
     python examples/benchmarks/benchmark_first_steps.py --install vlmreward-0.2.0-py3-none-any.whl
 
 It needs nothing but Python. Everything happens in a temporary folder, with nothing of this checkout
-but what is installed from it, and without pip's cache. It prints the date, the machine, the
+but what is installed from it, and without a cache of packages. It prints the date, the machine, the
 versions, and for each step the seconds that passed and the seconds that processors worked for it:
 where the first are many more, the step waited for the network, the disk, or other programs.
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+INSTALLERS = ("uv", "pip")
 PICTURE = "from PIL import Image; Image.new('RGB', (224, 224), 'red').save('picture.png')"
 ABOUT = """
 import os, platform
@@ -69,6 +71,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="the checkout (default) or a wheel, of which the extra [3d] is installed",
     )
     parser.add_argument(
+        "--installer",
+        choices=INSTALLERS,
+        default=INSTALLERS[0],
+        help="program that installs the package; default: %(default)s, which pip brings first",
+    )
+    parser.add_argument(
         "--prompt", default="a red cube on top of a blue sphere", help="default: %(default)s"
     )
     options = parser.parse_args(arguments)
@@ -77,15 +85,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def steps(install: Path, prompt: str, environment: Path) -> list[Step]:
+def steps(install: Path, installer: str, prompt: str, environment: Path) -> list[Step]:
     """The steps from nothing to an asset."""
     programs = environment / ("Scripts" if os.name == "nt" else "bin")
     python = str(programs / "python")
     pip = [python, "-m", "pip", "install", "--no-cache-dir", "--quiet", "--progress-bar", "off"]
+    uv = [str(programs / "uv"), "pip", "install", "--no-cache", "--quiet", "--python", python]
+    package = f"{install.resolve()}[3d]"
+    installation = [Step("installation", [*pip, package])]
+    if installer == "uv":
+        installation = [Step("installer", [*pip, "uv"]), Step("installation", [*uv, package])]
     score = [str(programs / "vlmreward"), "score", "picture.png", "--prompt", "a red cube"]
     return [
         Step("environment", [sys.executable, "-m", "venv", str(environment)]),
-        Step("installation", [*pip, f"{install.resolve()}[3d]"]),
+        *installation,
         Step("first picture", [python, "-c", PICTURE]),
         Step("first reward", score),
         Step("first asset", [str(programs / "vlm3d"), prompt]),
@@ -148,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         environment = folder / "environment"
         try:
-            plan = steps(options.install, options.prompt, environment)
+            plan = steps(options.install, options.installer, options.prompt, environment)
             for step in plan:
                 print(f"{step.name} ...", file=sys.stderr, flush=True)
                 timings.append(timed(step, folder))

@@ -169,7 +169,7 @@ IN_DOCSTRINGS = [
 
 
 def is_pip(command):
-    return bool(re.match(r"(python -m )?pip install ", command))
+    return bool(re.match(r"(python -m |uv )?pip install ", command))
 
 
 @functools.cache
@@ -309,7 +309,7 @@ def test_packages_that_are_installed_exist():
         if package == "vlmreward-extra-models":
             assert (ROOT / ".packaging" / "extra_models").is_dir()
             continue
-        if package == "vlmreward":
+        if package in ("vlmreward", "uv"):
             continue
         found = re.fullmatch(r"(?:\.|vlmreward)\[([\w,]+)\]", package)
         assert found, command

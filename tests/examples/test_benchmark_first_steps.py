@@ -30,16 +30,21 @@ def test_a_failure_is_named_with_the_end_of_what_was_said(tmp_path):
         first.timed(first.Step("a step", [str(tmp_path / "none")]), tmp_path)
 
 
-def test_the_steps_go_from_an_environment_to_an_asset(tmp_path):
+@pytest.mark.parametrize("installer", first.INSTALLERS)
+def test_the_steps_go_from_an_environment_to_an_asset(installer, tmp_path):
     wheel = tmp_path / "vlmreward.whl"
-    plan = first.steps(wheel, "a mug", tmp_path / "environment")
-    assert [step.name for step in plan] == [
-        *("environment", "installation", "first picture", "first reward", "first asset")
-    ]
-    assert plan[1].words[-1] == f"{wheel}[3d]"
-    assert "--no-cache-dir" in plan[1].words
-    inside = [Path(step.words[0]).parent for step in plan[1:]]
+    plan = {s.name: s for s in first.steps(wheel, installer, "a mug", tmp_path / "environment")}
+    names = ["environment", "installer", "installation", "first picture", "first reward"]
+    names += ["first asset"]
+    if installer == "pip":
+        names.remove("installer")
+    assert list(plan) == names
+    words = plan["installation"].words
+    assert words[-1] == f"{wheel}[3d]"
+    assert {"--no-cache-dir", "--no-cache"} & {*words}
+    inside = [Path(step.words[0]).parent for step in list(plan.values())[1:]]
     assert set(inside) == {tmp_path / "environment" / ("Scripts" if os.name == "nt" else "bin")}
+    assert Path(words[0]).name == ("python" if installer == "pip" else "uv")
 
 
 def test_the_whole_prints_what_was_measured(monkeypatch, capsys):

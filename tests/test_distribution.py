@@ -23,7 +23,11 @@ LIMIT = 20e6
 """Bytes of the wheel; its files are counted as they are before they are compressed."""
 DEFAULT = {"denoiser", "vlm"}
 """The models of the default preset, and of `vlmreward` without --model."""
-IMPORTED_AS = {"scikit-image": "skimage", "imageio-ffmpeg": "imageio_ffmpeg"}
+IMPORTED_AS = {
+    "scikit-image": "skimage",
+    "imageio-ffmpeg": "imageio_ffmpeg",
+    "pyyaml": "yaml",
+}
 
 
 def contents(builder) -> dict[str, int]:

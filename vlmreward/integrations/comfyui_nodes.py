@@ -27,8 +27,10 @@ _REWARD = "VLM_REWARD"
 _DEVICES = ["auto", "cuda", "cpu"]  # a list, by which ComfyUI knows a choice
 
 
-def _prompt_input() -> tuple[str, dict[str, Any]]:
-    return ("STRING", {"default": "a red cube", "multiline": True})
+def _required(**more: tuple[Any, ...]) -> dict[str, dict[str, Any]]:
+    """The inputs of a node that asks a reward about images, and others of its own."""
+    prompt = ("STRING", {"default": "a red cube", "multiline": True})
+    return {"required": {"reward": (_REWARD,), "images": ("IMAGE",), "prompt": prompt, **more}}
 
 
 def _scores(reward: YesNoReward, images: torch.Tensor, prompt: str) -> torch.Tensor:
@@ -94,13 +96,7 @@ class ScoreImages:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:
         """The inputs of the node, as ComfyUI draws them."""
-        return {
-            "required": {
-                "reward": (_REWARD,),
-                "images": ("IMAGE",),
-                "prompt": _prompt_input(),
-            }
-        }
+        return _required()
 
     def score(self, reward: YesNoReward, images: torch.Tensor, prompt: str) -> dict[str, Any]:
         """Scores of each image.
@@ -135,14 +131,7 @@ class BestImages:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:
         """The inputs of the node, as ComfyUI draws them."""
-        return {
-            "required": {
-                "reward": (_REWARD,),
-                "images": ("IMAGE",),
-                "prompt": _prompt_input(),
-                "count": ("INT", {"default": 1, "min": 1, "max": 4096}),
-            }
-        }
+        return _required(count=("INT", {"default": 1, "min": 1, "max": 4096}))
 
     def select(
         self, reward: YesNoReward, images: torch.Tensor, prompt: str, count: int

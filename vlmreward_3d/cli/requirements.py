@@ -9,9 +9,10 @@ __all__ = ["OF_A_RUN", "require_extra"]
 OF_A_RUN = (
     *("diffusers", "nerfacc"),  # guidance and rendering
     *("imageio", "imageio_ffmpeg", "matplotlib"),  # pictures, turntable, curves
-    *("skimage", "trimesh", "xatlas"),  # meshes
+    *("scipy", "skimage", "trimesh", "xatlas"),  # meshes
+    "yaml",  # configurations of threestudio
 )
-"""Names of the modules that a run with the default preset imports."""
+"""Names of the modules that the extra `3d` brings."""
 
 
 def require_extra() -> None:

@@ -151,14 +151,12 @@ def _blob(settings: Settings, changed: list[str]) -> dict[str, float]:
     activation = settings.take(f"{where}.density_activation", "softplus")
     height = float(settings.number(f"{where}.density_blob_scale", 10.0))
     width = float(settings.number(f"{where}.density_blob_std", 0.5))
+    if activation != "softplus":
+        changed.append(f"{where}.density_activation = {activation!r}: softplus")
     if isinstance(bias, (int, float)) and not isinstance(bias, bool):
-        if activation != "softplus":
-            changed.append(f"{where}.density_activation = {activation!r}: softplus")
         return {"blob_density": 0.0, "density_bias": float(bias)}
     if bias != "blob_magic3d":
         changed.append(f"{where}.density_bias = {bias!r}: the linear blob of Magic3D")
-    if activation != "softplus":
-        changed.append(f"{where}.density_activation = {activation!r}: softplus")
     return {"blob_density": height, "blob_radius": width}
 
 

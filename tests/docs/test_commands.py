@@ -67,6 +67,7 @@ PARSED = {
     'python examples/text_to_3d.py "a cat in a hat" --preset paper --device cuda '
     "--denoiser sd-v2.1-base-4view.pt --vlm Qwen/Qwen2.5-VL-7B-Instruct": "takes hours; see "
     "test_paper_presets.py",
+    "vlm3d-compare outputs/with outputs/without --out compare.html": "runs in test_comparison.py",
     "python examples/evaluation/evaluate_assets.py coarse --out RUNS": "takes hours",
     'vlm3d "an orange cone next to a cyan sphere" --denoiser builtin/coarse --vlm builtin/robust': (
         "runs above, with more options"
@@ -188,6 +189,8 @@ def target(command):
     words = shlex.split(command)
     if words[0] == "vlmreward":
         return module_of("vlmreward.cli.main"), words[1:]
+    if words[0] == "vlm3d-compare":
+        return module_of("vlmreward_3d.cli.compare"), words[1:]
     if words[0] == "vlm3d":
         return module_of("vlmreward_3d.cli"), words[1:]
     if words[1] == "-m":

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["program_name", "program_words"]
+__all__ = ["command_line", "program_name", "program_words"]
+
+_EXISTING = ("--resume", "--overwrite")
+"""Options about a run that is there already."""
 
 
 def program_words() -> list[str]:
@@ -24,3 +29,13 @@ def program_words() -> list[str]:
 def program_name() -> str:
     """The last of these words, without its folder, for a usage line."""
     return Path(program_words()[-1]).name
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """The command of this run for a shell, without options about a run that is there already.
+
+    Args:
+        arguments: Words behind the program's; `sys.argv` by default.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    return shlex.join([*program_words(), *(word for word in given if word not in _EXISTING)])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 
 from vlmreward.cli import process
-from vlmreward_3d.cli.invocation import program_words
+from vlmreward_3d.cli.invocation import command_line
 from vlmreward_3d.cli.options import parse
 from vlmreward_3d.cli.requirements import require_extra
 
@@ -27,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 for success, 2 for what cannot be done, 130 after Ctrl-C.
     """
     options = parse(arguments)
+    command = command_line(arguments)
     try:
         require_extra()
         # after parsing, so that --help and mistakes answer at once
@@ -39,13 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}{remedy}", file=sys.stderr)
         return _BAD_USAGE
     try:
-        files = run.work(options)
+        files = run.work(options, command)
     except (TrainingInterrupted, KeyboardInterrupt) as error:
         said = str(error) or "stopped"
         if (options.out / "config.json").exists() and not options.dry_run:
-            given = sys.argv[1:] if arguments is None else arguments
-            words = [word for word in given if word not in ("--resume", "--overwrite")]
-            said += f"; to go on: {shlex.join([*program_words(), *words, '--resume'])}"
+            said += f"; to go on: {command} --resume"
         print(said, file=sys.stderr)
         return process.INTERRUPTED
     except (DivergenceError, ValueError, OSError, ImportError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 from vlmreward.cli import process
+from vlmreward.cli.versions import versions
 from vlmreward_3d.cli.settings import configuration
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.export.run_artifacts import export_all
@@ -22,8 +24,12 @@ from vlmreward_3d.vlm3d import VLM3D, StepReport
 __all__ = ["load_guidances", "work"]
 
 
-def work(options: argparse.Namespace) -> list[Path]:
+def work(options: argparse.Namespace, command: str) -> list[Path]:
     """Make the asset, and return its files; or print what the run takes, and return none.
+
+    Args:
+        options: Those of `vlmreward_3d.cli.options.parse`.
+        command: The command line, for the report.
 
     Raises:
         DivergenceError: The run failed as often as it may be tried again.
@@ -52,10 +58,18 @@ def work(options: argparse.Namespace) -> list[Path]:
             meshes=options.export,
             seconds=folder.seconds or None,
             notes=folder.notes,
+            provenance=_provenance(command),
             progress=True,
         )
         folder.finish()
     return files
+
+
+def _provenance(command: str) -> dict[str, str]:
+    """The command, the date and the versions, by name."""
+    date = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    installed = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return {"Command": command, "Date": date, "Versions": installed}
 
 
 def load_guidances(config: VLM3DConfig, options: argparse.Namespace) -> list[WeightedGuidance]:

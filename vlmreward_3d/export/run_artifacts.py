@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -147,6 +147,7 @@ def export_all(
     meshes: Sequence[str] = ("glb", "texture"),
     seconds: float | None = None,
     notes: Sequence[str] = (),
+    provenance: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> list[Path]:
     """Write views.png, turntable.mp4 (or .gif), the meshes, reward.png and report.html.
@@ -159,8 +160,9 @@ def export_all(
         model: The finished model; it is not changed.
         reports: Its log.
         meshes: Keys of `MESH_FILES`; without effect on Gaussians.
-        seconds: What the steps took together; None where it is not known.
-        notes: What happened to the run that its owner should know, a sentence each.
+        seconds: Duration of all steps together; None where it is not known.
+        notes: Events of the run that its owner should know, a sentence each.
+        provenance: The command and the versions that made the asset, by name.
         progress: Show a progress bar on stderr, lines where it is no terminal.
 
     Returns:
@@ -192,6 +194,7 @@ def export_all(
             done=model.step_index,
             seconds=seconds,
             notes=notes,
+            provenance=provenance,
         )
         bar.update(total - bar.n)
     return [folder / "views.png", turntable, *geometry.files, folder / "reward.png", report]

@@ -107,16 +107,67 @@ def test_what_happened_to_the_run_is_told(tmp_path, parts):
     save_report(tmp_path / "report.html", tiny(), log(), *parts, notes=notes)
     page = (tmp_path / "report.html").read_text()
     assert "<li>step 6: &lt;fog&gt;; back to step 4</li><li>step 9: not finite</li>" in page
-    assert "<li>" not in write(tmp_path / "other.html", parts)
+    (tmp_path / "other").mkdir()
+    assert "<li>" not in write(tmp_path / "other" / "report.html", parts)
+
+
+def test_files_beside_the_page_are_linked_with_their_sizes(tmp_path, parts):
+    (tmp_path / "mesh.glb").write_bytes(bytes(123_456))
+    (tmp_path / "a b.png").write_bytes(bytes(1200))
+    (tmp_path / "run.lock").touch()
+    text = write(tmp_path / "report.html", parts)
+    links = re.findall(r'<a href="([^"]*)">([^<]*)</a> ([^<]*)<', text)
+    assert links == [("a%20b.png", "a b.png", "1.2 kB"), ("mesh.glb", "mesh.glb", "0.1 MB")]
+
+
+def test_the_command_and_the_versions_are_told(tmp_path, parts):
+    provenance = {"Command": "vlm3d '<b>'", "Versions": "torch 9"}
+    save_report(tmp_path / "report.html", tiny(), log(), *parts, provenance=provenance)
+    said = read((tmp_path / "report.html").read_text()).text
+    facts = dict(itertools.pairwise(said))
+    assert facts["Command"] == "vlm3d '<b>'"
+    assert facts["Versions"] == "torch 9"
+    assert "Made with" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("vlm.weighting.grad_ratio", ["2 times", "is not used"]),
+        ("vlm.weighting.max_grad_ratio", ["300 at 0%, 1 at 67%", "is lowered", "2 times"]),
+    ],
+)
+def test_a_weight_that_is_not_the_configured_one_is_explained(tmp_path, parts, setting, words):
+    plain = tiny().replace({"vlm.weighting.max_grad_ratio": None})
+    save_report(tmp_path / "plain.html", plain, log(), *parts)
+    assert "grad_ratio chooses" not in (page := (tmp_path / "plain.html").read_text())
+    assert "is lowered" not in page
+    config = plain.replace({setting: 2.0})
+    save_report(tmp_path / "report.html", config, log(), *parts)
+    page = (tmp_path / "report.html").read_text()
+    for word in words:
+        assert word in page
+
+
+def test_curves_and_pictures_are_described_for_those_who_cannot_see_them(tmp_path, parts):
+    tags = read(write(tmp_path / "report.html", parts)).tags
+    for tag, attributes in tags:
+        if tag in ("svg", "canvas", "video"):
+            assert attributes["aria-label"]
+        if tag == "img":
+            assert attributes["alt"]
+    labels = [a["aria-label"] for tag, a in tags if tag == "svg"]
+    assert "Reward over the steps: vlm/reward from -4 to 7" in labels
 
 
 def test_nothing_points_outside(tmp_path, parts):
     text = write(tmp_path / "report.html", parts)
-    assert not re.search(r"\b(src|href|srcset|poster|action)\s*=\s*[\"'](?!data:)", text)
+    assert not re.search(r"\b(src|srcset|poster|action)\s*=\s*[\"'](?!data:)", text)
     assert not re.search(r"https?://|url\(|@import|fetch\(|import\(", text)
     (policy,) = [a["content"] for _, a in read(text).tags if "http-equiv" in a]
     assert policy.startswith("default-src 'none'")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert "href" not in text
 
 
 def test_without_a_vlm_and_without_times_the_page_says_less(tmp_path, parts):

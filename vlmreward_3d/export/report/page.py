@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vlmreward_3d.atomic_io import write_atomically
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.export.geometry import Geometry
-from vlmreward_3d.export.report.panels import panels
-from vlmreward_3d.export.report.svg import curves
+from vlmreward_3d.export.report.html import (
+    base64_text,
+    curve_figure,
+    data_uri,
+    document,
+    file_links,
+    table,
+    video,
+)
+from vlmreward_3d.export.report.panels import WEIGHT, panels
+from vlmreward_3d.export.report.settings import readable_settings, weight_note
 from vlmreward_3d.formatting import duration
-from vlmreward_3d.schedule import Schedule
 from vlmreward_3d.vlm3d import StepReport
 
 __all__ = ["save_report"]
 
-_HERE = Path(__file__).parent
-_POLICY = (
-    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'"
-)
-_TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
+_SCRIPT = Path(__file__).parent / "viewer.js"
+_LINKED = {".gif", ".glb", ".json", ".jsonl", ".mp4", ".obj", ".ply", ".png", ".safetensors"}
+"""Suffixes of the files that a run leaves beside the page."""
 
 
 def save_report(
@@ -41,67 +43,57 @@ def save_report(
     done: int | None = None,
     seconds: float | None = None,
     notes: Sequence[str] = (),
+    provenance: Mapping[str, str] | None = None,
 ) -> None:
     """Write a page with the run's outcome, its pictures, its model to turn, curves and settings.
 
     Args:
-        path: The .html file.
+        path: The .html file. Files of the run that are beside it are linked.
         config: The run's settings.
         reports: Its log.
         geometry: The exported model; its notes are listed after `notes`.
         views: The picture of the views, PNG.
         turntable: MP4 or GIF.
         done: Number of steps that were done; None: those of the log.
-        seconds: What the steps took together; None where it is not known.
-        notes: What happened to the run that its owner should know, a sentence each.
+        seconds: Duration of all steps together; None where it is not known.
+        notes: Events of the run that its owner should know, a sentence each.
+        provenance: The command and the versions that made the asset, by name.
 
     Raises:
         OSError: A picture cannot be read, or the page not be written.
     """
-    style, script = (
-        (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "viewer.js")
-    )
-    prompt = escape(config.prompt)
     done = len(reports) if done is None else done
-    write_atomically(
-        path,
-        f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{prompt}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<h1>{prompt}</h1>
-<p>{escape(_ending(config, reports, done))}</p>
+    files = sorted(file for file in path.parent.iterdir() if file.suffix in _LINKED)
+    body = f"""<p>{escape(_ending(config, reports, done))}</p>
 {_facts(reports, done, seconds)}
 {_list([*notes, *geometry.notes])}
 <h2>Model</h2>
 <div class="grid-2">
 {_model(geometry)}
-{_turntable(turntable)}
+{video(turntable, "The radiance field, all around.")}
 </div>
 <h2>Views</h2>
-<figure><div class="wide"><img src="{_data_uri(views)}" alt="Rendered views"></div>
+<figure><div class="wide" tabindex="0" role="region" aria-label="Rendered views">
+<img src="{data_uri(views)}" alt="Eight views of the asset: colours above, normals below"></div>
 <figcaption>Colours above, world-space normals below.</figcaption></figure>
 <h2>Curves</h2>
 <div class="grid-2">
-{_curves(reports)}
+{_curves(config, reports)}
 </div>
+{_section("Files", file_links(files) if files else "")}
+{_section("Made with", table({k: [_code(v)] for k, v in (provenance or {}).items()}))}
 <h2>Configuration</h2>
-<figure>{_table(config)}</figure>
-</main>
-<script>
-{script}</script>
-</body>
-</html>
-""",
-    )
+{table({name: [escape(value)] for name, value in readable_settings(config).items()})}"""
+    script = _SCRIPT.read_text(encoding="utf-8")
+    write_atomically(path, document(config.prompt, body, script=script))
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<h2>{heading}</h2>\n{content}" if content else ""
+
+
+def _code(value: str) -> str:
+    return f"<code>{escape(value)}</code>"
 
 
 def _ending(config: VLM3DConfig, reports: Sequence[StepReport], done: int) -> str:
@@ -153,10 +145,12 @@ def _model(geometry: Geometry) -> str:
         "color": np.round(255 * surface.rgb).astype(np.uint8),
         "faces": surface.faces.astype("<u4"),
     }
-    attributes = " ".join(f'data-{k}="{_base64(v.tobytes())}"' for k, v in data.items())
+    attributes = " ".join(f'data-{k}="{base64_text(v.tobytes())}"' for k, v in data.items())
     return (
-        f'<figure><canvas id="model" tabindex="0" aria-label="The model" {attributes}></canvas>'
-        "<figcaption>Drag to turn, scroll or pinch to zoom, double-click to reset.</figcaption>"
+        f'<figure><canvas id="model" tabindex="0" role="img" aria-label="The model" {attributes}>'
+        "</canvas>"
+        "<figcaption>Drag or use the arrow keys to turn, scroll or pinch to zoom, double-click to "
+        "reset.</figcaption>"
         "</figure>"
     )
 
@@ -165,47 +159,8 @@ def _y_up(points: np.ndarray) -> np.ndarray:
     return points[:, [0, 2, 1]] * (1, 1, -1)
 
 
-def _turntable(path: Path) -> str:
-    uri = _data_uri(path)
-    if path.suffix == ".mp4":
-        shown = f'<video src="{uri}" controls autoplay muted loop playsinline></video>'
-    else:
-        shown = f'<img class="shown" src="{uri}" alt="Turntable">'
-    return f"<figure>{shown}<figcaption>The radiance field, all around.</figcaption></figure>"
-
-
-def _curves(reports: Sequence[StepReport]) -> str:
+def _curves(config: VLM3DConfig, reports: Sequence[StepReport]) -> str:
     return "\n".join(
-        f"<figure>{curves(panel.series, log=panel.log, limits=panel.limits)}"
-        f"<figcaption>{escape(panel.title)}: {_legend(panel.series)}</figcaption></figure>"
+        curve_figure(panel, weight_note(config) if panel.kind == WEIGHT else "")
         for panel in panels(reports)
     )
-
-
-def _legend(series: Iterable[str]) -> str:
-    names = (f'<span class="key-{i}">{escape(name)}</span>' for i, name in enumerate(series))
-    return " ".join(names)
-
-
-def _table(config: VLM3DConfig) -> str:
-    rows = []
-    for name, value in config.flat().items():
-        rows.append(f"<tr><th>{escape(name)}</th><td>{escape(_setting(value))}</td></tr>")
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _setting(value: Any) -> str:
-    """A value of the configuration's JSON in a form for readers."""
-    if isinstance(value, str):
-        return value or "(empty)"
-    if not isinstance(value, dict):
-        return json.dumps(value)
-    return str(Schedule(value["points"]))
-
-
-def _data_uri(path: Path) -> str:
-    return f"data:{_TYPES[path.suffix]};base64,{_base64(path.read_bytes())}"
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 
 from vlmreward_3d.vlm3d import StepReport
 
-__all__ = ["Panel", "panels"]
+__all__ = ["WEIGHT", "Panel", "panels"]
+
+WEIGHT = "weight"
+"""Kind of the panel with the weights that were applied."""
 
 _TITLES = {
     "prob_yes": "P(Yes)",
     "grad_norm": "Norm of the gradient at the pixels, without weight",
-    "weight": "Weight of the gradient",
+    WEIGHT: "Weight of the gradient, as applied",
 }
-_LOG = ("loss", "grad_norm", "weight")
-_LAST = ("grad_norm", "weight", "field")
+_LOG = ("loss", "grad_norm", WEIGHT)
+_LAST = ("grad_norm", WEIGHT, "field")
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Panel:
     """Curves that share their axes.
 
     Attributes:
-        title: What they show.
+        kind: Last part of the metrics' names, or "field" for all of those of the field.
+        title: Heading.
         series: (step, value) pairs by the metric's name.
         log: Logarithmic values.
         limits: Lowest and highest value shown; None for those of the data.
     """
 
+    kind: str
     title: str
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     log: bool = False
@@ -57,4 +62,4 @@ def panels(reports: Sequence[StepReport], *, headline: bool = False) -> list[Pan
 def _panel(kind: str) -> Panel:
     title = _TITLES.get(kind, kind.replace("_", " ").capitalize())
     share = kind == "field" or kind.startswith("prob") or kind.endswith("fraction")
-    return Panel(title, log=kind in _LOG, limits=(0, 1) if share else None)
+    return Panel(kind, title, log=kind in _LOG, limits=(0, 1) if share else None)

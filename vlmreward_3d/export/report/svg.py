@@ -18,6 +18,7 @@ _MOST_POINTS = 600
 def curves(
     series: Mapping[str, Points],
     *,
+    label: str = "Curves",
     log: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> str:
@@ -26,6 +27,7 @@ def curves(
     Args:
         series: (step, value) pairs by name, steps ascending. Values that are not finite, and with
             `log` those that are not positive, are left out.
+        label: Name of what is drawn, for those who cannot see it.
         log: Logarithmic values.
         limits: Lowest and highest value shown; those of the data without.
 
@@ -36,7 +38,8 @@ def curves(
     kept = {name: _thinned(_visible(points, log)) for name, points in series.items()}
     steps = [step for points in kept.values() for step, _ in points]
     values = [value for points in kept.values() for _, value in points]
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">']
+    described = escape(f"{label} over the steps: {_ends(kept)}", quote=True)
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{described}">']
     if not steps:
         parts.append(_text(_WIDTH / 2, _HEIGHT / 2, "nothing to show", "middle"))
         return "".join([*parts, "</svg>"])
@@ -63,6 +66,7 @@ def curves(
         parts.append(_text(_LEFT - 6, y + 4, _number(value), "end"))
     for step, anchor in ((first, "start"), (last, "end")):
         parts.append(_text(across(step), _HEIGHT - 6, f"{step:g}", anchor))
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, "step", "middle"))
     for index, (name, points) in enumerate(kept.items()):
         path = " ".join(f"{across(step):.1f},{down(value):.1f}" for step, value in points)
         parts.append(
@@ -70,6 +74,16 @@ def curves(
             "</polyline>"
         )
     return "".join([*parts, "</svg>"])
+
+
+def _ends(series: Mapping[str, Points]) -> str:
+    """First and last value of each curve, in words."""
+    said = [
+        f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}"
+        for name, points in series.items()
+        if points
+    ]
+    return ", ".join(said) or "nothing to show"
 
 
 def _visible(points: Points, log: bool) -> Points:

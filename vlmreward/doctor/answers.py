@@ -99,7 +99,7 @@ def answer_tokens(subject: Probe) -> CheckResult:
 
 @check("answer mass")
 def answer_mass(subject: Probe) -> CheckResult:
-    """How much of the probability lies on the answers at all: the reward is blind to the rest."""
+    """Probability of the counted answers together; the reward ignores all other tokens."""
     logits = torch.stack([reference.logits for reference in subject.references])
     p = logits.double().softmax(-1).mean(0)
     taken = set(subject.reward.tokens or ())

@@ -1,4 +1,4 @@
-"""All checks, one after the other."""
+"""The list of all checks, and functions that run them in order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SLOW_CHECKS: tuple[Check, ...] = (gradients.finite_differences, cost.forecast)
 
 
 def checks(quick: bool = False) -> list[Check]:
-    """The checks that are made."""
+    """The checks that ``run_checks`` makes, in order."""
     return [check for check in CHECKS if not (quick and check in SLOW_CHECKS)]
 
 

@@ -1,4 +1,4 @@
-"""Does a gradient arrive at every view, and is it the slope of the reward?"""
+"""Checks that the gradient reaches every view and equals finite differences of the reward."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _inside(views: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
 
 @check("gradient")
 def gradient(subject: Probe) -> CheckResult:
-    """Finite and not zero at every view of every query of a mixed batch."""
+    """Gradient finite and not zero at every view of every query of a mixed batch."""
     samples = subject.mixed[:2]
     views = [_inside(sample.views, torch.float32) for sample in samples]
     flat = [view for row in views for view in row]
@@ -108,7 +108,7 @@ def _free_memory(device: torch.device) -> int:
 
 
 def slopes(reward: nn.Module, subject: Probe) -> CheckResult:
-    """Compare along the gradient itself and along a random direction.
+    """Directional derivatives and finite differences, along the gradient and a random direction.
 
     The steps are small in float64, and in float32 large enough for the difference of two rewards to
     stand out of their rounding; hence the limits.

@@ -1,4 +1,4 @@
-"""Do our image processor's pixels equal those of transformers' own?"""
+"""Checks that the image processor's output equals that of transformers' own."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ Outputs = dict[str, Any]
 """Tensors under HF's keys, and lists where HF returns them."""
 
 PIXEL_MODES = ("float", "clamp", "uint8")
-"""How far the forward pass follows Hugging Face's 8-bit path.
+"""Degrees to which the forward pass follows Hugging Face's 8-bit path.
 
 - ``"float"``: not at all; exactly affine in the pixels, so bicubic overshoot stays.
 - ``"clamp"``: saturates to [0, 1] where 8-bit images do; zero gradient at what was cut off.
@@ -112,7 +112,7 @@ def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -
 def per_channel(
     values: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """``(C, 1, 1)`` of these values; kept, so that a GPU is not waited for at every call."""
+    """Tensor ``(C, 1, 1)`` of these values, cached to avoid a GPU synchronization at every call."""
     if torch.compiler.is_compiling():  # which keeps constants of its own
         return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
     return _kept(values, dtype, device)
@@ -145,11 +145,12 @@ class ImageProcessor(ABC):
 
     Attributes:
         hf_classes: names of the HF classes of which it is the counterpart.
-        nested: whether images come in samples of several images each.
-        other_models: for the tables: models that use it beside those of ``models.families``.
-        summary: for the tables: what it does, and what it returns.
+        nested: True if images come in samples of several images each.
+        other_models: models that use it beside those of ``models.families``, for tables in the
+            documentation.
+        summary: its operations and its output in words, for tables in the documentation.
         pixel_mode: one of ``PIXEL_MODES``.
-        backend: whose 8-bit arithmetic ``pixel_mode="uint8"`` follows, one of ``BACKENDS``.
+        backend: library whose 8-bit arithmetic ``pixel_mode="uint8"`` follows, one of ``BACKENDS``.
     """
 
     hf_classes: ClassVar[frozenset[str]] = frozenset()

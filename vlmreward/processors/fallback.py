@@ -1,4 +1,4 @@
-"""Any other processor of transformers, behind the same contract."""
+"""Image processors of transformers without a counterpart here, behind the same interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files behind names, folders and patterns."""
+"""Search for image files by names, folders and glob patterns."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Images = torch.Tensor | Sequence[Query]
 """Images in any layout of the contract; see ``flatten_views``."""
 
 RANGE_TOLERANCE = 1 / 128
-"""How far outside [0, 1] a value may lie: renderers and decoders overshoot a little in half
+"""Accepted excess of a value over [0, 1]: renderers and decoders overshoot a little in half
 precision (1/128 is the step of bfloat16 above 1). A real mistake of range is much larger."""
 
 MAX_ASPECT_RATIO = 200
@@ -160,7 +160,7 @@ def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool 
 def flatten_views(
     images: Images, *, values: bool = True
 ) -> tuple[torch.Tensor | list[torch.Tensor], list[int]]:
-    """Queries of one or several views -> all images in a row, and how many each query has.
+    """Queries of one or several views -> all images in a row, and the number of each query.
 
     Args:
         images: floating, in [0, 1]: ``(B, 3, H, W)`` for one image a query, ``(B, V, 3, H, W)``

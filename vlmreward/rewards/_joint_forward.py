@@ -1,4 +1,4 @@
-"""Questions to one model, asked together: one look at the images for all of them."""
+"""Several questions to one model in one forward pass, which encodes the images once."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class QuestionReward(Protocol):
 
 @runtime_checkable
 class Looking(Protocol):
-    """A question that looks at all logits when it is asked for the first time."""
+    """A reward that checks the logits of the whole vocabulary at the first use of a question."""
 
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
-        """B questions -> a function of ``(B, V)``, or None."""
+        """B questions -> a function that checks logits ``(B, V)``, or None if no check is due."""
 
 
 def check_placeholders(rewards: Sequence[Reward], values: Mapping[str, Text]) -> None:
@@ -117,7 +117,7 @@ def _together(
 def _first_look(
     group: Sequence[QuestionReward], columns: Sequence[Sequence[str]]
 ) -> Callable[[torch.Tensor], None] | None:
-    """The rewards' first looks at the answers to their questions, if any has one."""
+    """The checks of all rewards at the first use of their questions; None without any."""
     looks = [
         reward.first_look(asked) if isinstance(reward, Looking) else None
         for reward, asked in zip(group, columns)

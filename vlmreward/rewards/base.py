@@ -36,7 +36,7 @@ class VLMReward(ModelAnswers):
         checkpoint: recompute the inside of the model's layers in the backward pass.
         model_kwargs: further arguments of the model's ``from_pretrained``.
         per_view: one of ``PER_VIEW``.
-        validate: look at every image's values, and at the first answers to each question.
+        validate: check the values of every image, and the first answers to each question.
         name: the reward's name among several; default: its question.
     """
 
@@ -132,7 +132,7 @@ class VLMReward(ModelAnswers):
         return scores
 
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
-        """A function that looks at the answers to new questions, with ``validate``.
+        """A function that checks the answers to new questions, with ``validate``.
 
         Where the answers hold less than 1 % of the probability, it warns, once for a question, and
         it refuses logits that are not finite. That costs one product with the output matrix and, on

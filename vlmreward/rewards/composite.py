@@ -1,4 +1,4 @@
-"""Several rewards of the same images as one, with one look at the images for each model."""
+"""Combinations of several rewards of the same images; each model encodes the images once."""
 
 from __future__ import annotations
 

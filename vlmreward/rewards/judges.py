@@ -1,4 +1,4 @@
-"""Judges of images that others publish, with their own question and their own formula."""
+"""Published judges of images, each with its own question and formula."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def qwen3_vl_reranker(
 
     Args:
         model: a reranker, its name, or another reward of it; see ``YesNoReward``.
-        instruction: what makes a document meet a query.
+        instruction: criterion by which a document meets a query, a sentence of the prompt.
         **options: those of ``YesNoReward`` but ``question`` and ``answers``.
 
     Raises:
         OSError, TypeError, ValueError: as of ``YesNoReward``.
-        ValueError: a model without a chat.
+        ValueError: the model has no chat template.
     """
     asked = instruction.replace("{", "{{").replace("}", "}}")
     question = QuestionTemplate(
@@ -50,7 +50,7 @@ def qwen3_vl_reranker(
 
 
 def vqascore(model: ModelSource, **options: Any) -> AnswerProbabilityReward:
-    """VQAScore (Lin et al., 2024) by any VLM: P("Yes") to its question, among all that it can say.
+    """VQAScore (Lin et al., 2024) by any VLM: P("Yes") for its question among all tokens.
 
     ``reward.probability(images, prompt="a red cube")`` is the score, the reward its logarithm.
     Numbers of different models are not comparable; that of the paper, CLIP-FlanT5, is not a model

@@ -38,7 +38,7 @@ class TokenProbability:
 
 @dataclass(frozen=True)
 class AskedQuestions:
-    """A batch of questions: views in a row, and for each question the sizes of its images."""
+    """A batch of questions: all views in order, and for each question the sizes of its images."""
 
     views: torch.Tensor | Sequence[torch.Tensor]
     questions: list[str]
@@ -53,7 +53,7 @@ class ModelAnswers(Combinable):
         backbone: the model.
         question: the template of what it is asked.
         per_view: one of ``PER_VIEW``.
-        validate: look at the values of all images.
+        validate: check the values of all images.
     """
 
     backbone: FrozenVLM
@@ -109,10 +109,10 @@ class ModelAnswers(Combinable):
         prompt: Text | None = None,
         **placeholders: Text,
     ) -> torch.Tensor:
-        """How much of the probability lies on the answers: the reward is blind to the rest.
+        """Probability of all counted answers together; the reward ignores all other answers.
 
-        Near 1 the model answers as it is asked. Where little is left, it would rather say something
-        else (see ``top_answers``), and the reward compares two unlikely words.
+        Near 1, the model answers with one of the words that are asked for. Near 0, it would say
+        something else (see ``top_answers``), and the reward compares unlikely words.
 
         Args:
             images: images in any layout of ``forward``.
@@ -146,7 +146,7 @@ class ModelAnswers(Combinable):
         Args:
             images: images in any layout of ``forward``.
             prompt: value of ``{prompt}``, one for all or a list of B.
-            k: how many of each query, at least 1.
+            k: number of tokens for each query, from 1 to the size of the vocabulary.
             **placeholders: values of the other placeholders, likewise.
 
         Returns:

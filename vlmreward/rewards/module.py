@@ -57,7 +57,7 @@ class RewardModule(nn.Module):
 
 
 class SeveralRewards(RewardModule):
-    """A reward that is made of several, whose values can be looked at one by one."""
+    """A reward that is made of several and also returns their separate values."""
 
     def per_reward(
         self, images: Images | ImageBatch, prompt: Text | None = None, **placeholders: Text

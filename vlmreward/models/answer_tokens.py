@@ -44,13 +44,14 @@ Answer = str | int | SpellingVariants | Sequence[str | int | SpellingVariants]
 
 @dataclass(frozen=True)
 class Answers:
-    """Tokens that count for and against, and how the tokenizer writes them.
+    """Tokens of the positive and the negative answer, as ids and as text.
 
     Attributes:
-        positive: token ids; a tuple of them for a variant of several tokens.
-        negative: likewise.
-        positive_tokens: the same as text.
-        negative_tokens: likewise.
+        positive: token ids of the variants of the positive answer; a tuple of ids for a variant of
+            several tokens.
+        negative: token ids of the variants of the negative answer, in the same form.
+        positive_tokens: text of each variant in ``positive``.
+        negative_tokens: text of each variant in ``negative``.
     """
 
     positive: tuple[int | TokenIds, ...]
@@ -84,9 +85,9 @@ class AnswerTokenizer:
     follows with a space, as in "Assistant: Yes".
 
     Args:
-        tokenize: text -> ids, without tokens added at the ends.
-        decode: ids, one argument each -> text.
-        context: what precedes the answer, up to and including the generation prompt.
+        tokenize: function from text to ids, without tokens added at the ends.
+        decode: function from ids, one argument each, to text.
+        context: text that precedes the answer, up to and including the generation prompt.
         vocabulary: number of ids that the model scores.
         markup: special tokens, after which no space is wanted.
     """
@@ -180,11 +181,11 @@ class AnswerTokenizer:
 
 
 def check_pair(answers: object) -> None:
-    """Refuse anything but two answers; can be told before a model is loaded.
+    """Refuse anything but a pair of answers; needs no model.
 
     Raises:
-        TypeError: not a sequence.
-        ValueError: a text, or not two of them.
+        TypeError: ``answers`` is not a sequence.
+        ValueError: ``answers`` is a text, or does not have two items.
     """
     if not isinstance(answers, Sequence):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""A question with more to it than a text behind the images."""
+"""Questions with a system prompt or with text in front of the images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ChatQuestion(str):
         return self.before, self.after, self.system
 
     def messages(self, images: Sequence[object]) -> list[dict[str, object]]:
-        """What a chat template of transformers is applied to.
+        """The conversation that a chat template of transformers is applied to.
 
         Args:
             images: the images of the query, such as PIL images.

@@ -1,4 +1,4 @@
-"""Models from names and folders, complete or not at all."""
+"""Loading of models from hub ids and folders; an incomplete model is refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from a version on, and what it does before."""
 
 
 def resolve(source: str) -> str:
-    """Name of a model -> what transformers can load: built-in ones are folders of a package.
+    """Hub id or folder that transformers can load; of a built-in model, its installed folder.
 
     Raises:
         FileNotFoundError: a built-in model whose weights are not installed.
@@ -70,7 +70,7 @@ def local_files_only(path: str) -> bool:
 
 
 def warn_of_version(config: PreTrainedConfig) -> None:
-    """Warn where this version of transformers computes a family otherwise than later ones.
+    """Warn if this version of transformers computes a family differently from later versions.
 
     Args:
         config: configuration of the model.
@@ -113,16 +113,17 @@ def load(
 
     Args:
         source: hub id, local folder, or ``"builtin/blocks"``.
-        device: where to; default: the GPU if there is one.
+        device: device of the model; default: the GPU if there is one.
         dtype: dtype of the parameters; default: the checkpoint's on a GPU, float32 on a CPU.
         options: further arguments of the model's ``from_pretrained``.
 
     Returns:
-        ``(model, processor)``; every parameter is from the weights.
+        ``(model, processor)``; every parameter is from the weight files.
 
     Raises:
-        OSError: it cannot be found or read, or its weights are not those of its configuration.
-        ValueError: options that do not go together.
+        OSError: the model cannot be found or read, or its weights are not those of its
+            configuration.
+        ValueError: options that exclude each other.
     """
     options = dict(options or {})
     if device is not None and "device_map" in options:

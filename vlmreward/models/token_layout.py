@@ -1,4 +1,4 @@
-"""A query without its pixels, as the model reads it, and batches of them."""
+"""Token inputs of a query without its pixels, and of batches of queries."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def collate_right(
 
     Args:
         rows: the queries.
-        images_per_item: numbers of images.
-        device: where the model is.
+        images_per_item: number of images of each query.
+        device: device of the model.
         pad_token_id: the token to pad with.
         needs_mask: add an ``attention_mask`` where there is padding.
     """

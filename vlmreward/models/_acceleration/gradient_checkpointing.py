@@ -24,7 +24,7 @@ def _method(model: PreTrainedModel, name: str) -> Callable[..., None]:
 
 
 def checkpoint_layers(model: PreTrainedModel, *, on: bool = True) -> None:
-    """Keep only what goes into each layer, and compute its inside again in the backward pass.
+    """Keep only the input of each layer; the backward pass computes its intermediates again.
 
     transformers does so in training mode only. A reward has no use for that mode, so it is set on
     the layers themselves, where it means nothing else, and not on what is in them (dropout).

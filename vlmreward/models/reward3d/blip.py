@@ -1,4 +1,4 @@
-"""BLIP's encoders in the layout of their authors -> those of transformers.
+"""Conversion of BLIP's encoders from the layout of their authors to that of transformers.
 
 The sizes are read off the tensors, so that shrunk copies convert as the full model does.
 """
@@ -96,7 +96,7 @@ def convert_text_encoder(state: State, *, head_channels: int = 64) -> BlipTextMo
 
 
 def load_strictly(model: Model, state: State, kind: str) -> Model:
-    """The model with these tensors, all of which have to have a place.
+    """Load a state dict into the model and return it; the names must match exactly.
 
     Raises:
         ValueError: Tensors are missing, unknown or of another shape.

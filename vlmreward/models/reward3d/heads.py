@@ -1,4 +1,4 @@
-"""What Reward3D makes of the features of four views: two heads, one for each of its checkpoints."""
+"""The two heads of Reward3D, one per checkpoint: from the features of four views to a reward."""
 
 from __future__ import annotations
 

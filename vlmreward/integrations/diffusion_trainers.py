@@ -1,4 +1,4 @@
-"""Rewards in the shape that trainers of diffusion models call."""
+"""Adapters of rewards to the call signature of trainers of diffusion models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TrainerReward = Callable[..., tuple[torch.Tensor, dict[str, list[str]]]]
 
 
 def as_images(images: object) -> torch.Tensor | list[torch.Tensor]:
-    """Images as diffusion pipelines hand them out -> images as rewards take them.
+    """Convert images from the layouts that diffusion pipelines return to those of rewards.
 
     Args:
         images: result of a diffusers pipeline with ``output_type`` "pt", "np" or "pil": a float

@@ -84,11 +84,11 @@ class ScorerReward(RewardModule):
         self.scorer = scorer
 
     def forward_batch(self, batch: ImageBatch, values: Any) -> torch.Tensor:
-        """See ``RewardModule``.
+        """The reward ``(B,)`` of each query, the mean score of its views; see ``RewardModule``.
 
         Raises:
-            ValueError: the scorer returned another number of scores than of images: some of
-                imscore's average over their batch.
+            ValueError: the numbers of scores and of images differ: some scorers of imscore
+                average over their batch.
         """
         unknown = sorted(values.keys() - {"prompt"})
         if unknown:

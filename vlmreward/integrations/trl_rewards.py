@@ -1,4 +1,4 @@
-"""Rewards in the shapes that the trainers of TRL call."""
+"""Adapters of rewards to the trainers of TRL."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def grpo_reward(
 
 
 def _text(completion: Any) -> str:
-    """What a completion says: a text, or messages with text in their content."""
+    """Text of a completion, which is a str or a list of messages with text in their content."""
     if isinstance(completion, str):
         return completion
     parts = []

@@ -1,4 +1,4 @@
-"""Rewards as UniRL calls them in training by back-propagation (ReFL, DRaFT)."""
+"""Adapter of rewards to UniRL's training by back-propagation (ReFL, DRaFT)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sum over terms of which one graph lives at a time."""
+"""A differentiable sum of terms that keeps the graph of one term in memory at a time."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class _GradientAccumulation(torch.autograd.Function):
 def accumulate_gradients(
     terms: Sequence[Term], batch: ImageBatch, double_backward_error: str
 ) -> torch.Tensor:
-    """Sum of the terms, of which one graph lives at a time.
+    """Sum of the terms, with the graph of only one term in memory at a time.
 
-    Several terms' gradients are taken during the call, and can be used once; a single one has an
-    ordinary graph.
+    The gradients of several terms are computed during the call and can be used in one backward
+    pass; a single term keeps its ordinary graph.
 
     Args:
-        terms: each from the batch to ``(B,)``.
+        terms: functions from the batch to ``(B,)``.
         batch: the images.
         double_backward_error: message of the error for derivatives of the gradient.
 

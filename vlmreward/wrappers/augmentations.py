@@ -1,4 +1,4 @@
-"""The transformations over which an expectation is taken, of kornia's parts."""
+"""Random image transformations, built from kornia's, for expectations over them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["standard_augmentation"]
 
 
 def standard_augmentation(strength: float = 1.0) -> nn.Sequential:
-    """Small changes of a picture that should not change what is seen in it.
+    """Small random changes of a picture that preserve its content.
 
     Rotation by up to 10 degrees, shift by 5 %, zoom by 15 % (out of the picture its border is
     repeated, as black corners would be a change that is seen), brightness, contrast and saturation

@@ -97,7 +97,7 @@ class ExpectationOverTransformations(RewardModule):
         """Mean reward of each query over the transformations.
 
         Raises:
-            ValueError: what the augmentation returns is not a batch of as many RGB images.
+            ValueError: the augmentation did not return a batch of as many RGB images.
             RuntimeError: the reward is not differentiable.
         """
         seeds = self._seeds()

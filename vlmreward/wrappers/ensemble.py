@@ -1,4 +1,4 @@
-"""Several rewards at once, none of them louder than the others."""
+"""Weighted means of several rewards, with optional balancing of their gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmreward.utils.autograd_context import Context
 __all__ = ["BALANCES", "Ensemble"]
 
 BALANCES = (None, "gradient-norm")
-"""How the members' gradients are weighed against each other: not at all, or made equally long."""
+"""Balancing of the members' gradients: None, or scaling of each to the same norm."""
 
 _RUNNING = threading.Lock()
 """For the running means, which backward passes of several threads go into."""

@@ -1,4 +1,4 @@
-"""Gradients without their finest grain."""
+"""Low-pass filtering of a reward's gradient at the pixels."""
 
 from __future__ import annotations
 

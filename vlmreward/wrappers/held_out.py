@@ -1,4 +1,4 @@
-"""A reward under observation of another one that is not optimised."""
+"""Monitoring of an optimized reward by another one that is held out of the optimization."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STEPS = threading.Lock()
 
 
 class RewardHackingWarning(UserWarning):
-    """The optimised reward rises while the held-out one falls."""
+    """Warning that the optimized reward rises while the held-out one falls."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _State(TypedDict):
 
 
 class HeldOutMonitor(RewardModule):
-    """A reward, with another one that looks on and is never optimised.
+    """A reward that is monitored by a held-out reward, which is never optimized.
 
     An optimised reward is no evidence of anything: it can be hacked. A second one, of another
     model or at least another question, that takes no part in the gradient shows when that happens.
@@ -113,7 +113,7 @@ class HeldOutMonitor(RewardModule):
         self.warned = False
 
     def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
-        """The optimised reward of each query, unchanged."""
+        """The optimized reward of each query, unchanged."""
         rewards = call_reward(self.reward, batch, values)
         if not rewards.requires_grad:
             return rewards
@@ -167,6 +167,6 @@ class HeldOutMonitor(RewardModule):
         return {"step": self.step, "history": history, "warned": self.warned}
 
     def set_extra_state(self, state: _State) -> None:
-        """Go on where ``get_extra_state`` was taken."""
+        """Restore a state from ``get_extra_state``."""
         self.step, self.warned = state["step"], state["warned"]
         self.history = [Observation(*seen) for seen in state["history"]]

@@ -1,4 +1,4 @@
-"""A reward of large batches within a memory budget."""
+"""Rewards of large batches, computed in parts within a memory budget."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parse_bytes(size: int | float | str) -> int:
 
 
 class MicroBatched(RewardModule):
-    """A reward that is given its batch in parts, so that one part's graph lives at a time.
+    """A reward that is given its batch in parts, so that only one part's graph is in memory.
 
     The gradient at the pixels is taken part by part during the call; memory is that of a part, and
     values and gradients are those of the whole batch. The result can be differentiated once. Where

@@ -1,4 +1,4 @@
-"""One question in several wordings, and against its opposite."""
+"""Mean of a reward over several wordings of its question, and contrast with the opposite one."""
 
 from __future__ import annotations
 

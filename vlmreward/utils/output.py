@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and nothing else takes their place."""
+"""Atomic writing of files: a reader sees the old or the new contents, never a part."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
-    """Look whether a file can be written, before the work begins; nothing is opened or made.
+    """Check that a file can be written, before the work begins; nothing is opened or made.
 
     Args:
         path: the file, existing or not.

@@ -1,4 +1,4 @@
-"""Types of arguments for argparse, which refuse in one line before anything heavy is imported."""
+"""Argument types for argparse: a bad value ends in one line, before torch is imported."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def slug(words: str, most: int = 60) -> str:
 
 
 def path(word: str) -> Path:
-    """A path, of whatever bytes, that is not empty."""
+    """A path that is not empty; any bytes are accepted."""
     if not word.strip():
         raise argparse.ArgumentTypeError(
             f"received {word!r}; expected a path; name one, or . for here"

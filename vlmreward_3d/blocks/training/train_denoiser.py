@@ -1,6 +1,6 @@
 """Train the built-in denoiser: ``python -m vlmreward_3d.blocks.training.train_denoiser``.
 
-With ``--start`` a trained one learns on, at full resolution alone.
+With ``--start`` a trained denoiser is trained further, at full resolution alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHOWN = (
     "an orange mug next to a purple chair",
     "a cyan car next to a yellow torus",
 )
-"""What the pictures of a training show."""
+"""Prompts of the sample pictures that a training writes."""
 FRONTAL = 2.0
 """Concentration of the azimuths of single views around the front (von Mises)."""
 COARSE = 0.5
@@ -50,7 +50,7 @@ front, and no cameras, so that it wants to see the front from everywhere."""
 
 
 def build(seed: int = 0, *, cameras: bool = True, rich: bool = False) -> PixelDiffusion:
-    """A denoiser with random weights, of single views without cameras; ``rich`` in words."""
+    """A denoiser with random weights: of single views without `cameras`; `rich`: of more words."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(768, rich=True) if rich else train_tokenizer()
     tokenizer.init_kwargs[KNOWN_WORDS] = known_words(captions=True, rich=rich)

@@ -44,15 +44,15 @@ def _denied(question: Question) -> Question:
 
 @dataclass(frozen=True)
 class Batch:
-    """Views of N scenes and what is asked about each.
+    """Views of N scenes and the questions about each.
 
     Attributes:
         rgba: (N, V, 64, 64, 4) uint8.
-        fade: (N,) opacity left of the objects; below 0.15 nothing is there to be seen.
+        fade: (N,) remaining opacity of the objects; below 0.15 they count as invisible.
         questions: a list of questions per scene.
-        words: (N, V, 16, W) float, 1 where a cell shows something that the word is true of, 0 where
-            not, NaN where it is not clear.
-        facts: what is true of each scene as a whole, None where that is not clear.
+        words: (N, V, 16, W) float: 1 where the word is true of something in the cell, 0 where not,
+            NaN where it is unclear.
+        facts: facts of each scene as a whole; None if they are unclear.
     """
 
     rgba: Tensor
@@ -63,7 +63,7 @@ class Batch:
 
 
 def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
-    """The presence words that are true in each cell: coverage (V, 4, 4, 6) uint8 -> (V, 16, W)."""
+    """Presence words that are true in each cell, (V, 16, W), from coverage (V, 4, 4, 6) uint8."""
     cover = coverage.flatten(1, 2).float() / 255
     seen = torch.zeros(*cover.shape[:2], len(_WORD))
     crossing = "intersecting" if scene.flaw == "intersection" else ""
@@ -83,7 +83,7 @@ def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
 
 
 def flaw_seen(scene: Scene, coverage: Tensor) -> bool:
-    """Whether the views give the flaw away."""
+    """False if the scene's floaters or holes are hidden in all views; True otherwise."""
     channel = {"floaters": _FLOATER, "holes": _BROKEN}.get(scene.flaw or "")
     return channel is None or float(coverage[..., channel].float().sum()) / 255 > _VISIBLE
 
@@ -93,13 +93,13 @@ class QuestionSampler:
 
     Args:
         data: the scenes.
-        seed: batches depend on it and on their number alone.
+        seed: seed of the batches; each depends on the seed and on its number alone.
         mixtures: share of blends of a scene and its counterpart among flawless scenes, where all
             kinds of questions are asked.
 
     Attributes:
-        rich: True if there are compositions among the scenes; then their words are asked about, of
-            all scenes.
+        rich: True if there are compositions among the scenes; their words then occur in questions
+            about all scenes.
     """
 
     def __init__(self, data: BlocksData, seed: int, *, mixtures: float = 0.0) -> None:

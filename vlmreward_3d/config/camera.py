@@ -1,4 +1,4 @@
-"""Cameras of the training views, and what is behind the object."""
+"""Settings of the cameras and of the background of training views."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ONE_GROUP, _RESOLUTION = Schedule.constant(1), Schedule.constant(64)
 
 @dataclass(frozen=True, kw_only=True)
 class CameraConfig:
-    """The views that are rendered in a training step.
+    """Settings of the views that are rendered in a training step.
 
     Attributes:
         n_groups: Number of independent groups of views, a schedule of steps.

@@ -1,4 +1,4 @@
-"""What the colors of a field that is sampled along rays are in training: shaded, or latents."""
+"""Settings of the colors of ray-sampled fields in training: random shading, or latents."""
 
 from __future__ import annotations
 

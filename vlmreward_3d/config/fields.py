@@ -1,4 +1,4 @@
-"""Fields: one record for each kind, with the settings that mean something for it."""
+"""Settings of fields: one record for each kind of field."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FieldConfig:
 
     @property
     def changes_at(self) -> tuple[float, ...]:
-        """Progress at which the time of a step changes; for most fields it does not."""
+        """Values of progress at which the time of a step changes; none for most fields."""
         return ()
 
     @property
@@ -67,7 +67,7 @@ class FieldConfig:
 
     @property
     def expires_gradients(self) -> str | None:
-        """What makes a gradient of an earlier step unfit for the parameters, if anything."""
+        """Cause, in words, that invalidates gradients of earlier steps; None without one."""
         return "a field that grows" if self.grows else None
 
 
@@ -208,12 +208,12 @@ class HashGridConfig(VolumeConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GaussiansConfig(FieldConfig):
-    """Gaussians that are drawn.
+    """Settings of a field of 3D Gaussians.
 
     Attributes:
         n_gaussians: Number of Gaussians at the start, at least 4.
         radius: Radius of the ball that they begin as, world units.
-        densification: How their number changes in a run; None leaves it as it is.
+        densification: Changes of the number of Gaussians in a run; None keeps it fixed.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.

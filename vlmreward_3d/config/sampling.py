@@ -1,4 +1,4 @@
-"""Where a field is looked at along rays."""
+"""Settings of the samples along rays and of the occupancy grid."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def to_object(value: Any) -> Any:
 
 
 def from_object(hint: Any, value: Any, name: str = "") -> Any:
-    """The value of a type that `to_object` has turned into JSON's objects and arrays.
+    """The value of a given type that `to_object` has turned into JSON's objects and arrays.
 
     Args:
         hint: The type, such as a record or a union of records.

@@ -1,4 +1,4 @@
-"""The work of `vlm3d`: a run from its options, or the measurement of one."""
+"""Execution of `vlm3d`: a run from the options, or a measurement of its time and memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def work(options: argparse.Namespace) -> list[Path]:
 
 
 def load_guidances(config: VLM3DConfig, options: argparse.Namespace) -> list[WeightedGuidance]:
-    """The guidances of a configuration, on the devices of the options; says what is loaded."""
+    """Load the guidances of a configuration on the devices of the options, with messages."""
     vlm = [] if config.vlm is None else [config.vlm.model]
     # after bad devices and folders were refused, as it imports diffusers for seconds
     from vlmreward_3d.guidance import loading

@@ -1,4 +1,4 @@
-"""The configuration of a run that the options of `vlm3d` describe."""
+"""Conversion of the options of `vlm3d` to the configuration of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def configuration(options: argparse.Namespace) -> VLM3DConfig:
 
 
 def changes(options: argparse.Namespace, config: VLM3DConfig) -> dict[str, Any]:
-    """The settings in which the options differ from a configuration, by their dotted names."""
+    """Settings that the options change in a configuration, by their dotted names."""
     asked = {
         "score_distillation.rule": distillation_rule(options),
         "score_distillation.view_prompts": options.perp_neg,

@@ -23,9 +23,9 @@ class Panel:
     """Curves that share their axes.
 
     Attributes:
-        title: What they show.
+        title: Title of the panel.
         series: (step, value) pairs by the metric's name.
-        log: Logarithmic values.
+        log: True for a logarithmic value axis.
         limits: Lowest and highest value shown; None for those of the data.
     """
 

@@ -141,7 +141,7 @@ class DenseGrid(VolumeRepresentation):
 def check_shape(
     bound: float, blob_density: float, blob_radius: float, density_scale: float
 ) -> None:
-    """Refuse a box, a blob or a scale of densities that are none.
+    """Refuse invalid settings of the box, the blob or the density scale.
 
     Raises:
         TypeError, ValueError: A number is missing, not finite, or not positive where it has to be.
@@ -192,7 +192,7 @@ class BakedDenseGrid:
         return replace(self, logits=self.logits.detach().requires_grad_())
 
     def pull_back(self, leaf: BakedDenseGrid) -> Tensor | None:
-        """A scalar whose gradient at the parameters is what `leaf` has accumulated."""
+        """A scalar whose gradient at the parameters equals that accumulated by `leaf`."""
         if leaf.logits.grad is None:
             return None
         return (self.logits * leaf.logits.grad).sum()

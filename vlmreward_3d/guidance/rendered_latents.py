@@ -1,4 +1,4 @@
-"""Rendered latents for guidances of images, and denoisers that have such latents."""
+"""Decoding of rendered latents for guidances of images, and checks of denoisers of latents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def evaluate(
     progress: float,
     generator: torch.Generator,
 ) -> GuidanceOutput:
-    """A guidance's output for images, or for latents that are decoded where it needs images.
+    """A guidance's output for images or for latents, which are decoded if it needs images.
 
     A guidance that is made for latents too has `accepts_latents` set to True. All others are shown
     the linear decoding, clamped to [0, 1], and their gradient is carried back through the decoding.
@@ -47,7 +47,7 @@ def evaluate(
 
 
 def require_latents(denoiser: Denoiser) -> None:
-    """Refuse a denoiser that does not denoise latents like those that fields render.
+    """Refuse a denoiser whose latents differ from those that fields render.
 
     Raises:
         ValueError: It works in pixels, or on latents with another number of channels.

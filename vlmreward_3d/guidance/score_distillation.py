@@ -1,4 +1,4 @@
-"""Pure functions that score distillation is made of.
+"""Elementary functions of score distillation.
 
 Everything here is in the denoiser's own space (latents, or pixels in [-1, 1]) with a
 variance-preserving process: z_t = sqrt(abar) z + sqrt(1 - abar) eps. Arguments of shape

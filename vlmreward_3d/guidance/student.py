@@ -28,8 +28,8 @@ class Student:
 
     Args:
         denoiser: The frozen denoiser, with a diffusers `unet`.
-        config: Its settings.
-        lesson: What it learns.
+        config: Settings of the student.
+        lesson: Training loss of the student.
         seed: Seed of the first low-rank weights.
 
     Raises:
@@ -66,7 +66,7 @@ class Student:
         )
 
     def learn(self, teacher: Teacher, latents: Tensor, generator: torch.Generator | None) -> float:
-        """One step of the optimizer on latents of the renders; the loss.
+        """Make one step of the optimizer on latents of the renders, and return the loss.
 
         Timesteps, one for each group of views, are uniform over all, the noise is normal, and at
         a share of the steps (`StudentConfig.camera_dropout`) there are no cameras.

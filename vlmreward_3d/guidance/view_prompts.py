@@ -1,4 +1,4 @@
-"""Words for the side that a view shows, for guidances that do not know about cameras."""
+"""Words for the side that a view shows, for guidances without a camera input."""
 
 from __future__ import annotations
 

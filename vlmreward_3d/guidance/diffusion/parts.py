@@ -1,4 +1,4 @@
-"""Parts of diffusers folders, complete or not at all: UNet, autoencoder, text encoder, the rest."""
+"""Loading of parts of diffusers folders; an incomplete part is refused."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ def load_part(
         model: the folder or id.
         name: name of the part, a key of ``KINDS``.
         dtype: dtype of its weights, if it has weights.
-        **options: of ``from_pretrained``, such as ``revision`` or ``local_files_only``.
+        **options: further options of ``from_pretrained``, such as ``revision`` or
+            ``local_files_only``.
 
     Raises:
-        OSError: it is missing, damaged or cannot be reached, or its weights are not those of its
-            configuration.
+        OSError: the part is missing, damaged or cannot be reached, or its weights are not those of
+            its configuration.
     """
     kind = KINDS[name]
     weighted = issubclass(kind, nn.Module)
@@ -81,8 +82,8 @@ def load_pipeline(kind: Any, model: str | Path, name: str, **options: Any) -> An
     Args:
         kind: class of the pipeline.
         model: the folder or id.
-        name: what it is, for the message.
-        **options: of ``from_pretrained``, such as ``torch_dtype`` or ``revision``.
+        name: name of the model, for the message.
+        **options: further options of ``from_pretrained``, such as ``torch_dtype`` or ``revision``.
 
     Raises:
         OSError: a part is missing, damaged or cannot be reached.
@@ -116,7 +117,7 @@ def _unloadable(what: str, error: Exception) -> OSError:
 
 
 def unet_config(model: str | Path) -> Mapping[str, Any]:
-    """Configuration of the UNet of a diffusers folder or hub id, which is looked at first.
+    """Configuration of the UNet of a diffusers folder or hub id, read before any weights.
 
     Raises:
         OSError: there is none, or it cannot be read.

@@ -1,4 +1,4 @@
-"""UNets on latents as score-distillation teachers, whatever reads the text."""
+"""UNets on latents as score-distillation teachers, independent of the text encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class UNetDiffusion(LatentSpace):
         scheduler: Holder of the noise schedule and ``prediction_type``.
 
     Attributes:
-        adapter: What makes it see several views at once; None where it does not.
+        adapter: Adapter that makes the UNet denoise several views at once; None without one.
     """
 
     adapter: MVAdapter | None
@@ -67,7 +67,7 @@ class UNetDiffusion(LatentSpace):
         return self
 
     def check_cameras(self, cameras: Cameras) -> None:
-        """Refuse cameras unlike those that the adapter was trained with, if there is one.
+        """Refuse cameras unlike those of the adapter's training, if there is an adapter.
 
         Raises:
             ValueError: They differ.

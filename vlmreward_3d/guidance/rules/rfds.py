@@ -28,10 +28,10 @@ def rfds(prediction: Prediction) -> Tensor:
 def reversed_noise(
     teacher: Teacher, latents: Tensor, t: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """The noise that the flow leads to from z, by one step from fresh noise, and z_t with it.
+    """Noise to which the flow maps z, estimated by one step from fresh noise, and z_t with it.
 
-    The source moves the noise by (1 - sigma) (v + z - eps), which makes it the noise that is
-    predicted for the prompt, without guidance (RFDS-Rev).
+    The paper moves the noise by (1 - sigma) (v + z - eps). The result equals the noise that is
+    predicted for the prompt without guidance (RFDS-Rev).
     """
     _, noisy = fresh_noise(teacher, latents, t, generator)
     (noise,) = teacher.predict(noisy, t, ("prompt",))

@@ -110,7 +110,7 @@ class MVAdapter(nn.Module):
 
     @staticmethod
     def alphas_cumprod(of_base: Tensor) -> Tensor:
-        """The noise schedule that it was trained with: more noise, the later the timestep.
+        """(T,) abar of each timestep in the noise schedule of the adapter's training, decreasing.
 
         The signal-to-noise ratio of timestep t of T is that of the base, divided by
         8^(t / (T - 1)).

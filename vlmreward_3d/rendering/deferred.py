@@ -41,7 +41,7 @@ def render_with_graph(
 
     Args:
         baked: The field, with normals if the shader or the orientation loss needs them.
-        occupancy: Where the field is not empty.
+        occupancy: Grid of the cells in which the field is not empty.
         cameras: N cameras.
         resolution: Height and width of the images in pixels.
         n_samples: Samples on each ray that meets occupied space.
@@ -94,7 +94,7 @@ def render_deferred(
 
     Args:
         baked: The field, with normals if the shader or the orientation loss needs them.
-        occupancy: Where the field is not empty.
+        occupancy: Grid of the cells in which the field is not empty.
         cameras: N cameras.
         resolution: Height and width of the images in pixels.
         n_samples: Samples on each ray that meets occupied space.

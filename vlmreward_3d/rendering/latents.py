@@ -4,8 +4,8 @@ A latent of the autoencoder of Stable Diffusion stands for 8 x 8 pixels, and the
 nearly a linear function of it. The matrix is that of keturn (forum of Hugging Face, "Decoding
 latents to RGB without upscaling", 2022), found from outputs of Stable Diffusion 1.4, whose
 autoencoder 1.5 has too; Latent-NeRF (Metzer et al., 2023) begins its refinement with it. For other
-autoencoders it is a guess. Latents are taken as the denoiser sees them, times the autoencoder's
-scaling factor.
+autoencoders it is only an approximation. Latents are in the denoiser's scale, multiplied by the
+autoencoder's scaling factor.
 """
 
 from __future__ import annotations

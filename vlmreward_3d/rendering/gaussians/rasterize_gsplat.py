@@ -1,4 +1,4 @@
-"""Drawing Gaussians with gsplat's CUDA kernels. The only user of gsplat, an optional dependency."""
+"""Rasterization of Gaussians by gsplat's CUDA kernels; only this module uses gsplat (optional)."""
 
 from __future__ import annotations
 

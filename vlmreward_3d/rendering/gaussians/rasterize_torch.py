@@ -1,4 +1,4 @@
-"""Drawing projected Gaussians in pure torch, on any device, tile by tile."""
+"""Rasterization of projected Gaussians in pure torch, on any device, tile by tile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guidance of a threestudio configuration: which denoiser, which rule, how strong."""
+"""The guidance of a threestudio configuration: denoiser, distillation rule and strength."""
 
 from __future__ import annotations
 

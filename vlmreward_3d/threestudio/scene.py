@@ -30,7 +30,7 @@ _SAMPLES_OF_SJC = 300
 
 
 def camera_of(settings: Settings, steps: int, changed: list[str]) -> CameraConfig:
-    """The cameras, and the color of the background.
+    """Settings of the cameras, with the color of the background.
 
     Raises:
         ValueError: A data module without a counterpart.
@@ -97,7 +97,7 @@ def _background(settings: Settings, changed: list[str]) -> str:
 
 
 def field_of(settings: Settings, steps: int, changed: list[str]) -> FieldConfig:
-    """What is optimized, with its shading and its sampling.
+    """Settings of the field, with its shading and its sampling.
 
     Raises:
         ValueError: A geometry without a counterpart.

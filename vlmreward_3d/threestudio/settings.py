@@ -123,7 +123,7 @@ class Settings:
         return Schedule(((start / steps, float(first)), (end / steps, float(last))))
 
     def milestones(self, name: str, default: int, at: Sequence[int], steps: int) -> Schedule:
-        """The value of a setting that is a whole number, or a list of one per interval of milestones.
+        """The value of a setting: a whole number, or a list of one per interval of milestones.
 
         Raises:
             ValueError: The value is something else.

@@ -72,10 +72,10 @@ def _real(word: str, expected: str, holds: Callable[[float], bool]) -> float:
 
 
 def text(word: str) -> str:
-    """Words that are not empty, as Unicode.
+    """A text that is not empty, as Unicode.
 
-    Bytes that the locale does not know are in ``sys.argv`` as lone surrogates. Where they are UTF-8
-    they are read as such, whatever the locale: terminals send UTF-8 under ``LANG=C`` too.
+    Bytes that the locale cannot decode are in ``sys.argv`` as lone surrogates. They are decoded as
+    UTF-8 if possible, for any locale: terminals send UTF-8 under ``LANG=C`` too.
     """
     try:
         word = os.fsencode(word).decode("utf-8")

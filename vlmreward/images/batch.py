@@ -49,10 +49,10 @@ class ImageBatch:
 
     @classmethod
     def of(cls, images: Images | ImageBatch) -> ImageBatch:
-        """Check images and take them apart; a batch is returned as it is.
+        """Build a batch from images, whose values are not checked; a batch is returned unchanged.
 
         Raises:
-            TypeError, ValueError: as ``flatten_views``; values are not looked at.
+            TypeError, ValueError: as ``flatten_views`` without ``values``.
         """
         if isinstance(images, ImageBatch):
             return images
@@ -119,7 +119,7 @@ class ImageBatch:
 
     @property
     def views(self) -> torch.Tensor | list[torch.Tensor]:
-        """All N views in a row: ``(N, 3, H, W)``, or a list of ``(3, H, W)``. No copy."""
+        """All N views in order: ``(N, 3, H, W)``, or a list of ``(3, H, W)``; not copied."""
         if self.spec.lists is None:
             (whole,) = self.tensors
             return whole.flatten(0, 1) if whole.ndim == 5 else whole

@@ -82,14 +82,14 @@ def _check_one(image: object, what: str, dims: int) -> None:
 def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
     """Refuse NaN, infinities and values further than ``RANGE_TOLERANCE`` outside [0, 1].
 
-    One pass over the pixels and, on a GPU, one synchronisation for all of them. Not looked at while
-    compiling, because a graph cannot depend on values.
+    The check is one pass over the pixels and, on a GPU, one synchronization for all images. It is
+    left out under ``torch.compile``, because a graph cannot depend on values.
 
     Args:
         images: a tensor of any shape or a sequence of them, on one device.
 
     Raises:
-        ValueError: says what range was received and what to do.
+        ValueError: a value is outside the range; the message has the range and the remedy.
     """
     if torch.compiler.is_compiling():
         return
@@ -134,11 +134,11 @@ def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool 
     Args:
         images: floating ``(B, 3, H, W)`` in [0, 1], or a non-empty sequence of ``(3, H, W)`` of
             different sizes on one device.
-        values: also look at the values (see ``check_values``).
+        values: also check the values (see ``check_values``).
 
     Raises:
         TypeError: not a tensor, or an integer or boolean dtype.
-        ValueError: shape, channel count, emptiness, aspect ratio or values.
+        ValueError: wrong shape, channel count, aspect ratio or values, or no images.
     """
     if isinstance(images, torch.Tensor):
         _check_one(images, "images", 4)
@@ -166,7 +166,7 @@ def flatten_views(
         images: floating, in [0, 1]: ``(B, 3, H, W)`` for one image a query, ``(B, V, 3, H, W)``
             for V views a query; a list of ``(3, H, W)`` for one image of its own size a query; a
             list of lists of ``(3, H, W)``, or of ``(V, 3, H, W)`` tensors, for several.
-        values: also look at the values (see ``check_values``).
+        values: also check the values (see ``check_values``).
 
     Returns:
         ``(N, 3, H, W)`` or a list of N tensors ``(3, H, W)``, and B counts that sum to N. No copy.

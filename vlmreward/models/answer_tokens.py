@@ -17,8 +17,9 @@ TokenIds = tuple[int, ...]
 class SpellingVariants:
     """All spellings of a word that are a single token after the prompt.
 
-    As it is, in lower case, capitalised and in capitals, each with and without a space before it.
-    Their probabilities are added: ``answers=(SpellingVariants("Yes"), SpellingVariants("No"))``.
+    The spellings are the word as given, in lower case, capitalized and in capitals, each with and
+    without a space before it. Their probabilities are added:
+    ``answers=(SpellingVariants("Yes"), SpellingVariants("No"))``.
     """
 
     word: str
@@ -112,8 +113,9 @@ class AnswerTokenizer:
         """The token sequences of an answer, each once.
 
         Raises:
-            TypeError: something else.
-            ValueError: none, an empty one, one that merges with the prompt, an id out of range.
+            TypeError: the answer is of another type.
+            ValueError: there is no answer, or one that is empty, merges with the prompt, or is an
+                id out of range.
         """
         several = [answer] if isinstance(answer, (str, int, SpellingVariants)) else answer
         if not isinstance(several, Sequence) or not all(
@@ -220,10 +222,10 @@ def resolve_answers(answers: tuple[Answer, Answer], lookup: AnswerTokenizer) -> 
 def check_mutually_exclusive(
     sequences: Sequence[TokenIds], text: Callable[[TokenIds], str]
 ) -> None:
-    """Refuse answers of which one is, or begins, another: their probabilities are not apart.
+    """Refuse answers of which one equals or begins another: their probabilities overlap.
 
     Raises:
-        ValueError: they are not.
+        ValueError: an answer equals or begins another one.
     """
     for i, first in enumerate(sequences):
         for j, second in enumerate(sequences):
@@ -240,12 +242,12 @@ def check_mutually_exclusive(
 
 
 def log_odds(scores: torch.Tensor, positives: int) -> torch.Tensor:
-    """log P(positive) - log P(negative), Eq. 5 of VLM3D; variants are added up as probabilities.
+    """log P(positive) - log P(negative), Eq. 5 of VLM3D; probabilities of variants are added.
 
     Args:
         scores: floating ``(..., P + N)``, the positive variants first: logits of one position, or
             log-probabilities.
-        positives: P.
+        positives: number P of positive variants.
 
     Returns:
         ``(...)``; differentiable.

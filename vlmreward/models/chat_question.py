@@ -10,19 +10,19 @@ __all__ = ["ChatQuestion", "plain_question"]
 class ChatQuestion(str):
     """A question with a system prompt, or with text in front of the images.
 
-    A str that says what is asked, for messages and for whatever only reads the text; families with
-    a chat template lay out its parts. Two of them are equal if all of their parts are, and none is
-    equal to a plain str.
+    As a str it is the text of the question, for messages and for code that only reads the text;
+    families with a chat template lay out its parts. Two objects are equal if all of their parts
+    are, and none is equal to a plain str.
 
     Args:
         before: text in front of the images.
-        after: text behind them.
-        system: the system prompt; None leaves it to the model's chat template.
+        after: text behind the images.
+        system: system prompt; None for the default of the model's chat template.
 
     Attributes:
         before: text in front of the images.
-        after: text behind them.
-        system: the system prompt, or None.
+        after: text behind the images.
+        system: system prompt, or None.
     """
 
     before: str

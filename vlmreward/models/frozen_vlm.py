@@ -91,7 +91,7 @@ class FrozenVLM(TextSide):
         warn_of_version(vlm.config)
 
     def train(self, mode: bool = True) -> FrozenVLM:
-        """Stay in eval mode whatever the surrounding module does: a reward has no dropout."""
+        """Stay in eval mode, regardless of ``mode``: a reward has no dropout."""
         super().train(False)
         if self.checkpoint:  # which needs training mode, but of the layers alone
             checkpoint_layers(self.vlm)
@@ -105,8 +105,8 @@ class FrozenVLM(TextSide):
     def compile_layers(self, **options: object) -> None:
         """Compile every layer of the model in place, by ``torch.compile`` with these options.
 
-        Layers of a kind share what was compiled, so that this takes seconds where the whole model
-        takes minutes; a batch of another shape compiles again, unless ``dynamic=True``.
+        Layers of the same kind share the compiled code, so that this takes seconds where the whole
+        model takes minutes; a batch of another shape compiles again, unless ``dynamic=True``.
         """
         for layer in layers_of(self.vlm):
             layer.compile(**options)
@@ -137,9 +137,8 @@ class FrozenVLM(TextSide):
             tokens: T token ids; None for the whole vocabulary.
             repeat: number of consecutive queries of the layout that share the images of one; the
                 part that does not depend on the question is then computed once.
-            logits_hook: called with the logits of the whole vocabulary, ``(B, V)`` or
-                ``(B, K, V)``, without a graph, at the cost of one more product with the output
-                matrix.
+            logits_hook: called with the logits of all tokens, ``(B, V)`` or ``(B, K, V)``, without
+                a graph; costs one more product with the output matrix.
 
         Returns:
             ``(B, T)`` float32 (float64 for a float64 model) on the model's device, or

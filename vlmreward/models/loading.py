@@ -55,10 +55,10 @@ def resolve(source: str) -> str:
 
 
 def local_files_only(path: str) -> bool:
-    """True if only the disk is left to load from, because the hub does not answer for this model.
+    """True if the model can only be loaded from the disk, because the hub does not answer for it.
 
-    transformers asks again for every file and for minutes before it believes that there is no
-    network, so it is asked about once here. Any failure will do: what counts is what is on disk.
+    Without a network, transformers retries every file for minutes, so that the hub is queried once
+    here. Any failure counts: the files on the disk are then used.
     """
     if Path(path).is_dir():
         return True
@@ -108,8 +108,8 @@ def load(
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A vision-language model and its processor, by the classes of transformers.
 
-    Code that comes with a model is not run, and nobody is asked about it, unless ``options`` say
-    ``trust_remote_code=True``.
+    Code that comes with a model is not run, without a question on the terminal, unless ``options``
+    have ``trust_remote_code=True``.
 
     Args:
         source: hub id, local folder, or ``"builtin/blocks"``.

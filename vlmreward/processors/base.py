@@ -187,18 +187,18 @@ class ImageProcessor(ABC):
                 different sizes. Where ``nested``, these are the images of one sample; for several
                 pass ``(B, V, 3, H, W)``, or a list of lists. Any floating dtype; never changed in
                 place.
-            dtype: floating dtype of the pixel values; by default the one that is computed in,
+            dtype: floating dtype of the pixel values; by default that of the computation,
                 float64 for float64 images and float32 otherwise.
-            validate: look at the values too (range, NaN). Costs one pass, and one synchronisation
-                on a GPU; shapes and dtypes are checked in any case.
+            validate: check the values too (range, NaN), in one pass, with one synchronization on
+                a GPU; shapes and dtypes are checked in any case.
 
         Returns:
             A dict of tensors. Pixel values are on the images' device and differentiable to the
-            images: in ``"float"`` mode exactly affine, in the others as said at ``PIXEL_MODES``.
+            images: exactly affine in ``"float"`` mode; for the others see ``PIXEL_MODES``.
 
         Raises:
             TypeError: not a floating tensor, or not a floating ``dtype``.
-            ValueError: shape, channels, emptiness, range, NaN or aspect ratio.
+            ValueError: wrong shape, channel count, aspect ratio or range, NaN, or no images.
         """
         if self.nested:
             flatten_views(images, values=validate)

@@ -26,7 +26,7 @@ Question = str | QuestionTemplate
 
 @runtime_checkable
 class Askable(Protocol):
-    """A reward whose model can be asked other questions, such as ``YesNoReward``."""
+    """A reward that can make rewards for other questions to its model, such as ``YesNoReward``."""
 
     def __call__(
         self, images: Images, prompt: Text | None = None, **placeholders: Text
@@ -114,29 +114,30 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 class CompositeReward(Combinable, SeveralRewards):
-    """Several rewards of the same images, combined.
+    """A combination of several rewards of the same images.
 
-    Questions to the same model are asked together: the images are encoded once, and so is
-    everything else that the questions have in common from their beginning, with gradients through
-    it. Where image tokens look at the question (PaliGemma, Gemma 3) only the image encoder's work
-    is shared. Values and gradients are those of separate calls.
+    Questions to the same model share one forward pass: the images and any other common prefix of
+    the questions are encoded once, with gradients. Where image tokens attend to the question
+    (PaliGemma, Gemma 3), only the image encoder's work is shared. Values and gradients equal those
+    of separate calls.
 
     Args:
-        rewards: a list, or a dict with names; or one ``YesNoReward`` whose model is asked the
-            ``questions``. Members may be anything that is called like a reward,
+        rewards: rewards in a list or a dict with names; or one ``YesNoReward``, whose model is
+            asked the ``questions``. Members may be any callables with the signature of a reward,
             composite rewards too.
         questions: questions as ``YesNoReward`` takes them, a list, or a dict with names.
         reduction: one of ``REDUCTIONS``.
-        weights: one for each member, or by name; equal by default. Not for "min" and "and".
-        temperature: T of "softmin", in units of the values; above 0.
+        weights: weight of each member, in order or by name; equal by default. Not for "min" and
+            "and".
+        temperature: temperature T of "softmin", in units of the values; above 0.
 
     Attributes:
-        members: the rewards by name; in a list by their own ``name``.
-        weights: a number for each of them.
+        members: the rewards by name; of a list, by their own ``name``.
+        weights: weight of each member.
 
     Raises:
         TypeError: ``rewards`` or ``questions`` is of another type.
-        ValueError: empty, or a combination, weights or a temperature outside of the above.
+        ValueError: there are no members, or the reduction, weights or temperature are invalid.
 
     Example:
         ``CompositeReward(reward, ["paper/content", "paper/geometry"], reduction="and")`` asks the

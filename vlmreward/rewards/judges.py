@@ -36,7 +36,7 @@ def qwen3_vl_reranker(
     Args:
         model: a reranker, its name, or another reward of it; see ``YesNoReward``.
         instruction: criterion by which a document meets a query, a sentence of the prompt.
-        **options: those of ``YesNoReward`` but ``question`` and ``answers``.
+        **options: the other arguments of ``YesNoReward`` except ``question`` and ``answers``.
 
     Raises:
         OSError, TypeError, ValueError: as of ``YesNoReward``.
@@ -53,12 +53,12 @@ def vqascore(model: ModelSource, **options: Any) -> AnswerProbabilityReward:
     """VQAScore (Lin et al., 2024) by any VLM: P("Yes") for its question among all tokens.
 
     ``reward.probability(images, prompt="a red cube")`` is the score, the reward its logarithm.
-    Numbers of different models are not comparable; that of the paper, CLIP-FlanT5, is not a model
-    of transformers.
+    Scores of different models are not comparable; CLIP-FlanT5, the model of the paper, is not a
+    model of transformers.
 
     Args:
         model: a model, its name, or another reward; see ``YesNoReward``.
-        **options: those of ``AnswerProbabilityReward``.
+        **options: the other arguments of ``AnswerProbabilityReward``.
 
     Raises:
         OSError, TypeError, ValueError: as of ``AnswerProbabilityReward``.

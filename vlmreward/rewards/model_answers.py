@@ -51,7 +51,7 @@ class ModelAnswers(Combinable):
 
     Attributes:
         backbone: the model.
-        question: the template of what it is asked.
+        question: template of the question.
         per_view: one of ``PER_VIEW``.
         validate: check the values of all images.
     """
@@ -73,12 +73,12 @@ class ModelAnswers(Combinable):
 
     @property
     def needs_own_forward(self) -> bool:
-        """True if a ``CompositeReward`` has to ask the question by itself."""
+        """True if a ``CompositeReward`` has to ask the question in a separate forward pass."""
         return self.tokens is None or self.per_view is not None
 
     @property
     def tokens(self) -> tuple[int, ...] | None:
-        """The token ids whose logits the reward is made of; None where an answer has several."""
+        """The token ids whose logits determine the reward; None if an answer has several tokens."""
         return single_token_ids(self.sequences)
 
     def _asked(self, batch: ImageBatch, values: Mapping[str, Text]) -> AskedQuestions:

@@ -15,11 +15,11 @@ __all__ = ["RewardModule", "SeveralRewards"]
 
 
 class RewardModule(nn.Module):
-    """A reward or a wrapper of rewards whose images are checked once, however it is nested.
+    """Base of rewards and wrappers whose images are checked once, even when they are nested.
 
     A subclass implements ``forward_batch``, and calls other rewards by
-    ``vlmreward.rewards.protocol.call_reward``, which hands them the batch as it is. A subclass that
-    implements ``forward`` in its place is given plain tensors, as any function is.
+    ``vlmreward.rewards.protocol.call_reward``, which passes the checked batch on. A subclass that
+    implements ``forward`` instead is given plain tensors.
     """
 
     def forward(

@@ -40,7 +40,7 @@ def progress_bar(*arguments: object, **options: object) -> tqdm:
 
     Args:
         *arguments: arguments of tqdm.
-        **options: options of tqdm; on no terminal, what is to vanish (``leave=False``) is left out.
+        **options: options of tqdm; outside a terminal, bars with ``leave=False`` are not shown.
     """
     stream = sys.stderr
     if stream is None:  # closed by the caller

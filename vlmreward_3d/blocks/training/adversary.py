@@ -1,9 +1,9 @@
 """Adversarial training of the built-in VLM: small changes of the views that mislead it most.
 
-A model that is trained against such changes has gradients at the pixels that change what a person
-sees
-(Tsipras et al., 2019, "Robustness may be at odds with accuracy"; Santurkar et al., 2019, "Image
-synthesis with a single (robust) classifier"): a step towards "Yes" paints, it does not add noise.
+A model that is trained against such changes has gradients at the pixels that change the visible
+content (Tsipras et al., 2019, "Robustness may be at odds with accuracy"; Santurkar et al., 2019,
+"Image synthesis with a single (robust) classifier"): a step towards "Yes" paints, it does not add
+noise.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ RICH_WORDS = (*PATTERNS, *EXTENTS, "inside", "front", "behind")
 class Question:
     """A question with its true answer and its kind (for tables).
 
-    ``probability`` is that of Yes where what is seen is between two scenes.
+    ``probability`` is the probability of Yes if the views show a blend of two scenes.
     """
 
     text: str

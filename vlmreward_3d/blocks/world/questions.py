@@ -117,13 +117,15 @@ class QuestionSampler:
         """Batch ``number``.
 
         Args:
-            number: fixes the batch.
-            scenes: N.
-            stage: ``"words"`` asks nothing, ``"simple"`` about colours and shapes, ``"attributes"``
-                about their combinations and captions of single things too, all of flawless scenes;
-                ``"all"`` everything, ``"flaws"`` too, with more second fronts and mixed views.
-            long: one of the paper's prompts and a few short questions, or short ones only.
-            views: 1, 2, 4 or 8; fewer than 4 are not asked about geometry.
+            number: number of the batch, which determines its content.
+            scenes: number N of scenes.
+            stage: stage of the training: ``"words"`` has no questions, ``"simple"`` questions about
+                colors and shapes, ``"attributes"`` also about their combinations and captions of
+                single things, all of flawless scenes; ``"all"`` has all kinds, ``"flaws"`` too,
+                with more second fronts and mixed views.
+            long: True for one of the paper's prompts and a few short questions, False for short
+                questions only.
+            views: number of views, 1, 2, 4 or 8; below 4 there are no questions about geometry.
         """
         rng = np.random.default_rng([self.seed, number])
         rgba: list[Tensor] = []

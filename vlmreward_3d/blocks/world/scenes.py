@@ -71,9 +71,8 @@ class SceneObject:
 class Scene:
     """Things, their relation (``things[0]`` *relation* ``things[1]``), and a flaw.
 
-    ``then`` is the relation of the second to a third thing. Two or three equal things without a
-    relation are a number of them. ``seed`` fixes what is random in the solids: colour jitter,
-    floaters and holes.
+    ``then`` is the relation of the second to a third thing. Two or three things without a relation
+    are equal. ``seed`` determines the random parts of the solids: color jitter, floaters and holes.
     """
 
     things: tuple[SceneObject, ...]
@@ -170,7 +169,7 @@ def arrange(
 
 
 def several_fronts(shape: str) -> tuple[tuple[int, ...], ...]:
-    """The ``SEVERAL_FRONTS`` of a shape; a car, which is long, has them at its ends alone."""
+    """The ``SEVERAL_FRONTS`` of a shape; a car, which is long, has fronts at its ends only."""
     return SEVERAL_FRONTS[:1] if shape == "car" else SEVERAL_FRONTS
 
 

@@ -23,12 +23,12 @@ __all__ = ["load_guidances", "work"]
 
 
 def work(options: argparse.Namespace) -> list[Path]:
-    """Make the asset, and return its files; or print what the run takes, and return none.
+    """Make the asset and return its files; or print the time and memory of a run and return none.
 
     Raises:
-        DivergenceError: The run failed as often as it may be tried again.
-        TrainingInterrupted: Ctrl-C; the run can be resumed.
-        ValueError, OSError, ImportError: Something that was asked for is not possible here.
+        DivergenceError: The run failed more often than it may be retried.
+        TrainingInterrupted: Ctrl-C was pressed; the run can be resumed.
+        ValueError, OSError, ImportError: A requested setting is not possible on this machine.
     """
     process.usable_device(options.device)
     if options.vlm_device is not None:

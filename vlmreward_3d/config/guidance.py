@@ -96,9 +96,9 @@ class WeightingConfig:
 class GuidanceConfig:
     """Settings of a guidance; each kind of guidance has a record of its own.
 
-    A further kind derives its record from this one, registers a loader with
-    `vlmreward_3d.guidance.loading.load_guidance`, and takes part in a run by
-    `VLM3DConfig.further_guidances`.
+    A new kind of guidance has a subclass of this record and a loader that is registered with
+    `vlmreward_3d.guidance.loading.load_guidance`; `VLM3DConfig.further_guidances` adds it to a
+    run.
 
     Attributes:
         kind: Name of the kind in `config.json`.
@@ -150,12 +150,12 @@ class NoiseSelectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
-    """The student of rules such as "vsd": a denoiser that learns to denoise the renders.
+    """Settings of the student of rules such as "vsd", a denoiser that learns from the renders.
 
     Attributes:
-        rank: Rank of its trainable weights (LoRA).
+        rank: Rank of the student's trainable weights (LoRA).
         learning_rate: Learning rate of AdamW.
-        camera_dropout: Share of its steps without cameras, in [0, 1].
+        camera_dropout: Share of the student's steps without cameras, in [0, 1].
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.

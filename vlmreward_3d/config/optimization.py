@@ -36,9 +36,9 @@ class OptimizerConfig:
             Sec. 7.1); one of `OPTIMIZERS`.
         learning_rate: Learning rate of every parameter, before the factor of its group.
         betas: Decay rates of the two moments.
-        eps: Added to what is divided by: the root of the second moment, or the size.
-        weight_decay: Each step multiplies every parameter by 1 - learning rate * weight_decay
-            before it moves it; 0 is Adam. 0 with "adamax".
+        eps: Constant added to the divisor: the root of the second moment, or the maximum.
+        weight_decay: Factor of decoupled weight decay: each step first multiplies every parameter
+            by 1 - learning rate * weight_decay; 0 is Adam. Must be 0 with "adamax".
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -68,7 +68,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizerConfig:
-    """Regularizers of the rendered opacities, for every kind of field.
+    """Settings of the regularizers of the rendered opacities, for every kind of field.
 
     Attributes:
         entropy_weight: Weight of the opacities' binary entropy.

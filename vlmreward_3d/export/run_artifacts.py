@@ -37,9 +37,9 @@ def save_views(
     Args:
         path: The PNG file.
         field: The field to render.
-        cameras: One for each column.
+        cameras: Camera of each column.
         size: Height and width of a picture in pixels.
-        told: Called after each picture.
+        told: Function that is called after each picture.
     """
     pictures = field.render_images(cameras, size, normals=True, n_samples=64)
     sheet = torch.cat(list(_counted(pictures, told)), dim=2)
@@ -65,7 +65,7 @@ def save_turntable(
         cameras: Camera of each frame.
         size: Height and width in pixels.
         fps: Frames per second.
-        told: Called after each picture.
+        told: Function that is called after each picture.
 
     Returns:
         The file.

@@ -17,10 +17,10 @@ __all__ = ["Field", "VolumeRepresentation"]
 
 
 class Field(nn.Module, ABC):
-    """A radiance field that renders itself.
+    """Base of radiance fields, which render themselves.
 
-    The training loop, the viewer and the exporters use these methods only. Everything a later step
-    depends on is in `state_dict()`.
+    The training loop, the viewer and the exporters use only these methods. `state_dict()` holds
+    everything that a later step depends on.
     """
 
     @abstractmethod
@@ -126,7 +126,7 @@ class Field(nn.Module, ABC):
         """Update the record of occupied space, if the field has one.
 
         Args:
-            generator: CPU source of the points that are looked at; without it they are fixed.
+            generator: CPU source of the sampled points; None for fixed points.
         """
         return None
 
@@ -142,17 +142,17 @@ class Field(nn.Module, ABC):
     def render_size(self, size: int) -> int:
         """Side in pixels at which to render an image that is shown at `size` pixels.
 
-        It is smaller where more pixels would cost time and show no more detail.
+        It is smaller than `size` if more pixels would show no more detail.
         """
         return size
 
 
 class VolumeRepresentation(nn.Module, ABC):
-    """Density and color everywhere in a box [-bound, bound]^3.
+    """Base of representations of density and color in a box [-bound, bound]^3.
 
     Attributes:
         bound: Half the side of the box, world units.
-        head: From its features to what is rendered.
+        head: Color head, from features to rendered values.
     """
 
     bound: float

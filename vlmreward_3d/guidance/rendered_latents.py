@@ -23,9 +23,9 @@ def evaluate(
 ) -> GuidanceOutput:
     """A guidance's output for images or for latents, which are decoded if it needs images.
 
-    A guidance that is made for latents too has `accepts_latents` set to True. All others are shown
-    the linear decoding, clamped to [0, 1], and their gradient is carried back through the decoding.
-    It is not cut off where pixels are clamped, as it is not for rendered RGB either.
+    A guidance for latents has the attribute `accepts_latents` set to True. All others are given the
+    linear decoding, clamped to [0, 1], and their gradient is propagated through the decoding. The
+    clamping does not set the gradient to 0, as for rendered RGB.
 
     Args:
         guidance: The guidance.

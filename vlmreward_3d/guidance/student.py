@@ -22,9 +22,9 @@ _ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 class Student:
-    """A denoiser with trainable low-rank weights (LoRA; Hu et al., 2022) beside its own.
+    """A denoiser with additional trainable low-rank weights (LoRA; Hu et al., 2022).
 
-    All weights of the denoiser are shared with it, and none of them changes.
+    It shares all weights of the given denoiser, and none of them changes.
 
     Args:
         denoiser: The frozen denoiser, with a diffusers `unet`.
@@ -58,7 +58,7 @@ class Student:
             teacher: The denoiser with the prompts and cameras of the batch.
             noisy: (N, C, H, W) at the timesteps t (N,).
             t: Timesteps.
-            cameras: Tell it the cameras; without, it is told zeros.
+            cameras: True for the cameras as condition; False for zeros.
         """
         condition = teacher.cameras.condition().to(noisy)
         return self.denoiser.predict_noise(

@@ -148,8 +148,8 @@ class WeightedOutputs:
         """Replace the parameters' gradients by that of the weighted sum and the regularizers.
 
         Args:
-            views: The views that the guidances have seen.
-            parameters: Those of the field.
+            views: The views that the guidances have evaluated.
+            parameters: Parameters of the field.
             regularizers: Weights of the regularizers.
         """
         parameters = list(parameters)

@@ -45,14 +45,14 @@ class UNetDiffusion(LatentSpace):
     def attach(self, adapter: MVAdapter) -> Any:
         """Make the UNet denoise groups of views, in place.
 
-        The adapter brings the number of views, the noise schedule and the largest side of latents
-        that it was trained with.
+        The adapter determines the number of views, the noise schedule and the largest side of the
+        latents, as in its training.
 
         Returns:
             This denoiser.
 
         Raises:
-            ValueError: It has an adapter already, or takes cameras without one.
+            ValueError: The denoiser has an adapter already, or its UNet takes cameras.
         """
         if self.n_views != 1:
             raise ValueError(

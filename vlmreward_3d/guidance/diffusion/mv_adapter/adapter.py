@@ -27,20 +27,20 @@ _TOLERANCE_DEG = 1.0
 
 
 class MVAdapter(nn.Module):
-    """MV-Adapter of texts (Huang et al., 2024) beside a frozen UNet of Stable Diffusion 2.1 or XL.
+    """Text-to-multi-view MV-Adapter (Huang et al., 2024) for Stable Diffusion 2.1 or XL.
 
-    Each self-attention of the UNet gets a `RowAttention` beside it, and an encoder of the cameras
-    adds features to the blocks on the way down. The views are orthographic, at the six `AZIMUTHS`
-    and at elevation 0. The weights are frozen by `UNetDiffusion.attach`.
+    Each self-attention of the frozen UNet gets a parallel `RowAttention`, and an encoder of the
+    cameras adds features to the down blocks. The views are orthographic, at the six `AZIMUTHS` and
+    at elevation 0. `UNetDiffusion.attach` freezes the weights.
 
     Args:
-        unet: The UNet that it is made for, which stays as it is until `install`.
+        unet: The UNet that the adapter is made for; `install` changes it.
         state: Tensors by name, as in "mvadapter_t2mv_sd21.safetensors" or
             "mvadapter_t2mv_sdxl.safetensors"; they take the UNet's dtype.
 
     Attributes:
-        n_views: Views in a group: 6.
-        resolution: Side of the latents that it was trained on: 64, and 96 with Stable Diffusion XL.
+        n_views: Number of views in a group: 6.
+        resolution: Side of the latents in training: 64, or 96 with Stable Diffusion XL.
 
     Raises:
         ValueError: Tensors are missing, unknown or of another shape.
@@ -79,7 +79,7 @@ class MVAdapter(nn.Module):
 
         Raises:
             OSError: The file is missing or damaged, or cannot be reached.
-            ValueError: It is that of another UNet, or no adapter of texts.
+            ValueError: The file is an adapter for another UNet, or no adapter of texts.
         """
         return cls(unet, read_state(source))
 
@@ -131,8 +131,8 @@ class MVAdapter(nn.Module):
         """Refuse cameras unlike those of the training.
 
         Raises:
-            ValueError: They are no orthographic ones, do not come in groups of six, or are further
-                than a degree from the six azimuths, in any order, and elevation 0.
+            ValueError: The cameras are not orthographic, not in groups of six, or more than a
+                degree away from the six azimuths (in any order) or from elevation 0.
         """
         expected = (
             f"expected groups of {cls.n_views} orthographic views at azimuths "

@@ -21,8 +21,8 @@ class FieldSamples:
     Attributes:
         density: (P,) non-negative, per world unit.
         rgb: (P, 3) in (0, 1); or (P, 4) latents of any size, of a field that renders those.
-        normals: (P, 3) unit vectors towards falling density (zero where it is flat), or None if
-            they were not asked for.
+        normals: (P, 3) unit vectors towards falling density (zero where it is flat); None if the
+            field was not baked with normals.
     """
 
     density: Tensor

@@ -41,8 +41,8 @@ def latent_matrix(like: Tensor) -> Tensor:
 def latents_to_rgb(latents: Tensor, matrix: Tensor | None = None) -> Tensor:
     """Colors of latents, channels last: (latents @ matrix + 1) / 2.
 
-    It is affine, so that it may come before or after the compositing of samples along rays and the
-    interpolation of grids.
+    The map is affine, so that it can be applied before or after the compositing of samples along
+    rays and the interpolation of grids.
 
     Args:
         latents: (..., 4), of any size.
@@ -63,8 +63,8 @@ def decode_latents(latents: Tensor) -> Tensor:
 def encode_colors(rgb: Tensor) -> Tensor:
     """The smallest latents that `latents_to_rgb` turns into given colors.
 
-    Four channels have many latents of one color; these have the least norm. They are what a plain
-    background of that color is in latents, as far as colors tell.
+    Many latents of four channels decode to the same color; the result has the least norm of them.
+    It serves as the latent of a plain background of that color.
 
     Args:
         rgb: (..., 3) in [0, 1].

@@ -29,7 +29,7 @@ class Composite:
         opacity: (L, 1) in [0, 1].
         depth: (L, 1) opacity-weighted mean distance from the camera; 0 on empty rays.
         normals: (L, 3) opacity-weighted mean normal, or None without normals.
-        weights: (L, S) what each sample contributes.
+        weights: (L, S) weight of each sample in the sums.
     """
 
     rgb: Tensor
@@ -97,9 +97,9 @@ def composite(
 
     Args:
         middles: (L, S) distances of the samples; not differentiable.
-        lengths: (L, S) or (L, 1) length each sample stands for; not differentiable.
+        lengths: (L, S) or (L, 1) length of each sample's interval; not differentiable.
         density: (L, S) densities per world unit.
-        rgb: (L, S, C) colours, or whatever else is added up.
+        rgb: (L, S, C) colors, or other values to composite.
         normals: (L, S, 3) unit normals, optional.
 
     Returns:

@@ -73,7 +73,7 @@ def draw_on_cuda(
 
     Args:
         gaussians: N of them, on a CUDA device.
-        channels: (V, N, C) what is composited.
+        channels: (V, N, C) values to composite.
         cameras: V cameras.
         height: Rows.
         width: Columns.

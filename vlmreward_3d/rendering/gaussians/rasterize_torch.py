@@ -28,20 +28,21 @@ def draw(
     """Composite Gaussians front to back (Kerbl et al., 2023, Eq. 3), sorted by depth in each view.
 
     sum_i c_i a_i prod_{j<i} (1 - a_j), with a = o exp(-d^T Sigma'^-1 d / 2) at most 0.99, and 0
-    below 1/255. A tile takes the Gaussians that reach the cutoff somewhere in it, so that tiles
-    change nothing but the time. Rays do not end where little light is left.
+    below 1/255. A tile takes the Gaussians that reach the cutoff somewhere in it, so that the tile
+    size affects only the time. Rays do not end at a low transmittance.
 
     Args:
         projection: N Gaussians in V views.
         opacity: (N,) in (0, 1).
-        channels: (V, N, C) what is composited.
+        channels: (V, N, C) values to composite.
         height: Rows.
         width: Columns.
         tile: Side of the tiles in pixels.
-        chunk: Pairs of a Gaussian and a pixel that are worked on together; bounds the temporaries.
+        chunk: Pairs of a Gaussian and a pixel that are computed together; bounds the temporary
+            memory.
 
     Returns:
-        Sums (V, C, height, width) on nothing, and opacities (V, 1, height, width) in [0, 1];
+        Sums (V, C, height, width) over black, and opacities (V, 1, height, width) in [0, 1];
         differentiable to centres, covariances, opacity and channels.
     """
     views, _, columns = channels.shape

@@ -51,7 +51,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not one of these.
+        ValueError: The file is not a checkpoint.
     """
     # what the library says of a missing file, a folder and a name of other bytes varies
     data = path.read_bytes()

@@ -23,8 +23,8 @@ __all__ = ["TensorBoardLogger"]
 class TensorBoardLogger:
     """Writer of curves in the folder's `tensorboard`, and of the latest views as `preview.png`.
 
-    Steps are shown when `show` is called, after they were saved, so that a run that goes on from
-    its checkpoint shows none twice.
+    Steps are written when `show` is called, after they were saved, so that a run that continues
+    from its checkpoint shows none twice.
 
     Args:
         folder: Folder of the run.

@@ -137,7 +137,7 @@ def answer_mass(subject: Probe) -> CheckResult:
 
 
 def _likely(subject: Probe, p: Tensor, tokens: set[int], word: str) -> list[str]:
-    """Spellings of a word, the likeliest first, down to a twentieth of it."""
+    """Spellings of a word, the likeliest first, down to a twentieth of its probability."""
     decode = subject.backbone.decode
     own = sorted((t for t in tokens if _plain(decode(t)) == _plain(word)), key=lambda t: -p[t])
     return [decode(t) for t in own if p[t] >= p[own[0]] / 20]

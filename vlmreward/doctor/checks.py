@@ -31,7 +31,7 @@ CHECKS: tuple[Check, ...] = (
     cost.time_and_memory,
     cost.forecast,
 )
-"""From the pixels to the whole: what fails first is usually the cause of what fails later."""
+"""All checks, from the pixels to the whole reward: the first failure usually causes later ones."""
 
 SLOW_CHECKS: tuple[Check, ...] = (gradients.finite_differences, cost.forecast)
 """Checks that ``quick`` leaves out: they need a copy of the model in float64, or larger steps."""

@@ -15,12 +15,12 @@ from vlmreward.utils.saved_tensors import counted_bytes
 __all__ = ["Point", "forecast", "measured_step", "time_and_memory"]
 
 MEASURED = ((1, 256), (2, 256), (4, 256), (1, 512), (2, 512))
-"""Views and side in pixels of the steps that are run."""
+"""Number of views and side in pixels of the steps that are measured."""
 VIEWS, SIDES = (1, 2, 4, 8), (256, 512, 1024)
 """Rows and columns of the forecast."""
 
 _RUNS, _ENOUGH = 5, 1.0
-"""Runs of a step at most, and seconds after which two are enough."""
+"""Largest number of runs of a step, and seconds after which two runs are enough."""
 
 
 @dataclass(frozen=True)

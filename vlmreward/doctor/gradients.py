@@ -22,7 +22,7 @@ _DETACHED = (
 
 
 def _inside(views: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
-    """Views in [0.1, 0.9], as leaves: no value is at an end, where steps could not go."""
+    """Views in [0.1, 0.9], as leaves: steps in both directions stay inside of [0, 1]."""
     return [(0.1 + 0.8 * view.to(dtype) / 255).requires_grad_() for view in views]
 
 
@@ -89,7 +89,7 @@ def finite_differences(subject: Probe) -> CheckResult:
 
 
 def _precision(subject: Probe) -> torch.dtype | None:
-    """The highest precision in which memory allows a copy, or None."""
+    """The highest precision in which a copy of the model fits into memory, or None."""
     parameters = list(subject.vlm.parameters())
     count = sum(p.numel() for p in parameters)
     now = sum(p.numel() * p.element_size() for p in parameters)

@@ -136,7 +136,7 @@ def describe(
 
 
 def _lengths(side: TextSide, asked: str, pixels: int) -> list[tuple[int, int]]:
-    """Tokens of prompts with 1, 2 and 3 images, and how many of them are tokens of images."""
+    """Numbers of tokens and of image tokens, for prompts with 1, 2 and 3 images."""
     of_config = getattr(side.vlm.config, "image_token_id", -1)
     image = int(getattr(side.processor, "image_token_id", of_config))
     rows = [side.encode(asked, [(pixels, pixels)] * views) for views in (1, 2, 3)]

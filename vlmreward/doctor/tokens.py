@@ -50,7 +50,7 @@ def _integers(inputs: Inputs) -> list[str]:
 
 
 def _other_prompt(subject: Probe) -> CheckResult | None:
-    """A skipped result where the prompts differ, and with them everything behind them."""
+    """A skipped result for prompts that differ, because all later tokens then differ too."""
     for given, expected in _pairs(subject):
         if _compared(given, expected, ["input_ids"]):
             return skipped("the tokens themselves differ: see 'prompt'")

@@ -20,7 +20,7 @@ __all__ = [
 
 @dataclass
 class _Pixels:
-    """Knowledge about the values of images, shared by batches that hold the same pixels."""
+    """Record of checks of pixel values, shared by batches that hold the same pixels."""
 
     checked: bool = False
 

@@ -86,7 +86,7 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
 
 
 def _rgb(opened: Image.Image, background: float) -> tuple[torch.Tensor, list[str]]:
-    """The image as ``(3, H, W)`` in [0, 1], and what was done to it."""
+    """The image as ``(3, H, W)`` in [0, 1], and the conversions that were made."""
     done = []
     # Pillow has 8 bits for every channel of colours; the file's own layout is told until it is read
     if any("RGB" in str(tile[3]) and ";16" in str(tile[3]) for tile in getattr(opened, "tile", ())):

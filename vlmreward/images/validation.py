@@ -31,7 +31,7 @@ MAX_ASPECT_RATIO = 200
 
 
 def _check_one(image: object, what: str, dims: int) -> None:
-    """Type, dtype and shape of one tensor of images; costs no synchronisation."""
+    """Check type, dtype and shape of one tensor of images, without a GPU synchronization."""
     layout = {3: "(3, H, W)", 4: "(B, 3, H, W)", 5: "(B, V, 3, H, W)"}
     if not isinstance(image, torch.Tensor):
         raise TypeError(
@@ -119,7 +119,7 @@ def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
 
 
 def _check_devices(images: Sequence[torch.Tensor]) -> None:
-    """All images of a list on the first one's device."""
+    """Check that all images of a list are on the first one's device."""
     for i, image in enumerate(images):
         if image.device != images[0].device:
             raise ValueError(

@@ -109,7 +109,7 @@ def _dpm_solver(scheduler: Any) -> NoiseLevels:
 
 
 def _sigmas(scheduler: Any) -> tuple[float, float]:
-    """Those before and after the latest step; the scheduler already points at the next one."""
+    """Sigmas before and after the latest step; the scheduler already points at the next step."""
     index = scheduler.step_index - 1
     return float(scheduler.sigmas[index]), float(scheduler.sigmas[index + 1])
 

@@ -173,4 +173,4 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "ScoreImagesByVLMReward": "Score images (VLM reward)",
     "BestImagesByVLMReward": "Best images (VLM reward)",
 }
-"""Those that are shown."""
+"""The names of the nodes that ComfyUI displays."""

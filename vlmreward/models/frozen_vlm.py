@@ -233,7 +233,7 @@ class FrozenVLM(TextSide):
         return self.family.repeat_image_features(inputs, index.to(self.device))
 
     def _nested(self, images: _Images, images_per_item: Sequence[int]) -> processors.Nested:
-        """Images in a row, query by query where the image processor wants to know."""
+        """All images in order, as one list per query if the image processor takes nested lists."""
         if not self.image_processor.nested:
             return images
         if isinstance(images, torch.Tensor) and min(images_per_item) == max(images_per_item):

@@ -36,7 +36,7 @@ _Layout = TypeVar("_Layout")
 
 @contextmanager
 def _template_errors() -> Iterator[None]:
-    """Errors of a chat template, which comes with the model, as such."""
+    """Context that reports errors of a chat template, which comes with the model, as such."""
     try:
         yield
     except Exception as error:

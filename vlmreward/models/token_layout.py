@@ -108,14 +108,14 @@ def collate_right(
 
 
 def _common(parts: Sequence[Mapping[str, Tensor]]) -> list[str]:
-    """Keys that all have."""
+    """Keys that all dicts have."""
     # what an image processor made can look like a number for each token, where there happen to be
     # as many; it is made again with the pixels
     return [key for key in parts[0] if all(key in part for part in parts)]
 
 
 def _stacked(parts: Sequence[Tensor], width: int) -> Tensor:
-    """``(L, ...)`` each -> ``(B, width, ...)``, with zeros behind what is shorter or narrower."""
+    """Tensors ``(L, ...)`` stacked to ``(B, width, ...)``, padded with zeros at the end."""
     shape = torch.Size([len(parts), width, *map(max, zip(*[part.shape[1:] for part in parts]))])
     out = parts[0].new_zeros(shape)
     for target, part in zip(out, parts):

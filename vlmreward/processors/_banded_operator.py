@@ -54,10 +54,10 @@ class BandedOperator:
 
 
 def _band_length(n_in: int, n_out: int, device: torch.device) -> int:
-    """Outputs per band, by measurement: short bands do less useless work, long ones fewer calls.
+    """Number of outputs per band, chosen by measurements.
 
-    An output more widens a band by ``n_in / n_out`` inputs. A GPU does the arithmetic in no time
-    and pays for every call.
+    Shorter bands hold fewer zeros, longer bands need fewer calls: each output widens a band by
+    ``n_in / n_out`` inputs. On a GPU the arithmetic is fast and every call costs time.
     """
     if device.type != "cpu":
         return 512
@@ -169,7 +169,7 @@ def apply_operator(
 _PART = 2**20
 
 Passes = Callable[[torch.Tensor, torch.Tensor], None]
-"""Both passes of a resize, from planes into planes that are there."""
+"""Function of both passes of a resize, from planes into existing planes."""
 
 
 def plane_by_plane(

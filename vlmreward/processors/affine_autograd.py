@@ -12,7 +12,7 @@ from vlmreward.utils.autograd_context import Context
 __all__ = ["AffineMap", "Map", "apply_in_chunks"]
 
 Map = Callable[..., torch.Tensor]
-"""A map of batches, image by image, that takes ``out=``: where to write, or None."""
+"""A map of batches, image by image, with an argument ``out``: the tensor to write to, or None."""
 
 # Values at a time on a CPU, by measurement: a few megabytes
 _CHUNK = 2**20

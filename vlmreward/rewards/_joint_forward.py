@@ -22,16 +22,16 @@ class QuestionReward(Protocol):
     backbone: FrozenVLM
     validate: bool
     placeholders: tuple[str, ...]
-    """Placeholders of its question."""
+    """Placeholders of the reward's question."""
     tokens: tuple[int, ...] | None
-    """T token ids whose logits it needs; None if those are not enough."""
+    """T token ids whose logits the reward needs; None if logits of tokens are not enough."""
     needs_own_forward: bool
-    """True if it has to be asked by itself."""
+    """True if the question needs a separate forward pass."""
 
     def __call__(
         self, images: Images | ImageBatch, prompt: Text | None = None, **placeholders: Text
     ) -> torch.Tensor:
-        """The reward ``(B,)``, asked by itself."""
+        """The reward ``(B,)``, computed in a separate forward pass."""
 
     def questions(self, values: Mapping[str, Text], batch: int) -> list[str]:
         """Values of the placeholders -> B questions."""
@@ -86,7 +86,7 @@ def values_of(
 
 
 def _own(reward: QuestionReward, values: Mapping[str, Text]) -> dict[str, Text]:
-    """The values of the placeholders that the question has."""
+    """The values of the question's own placeholders."""
     return {name: value for name, value in values.items() if name in reward.placeholders}
 
 

@@ -101,7 +101,7 @@ def _name(reward: object) -> str:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """The same names; from the second on of each with a number."""
+    """The names, made distinct by numbers from the second occurrence on."""
     out: list[str] = []
     for name in names:
         number = 1
@@ -195,7 +195,7 @@ class CompositeReward(Combinable, SeveralRewards):
         return REDUCTIONS[self.reduction](own, self.weights, self.temperature)
 
     def _leaves(self) -> list[Reward]:
-        """The rewards that are not composite, each once."""
+        """The non-composite rewards among all members, each once."""
         found: dict[int, Reward] = {}
         for member in self.members.values():
             for leaf in member._leaves() if isinstance(member, CompositeReward) else [member]:

@@ -12,7 +12,7 @@ from vlmreward.rewards.yes_no import YesNoReward
 __all__ = ["RERANKER_INSTRUCTION", "qwen3_vl_reranker", "vqascore"]
 
 RERANKER_INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
-"""The instruction that Qwen3-VL-Reranker is given where none is asked for."""
+"""The default instruction of Qwen3-VL-Reranker."""
 _RERANKER_SYSTEM = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".'

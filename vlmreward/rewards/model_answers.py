@@ -92,7 +92,7 @@ class ModelAnswers(Combinable):
         return AskedQuestions(batch.views, questions, sizes, counts)
 
     def _over_views(self, values: torch.Tensor, counts: list[int]) -> torch.Tensor:
-        """One value a query: as they are, or of its views' values the mean or the sum."""
+        """One value per query: the values as given, or with ``per_view`` their mean or sum."""
         if self.per_view is None:
             return values
         parts = values.split(counts)

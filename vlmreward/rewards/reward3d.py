@@ -20,7 +20,7 @@ from vlmreward.rewards.placeholders import Text
 __all__ = ["Reward3D"]
 
 _LONGEST = 100
-"""Tokens from which on a text is cut off."""
+"""Largest number of tokens of a text; longer texts are truncated."""
 
 
 class Reward3D(RewardModule):

@@ -150,7 +150,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _create_like(draft: Path, known: os.stat_result | None) -> None:
-    """An empty file with the owner and mode of the one it is to replace."""
+    """Create an empty file with the owner and mode of the file that it will replace."""
     handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     os.close(handle)
     if known is None:

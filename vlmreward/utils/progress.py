@@ -11,11 +11,11 @@ from tqdm import tqdm
 __all__ = ["progress_bar"]
 
 _SECONDS = 10.0
-"""Between two lines in a file."""
+"""Least number of seconds between two lines in a file."""
 
 
 class _Lines:
-    """A stream that makes a line every now and then of what tqdm draws over and over."""
+    """A stream that turns tqdm's repeated drawing into occasional lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

@@ -20,7 +20,7 @@ Term = Callable[[ImageBatch], torch.Tensor]
 def _value_and_gradients(
     term: Term, batch: ImageBatch, tensors: Sequence[torch.Tensor], needed: Sequence[int]
 ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
-    """Values ``(B,)`` and the gradients of their sum; nothing of the graph survives."""
+    """Values ``(B,)`` and the gradients of their sum; the graph is freed."""
     inputs = [tensor.detach() for tensor in tensors]
     for i in needed:
         inputs[i] = inputs[i].requires_grad_()
@@ -33,7 +33,7 @@ def _value_and_gradients(
 
 
 class _GradientAccumulation(torch.autograd.Function):
-    """Sum of terms whose gradients are taken term by term, so that one graph lives at a time.
+    """Sum of terms whose gradients are computed term by term, with one graph in memory at a time.
 
     A query's value depends on its own images alone, so that the gradient of the sum over the
     queries holds each query's gradient, to be multiplied later by what comes from behind.

@@ -11,7 +11,7 @@ import torch
 __all__ = ["SEEDED", "seeded"]
 
 SEEDED = threading.RLock()
-"""torch's generators are those of all threads, and an augmentation keeps what it drew last."""
+"""Lock, because all threads share torch's generators, and augmentations store their last draws."""
 
 
 @contextlib.contextmanager

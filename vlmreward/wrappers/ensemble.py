@@ -22,11 +22,11 @@ BALANCES = (None, "gradient-norm")
 """Balancing of the members' gradients: None, or scaling of each to the same norm."""
 
 _RUNNING = threading.Lock()
-"""For the running means, which backward passes of several threads go into."""
+"""Lock of the running means, which backward passes of several threads update."""
 
 
 class _Shared(torch.autograd.Function):
-    """The images once for each member; backward, the members' gradients meet and are balanced."""
+    """The images once for each member; the backward pass balances and sums their gradients."""
 
     @staticmethod
     def forward(

@@ -21,7 +21,7 @@ from vlmreward.wrappers.trend import mann_kendall
 __all__ = ["HeldOutMonitor", "Observation", "RewardHackingWarning"]
 
 _STEPS = threading.Lock()
-"""For the steps and the history, which calls from several threads go into."""
+"""Lock of the steps and the history, which calls from several threads update."""
 
 
 class RewardHackingWarning(UserWarning):

@@ -118,7 +118,7 @@ class MicroBatched(RewardModule):
         return F.pad(own, (start, len(batch) - stop))
 
     def _measured(self, batch: ImageBatch, values: Mapping[str, Text]) -> int:
-        """Queries a part under ``max_memory``."""
+        """Number of queries in a part under ``max_memory``."""
         assert self.max_memory is not None
         if not (torch.is_grad_enabled() and batch.requires_grad):  # no graph
             return len(batch)

@@ -34,7 +34,7 @@ FAMILIES: tuple[type[VLMFamily], ...] = (
     Gemma3,
     Glm4v,
 )
-"""All that differs from the common way, in the order of the tables."""
+"""All families that differ from ``VLMFamily``, in the order of the documentation's tables."""
 
 
 def members() -> dict[str, Member]:

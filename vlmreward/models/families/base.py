@@ -93,17 +93,17 @@ class VLMFamily:
     several_images: ClassVar[str] = "yes"
     """Support of several images in a question, in words, for tables in the documentation."""
     needs_padding_mask: ClassVar[bool] = True
-    """Padding has to be masked: not under causal attention, where it comes last."""
+    """True if padding has to be masked; not under causal attention, where padding comes last."""
     is_causal: ClassVar[bool] = False
-    """No token is known to look ahead, so that questions can share what precedes."""
+    """True if no token attends to later ones, so that questions can share a prefix."""
     accepts_image_features: ClassVar[bool] = False
-    """The model takes image features that were computed before, a row of them an image."""
+    """True if the model takes precomputed image features, with one row per image."""
     has_mrope: ClassVar[bool] = False
-    """Rows come with positions, in several dimensions."""
+    """True if rows have positions in several dimensions."""
     accepts_mixed_image_counts: ClassVar[bool] = False
-    """Queries of different numbers of images fit into a batch under cross-attention."""
+    """True if queries with different numbers of images fit into a batch under cross-attention."""
     answer_token_type_id: ClassVar[int] = 0
-    """Token type of what the model has answered."""
+    """Token type of the tokens of an answer."""
 
     def __init__(self, vlm: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.vlm = vlm

@@ -44,7 +44,7 @@ CHAT = (
     "{% if c['type'] == 'image' %}IMAGE{% else %} {{ c['text'] }}{% endif %}{% endfor %}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""A chat template in which IMAGE stands for what the family writes in the place of an image."""
+"""A chat template in which IMAGE stands for the family's text in place of an image."""
 _CHATML_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",

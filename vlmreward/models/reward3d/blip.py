@@ -31,7 +31,7 @@ _VISION = (
     (r"blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
     (r"norm\.", r"post_layernorm."),
 )
-"""Beginnings of names of the authors, and what stands for them in transformers."""
+"""Prefixes of the authors' tensor names, and their counterparts in transformers."""
 
 
 def convert_vision_encoder(state: State, *, head_channels: int = 64) -> BlipVisionModel:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 __all__ = ["CrossViewFusion", "Scorer", "head_of"]
 
 N_VIEWS = 4
-"""Views of an object."""
+"""Number of views of an object."""
 _MEAN = 0.16717362830052426
 
 

@@ -29,7 +29,7 @@ __all__ = [
 
 _NAME = "in-use.lock"
 _FAR = 1 << 30
-"""Windows keeps others from reading what is locked: a byte that does not exist is."""
+"""Position of the locked byte, beyond the end: Windows keeps others from reading locked bytes."""
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -21,7 +21,7 @@ from vlmreward_3d.rendering.base import RegularizerWeights, Views
 __all__ = ["VLM3D", "DivergenceError", "StepReport", "VLM3DConfig"]
 
 _SEMI_TRANSPARENT = (0.05, 0.95)
-"""Opacities of a pixel that is neither empty nor solid."""
+"""Range of opacities of a pixel that counts as neither empty nor solid."""
 _OPTIMIZERS = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
 
 
@@ -114,7 +114,7 @@ class VLM3D:
         self.step_index = 0
 
     def _require_fresh_gradients(self) -> None:
-        """Refuse guidances that keep a gradient which will not fit the field any more."""
+        """Refuse guidances that cache gradients for a field whose parameters are replaced."""
         reason = self.config.field.expires_gradients
         for term in self.guidances.terms:
             if term.weighting.cache_gradient and reason is not None:

@@ -14,7 +14,7 @@ ABOUT_THE_VLM = (
     *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates", "noise_ranking"),
     *("vlm_views_per_question", "vlm_objective", "vlm_weight"),
 )
-"""Options that mean something only where a VLM is asked."""
+"""Options that have an effect only in runs with a VLM."""
 
 
 def refuse_without_effect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ QUESTIONS = {
     "selected": "paper/selected",
     "yes-no": "yes-no",
 }
-"""Values of --question, and the names that rewards have for them."""
+"""Values of --question, and the names of the rewards' questions for them."""
 
 
 def configuration(options: argparse.Namespace) -> VLM3DConfig:

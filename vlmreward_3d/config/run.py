@@ -96,7 +96,7 @@ class VLM3DConfig:
             require(divides, self.vlm, "views_per_question", expected)
 
     def _require_fresh_gradients(self) -> None:
-        """Refuse to keep gradients of a field that makes former ones unfit."""
+        """Refuse cached gradients for a field that invalidates gradients of earlier steps."""
         if self.field.expires_gradients is None:
             return
         expected = f"False beside {self.field.expires_gradients}"

@@ -79,7 +79,7 @@ def _record(hint: Any, value: Mapping[str, Any], name: str) -> Any:
 
 
 def _with_subclasses(record: type) -> list[type]:
-    """A record and all that derive from it."""
+    """A record class and all of its subclasses."""
     return [record, *chain.from_iterable(map(_with_subclasses, record.__subclasses__()))]
 
 

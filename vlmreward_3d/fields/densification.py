@@ -14,7 +14,7 @@ from vlmreward_3d.rendering.gaussians.footprints import Footprints
 __all__ = ["FEWEST", "RESET_OPACITY", "Densification", "Densifier"]
 
 FEWEST = 4
-"""Number of Gaussians, the most opaque ones, that stay whatever is to be removed."""
+"""Least number of Gaussians: the most opaque ones are never removed."""
 RESET_OPACITY = 0.01
 """Largest opacity after a reset, in the code of Kerbl et al. (2023)."""
 
@@ -144,7 +144,7 @@ class Densifier(nn.Module):
         )
 
     def _chosen(self) -> Tensor:
-        """(N,) True for those that are cloned or split: each of them makes one more."""
+        """(N,) bool, True for Gaussians to clone or split; each of them adds one."""
         gradients = self.gradients
         chosen = gradients >= self.config.grad_threshold
         room = max(0, self.config.max_gaussians - len(gradients))
@@ -160,7 +160,7 @@ class Densifier(nn.Module):
         return scales.amax(dim=-1) if largest else scales.norm(dim=-1)
 
     def _stays(self, grown: EditedRows, progress: float) -> Tensor:
-        """(M,) False for those that are to be removed."""
+        """(M,) bool, False for Gaussians to remove."""
         config = self.config
         opacity = opacity_of(grown.rows["opacity_logits"])
         stays = opacity >= config.min_opacity

@@ -18,11 +18,11 @@ Rows: TypeAlias = dict[str, Tensor]
 """Parameters of N Gaussians, a row each, by their names in a `GaussianField`."""
 
 NEW = -1
-"""Origin of a row that continues none."""
+"""Origin of a row that continues no former row."""
 
 _HALVES = 2
 _SHRINKING = 0.8 * _HALVES
-"""By which the scales of halves are divided (Kerbl et al., 2023, Sec. 5.2: 1.6)."""
+"""Divisor of the scales of halves (Kerbl et al., 2023, Sec. 5.2: 1.6)."""
 
 
 def opacity_of(logits: Tensor) -> Tensor:

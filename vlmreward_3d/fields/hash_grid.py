@@ -220,7 +220,7 @@ def _rows(nodes: Tensor, resolution: int, count: int) -> Tensor:
 
 
 def _each_corner(of: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """(P, 8): `of` each combination of what (P, 2) hold for the two sides of a cell."""
+    """(P, 8): `of` each combination of the values (P, 2) for the two sides of a cell."""
     return of(of(z[:, :, None, None], y[:, None, :, None]), x[:, None, None]).flatten(1)
 
 

@@ -207,7 +207,7 @@ def build_guidances(
 
 
 def _selection(config: VLM3DConfig, reward: Reward | None) -> NoiseSelection | None:
-    """The choice among noises by the VLM that the reward asks, with a question of its own."""
+    """The choice among noises by the reward's VLM, with its own question."""
     selection = config.score_distillation.selection
     if selection is None or reward is None:
         return None

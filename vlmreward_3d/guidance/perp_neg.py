@@ -11,7 +11,7 @@ from vlmreward_3d.guidance.view_prompts import VIEWS, view_index
 __all__ = ["NEGATIVES", "mixture_of_sides", "perpendicular", "unlike_other_sides"]
 
 NEGATIVES = 2
-"""Negative prompts of each view."""
+"""Number of negative prompts of each view."""
 
 _FRONT, _SIDE, _BACK, _OVERHEAD = map(VIEWS.index, ("front", "side", "back", "overhead"))
 _FADING, _SIDE_FROM_BACK, _FRONT_FROM_BACK = (4.0, -2.426), (1.0, -0.606), (1.0, 0.967)

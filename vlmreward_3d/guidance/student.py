@@ -113,7 +113,7 @@ class Student:
 
 
 def _adapted(denoiser: Denoiser, rank: int, seed: int) -> Any:
-    """A denoiser that shares the weights of the given one, and has low-rank ones beside them."""
+    """A denoiser that shares the weights of the given one and has additional low-rank weights."""
     if not hasattr(denoiser, "unet"):
         raise TypeError(
             f"denoiser is a {type(denoiser).__name__} without a unet; expected one of diffusers, "

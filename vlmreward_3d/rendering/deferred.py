@@ -179,7 +179,7 @@ def _visible(rays: RenderedRays) -> int:
 def _regularization(
     rays: RenderedRays, regularizers: RegularizerWeights, visible: int, count: int
 ) -> Tensor:
-    """Share of some rays in regularizers that are means over `visible` or over all `count` rays."""
+    """Contribution of some rays to regularizers, which are means over `visible` or `count` rays."""
     total = rays.rgb.new_zeros(())
     share = len(rays.rgb) / count
     if regularizers.orientation > 0 and visible:

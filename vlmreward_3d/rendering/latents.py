@@ -30,7 +30,7 @@ LATENT_TO_RGB = (
 )
 """Rows for the four channels of a latent, columns for red, green and blue in [-1, 1]."""
 LATENT_CHANNELS = len(LATENT_TO_RGB)
-"""Channels of a latent, 4."""
+"""Number of channels of a latent, 4."""
 
 
 def latent_matrix(like: Tensor) -> Tensor:

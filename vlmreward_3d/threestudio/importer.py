@@ -40,7 +40,7 @@ _HOUSEKEEPING = (
     r"system\.(geometry|material|background|renderer|prompt_processor|guidance)_type",
     r"system\.(cleanup_after_.*|exporter_type|exporter\..*)",
 )
-"""Folders, logs, checkpoints and evaluation: they decide nothing about the outcome."""
+"""Settings of folders, logs, checkpoints and evaluation, which do not affect the outcome."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def import_threestudio(
 
 
 def _says_nothing(name: str, value: Any) -> bool:
-    """True for what is switched off: None, False, and weights and shifts of 0."""
+    """True for settings that are switched off: None, False, and weights and shifts of 0."""
     weight = ".lambda_" in name or name.endswith("_perturb")
     return value is None or value is False or (weight and value == 0)
 

@@ -75,7 +75,7 @@ def require_same_run(files: RunFiles, config: VLM3DConfig) -> None:
 
 
 def _require_no_steps(files: RunFiles) -> None:
-    """Without a checkpoint a run starts over; one that has done steps has had a checkpoint."""
+    """Refuse a folder whose log has steps but whose checkpoint is missing."""
     if not files.metrics_file.exists() or not files.metrics_file.stat().st_size:
         return
     remedy = "start again with --overwrite, or in another folder"

@@ -217,7 +217,7 @@ class RunDirectory(RunFiles):
         return [report for _, report in self._log.read(self.saved)]
 
     def _cut_log(self, steps: int) -> int:
-        """Leave the lines of the first steps; returns their number."""
+        """Cut the log to the lines of the first steps, and return their number."""
         kept = [line for line, report in self._log.read(self.saved) if report.step < steps]
         with self.writing():
             self._log.rewrite(kept)

@@ -69,7 +69,7 @@ class LiveView:
         return self.server.get_port()
 
     def __call__(self, model: VLM3D, report: StepReport) -> None:
-        """Show the model after a step, if it is this step's turn.
+        """Show the model after a step, if a picture is due.
 
         Trouble of the server or a browser ends the view with a warning, and not the run.
         """
@@ -110,12 +110,12 @@ class LiveView:
 
 
 def _silent() -> contextlib.redirect_stdout[io.StringIO]:
-    """Standard output is for results; viser announces there that it starts and stops."""
+    """Context that drops viser's messages on standard output, which is for results."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
 def _require_free(host: str, port: int) -> None:
-    """viser takes the next free port in place of one that is taken, and waits forever for others.
+    """Refuse a port that is taken or forbidden: viser would take the next one, or wait forever.
 
     Raises:
         ValueError: The port cannot be listened on.
@@ -182,7 +182,7 @@ def camera_of(wxyz: np.ndarray, position: np.ndarray, fov: float) -> Cameras:
 
 
 def _widened(pixels: np.ndarray, aspect: float) -> np.ndarray:
-    """A square picture as wide as a window: cut, or with white at the sides."""
+    """A square picture in the aspect ratio of a window: cropped, or with white at the sides."""
     side = len(pixels)
     width = max(1, round(side * aspect))
     if width <= side:

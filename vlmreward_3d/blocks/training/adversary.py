@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 STEPS = 2
-"""Steps of the attack."""
+"""Number of steps of the attack."""
 _STEP = 1.5
-"""Length of all steps together, in radii."""
+"""Total length of all steps, in radii."""
 _UNTOUCHED = 1 / 3
-"""Scenes that stay as they are, as a share of those that change."""
+"""Number of unchanged scenes, as a share of the number of changed ones."""
 
 
 def _to_length(x: Tensor, length: Tensor) -> Tensor:
-    """Each view (N, V, C, H, W) as long as its ``length`` (N, 1, 1, 1, 1), in L2."""
+    """Views (N, V, C, H, W), each scaled to the L2 norm ``length`` (N, 1, 1, 1, 1)."""
     return x * (length / x.flatten(2).norm(dim=2)[..., None, None, None].clamp_min(1e-12))
 
 

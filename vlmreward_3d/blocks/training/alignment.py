@@ -23,7 +23,7 @@ from vlmreward_3d.blocks.world.mixtures import blend_weights, mixture_questions
 from vlmreward_3d.blocks.world.scenes import Scene
 
 _CAPTIONS = 0.6
-"""Share of the questions that give a caption: what a reward asks."""
+"""Share of the questions that contain a caption, like those of rewards."""
 
 
 def pairs_of(data: BlocksData) -> list[tuple[int, int]]:

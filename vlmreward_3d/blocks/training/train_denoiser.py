@@ -42,7 +42,7 @@ SHOWN = (
 FRONTAL = 2.0
 """Concentration of the azimuths of single views around the front (von Mises)."""
 COARSE = 0.5
-"""Share of the steps at half resolution, with four times the groups: texts are learnt there."""
+"""Share of the steps at half resolution, with four times the groups, which train the texts."""
 TEACHERS = ("strong", "coarse", "single-view")
 """Kinds of denoisers: "coarse" learns from captions whose colors and order are exchanged at random,
 so that it knows words and not what belongs to what; "single-view" sees one view, mostly from the

@@ -30,7 +30,7 @@ from vlmreward_3d.blocks.world.dataset import render_dataset
 from vlmreward_3d.blocks.world.questions import Batch, QuestionSampler
 
 STAGES = {"words": 0.25, "simple": 0.28, "attributes": 0.333, "all": 0.667, "flaws": 1.01}
-"""Curriculum: until which share of the steps each stage lasts."""
+"""Curriculum: the share of the steps at which each stage ends."""
 
 
 def plan(step: int, steps: int, *, trained: bool = False) -> tuple[str, bool, int]:

@@ -58,9 +58,9 @@ PRESENCE_WORDS = (
     *(*COLORS, *SHAPES, "top", "below", "next"),
     *("faces", "floating", "broken", "intersecting"),
 )
-"""Words that the auxiliary word-presence loss looks for in image tokens."""
+"""Words that the auxiliary word-presence loss detects in image tokens."""
 RICH_WORDS = (*PATTERNS, *EXTENTS, "inside", "front", "behind")
-"""Words of compositions that it looks for, too."""
+"""Further words, of compositions, that the word-presence loss detects."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ FOV_DEG, ELEVATION_DEG, CAMERA_SCALE = (30.0, 45.0), (5.0, 40.0), (0.8, 1.0)
 """Ranges of the cameras of the blocks world."""
 SHARD = 250
 COUNTERPARTS = 2
-"""Version of `mixtures.counterpart`, by which a set of another one is known."""
+"""Version of `mixtures.counterpart`, which identifies sets made by another version."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def unbound_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _exchanged(scene: Scene, i: int, j: int, *fields: str) -> Scene:
-    """The scene whose things ``i`` and ``j`` have exchanged what is in the fields."""
+    """The scene with the values of some fields exchanged between things ``i`` and ``j``."""
     things = list(scene.things)
     a, b = things[i], things[j]
     things[i] = replace(a, **{f: getattr(b, f) for f in fields})
@@ -136,7 +136,7 @@ def altered(thing: SceneObject, rng: np.random.Generator) -> SceneObject:
 
 
 def _other_relation(scene: Scene, link: int, rng: np.random.Generator, rich: bool) -> str:
-    """A relation that does not hold in place of that of a link."""
+    """A relation that does not hold, to replace that of a link."""
     relation, second = scene.links[link], scene.things[link + 1]
     if relation == INSIDE:
         return "next to"
@@ -190,7 +190,7 @@ def _false_of_several(
 
 
 def _false_of_details(scene: Scene, rng: np.random.Generator) -> list[tuple[str, Scene]]:
-    """Another pattern, and a front that is or is not there."""
+    """Scenes with another pattern, and with a front added or removed."""
     which = int(rng.integers(len(scene.things)))
     thing = scene.things[which]
     pattern = other(PATTERNS, thing.pattern, rng)

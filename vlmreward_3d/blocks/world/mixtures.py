@@ -37,7 +37,7 @@ from vlmreward_3d.blocks.world.scenes import (
 )
 
 _FRONT = 0.6
-"""Share of the counterparts of compounds alone that differ in the front."""
+"""Share of the counterparts of single compounds that differ in the front."""
 _TAKEN = 0.5
 """Share of the counterparts of pairs in which a thing has the color or shape of the other one."""
 _CLEAR = 0.15

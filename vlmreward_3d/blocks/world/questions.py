@@ -38,7 +38,7 @@ _OF_ANY_OBJECT = ("color", *(f"geometry: {topic}" for topic in GEOMETRY_QUESTION
 
 
 def _denied(question: Question) -> Question:
-    """The question about an object by its name, where the name does not hold."""
+    """A question about an object by its name, which is false for the scene."""
     return replace(question, yes=False, kind="no front")
 
 

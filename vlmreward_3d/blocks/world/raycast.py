@@ -16,7 +16,7 @@ from vlmreward_3d.blocks.world.solids import FLOATER, FRONT, Primitive, solids
 from vlmreward_3d.cameras import Cameras
 
 LIGHT = (0.38, 0.27, 0.88)
-"""Direction towards the light, world space, unnormalised."""
+"""Direction towards the light, world space, not normalized."""
 AMBIENT = 0.5
 """Share of the light that reaches every surface."""
 

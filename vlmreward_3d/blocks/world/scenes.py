@@ -29,9 +29,9 @@ COMPOUNDS = ("mug", "chair", "car", "snowman")
 SHAPES = PRIMITIVES + COMPOUNDS
 RELATIONS = ("on top of", "next to")
 LANDMARK_RELATIONS = ("in front of", "behind")
-"""Relations to a compound, whose front says where that is."""
+"""Relations to a compound, whose front determines the direction."""
 INSIDE = "inside"
-"""The relation to what holds a thing: a mug or a torus."""
+"""The relation of a thing to its holder, a mug or a torus."""
 PATTERNS = ("striped", "dotted")
 EXTENTS = ("small", "large")
 COUNTS = ("one", "two", "three")

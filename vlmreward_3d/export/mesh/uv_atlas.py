@@ -16,10 +16,10 @@ from vlmreward_3d.export.mesh.uv_raster import rasterize
 __all__ = ["Atlas", "unwrap"]
 
 _STEEPEST = 0.35
-"""Least cosine between a face and its chart's direction; bounds how far colours are stretched."""
+"""Least cosine between a face and its chart's direction; bounds the stretching of colors."""
 _PASSES = 8
 _FILLED = 0.6
-"""Share of a texture that lies in charts, about."""
+"""Approximate share of a texture that charts cover."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def _neighbors(faces: np.ndarray) -> np.ndarray:
 
 
 def _directions(normals: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
-    """(F,) in 0..5 (+x, +y, +z, -x, -y, -z): what most of a face and its neighbours look towards.
+    """(F,) direction in 0..5 (+x, +y, +z, -x, -y, -z) that most of a face and its neighbors face.
 
-    Voting makes few large charts of many ragged ones.
+    The vote reduces many ragged charts to few large ones.
     """
     towards = np.concatenate([normals, -normals], axis=1)
     steep = towards < _STEEPEST
@@ -102,7 +102,7 @@ def _directions(normals: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
 
 
 def _connected(label: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
-    """(F,) numbers of the patches of neighbouring faces with the same label."""
+    """(F,) index of each face's patch, a connected set of faces with the same label."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -156,7 +156,7 @@ def _pack(
 
 
 def _covered(atlas: Atlas) -> np.ndarray:
-    """(F,) bool: faces with a texel that an earlier face has too."""
+    """(F,) bool, True for faces that share a texel with an earlier face."""
     texels = rasterize(atlas.pixels[atlas.faces], atlas.width, atlas.height)
     place = texels.rows * atlas.width + texels.columns
     first = np.full(atlas.width * atlas.height, len(atlas.faces))

@@ -96,7 +96,7 @@ class LatentSpace(nn.Module):
 
 
 def _keep_gradient_in_range(outputs: Tensor, inputs: Tensor) -> None:
-    """Let gradients pass between two tensors with a largest entry near 1, and undo it behind.
+    """Scale the gradient between two tensors to a largest entry near 1, and undo it after them.
 
     In float16, entries below 6e-8 vanish and those below 6e-5 lose digits. The factor is a power of
     two, so that it rounds nothing.

@@ -44,7 +44,7 @@ def _indices(state: State, before: str) -> list[int]:
 
 
 def _filled(model: nn.Module, state: dict[str, Tensor], given: int, kind: str) -> Any:
-    """The model with these tensors, to which all that were given have to have come."""
+    """The model filled with these tensors, all of which it must use."""
     if len(state) != given:
         raise KeyError(f"of the {given} keys of the {kind} {len(state)} have a place; expected all")
     try:

@@ -138,7 +138,7 @@ def _other(path: Path, reason: str) -> ValueError:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of the file, by names that are MVDream's; they are mapped, not read."""
+    """The tensors of the file by MVDream's names, memory-mapped."""
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)

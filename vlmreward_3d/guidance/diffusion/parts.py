@@ -161,7 +161,7 @@ def pipeline_class(model: str | Path) -> str | None:
 
 
 def _index(model: str | Path) -> Mapping[str, Any]:
-    """The content of ``model_index.json``; nothing for parts without one, or out of reach."""
+    """The content of ``model_index.json``; empty if there is none or it cannot be reached."""
     try:
         with quiet():
             return DiffusionPipeline.load_config(str(model))
@@ -170,9 +170,9 @@ def _index(model: str | Path) -> Mapping[str, Any]:
 
 
 def _classes(model: str | Path) -> dict[str, str]:
-    """Classes of the parts that count, by their names, from ``model_index.json`` if there is one.
+    """Classes of the networks among the parts, by name, from ``model_index.json`` if there is one.
 
-    The tokenizer and the scheduler are made of their configurations in any case.
+    The tokenizer and the scheduler are built from their configurations in any case.
     """
     index = _index(model)
     networks = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer", "prior")

@@ -20,7 +20,7 @@ from vlmreward_3d.guidance.diffusion.parts import check_fit, load_part, unet_con
 __all__ = ["PixelDiffusion"]
 
 GROUP = 4
-"""Views of a group."""
+"""Number of views in a group."""
 _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
 
 

@@ -11,7 +11,7 @@ from vlmreward_3d.guidance.score_distillation import per_image
 __all__ = ["nfsd"]
 
 _FAINT = 0.2
-"""Noise level below which the noise in the unconditional prediction is left in."""
+"""Noise level below which the unconditional prediction is used with its noise."""
 
 
 def nfsd(prediction: Prediction) -> Tensor:

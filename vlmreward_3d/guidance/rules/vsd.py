@@ -10,7 +10,7 @@ from vlmreward_3d.guidance.rules.sds import sds_gradient
 __all__ = ["esd", "esd_gradient", "vsd"]
 
 CAMERA_WEIGHT = 0.5
-"""Weight of the cameras in the student's prediction; what the source of ESD recommends."""
+"""Weight of the cameras in the student's prediction, as recommended by the paper of ESD."""
 
 
 def vsd(prediction: Prediction) -> Tensor:

@@ -71,10 +71,10 @@ def draw(
 
 
 def _tables(projection: Projection, opacity: Tensor, channels: Tensor) -> Tensor:
-    """(V * N + 1, 6 + C) what a pixel needs to know of each Gaussian; the last row is of none.
+    """(V * N + 1, 6 + C) values of each Gaussian that pixels need; the last row is invisible.
 
-    The quadratic form is split by Cholesky's: dx^2 / xx + (dy - dx xy / xx)^2 / (det / xx), which
-    has no differences of large terms where a Gaussian is long and thin.
+    The quadratic form is split by Cholesky's decomposition, dx^2 / xx + (dy - dx xy / xx)^2 /
+    (det / xx), which has no differences of large terms for a long and thin Gaussian.
     """
     xx, xy, _ = projection.covariances.unbind(-1)
     # the logarithm of an opacity that is rounded to 0 has no finite gradient
@@ -117,12 +117,12 @@ def _composite(rows: Tensor, x: Tensor, y: Tensor, columns: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Bin:
-    """Tiles that about as many Gaussians reach.
+    """Tiles that similar numbers of Gaussians reach.
 
     Attributes:
-        tiles: (T,) numbers of the tiles, views one after the other, rows first.
+        tiles: (T,) indices of the tiles, view by view, row by row.
         corners: (T, 2) column and row of the tiles in their grid.
-        members: (T, K) rows of the Gaussians, front to back, filled up with that of none.
+        members: (T, K) rows of the Gaussians, front to back, padded with the invisible row.
     """
 
     tiles: Tensor

@@ -22,7 +22,7 @@ AZIMUTHS = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)
 _SHIFT = 8.0
 _SIDE, _SIDE_XL = 64, 96
 _PIXELS = 8
-"""Pixels of the condition to a latent."""
+"""Side in pixels of the camera condition for one latent."""
 _TOLERANCE_DEG = 1.0
 
 

@@ -123,7 +123,7 @@ def load_reward(options: argparse.Namespace) -> YesNoReward:
     """The reward that the options describe.
 
     Raises:
-        UsageError: it cannot be loaded, or the question or the answers do not fit.
+        UsageError: the model cannot be loaded, or the question or the answers do not fit.
     """
     with loading():
         import torch

@@ -13,8 +13,8 @@ __all__ = ["Float64Throughout"]
 class Float64Throughout(TorchFunctionMode):
     """Mode in which every operation that requests float32 is given float64.
 
-    transformers computes norms, softmax and rotations in float32 whatever the dtype of a model, and
-    the rounding would drown the difference between neighbouring images.
+    transformers computes norms, softmax and rotations in float32 for any dtype of a model, and the
+    rounding errors would exceed the difference between neighboring images.
 
     Args:
         active: False makes the mode without effect.

@@ -36,10 +36,10 @@ class CheckResult:
 
     Attributes:
         name: name of the check.
-        status: ``"OK"``; ``"FAIL"``, wrong; ``"WARN"``, right but to be looked at; or ``"SKIP"``,
-            could not be measured, and ``message`` says why.
+        status: ``"OK"``; ``"FAIL"``, wrong; ``"WARN"``, right but worth a closer look; or
+            ``"SKIP"``, not measured, for the reason in ``message``.
         message: the finding, in words.
-        expected: the expectation, in words; empty where there is none.
+        expected: the expectation, in words; empty if there is none.
         advice: the remedy; empty if there is none.
         details: further lines, for example a table.
         metrics: the numbers behind ``message``, for programs.

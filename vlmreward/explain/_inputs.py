@@ -38,7 +38,7 @@ def make_baseline(images: torch.Tensor, replacement: float | str | torch.Tensor)
             that broadcasts to the images.
 
     Raises:
-        ValueError: something else.
+        ValueError: ``replacement`` is something else.
     """
     if isinstance(replacement, torch.Tensor):
         try:

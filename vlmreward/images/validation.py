@@ -160,7 +160,7 @@ def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool 
 def flatten_views(
     images: Images, *, values: bool = True
 ) -> tuple[torch.Tensor | list[torch.Tensor], list[int]]:
-    """Queries of one or several views -> all images in a row, and the number of each query.
+    """All images of queries of one or several views, in order, and the number of views per query.
 
     Args:
         images: floating, in [0, 1]: ``(B, 3, H, W)`` for one image a query, ``(B, V, 3, H, W)``

@@ -35,7 +35,7 @@ def as_images(images: object) -> torch.Tensor | list[torch.Tensor]:
         float tensor is passed on as it is, with its graph; nothing else is differentiable.
 
     Raises:
-        TypeError: something else.
+        TypeError: ``images`` is of another type.
     """
     if isinstance(images, torch.Tensor):
         return images.float() / 255 if images.dtype == torch.uint8 else images

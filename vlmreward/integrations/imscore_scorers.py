@@ -24,7 +24,7 @@ class RewardScorer(nn.Module):
         reward: any reward; one that is a module goes along with ``to`` and ``parameters``.
 
     Raises:
-        TypeError: it cannot be called.
+        TypeError: the reward cannot be called.
 
     Example:
         ``RewardScorer(reward).score(images, ["a cat"]).mean().backward()``.
@@ -71,7 +71,7 @@ class ScorerReward(RewardModule):
             ``prompts`` a list of B, which returns ``(B,)`` or ``(B, 1)``.
 
     Raises:
-        TypeError: it has no ``score``.
+        TypeError: the scorer has no method ``score``.
     """
 
     def __init__(self, scorer: Any) -> None:

@@ -175,7 +175,7 @@ def _require_diffusion(trainer: str) -> None:
     """Refuse a TRL without a trainer of diffusion models.
 
     Raises:
-        ImportError: there is none.
+        ImportError: the installed TRL has no such trainer.
     """
     remedy = "pip install 'trl<0.24', or train without it: examples/finetune_diffusion.py"
     try:

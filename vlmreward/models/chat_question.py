@@ -76,7 +76,7 @@ def plain_question(text: str, model: object) -> str:
     """A question for a model without a chat.
 
     Raises:
-        ValueError: it has a system prompt or text in front of the images.
+        ValueError: the question has a system prompt or text in front of the images.
     """
     if isinstance(text, ChatQuestion):
         raise ValueError(

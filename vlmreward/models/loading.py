@@ -89,7 +89,7 @@ def check_tokenizer(processor: object) -> None:
     """Refuse a processor without a tokenizer that knows words.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the processor has no such tokenizer.
     """
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:

@@ -128,7 +128,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer whose vocabulary was not loaded, which transformers does not notice.
 
     Raises:
-        ValueError: it has special tokens alone.
+        ValueError: the vocabulary has only special tokens.
     """
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ValueError("its tokenizer knows no word; expected a vocabulary: add tokenizer.json")

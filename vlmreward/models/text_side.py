@@ -160,7 +160,7 @@ class TextSide(nn.Module):
 
         Returns:
             The layout, with ``last_token_index`` ``(B, K)``; None where this model cannot share
-            sequences, because image tokens look at the question or attention takes no masks.
+            sequences, because image tokens attend to the question or attention takes no masks.
         """
         queries = tuple((tuple(t), tuple(size)) for t, size in zip(texts, sizes, strict=True))
 

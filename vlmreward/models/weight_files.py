@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, from safetensors or with ``weights_only=True``.
 
     Raises:
-        ValueError: It holds something else.
+        ValueError: The file holds something else.
         Exception: Whatever the libraries raise for damaged files.
     """
     if path.suffix == ".safetensors":

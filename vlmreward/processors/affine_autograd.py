@@ -25,7 +25,7 @@ class AffineMap:
     Attributes:
         shape: shape of an image's result.
         forward: the map.
-        linear: its linear part (for a straight-through forward: that of what it stands for).
+        linear: its linear part (for a straight-through forward: that of the map it replaces).
         adjoint: the transpose of ``linear``.
     """
 

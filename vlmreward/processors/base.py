@@ -73,7 +73,7 @@ def read_constants(hf: BaseImageProcessor) -> Constants:
     """Constants from an HF image processor; nothing is assumed that it can tell.
 
     Raises:
-        ValueError: it resizes by a filter that is not available here, or normalizes by anything
+        ValueError: the processor has a filter that is not available here, or normalizes by anything
             but a finite mean and a positive deviation of three channels.
     """
     if hf.do_resize and int(hf.resample) not in _FILTERS:
@@ -227,7 +227,7 @@ class ImageProcessor(ABC):
         return resize(images, size, self.constants.filter, clamp=self.pixel_mode == "clamp")
 
     def normalization(self, size: tuple[int, int]) -> OutputTransform:
-        """Scale and bias of every channel, and nothing else."""
+        """The output transform that only applies scale and bias of every channel."""
         scale, bias = self.constants.scale, self.constants.bias
 
         def affine(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:

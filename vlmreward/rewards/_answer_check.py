@@ -34,7 +34,7 @@ class AnswerCheck:
     """Refuses answers that are not finite, and warns of answers that the model would not give.
 
     Args:
-        backbone: the model that is asked.
+        backbone: the model that answers.
         least: share of the probability below which it warns; 0 for answers that may be unlikely.
     """
 

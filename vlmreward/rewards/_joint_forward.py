@@ -17,7 +17,7 @@ __all__ = ["QuestionReward", "check_placeholders", "values_of"]
 
 @runtime_checkable
 class QuestionReward(Protocol):
-    """A reward that asks a model one question, and can be asked together with others."""
+    """A reward of one question to a model, which can share a forward pass with other questions."""
 
     backbone: FrozenVLM
     validate: bool
@@ -70,7 +70,7 @@ def check_placeholders(rewards: Sequence[Reward], values: Mapping[str, Text]) ->
 def values_of(
     rewards: Sequence[Reward], batch: ImageBatch, values: Mapping[str, Text]
 ) -> dict[int, torch.Tensor]:
-    """Value ``(B,)`` of each reward by its id; questions to one model are asked together."""
+    """Value ``(B,)`` of each reward by its id; questions to one model share a forward pass."""
     groups: dict[int, list[QuestionReward]] = {}
     found: dict[int, torch.Tensor] = {}
     for reward in rewards:

@@ -176,7 +176,7 @@ class CompositeReward(Combinable, SeveralRewards):
         """The combined reward of each query; each question is given the values that it has.
 
         Raises:
-            ValueError: a placeholder that no question has, or what a member does not take.
+            ValueError: a placeholder that no question has, or images that a member refuses.
         """
         return self.reduce(self.per_reward_batch(batch, values))
 

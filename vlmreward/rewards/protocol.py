@@ -59,7 +59,7 @@ def require_graph(values: torch.Tensor) -> None:
     """Refuse values of a reward that are not differentiable.
 
     Raises:
-        RuntimeError: they have no graph.
+        RuntimeError: the values have no graph.
     """
     if not values.requires_grad:
         raise RuntimeError(

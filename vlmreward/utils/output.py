@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: the file.
 
     Raises:
-        OSError: it cannot be written; the file, and its folder, are as they were.
+        OSError: the file cannot be written; the file and its folder are unchanged.
     """
     path = Path(path)
     require_writable(path)
@@ -76,7 +76,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
             escapes, the form in which JSON reads them back.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     encoded = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     with replacing(path) as draft:
@@ -90,7 +90,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
         path: the file, existing or not.
 
     Raises:
-        OSError: it cannot: a folder, a missing folder, missing permission.
+        OSError: the file cannot be written: a folder, a missing folder, missing permission.
     """
     path = Path(path)
     known = _status(path)

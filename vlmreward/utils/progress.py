@@ -32,7 +32,7 @@ class _Lines:
             self.due = time.monotonic() + _SECONDS
 
     def flush(self) -> None:
-        """Nothing is kept back but what is not due."""
+        """Only lines that are not yet due are held back."""
 
 
 def progress_bar(*arguments: object, **options: object) -> tqdm:

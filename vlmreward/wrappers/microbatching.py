@@ -27,7 +27,7 @@ def parse_bytes(size: int | float | str) -> int:
     """A size in bytes: a number of them, or a text such as ``"6GiB"`` or ``"500 MB"``.
 
     Raises:
-        TypeError: neither a number nor a text.
+        TypeError: the size is neither a number nor a text.
         ValueError: not such a text, or less than one byte.
     """
     if isinstance(size, str):

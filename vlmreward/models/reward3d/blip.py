@@ -63,7 +63,7 @@ def convert_vision_encoder(state: State, *, head_channels: int = 64) -> BlipVisi
 
 
 def convert_text_encoder(state: State, *, head_channels: int = 64) -> BlipTextModel:
-    """The text encoder with cross-attention to the image, whose names are those of transformers.
+    """The text encoder with cross-attention to the image, from tensors with transformers' names.
 
     Args:
         state: Names such as "encoder.layer.0.crossattention.self.query.weight".

@@ -17,7 +17,7 @@ _MEAN = 0.16717362830052426
 
 
 class Scorer(nn.Module):
-    """The head of Reward3D_Scorer: the views' features in a row, and linear layers.
+    """The head of Reward3D_Scorer: linear layers on the concatenated features of the views.
 
     Each view goes through the first two layers of ImageReward's, there are no nonlinearities
     between any of them, and the result is (x - 0.167) / 1.033.

@@ -106,7 +106,7 @@ def load_network(
 
     Raises:
         OSError: The file is missing or damaged, or cannot be reached.
-        ValueError: It is another model's.
+        ValueError: The file is of another model.
     """
     expected = (
         "expected Reward3D_Scorer.pt or Reward3D_CrossViewFusion.pt of "

@@ -40,7 +40,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         target: The other name, which may be taken.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     with replacing(target) as temporary:
         temporary.unlink()  # a link takes no name that is taken

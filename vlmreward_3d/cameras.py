@@ -70,7 +70,7 @@ class Cameras:
 
     @property
     def half_heights(self) -> Tensor:
-        """(N,) half the height of what is seen at the distance of the origin, world units."""
+        """(N,) half the height of the view at the distance of the origin, world units."""
         return self.positions.norm(dim=-1) * torch.tan(self.fov / 2)
 
     def angles(self) -> Tensor:

@@ -20,7 +20,8 @@ class Schedule:
 
     Raises:
         TypeError: Not pairs of numbers.
-        ValueError: None, not finite, or progress outside [0, 1] or descending.
+        ValueError: There are no points, a number is not finite, or progress is outside [0, 1] or
+            descending.
 
     Examples:
         The paper's weight of the reward (Sec. 5.1: 300 to 1 over 10,000 of 15,000 steps):

@@ -87,7 +87,7 @@ class VLM3D:
 
     Raises:
         TypeError: An argument of another type.
-        ValueError: There is no such device, or the guidances have no names of their own.
+        ValueError: There is no such device, or two guidances have the same name.
     """
 
     def __init__(

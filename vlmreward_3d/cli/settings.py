@@ -21,7 +21,7 @@ QUESTIONS = {
 
 
 def configuration(options: argparse.Namespace) -> VLM3DConfig:
-    """The settings of the run: those of its preset, with the changes that were asked for."""
+    """The settings of the run: those of its preset, with the changes by the options."""
     config = PRESETS[options.preset](
         options.prompt,
         steps=options.steps,

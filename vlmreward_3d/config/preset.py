@@ -39,7 +39,7 @@ class Preset:
             is the default.
         score_distillation: The first guidance.
         vlm: The second guidance.
-        uses_vlm: True if the VLM is asked by default.
+        uses_vlm: True if the VLM is used by default.
         further_guidances: Guidances after the first two.
         optimizer: Optimizer of the field's parameters.
         regularizers: Losses on opacities.

@@ -39,7 +39,7 @@ class VLMConfig(GuidanceConfig):
         resolution: Height and width in pixels of the VLM's input images, resized bilinearly from
             the rendered size; None keeps the rendered size.
         n_transformations: Number of random transformations of the views over which the reward is
-            averaged; 0 shows the views as they are.
+            averaged; 0 for none.
         views_per_question: Number of views in one question; the reward is the mean over the
             questions about all views. None asks one question about all views.
         objective: Quantity that is maximized, one of `OBJECTIVES`: the log-odds of "Yes" (Eq. 5),

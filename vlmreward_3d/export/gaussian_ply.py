@@ -32,7 +32,7 @@ def save_gaussians(path: Path, field: GaussianField) -> None:
         field: The Gaussians.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     gaussians = field.gaussians()
     columns = [

@@ -111,7 +111,7 @@ class GaussianField(Field):
         Of the regularizers, entropy and sparsity apply. See `Field.render`.
 
         Raises:
-            ValueError: A shader or normals are asked for, which Gaussians do not have in training.
+            ValueError: A shader or normals are requested, which Gaussians do not have in training.
         """
         if shader is not None or normals:
             raise ValueError(

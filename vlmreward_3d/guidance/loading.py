@@ -133,7 +133,7 @@ def _takes_cameras(source: str) -> bool:
 def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> Reward | None:
     """Load the VLM's reward of a configuration; None if it has no VLM.
 
-    Several questions are one `CompositeReward`, with one look at the views.
+    Several questions become one `CompositeReward`, which encodes the views once.
 
     Raises:
         OSError, TypeError, ValueError: as of `YesNoReward`.

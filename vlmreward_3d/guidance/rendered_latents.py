@@ -50,7 +50,7 @@ def require_latents(denoiser: Denoiser) -> None:
     """Refuse a denoiser whose latents differ from those that fields render.
 
     Raises:
-        ValueError: It works in pixels, or on latents with another number of channels.
+        ValueError: The denoiser works in pixels, or on latents with another number of channels.
     """
     channels = getattr(denoiser, "latent_channels", None)
     if channels == LATENT_CHANNELS:

@@ -102,7 +102,7 @@ class Settings:
         Three entries begin at step 0. Beyond the end of the run the ramp is cut off there.
 
         Raises:
-            ValueError: Something else, or a ramp over epochs, whose last entry is a float.
+            ValueError: The value is something else, or a ramp over epochs (last entry a float).
         """
         value = self.take(name, default)
         if not isinstance(value, list):

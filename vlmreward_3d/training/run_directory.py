@@ -212,7 +212,7 @@ class RunDirectory(RunFiles):
         """The log so far.
 
         Raises:
-            RunError: It is damaged.
+            RunError: The log is damaged.
         """
         return [report for _, report in self._log.read(self.saved)]
 

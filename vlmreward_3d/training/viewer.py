@@ -138,7 +138,7 @@ def _started(start: Callable[[], Any], seconds: float = 30.0) -> Any:
     """The result of `start`, waited for at most this long.
 
     Raises:
-        ValueError: It has not returned, or failed.
+        ValueError: `start` has failed or has not returned in time.
     """
     started: queue.SimpleQueue[Any] = queue.SimpleQueue()
 

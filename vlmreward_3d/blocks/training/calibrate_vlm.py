@@ -46,7 +46,7 @@ def answers(
         reward: Reward with the question ``"{prompt}"``.
         data: Scenes and their counterparts.
         batches: Number of batches.
-        mixtures: 0 for scenes as they are; 1 for blends, and questions about them alone.
+        mixtures: 0 for scenes without blends; 1 for blends, and questions about them alone.
     """
     sampler = QuestionSampler(data, HELD_OUT_SEED, mixtures=mixtures)
     said: list[float] = []

@@ -119,10 +119,10 @@ def evaluate(
     """Balanced accuracy per group, and accuracy per kind.
 
     Args:
-        reward: with the question ``"{prompt}"``.
+        reward: reward with the question ``"{prompt}"``.
         data: held-out scenes.
         strength: damage of the views, see ``augment.augment_and_composite``.
-        limit: ask at most so many questions.
+        limit: largest number of questions.
 
     Returns:
         For each group: ``n``, ``balanced`` (mean of the accuracies on Yes and on No), and the

@@ -189,7 +189,7 @@ def picture(model: PixelDiffusion, data: BlocksData, path: Path, seed: int = 0) 
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
+    """Train, continuing from ``args.out/state.pt`` if it exists, and write ``args.out/model``."""
     data = render_dataset(args.data, args.scenes, seed=1, composed=args.composed)
     device = torch.device(args.device)
     if args.start:

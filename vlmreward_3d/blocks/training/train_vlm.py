@@ -89,7 +89,7 @@ def losses(
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
+    """Train, continuing from ``args.out/state.pt`` if it exists, and write ``args.out/model``."""
     data = render_dataset(
         args.data,
         args.scenes,

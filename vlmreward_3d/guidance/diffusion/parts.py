@@ -120,7 +120,7 @@ def unet_config(model: str | Path) -> Mapping[str, Any]:
     """Configuration of the UNet of a diffusers folder or hub id, read before any weights.
 
     Raises:
-        OSError: there is none, or it cannot be read.
+        OSError: there is no configuration, or it cannot be read.
         ValueError: the UNet, or another part that ``model_index.json`` names, is of a class of its
             own or otherwise not supported, as in ports of MVDream.
     """

@@ -70,7 +70,7 @@ class UNetDiffusion(LatentSpace):
         """Refuse cameras unlike those of the adapter's training, if there is an adapter.
 
         Raises:
-            ValueError: They differ.
+            ValueError: The cameras differ from those of the training.
         """
         if self.adapter is not None:
             self.adapter.check_cameras(cameras)

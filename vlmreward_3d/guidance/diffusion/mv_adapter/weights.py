@@ -26,7 +26,7 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
         source: A file in safetensors; or hub id and name of the file, joined by "/".
 
     Raises:
-        OSError: It is missing or damaged, or cannot be reached.
+        OSError: The file is missing or damaged, or cannot be reached.
     """
     try:
         return read_tensors(weight_file(source, (".safetensors",)))

@@ -1,4 +1,4 @@
-"""``python -m vlmreward``."""
+"""Entry point of ``python -m vlmreward``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m vlmreward_3d`."""
+"""Entry point of `python -m vlmreward_3d`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, in a folder that one process has to itself."""
+"""Atomic writing of a run's files, and a lock that reserves its folder for one process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 _NAME = "in-use.lock"
 _FAR = 1 << 30
-"""Windows keeps others from reading what is locked: a byte that does not exist is."""
+"""Position of the locked byte, beyond the end: Windows keeps others from reading locked bytes."""
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -40,7 +40,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         target: The other name, which may be taken.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     with replacing(target) as temporary:
         temporary.unlink()  # a link takes no name that is taken
@@ -51,21 +51,21 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 class InUse(ValueError):
-    """Another process works in the folder."""
+    """Error: another process works in the folder."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process; its file ``in-use.lock`` says who that is.
+    """Context that reserves a folder for this process; its file ``in-use.lock`` names the process.
 
     The lock is the kernel's, on the open file: it ends with the process, however that ends. A file
-    that is left over from a process that was killed locks nothing.
+    that is left over from a killed process locks nothing.
 
     Args:
         folder: An existing folder.
 
     Raises:
-        InUse: Another process, or another thread of this one, has it.
+        InUse: Another process, or another thread of this one, holds the lock.
         OSError: The file cannot be made.
     """
     handle = _acquire(folder)
@@ -85,10 +85,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def require_free(folder: Path) -> None:
-    """Look whether `locked` would succeed now; nothing is made.
+    """Check that `locked` would succeed now; nothing is made.
 
     Raises:
-        InUse: It would not.
+        InUse: Another process, or another thread of this one, holds the lock.
     """
     with contextlib.suppress(OSError):
         handle = os.open(folder / _NAME, os.O_RDWR)

@@ -70,7 +70,7 @@ class Cameras:
 
     @property
     def half_heights(self) -> Tensor:
-        """(N,) half the height of what is seen at the distance of the origin, world units."""
+        """(N,) half the height of the view at the distance of the origin, world units."""
         return self.positions.norm(dim=-1) * torch.tan(self.fov / 2)
 
     def angles(self) -> Tensor:
@@ -182,7 +182,7 @@ def orbit(
     *,
     projection: str = "perspective",
 ) -> Cameras:
-    """Cameras on spheres around the origin, looking at it.
+    """Cameras on spheres around the origin that look at the origin.
 
     Args:
         azimuth: Degrees, scalar or (N,); 0 is +x, 90 is +y.
@@ -250,8 +250,8 @@ def sample_groups(
         azimuth_deg: Azimuths of the views of every group, degrees; None for the random ones.
         projection: One of `PROJECTIONS`; see `Cameras`.
         generator: Source of the draws; they are made on its device (CPU by default).
-        dtype: Of the result.
-        device: Of the result.
+        dtype: Dtype of the cameras.
+        device: Device of the cameras.
 
     Returns:
         n_groups * views_per_group cameras, group by group.

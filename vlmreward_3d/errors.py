@@ -4,8 +4,8 @@ __all__ = ["DivergenceError", "RunError"]
 
 
 class DivergenceError(RuntimeError):
-    """The optimization cannot go on; the parameters are those before the failing step."""
+    """Error: the optimization cannot go on; the parameters are those before the failing step."""
 
 
 class RunError(ValueError):
-    """The folder of a run cannot be used as asked."""
+    """Error: the folder of a run cannot be used as requested."""

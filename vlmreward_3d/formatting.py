@@ -1,4 +1,4 @@
-"""Numbers in the form that readers expect."""
+"""Formatting of numbers as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses on what was rendered that keep geometry sane, as pure functions."""
+"""Regularizing losses on rendered opacities, weights and normals, as pure functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def orientation_loss(
         normals: (L, S, 3) unit normals, outward.
         directions: (L, 3) unit ray directions, away from the camera.
         visible: (L, S) bool, the samples that count.
-        rays: What to divide by in place of the number of these rays, of which they are a part.
+        rays: Divisor in place of the number of these rays, where they are a part of more rays;
+            None for their number.
 
     Returns:
         Scalar, 0 without visible samples; differentiable to the normals.
@@ -44,7 +45,7 @@ def orientation_loss(
 
 
 def opacity_entropy(opacity: Tensor) -> Tensor:
-    """Mean binary entropy of opacities in [0, 1], in nats: pushes fog to be there or not.
+    """Mean binary entropy of opacities in [0, 1], in nats; pushes opacities towards 0 or 1.
 
     The gradient is finite everywhere: opacities are kept 1e-3 away from 0 and 1.
     """
@@ -53,20 +54,21 @@ def opacity_entropy(opacity: Tensor) -> Tensor:
 
 
 def sparsity_loss(opacity: Tensor) -> Tensor:
-    """Mean of sqrt(opacity^2 + 0.01): prefers images in which less is opaque."""
+    """Mean of sqrt(opacity^2 + 0.01) (scalar); favors images with a smaller opaque area."""
     return (opacity.square() + 0.01).sqrt().mean()
 
 
 def emptiness_loss(weights: Tensor, scale: float, *, rays: int | None = None) -> Tensor:
     """Mean of log(1 + scale * weight) over samples (score Jacobian chaining; Wang et al., 2023).
 
-    It is nearly linear in small weights and flat in large ones, so that it takes haze away and
-    leaves surfaces: many faint samples cost more than one that is opaque. It depends on the number
-    of samples, in which the same light is divided into more or fewer weights.
+    The loss is nearly linear in small weights and flat in large ones, so that it removes haze and
+    keeps surfaces: many faint samples cost more than one opaque sample. Its value depends on the
+    number of samples, into which the same light is divided.
 
     Args:
         weights: (L, S) contributions in [0, 1] of the samples on rays.
-        scale: How much the loss prefers few large weights, above 0; 10 in the source.
+        scale: Factor of the weights, above 0; 10 in the source. The larger, the more the loss
+            favors few large weights over many small ones.
         rays: Number of rays that the mean is taken over, where these are a part of them and the
             others have weights of 0; L if not given.
 
@@ -78,7 +80,7 @@ def emptiness_loss(weights: Tensor, scale: float, *, rays: int | None = None) ->
 
 
 def total_variation(volume: Tensor) -> Tensor:
-    """Mean squared difference between neighbours of a volume (N, C, D, H, W), summed over axes."""
+    """Mean squared difference of neighbors in a volume (N, C, D, H, W), summed over the axes."""
     return sum(
         (volume.diff(dim=axis).square().mean() for axis in (2, 3, 4)),
         start=torch.zeros((), dtype=volume.dtype, device=volume.device),

@@ -20,7 +20,8 @@ class Schedule:
 
     Raises:
         TypeError: Not pairs of numbers.
-        ValueError: None, not finite, or progress outside [0, 1] or descending.
+        ValueError: There are no points, a number is not finite, or progress is outside [0, 1] or
+            descending.
 
     Examples:
         The paper's weight of the reward (Sec. 5.1: 300 to 1 over 10,000 of 15,000 steps):
@@ -70,7 +71,7 @@ class Schedule:
 
     @classmethod
     def steps(cls, first: float, *later: tuple[float, float]) -> Schedule:
-        """A constant that jumps: `first`, then each (progress, value) of `later` from there on."""
+        """Step function: `first`, then each value of `later`, (progress, value), from there on."""
         schedule = cls(((0.0, first), *later))
         points, value = [(0.0, schedule.points[0][1])], schedule.points[0][1]
         for at, following in schedule.points[1:]:
@@ -79,7 +80,7 @@ class Schedule:
         return cls(tuple(points))
 
     def ending(self, value: float) -> Schedule:
-        """The same schedule that goes on from its last point before the end to another value.
+        """This schedule with `value` at the end of the run, reached linearly from its last point.
 
         Examples:
             >>> print(Schedule.ramp(0.98, 0.5, until=0.4).ending(0.15))

@@ -1,4 +1,4 @@
-"""VLM3D (Algorithm 1): score distillation and a VLM's reward teach one radiance field."""
+"""VLM3D (Algorithm 1): a radiance field, optimized by score distillation and a VLM's reward."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from vlmreward_3d.rendering.base import RegularizerWeights, Views
 __all__ = ["VLM3D", "DivergenceError", "StepReport", "VLM3DConfig"]
 
 _SEMI_TRANSPARENT = (0.05, 0.95)
-"""Opacities of a pixel that is neither empty nor solid."""
+"""Range of opacities of a pixel that counts as neither empty nor solid."""
 _OPTIMIZERS = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Numbers of one step.
+    """Metrics and events of one step.
 
     Attributes:
         step: Number of steps done before this one.
-        metrics: By name. Each guidance adds its own with its name in front, such as "sds/loss",
+        metrics: Values by name. Each guidance adds its own, prefixed by its name: "sds/loss",
             "vlm/reward" (log-odds of "Yes") and "vlm/prob_yes" at the steps of its evaluation,
             with "<name>/grad_norm" (norm of its gradient at the pixels or the rendered latents,
             without weight), and "<name>/weight" (the factor of that gradient; 0 once it has
@@ -39,8 +39,8 @@ class StepReport:
             "field/semi_transparent_fraction" (of the pixels, neither empty nor solid) and
             "field/occupancy_fraction" (of the box's cells; 1 for Gaussians, which have none), and
             those of its own, such as "field/n_gaussians" (after the step).
-        events: What the step has changed in the field beside its parameters' values, a sentence
-            each; not in `to_json`.
+        events: Sentences about changes of the field other than those of its parameters' values,
+            such as new Gaussians; not in `to_json`.
     """
 
     step: int
@@ -65,7 +65,7 @@ class StepReport:
         """The report that `to_json` wrote.
 
         Raises:
-            TypeError, ValueError: The line is none of its.
+            TypeError, ValueError: The line was not written by `to_json`.
         """
         read = json.loads(line)
         if not isinstance(read, dict) or "step" not in read:
@@ -83,11 +83,11 @@ class VLM3D:
         config: The run's settings.
         guidances: The guidances, such as `load_guidances` returns; ratios of gradient norms are
             relative to the first. One that is no `WeightedGuidance` has weight 1.
-        device: Where the field lives and is rendered.
+        device: Device of the field and of its rendering.
 
     Raises:
         TypeError: An argument of another type.
-        ValueError: There is no such device, or the guidances have no names of their own.
+        ValueError: There is no such device, or two guidances have the same name.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class VLM3D:
         self.step_index = 0
 
     def _require_fresh_gradients(self) -> None:
-        """Refuse guidances that keep a gradient which will not fit the field any more."""
+        """Refuse guidances that cache gradients for a field whose parameters are replaced."""
         reason = self.config.field.expires_gradients
         for term in self.guidances.terms:
             if term.weighting.cache_gradient and reason is not None:
@@ -238,16 +238,16 @@ class VLM3D:
         )
 
     def reseed(self, retries: int) -> None:
-        """Take another way from here: fresh random numbers, and half the learning rate each time.
+        """Change the further course: new random numbers, and half the learning rate for each retry.
 
         Args:
-            retries: How often this run has gone back, this time included.
+            retries: Number of times that this run has gone back, this time included.
         """
         self.retries = retries
         self.generator.manual_seed((self.config.seed + 1_000_003 * retries) % 2**63)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a later step depends on, as flat tensors that share no memory with it."""
+        """Everything a later step depends on, as a flat dict of copied tensors."""
         state = {f"field.{k}": v for k, v in self.field.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"adam.{index}.{k}": v for k, v in moments.items()}

@@ -1,4 +1,4 @@
-"""The command line; torch and transformers are imported once a command really runs."""
+"""The command line; torch and transformers are imported only when a command runs."""
 
 from vlmreward.cli.main import main
 

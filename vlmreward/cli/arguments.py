@@ -1,4 +1,4 @@
-"""Types of arguments for argparse, which refuse in one line before anything heavy is imported."""
+"""Argument types for argparse: a bad value ends in one line, before torch is imported."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def _real(word: str, expected: str, holds: Callable[[float], bool]) -> float:
 
 
 def text(word: str) -> str:
-    """Words that are not empty, as Unicode.
+    """A text that is not empty, as Unicode.
 
-    Bytes that the locale does not know are in ``sys.argv`` as lone surrogates. Where they are UTF-8
-    they are read as such, whatever the locale: terminals send UTF-8 under ``LANG=C`` too.
+    Bytes that the locale cannot decode are in ``sys.argv`` as lone surrogates. They are decoded as
+    UTF-8 if possible, for any locale: terminals send UTF-8 under ``LANG=C`` too.
     """
     try:
         word = os.fsencode(word).decode("utf-8")
@@ -94,7 +94,7 @@ def slug(words: str, most: int = 60) -> str:
 
 
 def path(word: str) -> Path:
-    """A path, of whatever bytes, that is not empty."""
+    """A path that is not empty; any bytes are accepted."""
     if not word.strip():
         raise argparse.ArgumentTypeError(
             f"received {word!r}; expected a path; name one, or . for here"

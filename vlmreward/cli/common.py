@@ -38,7 +38,7 @@ DONE, PARTLY, BAD_USAGE = 0, 1, 2
 
 
 class UsageError(Exception):
-    """Something that was asked for cannot be done; the message says what to do."""
+    """Error: a request cannot be carried out; the message names the remedy."""
 
 
 def command(
@@ -99,7 +99,7 @@ def add_model_options(
 
 @contextmanager
 def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Errors of these kinds, whose messages are written for the user, as such."""
+    """Context that raises errors of these types as ``UsageError``, with the same message."""
     try:
         yield
     except kinds as error:
@@ -109,10 +109,10 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def check_device(options: argparse.Namespace) -> None:
-    """Look at --device before anything is read or loaded.
+    """Check --device before anything is read or loaded.
 
     Raises:
-        UsageError: this machine does not have it.
+        UsageError: this machine does not have the device.
     """
     if options.device is not None:
         with loading(), usage_errors(ValueError):
@@ -123,7 +123,7 @@ def load_reward(options: argparse.Namespace) -> YesNoReward:
     """The reward that the options describe.
 
     Raises:
-        UsageError: it cannot be loaded, or the question or the answers do not fit.
+        UsageError: the model cannot be loaded, or the question or the answers do not fit.
     """
     with loading():
         import torch
@@ -173,10 +173,10 @@ def prompts_for(question: str, given: list[str]) -> list[str | None]:
 
 
 def writable(option: str, path: str | None) -> Path | None:
-    """A file that may be written, looked at before the work begins.
+    """Path of an output file, checked to be writable before the work begins; None stays None.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: the file cannot be written.
     """
     if path is None:
         return None
@@ -193,7 +193,7 @@ def writable(option: str, path: str | None) -> Path | None:
 
 
 def write(path: Path | None, text: str) -> None:
-    """To a file, whole or not at all, or to the screen."""
+    """Write text to a file, atomically, or for None to standard output."""
     if path is None:
         print(text, end="" if text.endswith("\n") else "\n")
         return
@@ -203,7 +203,7 @@ def write(path: Path | None, text: str) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around the writing of a file: a failure as a mistake of the user."""
+    """Context around the writing of a file that raises a failure as ``UsageError``."""
     try:
         yield
     except OSError as error:

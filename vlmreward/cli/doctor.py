@@ -1,4 +1,4 @@
-"""``vlmreward doctor MODEL``."""
+"""The command ``vlmreward doctor MODEL``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vlmreward explain IMAGE... --prompt PROMPT --out FILE.png``."""
+"""The command ``vlmreward explain IMAGE... --prompt PROMPT --out FILE.png``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images named on the command line."""
+"""Loading of the images that are named on the command line."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 def read(
     patterns: Sequence[str | os.PathLike[str]], *, all_or_nothing: bool
 ) -> tuple[list[ImageFile], int]:
-    """Load images; what was converted, and what cannot be read, is said on stderr.
+    """Load images; conversions and unreadable files are reported on stderr.
 
     Args:
         patterns: files, folders and globs; see ``vlmreward.images.find.find_images``.
-        all_or_nothing: refuse to go on where one cannot be read.
+        all_or_nothing: raise an error if one of the files cannot be read.
 
     Returns:
-        The images, at least one, and how many could not be read.
+        The images, at least one, and the number of files that could not be read.
 
     Raises:
-        UsageError: nothing was found, or could be read.
+        UsageError: no file was found, or none could be read.
     """
     with loading():
         from vlmreward.images.find import find_images

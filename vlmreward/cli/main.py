@@ -1,4 +1,4 @@
-"""``vlmreward COMMAND ...``."""
+"""Entry point and parser of ``vlmreward COMMAND ...``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command as a process: its streams, its first line, Ctrl-C while it starts, its device."""
+"""Process-level parts of a command: output streams, Ctrl-C during imports, the device."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ INTERRUPTED = 130
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """Around a command: its streams print anything, and each warning is one line.
+    """Context around a command: its streams print any text, and each warning is one line.
 
-    What standard output and error cannot encode becomes escapes. As a decorator of ``main`` too.
+    Characters that standard output and error cannot encode become escapes. It is a decorator of
+    ``main`` too.
     """
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -47,13 +48,13 @@ def speaking() -> Iterator[None]:
 
 @contextmanager
 def loading(what: str = "torch and models' libraries") -> Iterator[None]:
-    """Around the first import of torch and what takes as long: says so, and answers Ctrl-C.
+    """Context around the first import of torch and other slow imports: a message, and Ctrl-C.
 
-    Python code that is interrupted half way through an import leaves a traceback, and code that
-    catches it may go on without what it wanted; so Ctrl-C ends the process here, in one line.
+    Python code that is interrupted during an import leaves a traceback, and code that catches the
+    interrupt may go on without the module; so Ctrl-C ends the process here, with one line.
 
     Args:
-        what: is loaded, in words.
+        what: name of what is loaded, for the message.
     """
     if "torch" in sys.modules:
         yield
@@ -74,14 +75,14 @@ def loading(what: str = "torch and models' libraries") -> Iterator[None]:
 
 
 def usable_device(name: str, option: str = "--device") -> str:
-    """The name of a device of torch on which something can be computed here.
+    """The name of a device of torch, checked to exist on this machine.
 
     Args:
         name: "cpu", "cuda", "cuda:1" and the like.
-        option: it was given by, for the message.
+        option: name of the option that the device was given by, for the message.
 
     Raises:
-        ValueError: torch does not know it, or this machine does not have it.
+        ValueError: torch does not know the device, or this machine does not have it.
     """
     import torch
 
@@ -113,7 +114,7 @@ def usable_device(name: str, option: str = "--device") -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """True if an error says that no memory is left, on a GPU or beside it."""
+    """True if an error says that no memory is left, on a GPU or on the host."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "not enough memory" in str(error)

@@ -1,4 +1,4 @@
-"""``vlmreward score IMAGE... --prompt PROMPT``."""
+"""The command ``vlmreward score IMAGE... --prompt PROMPT``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a vision-language model work as a differentiable reward? Checks, with what to do."""
+"""Checks that a vision-language model works as a differentiable reward, with advice."""
 
 from vlmreward.doctor.checks import CHECKS, checks, iter_checks, run_checks
 from vlmreward.doctor.meta import MetaReport, describe, report_lines

@@ -99,7 +99,7 @@ def answer_tokens(subject: Probe) -> CheckResult:
 
 @check("answer mass")
 def answer_mass(subject: Probe) -> CheckResult:
-    """How much of the probability lies on the answers at all: the reward is blind to the rest."""
+    """Probability of the counted answers together; the reward ignores all other tokens."""
     logits = torch.stack([reference.logits for reference in subject.references])
     p = logits.double().softmax(-1).mean(0)
     taken = set(subject.reward.tokens or ())
@@ -137,7 +137,7 @@ def answer_mass(subject: Probe) -> CheckResult:
 
 
 def _likely(subject: Probe, p: Tensor, tokens: set[int], word: str) -> list[str]:
-    """Spellings of a word, the likeliest first, down to a twentieth of it."""
+    """Spellings of a word, the likeliest first, down to a twentieth of its probability."""
     decode = subject.backbone.decode
     own = sorted((t for t in tokens if _plain(decode(t)) == _plain(word)), key=lambda t: -p[t])
     return [decode(t) for t in own if p[t] >= p[own[0]] / 20]

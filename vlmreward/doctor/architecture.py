@@ -1,4 +1,4 @@
-"""Size of a model's parts, read from its modules: works on the meta device, too."""
+"""Sizes of a model's parts, read from its modules, on the meta device too."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _CONNECTOR = re.compile(r"connector|perceiver|resampler|projector")
 
 @dataclass(frozen=True)
 class Layer:
-    """What one layer of a transformer works with, for one token.
+    """Sizes of one transformer layer that determine its cost for one token.
 
     Attributes:
         weights: number of weights that every token is multiplied by, once.
-        width: of the states that go from layer to layer.
-        attention: width of all heads together.
+        width: width of the hidden states between layers.
+        attention: width of all attention heads together.
         window: number of tokens that attention reaches; 0 for all.
-        saved: numbers that autograd keeps for the backward pass in the model's dtype.
-        saved_float32: numbers that it keeps in float32, those of norms.
+        saved: count of values that autograd saves for the backward pass in the model's dtype.
+        saved_float32: count of values that autograd saves in float32, the inputs of norms.
     """
 
     weights: int

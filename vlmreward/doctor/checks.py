@@ -1,4 +1,4 @@
-"""All checks, one after the other."""
+"""The list of all checks, and functions that run them in order."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ CHECKS: tuple[Check, ...] = (
     cost.time_and_memory,
     cost.forecast,
 )
-"""From the pixels to the whole: what fails first is usually the cause of what fails later."""
+"""All checks, from the pixels to the whole reward: the first failure usually causes later ones."""
 
 SLOW_CHECKS: tuple[Check, ...] = (gradients.finite_differences, cost.forecast)
 """Checks that ``quick`` leaves out: they need a copy of the model in float64, or larger steps."""
 
 
 def checks(quick: bool = False) -> list[Check]:
-    """The checks that are made."""
+    """The checks that ``run_checks`` makes, in order."""
     return [check for check in CHECKS if not (quick and check in SLOW_CHECKS)]
 
 
@@ -84,23 +84,23 @@ def run_checks(
 ) -> list[CheckResult]:
     """Check whether a vision-language model works as a differentiable reward.
 
-    Compares the reward with transformers' own processor and forward pass, looks at what the model
-    is given, at the answers, at the gradient, and measures a step. Takes some twenty forward and a
-    dozen backward passes. The reward is left as it was; a pair's model is frozen, as by any reward.
+    The checks compare the reward with transformers' own processor and forward pass, examine the
+    model's inputs, the answers and the gradient, and measure a step, in about twenty forward and a
+    dozen backward passes. The reward is left unchanged; a pair's model is frozen, as by any reward.
 
     Args:
         reward: a ``YesNoReward``, or a ``(model, processor)`` pair of transformers objects.
-        prompt: for the question's placeholders; the sample images show a red disc.
-        answers: the words that the reward's answers should say.
-        quick: without finite differences (which need a copy of the model in double precision) and
-            without the forecast of costs.
+        prompt: value of the question's placeholders; the sample images show a red disc.
+        answers: the words that the reward's answers stand for.
+        quick: leave out finite differences (which need a copy of the model in double precision)
+            and the forecast of costs.
 
     Returns:
-        One finding a check, in the order of ``CHECKS``; none is ``"FAIL"`` if all is well.
+        One result per check, in the order of ``CHECKS``; none is ``"FAIL"`` if all is well.
 
     Raises:
-        TypeError: neither of the two.
-        ValueError: a reward of answers of several tokens, or with ``per_view``.
+        TypeError: ``reward`` is neither of the two.
+        ValueError: the reward has answers of several tokens, or ``per_view``.
 
     Example:
         ``[f for f in doctor.run_checks(reward) if f.status == "FAIL"]``.

@@ -1,4 +1,4 @@
-"""The cost of a step, measured, and forecast for other numbers of views and sizes."""
+"""Measured time and memory of a step, and a forecast for other view counts and image sizes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from vlmreward.utils.saved_tensors import counted_bytes
 __all__ = ["Point", "forecast", "measured_step", "time_and_memory"]
 
 MEASURED = ((1, 256), (2, 256), (4, 256), (1, 512), (2, 512))
-"""Views and side in pixels of the steps that are run."""
+"""Number of views and side in pixels of the steps that are measured."""
 VIEWS, SIDES = (1, 2, 4, 8), (256, 512, 1024)
 """Rows and columns of the forecast."""
 
 _RUNS, _ENOUGH = 5, 1.0
-"""Runs of a step at most, and seconds after which two are enough."""
+"""Largest number of runs of a step, and seconds after which two runs are enough."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A step, forward and backward, on one query.
+    """Measurement of one step, forward and backward, on one query.
 
     Attributes:
         tokens: number of tokens of the prompt, images included.
-        seconds: the shortest of some runs, which is what other processes disturbed least.
-        bytes: on a GPU, the peak above what was held before; elsewhere what is kept for the
-            backward pass.
+        seconds: shortest time of several runs, the one that other processes disturbed least.
+        bytes: on a GPU, peak memory above that before the step; elsewhere the size of the tensors
+            saved for the backward pass.
     """
 
     tokens: int
@@ -40,7 +40,7 @@ class Point:
 
 
 def measured_step(subject: Probe, views: int, side: int) -> Point:
-    """Run a step of one query of so many views, as often as it takes to time it."""
+    """Time of a step on one query of ``views`` square images, repeated until it can be timed."""
     prompt = subject.samples[0].prompt
     device = subject.backbone.device
     cuda = device.type == "cuda"

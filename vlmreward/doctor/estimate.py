@@ -3,13 +3,13 @@
 For N tokens in a layer of M weights, attention of width A over a reach of R tokens, in a dtype of b
 bytes, a frozen model's step takes
 
-- forward ``2 M N + 4 A N R`` operations; backward, to the states alone, ``2 M N + 10 A N R``, as
-  memory-efficient attention computes its scores again;
+- forward ``2 M N + 4 A N R`` operations; backward, to the hidden states alone,
+  ``2 M N + 10 A N R``, as memory-efficient attention computes its scores again;
 - ``(saved b + saved_float32 4) N`` bytes until the backward pass: inputs of norms, queries, keys,
-  values and results of attention, and what lies inside of the MLP.
+  values and results of attention, and intermediate values of the MLP.
 
-Time is the longer of operations by the GPU's rate for dense bfloat16 times ``UTILIZATION``, and of
-two readings of the weights by its memory's rate.
+Time is the larger of two: operations divided by the GPU's rate for dense bfloat16 times
+``UTILIZATION``, and twice the bytes of the weights divided by the GPU's memory bandwidth.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens of a step.
+    """Numbers of patches and tokens in a step.
 
     Attributes:
         patches: for every image or tile, the patches that the vision tower sees together.
@@ -70,12 +70,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Cost:
-    """A step, forward and backward, of one query.
+    """Estimated cost of a step, forward and backward, of one query.
 
     Attributes:
-        operations: floating-point operations.
-        kept: bytes that wait for the backward pass.
-        kept_checkpoint: the same with ``checkpoint=True``.
+        operations: number of floating-point operations.
+        kept: bytes saved for the backward pass.
+        kept_checkpoint: bytes saved for the backward pass with ``checkpoint=True``.
         weights: bytes of all parameters.
     """
 
@@ -86,16 +86,16 @@ class Cost:
 
     @property
     def peak(self) -> int:
-        """Bytes of weights and of what waits for the backward pass."""
+        """Bytes of the weights and of the tensors saved for the backward pass."""
         return self.weights + self.kept
 
     @property
     def peak_checkpoint(self) -> int:
-        """The same with ``checkpoint=True``."""
+        """``peak`` with ``checkpoint=True``."""
         return self.weights + self.kept_checkpoint
 
     def seconds(self, gpu: GPU, *, utilization: float = UTILIZATION) -> float:
-        """Seconds on a GPU; with ``checkpoint=True`` about a third more."""
+        """Estimated seconds on a GPU; with ``checkpoint=True`` about a third more."""
         return max(self.operations / (gpu.flops * utilization), 2 * self.weights / gpu.bandwidth)
 
 

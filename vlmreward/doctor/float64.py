@@ -1,4 +1,4 @@
-"""Double precision all through a model."""
+"""A mode of torch in which a model computes in float64 throughout."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["Float64Throughout"]
 
 
 class Float64Throughout(TorchFunctionMode):
-    """Within it, what asks for float32 gets float64.
+    """Mode in which every operation that requests float32 is given float64.
 
-    transformers computes norms, softmax and rotations in float32 whatever the dtype of a model, and
-    the rounding would drown the difference between neighbouring images.
+    transformers computes norms, softmax and rotations in float32 for any dtype of a model, and the
+    rounding errors would exceed the difference between neighboring images.
 
     Args:
-        active: False for nothing of the kind.
+        active: False makes the mode without effect.
     """
 
     def __init__(self, active: bool = True) -> None:

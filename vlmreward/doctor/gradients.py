@@ -1,4 +1,4 @@
-"""Does a gradient arrive at every view, and is it the slope of the reward?"""
+"""Checks that the gradient reaches every view and equals finite differences of the reward."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _DETACHED = (
 
 
 def _inside(views: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
-    """Views in [0.1, 0.9], as leaves: no value is at an end, where steps could not go."""
+    """Views in [0.1, 0.9], as leaves: steps in both directions stay inside of [0, 1]."""
     return [(0.1 + 0.8 * view.to(dtype) / 255).requires_grad_() for view in views]
 
 
 @check("gradient")
 def gradient(subject: Probe) -> CheckResult:
-    """Finite and not zero at every view of every query of a mixed batch."""
+    """Gradient finite and not zero at every view of every query of a mixed batch."""
     samples = subject.mixed[:2]
     views = [_inside(sample.views, torch.float32) for sample in samples]
     flat = [view for row in views for view in row]
@@ -89,7 +89,7 @@ def finite_differences(subject: Probe) -> CheckResult:
 
 
 def _precision(subject: Probe) -> torch.dtype | None:
-    """The highest precision in which memory allows a copy, or None."""
+    """The highest precision in which a copy of the model fits into memory, or None."""
     parameters = list(subject.vlm.parameters())
     count = sum(p.numel() for p in parameters)
     now = sum(p.numel() * p.element_size() for p in parameters)
@@ -108,7 +108,7 @@ def _free_memory(device: torch.device) -> int:
 
 
 def slopes(reward: nn.Module, subject: Probe) -> CheckResult:
-    """Compare along the gradient itself and along a random direction.
+    """Directional derivatives and finite differences, along the gradient and a random direction.
 
     The steps are small in float64, and in float32 large enough for the difference of two rewards to
     stand out of their rounding; hence the limits.

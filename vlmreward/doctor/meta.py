@@ -1,4 +1,4 @@
-"""A model without its weights: layout of a prompt, sizes, and what a step would cost."""
+"""Report on a model whose weights are not read: prompt layout, sizes, estimated step costs."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ _RUN = 3
 
 @dataclass(frozen=True)
 class MetaReport:
-    """What is known of a model without its weights.
+    """Properties of a model that are known without its weights.
 
     Attributes:
         kind: the model's class, and its ``model_type`` in parentheses.
         dtype: dtype of the parameters.
-        quantized: the configuration is that of quantized weights, which are counted as if not.
-        parameters: of all parts: ``"vision"``, ``"connector"``, ``"text"`` and ``"all"``.
+        quantized: True if the configuration is of quantized weights, which are counted as if not.
+        parameters: number of parameters by part: ``"vision"``, ``"connector"``, ``"text"``,
+            ``"all"``.
         prompt: the prompt for one image, as text, with a run of one token as "<token> x 81".
-        tokens: number of its tokens.
-        image_tokens: tokens of one square image, without what marks it, by its side in pixels.
-        answers: the tokens that would be compared.
-        gpu: name in ``GPUS``.
-        costs: of a step of one query, by views and side: ``"2x512"``.
+        tokens: number of tokens of ``prompt``.
+        image_tokens: number of tokens of one square image, without the tokens that mark its ends,
+            by the side in pixels.
+        answers: the tokens whose log-odds the reward is.
+        gpu: name of the GPU, a key of ``GPUS``.
+        costs: cost of a step of one query, by number of views and side, such as ``"2x512"``.
     """
 
     kind: str
@@ -55,7 +57,7 @@ class MetaReport:
     costs: dict[str, Cost]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; with the seconds and peaks of each cost."""
+        """The report as plain data for JSON, with the seconds and peaks of each cost."""
         out = asdict(self)
         for key, cost in self.costs.items():
             out["costs"][key] |= {
@@ -77,15 +79,15 @@ def describe(
 ) -> MetaReport:
     """Describe a model as a reward, from its configuration and processor alone.
 
-    No weight is read: the model is made on torch's meta device. Costs are estimates by the
+    No weight is read: the model is built on torch's meta device. Costs are estimates by the
     formulas of ``vlmreward.doctor.estimate``, for one query with all views in one question.
 
     Args:
         source: hub id, local folder or ``"builtin/blocks"``; weights need not be there.
-        question: as for ``YesNoReward``.
-        prompt: for the question's placeholders.
-        answers: as for ``YesNoReward``.
-        gpu: a name in ``vlmreward.doctor.estimate.GPUS``.
+        question: question with placeholders, a template or a name; see ``YesNoReward``.
+        prompt: value of all placeholders of the question.
+        answers: the positive and the negative answer; see ``YesNoReward``.
+        gpu: a key of ``vlmreward.doctor.estimate.GPUS``.
         dtype: dtype of the parameters; default: that of ``config.json``, and bfloat16 if it names
             none.
 
@@ -134,7 +136,7 @@ def describe(
 
 
 def _lengths(side: TextSide, asked: str, pixels: int) -> list[tuple[int, int]]:
-    """Tokens of prompts with 1, 2 and 3 images, and how many of them are tokens of images."""
+    """Numbers of tokens and of image tokens, for prompts with 1, 2 and 3 images."""
     of_config = getattr(side.vlm.config, "image_token_id", -1)
     image = int(getattr(side.processor, "image_token_id", of_config))
     rows = [side.encode(asked, [(pixels, pixels)] * views) for views in (1, 2, 3)]

@@ -1,4 +1,4 @@
-"""Is the reward what transformers alone would give, and the same in any batch?"""
+"""Checks that the reward equals that of transformers alone, and is the same in any batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["batch", "whole_reward"]
 
 @check("whole reward")
 def whole_reward(subject: Probe) -> CheckResult:
-    """Against HF's processor and full forward pass, one query at a time."""
+    """Reward compared with HF's processor and full forward pass, one query at a time."""
     answers = subject.reward.answers
     ids = list(answers.ids or ())
     expected = torch.stack(
@@ -32,7 +32,7 @@ def whole_reward(subject: Probe) -> CheckResult:
 
 @check("batch")
 def batch(subject: Probe) -> CheckResult:
-    """Mixed prompts, sizes and numbers of views: each as alone, and in any order."""
+    """Rewards of a batch of mixed prompts, sizes and view counts: as alone, and in any order."""
     samples = list(subject.mixed)
     each = subject.alone
     if subject.mixed is not subject.samples:

@@ -1,4 +1,4 @@
-"""Do our image processor's pixels equal those of transformers' own?"""
+"""Checks that the image processor's output equals that of transformers' own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONSTANTS = (
 
 
 def _theirs(hf: HFObject, images: list[Tensor], options: Inputs) -> Inputs:
-    """HF's answer to images of any dtype, counted in levels from 0 to 255."""
+    """HF's output for images of any dtype, with values in levels from 0 to 255."""
     if getattr(hf, "backend", None) == "pil":
         made = hf([image.permute(1, 2, 0).numpy() for image in images], return_tensors="pt")
     else:
@@ -47,7 +47,7 @@ def _differing(ours: Inputs, theirs: Inputs) -> list[str]:
 def _both(
     subject: Probe, ours: ImageProcessor, dtype: torch.dtype, hf_dtype: torch.dtype
 ) -> tuple[Tensor, list[str]]:
-    """Absolute differences of all values, and what differs in the layout."""
+    """Absolute differences of all values, and differences of the layout in words."""
     differences, layout = [], []
     for seed, size in enumerate(SIZES):
         levels = [noise(size, seed)]

@@ -1,4 +1,4 @@
-"""The reward under examination, with sample questions and images to ask it about."""
+"""The reward under examination, with sample questions and images."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Sample:
 
 
 class Probe:
-    """A reward, its parts, and what is asked of it.
+    """A reward under examination, with sample images and prompts.
 
     Args:
         reward: the reward; its state is restored after every check.
-        prompt: for the question's placeholders.
+        prompt: value of the question's placeholders.
         words: the words of the positive and the negative answer.
     """
 
@@ -90,7 +90,7 @@ class Probe:
 
     @cached_property
     def mixed(self) -> tuple[Sample, ...]:
-        """The samples for one batch: with two views each, where numbers may not differ."""
+        """The samples for one batch, with two views each if the model requires equal numbers."""
         prompts = [self.question(sample.prompt) for sample in self.samples]
         sizes = [[(v.shape[-2], v.shape[-1]) for v in sample.views] for sample in self.samples]
         try:
@@ -110,12 +110,12 @@ class Probe:
 
     @property
     def given(self) -> list[Inputs]:
-        """Arguments of the model for every sample, in a batch of its own."""
+        """Arguments that the model is called with for every sample, each in a batch of its own."""
         return [inputs for _, inputs in self._each]
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
-        """The samples as transformers alone reads and answers them."""
+        """Prompts and logits of the samples, computed by transformers alone."""
         return tuple(
             ask_transformers(
                 self.vlm,
@@ -145,10 +145,10 @@ class Probe:
             self.backbone.image_processor = self.images
 
     def limit(self, values: Tensor | float) -> float:
-        """How far two ways to compute rewards of this size may differ.
+        """Largest accepted difference between two computations of rewards of this magnitude.
 
-        1e-4, or 32 steps of rounding in half precision, where other shapes of a batch mean other
-        kernels; relative above 1.
+        1e-4, or 32 machine epsilons in half precision, where another batch shape selects another
+        kernel; relative to the largest absolute value where that is above 1.
         """
         dtype = self.vlm.dtype
         size = float(torch.as_tensor(values).abs().max())
@@ -156,7 +156,7 @@ class Probe:
 
 
 def noise(size: tuple[int, int], seed: int) -> Tensor:
-    """Levels of every pixel independent: the hardest for resizing. uint8 ``(3, *size)``."""
+    """Image uint8 ``(3, *size)`` of independent random levels: the hardest case for a resize."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
 
@@ -175,7 +175,7 @@ def _scene(size: tuple[int, int], seed: int) -> Tensor:
 
 @contextmanager
 def recorded_inputs(module: nn.Module) -> Iterator[list[Inputs]]:
-    """Keyword arguments of every call of a module."""
+    """Context that records the keyword arguments of every call of a module."""
     calls: list[Inputs] = []
     handle = module.register_forward_pre_hook(
         lambda _module, _arguments, named: calls.append(named), with_kwargs=True

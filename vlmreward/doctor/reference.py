@@ -1,4 +1,4 @@
-"""The same question asked by transformers alone: its processor, its forward pass, all logits."""
+"""Reference results of transformers alone: its processor, its forward pass, all logits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Inputs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reference:
-    """One query as transformers reads and answers it.
+    """Model inputs and logits of one query, computed by transformers alone.
 
     Attributes:
         inputs: inputs of the model, a batch of one.
@@ -49,7 +49,7 @@ def _closed(processor: HFObject, question: str) -> str:
 
 
 def prompt_of(vlm: HFObject, processor: HFObject, question: str, images: int) -> str:
-    """The prompt as the documentation of the model's family says that it should be."""
+    """The prompt in the form that the documentation of the model's family prescribes."""
     if vlm.config.model_type == "idefics":  # its processor places the images by itself
         return f"User:{_closed(processor, question)}\nAssistant:"
     if vlm.config.model_type == "paligemma":  # has no chat; its processor adds a line break
@@ -68,7 +68,7 @@ def ask_transformers(
     *,
     eight_bit: bool = True,
 ) -> Reference:
-    """One question about images, by transformers alone.
+    """Answer of transformers alone to one question about images.
 
     Args:
         vlm: the model.

@@ -1,4 +1,4 @@
-"""Findings as lines of text."""
+"""Check results as lines of text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WIDTH = 100
 
 
 def line(finding: CheckResult) -> str:
-    """Status, name, what was measured and the limit; advice and tables in lines below."""
+    """Status, name, measured value and limit in one line; advice and tables in lines below."""
     limit = f"  [{finding.expected}]" if finding.expected else ""
     lines = [f"{finding.status:<4}  {finding.name:<18}  {finding.message}{limit}"]
     if finding.advice:
@@ -25,7 +25,7 @@ def line(finding: CheckResult) -> str:
 
 
 def summary(found: Iterable[CheckResult]) -> str:
-    """How many of each."""
+    """Number of checks of each status, in one sentence."""
     counts = Counter(finding.status for finding in found)
     parts = [
         f"{counts[OK]} of {sum(counts.values())} checks passed",

@@ -36,10 +36,10 @@ class CheckResult:
 
     Attributes:
         name: name of the check.
-        status: ``"OK"``; ``"FAIL"``, wrong; ``"WARN"``, right but to be looked at; or ``"SKIP"``,
-            could not be measured, and ``message`` says why.
+        status: ``"OK"``; ``"FAIL"``, wrong; ``"WARN"``, right but worth a closer look; or
+            ``"SKIP"``, not measured, for the reason in ``message``.
         message: the finding, in words.
-        expected: the expectation, in words; empty where there is none.
+        expected: the expectation, in words; empty if there is none.
         advice: the remedy; empty if there is none.
         details: further lines, for example a table.
         metrics: the numbers behind ``message``, for programs.
@@ -54,7 +54,7 @@ class CheckResult:
     metrics: dict[str, object] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The result as plain data for JSON."""
         return asdict(self)
 
 
@@ -62,7 +62,7 @@ Check = Callable[["Probe"], CheckResult]
 
 
 def check(name: str) -> Callable[[Check], Check]:
-    """Name a check; an error inside it is a finding too, and the others go on."""
+    """Decorator that names a check and turns an error inside it into a failed result."""
 
     def named(function: Check) -> Check:
         @functools.wraps(function)
@@ -95,16 +95,16 @@ def pass_or_fail(
     otherwise: str = FAIL,
     **metrics: object,
 ) -> CheckResult:
-    """OK if ``good``; if not, ``otherwise`` with the advice."""
+    """A result of status OK if ``good``, otherwise of status ``otherwise`` with the advice."""
     status = OK if good else otherwise
     return CheckResult("", status, message, expected, "" if good else advice, metrics=metrics)
 
 
 def failed(message: str, expected: str, advice: str) -> CheckResult:
-    """A result that is wrong, with the advice."""
+    """A result of status FAIL, with the advice."""
     return CheckResult("", FAIL, message, expected, advice)
 
 
 def skipped(reason: str, advice: str = "") -> CheckResult:
-    """Could not be measured."""
+    """A result of status SKIP: the check could not be made, for the reason given."""
     return CheckResult("", SKIP, reason, advice=advice)

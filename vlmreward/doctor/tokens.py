@@ -1,4 +1,4 @@
-"""Is the model given the tokens, token types and positions that transformers would give it?"""
+"""Checks that the model gets the tokens, token types and positions of transformers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _integers(inputs: Inputs) -> list[str]:
 
 
 def _other_prompt(subject: Probe) -> CheckResult | None:
-    """A skipped result where the prompts differ, and with them everything behind them."""
+    """A skipped result for prompts that differ, because all later tokens then differ too."""
     for given, expected in _pairs(subject):
         if _compared(given, expected, ["input_ids"]):
             return skipped("the tokens themselves differ: see 'prompt'")
@@ -141,7 +141,7 @@ def positions(subject: Probe) -> CheckResult:
 
 @check("padding")
 def padding(subject: Probe) -> CheckResult:
-    """A short query beside a longer one: read at its own last token, and of the same value."""
+    """A query padded to a longer one: read at its own last token, with an unchanged reward."""
     short = subject.samples[0]
     # longer by its prompt, or by its views if the question has no placeholder
     more = 1 if subject.reward.question.placeholders else 2

@@ -30,7 +30,7 @@ def check_tensor(images: torch.Tensor) -> ImageBatch:
 
 
 def make_baseline(images: torch.Tensor, replacement: float | str | torch.Tensor) -> torch.Tensor:
-    """Images that say nothing, of the shape of the given ones.
+    """Baseline images without content, of the shape of the given ones.
 
     Args:
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
@@ -38,7 +38,7 @@ def make_baseline(images: torch.Tensor, replacement: float | str | torch.Tensor)
             that broadcasts to the images.
 
     Raises:
-        ValueError: something else.
+        ValueError: ``replacement`` is something else.
     """
     if isinstance(replacement, torch.Tensor):
         try:

@@ -22,10 +22,11 @@ class IntegratedGradients:
     """The contribution of every value of every pixel to a reward, counted from a baseline.
 
     Attributes:
-        attributions: shape of the images; they sum up to ``reward - baseline_reward - residual``.
-        reward: ``(B,)``, of the images.
-        baseline_reward: ``(B,)``, of the baseline.
-        residual: ``(B,)``, what the quadrature missed. Small, or more ``steps`` are wanted.
+        attributions: tensor of the images' shape, with the sum
+            ``reward - baseline_reward - residual``.
+        reward: ``(B,)``, reward of the images.
+        baseline_reward: ``(B,)``, reward of the baseline.
+        residual: ``(B,)``, error of the quadrature; if it is large, more ``steps`` are needed.
     """
 
     attributions: torch.Tensor
@@ -60,29 +61,29 @@ def integrated_gradients(
 ) -> IntegratedGradients:
     """Integrated gradients, Eq. 1 of Sundararajan et al. (2017), "Axiomatic Attribution".
 
-    The gradient is averaged along the straight line from the baseline to the images, times the
-    difference of the two. Exactly integrated, the attributions sum up to the difference of the
-    rewards (completeness).
+    The attribution is the mean gradient along the straight line from the baseline to the images,
+    times the difference of the two. Exactly integrated, the attributions sum up to the difference
+    of the rewards (completeness).
 
-    The rewards of VLMs rise in sudden steps along that line, so the integral is adaptive:
-    Gauss-Legendre quadrature with 4 nodes in each piece of the line, and what it misses there is
-    known, by completeness of the piece. The piece that misses most is halved until all together
-    miss less than ``tolerance``. One forward and backward pass at a time.
+    The rewards of VLMs rise in sudden steps along that line, so that the integration is adaptive:
+    Gauss-Legendre quadrature with 4 nodes in each piece of the line, whose error is known by
+    completeness of the piece. The piece with the largest error is halved until the total error is
+    below ``tolerance``. Each node is one forward and backward pass.
 
     Args:
         reward: any deterministic reward, called as ``reward(images, prompt)``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
         prompt: value of ``{prompt}``, one for all or a list of B.
         baseline: start of the line: a gray level, ``"mean"`` (each view's mean colour), or a
-            tensor that broadcasts to the images. What equals the baseline gets no attribution,
-            so it should be a colour that the objects do not have.
-        steps: gradients at most; at least 4.
+            tensor that broadcasts to the images. Pixels equal to the baseline get no attribution,
+            so that it should be a color that the objects do not have.
+        steps: largest number of gradients, at least 4.
         tolerance: largest residual, as a share of the difference of the two rewards; 0 uses up all
             ``steps``.
         **placeholders: values of the other placeholders, likewise.
 
     Returns:
-        Attributions, both rewards and what is missing from completeness; detached.
+        Attributions, both rewards and the residual of completeness; detached.
 
     Raises:
         TypeError, ValueError: images or baseline outside the contract, ``steps`` below 4 or

@@ -1,4 +1,4 @@
-"""How much each pixel moves a reward, to first order."""
+"""First-order sensitivity of a reward to each pixel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def saliency(
     kind: str = "gradient-x-input",
     **placeholders: Text,
 ) -> torch.Tensor:
-    """How much each pixel moves the reward, to first order (Simonyan et al., 2013).
+    """First-order sensitivity of the reward to each pixel (Simonyan et al., 2013).
 
     Args:
         reward: any reward, called as ``reward(images, prompt)``.

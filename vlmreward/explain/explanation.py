@@ -1,4 +1,4 @@
-"""One reward explained: pixels and views together, and as a picture."""
+"""The explanation of one reward: attribution to pixels and views, and a picture of both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlmreward.utils.output import replacing
 __all__ = ["METHODS", "Explanation", "attribute"]
 
 METHODS = ("integrated-gradients", *SALIENCIES)
-"""How a reward is attributed to pixels."""
+"""Methods that attribute a reward to pixels."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Explanation:
 
         Args:
             path: a PNG, PDF or any other file that matplotlib writes.
-            query: which of the B.
+            query: index of the query, from -B to B - 1.
             blur_sigma: standard deviation in pixels of a blur of the heat map, for the eye (the
                 numbers are not blurred); 0 for none. Default: 1/40 of the shorter side.
 

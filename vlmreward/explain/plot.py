@@ -40,7 +40,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: it does.
+        ValueError: matplotlib writes no files with this ending.
     """
     _, FigureCanvasAgg, _, _ = _matplotlib()
     kinds = sorted(FigureCanvasAgg.get_supported_filetypes())

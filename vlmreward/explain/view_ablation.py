@@ -1,4 +1,4 @@
-"""The views that a reward looks at."""
+"""The contribution of each view to a reward, from the reward without that view."""
 
 from __future__ import annotations
 

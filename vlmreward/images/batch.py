@@ -20,7 +20,7 @@ __all__ = [
 
 @dataclass
 class _Pixels:
-    """Knowledge about the values of images, shared by batches that hold the same pixels."""
+    """Record of checks of pixel values, shared by batches that hold the same pixels."""
 
     checked: bool = False
 
@@ -28,12 +28,12 @@ class _Pixels:
 class ImageBatch:
     """Images of B queries whose types, dtypes, shapes and devices have been checked.
 
-    Made once a call by ``of`` and passed on by nested wrappers and rewards, which so do not check
-    the same images again. Rewards that users write are given plain tensors; see
+    ``of`` builds it once per call, and nested wrappers and rewards pass it on, so that the same
+    images are not checked again. Rewards that users write are given plain tensors; see
     ``vlmreward.rewards.protocol.call_reward``.
 
     Attributes:
-        spec: how the tensors make up the queries.
+        spec: layout of the tensors as queries.
         tensors: the images as they were given, not copied: one tensor, or those in the lists.
     """
 
@@ -49,10 +49,10 @@ class ImageBatch:
 
     @classmethod
     def of(cls, images: Images | ImageBatch) -> ImageBatch:
-        """Check images and take them apart; a batch is returned as it is.
+        """Build a batch from images, whose values are not checked; a batch is returned unchanged.
 
         Raises:
-            TypeError, ValueError: as ``flatten_views``; values are not looked at.
+            TypeError, ValueError: as ``flatten_views`` without ``values``.
         """
         if isinstance(images, ImageBatch):
             return images
@@ -119,7 +119,7 @@ class ImageBatch:
 
     @property
     def views(self) -> torch.Tensor | list[torch.Tensor]:
-        """All N views in a row: ``(N, 3, H, W)``, or a list of ``(3, H, W)``. No copy."""
+        """All N views in order: ``(N, 3, H, W)``, or a list of ``(3, H, W)``; not copied."""
         if self.spec.lists is None:
             (whole,) = self.tensors
             return whole.flatten(0, 1) if whole.ndim == 5 else whole
@@ -138,7 +138,8 @@ class ImageBatch:
         """Refuse values outside [0, 1] and NaN, unless that has been done for these pixels.
 
         Raises:
-            ValueError: as ``vlmreward.images.validation.check_values``.
+            ValueError: a value is outside the range; see
+                ``vlmreward.images.validation.check_values``.
         """
         if not self._pixels.checked:
             check_values(self.views)
@@ -150,8 +151,9 @@ class ImageBatch:
         """A batch of the same layout, made of other tensors.
 
         Args:
-            tensors: as many as ``self.tensors``, of the same shapes but for heights and widths.
-            same_values: they hold the same pixels, and only the graph behind them is another.
+            tensors: new tensors, one for each of ``self.tensors``, of the same shapes but for
+                heights and widths.
+            same_values: they hold the same pixels and differ in their graph alone.
         """
         return ImageBatch(self.spec, tensors, self._pixels if same_values else None)
 

@@ -21,14 +21,14 @@ def _mirrored(length: int, radius: int, device: torch.device) -> torch.Tensor:
 def smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian blur as a symmetric, positive semidefinite matrix that keeps the sum of the values.
 
-    At the edges the image goes on as its mirror image with the edge pixel repeated. That makes the
-    matrix symmetric, which the usual "reflect" (edge pixel not repeated) does not. Two blurs in a
-    row make it positive, which one with a kernel that is cut off is not quite.
+    Beyond the edges the image is continued by its mirror image with the edge pixel repeated. That
+    makes the matrix symmetric, unlike the usual "reflect" (edge pixel not repeated). Two
+    successive blurs make it positive semidefinite, which one blur with a truncated kernel is not.
 
     Args:
         x: ``(..., H, W)``, floating; half precision is computed in float32.
-        sigma: standard deviation in pixels, of both blurs together; each is cut off at 3 of its
-            own.
+        sigma: standard deviation in pixels of both blurs together; each kernel is truncated at 3
+            of its own standard deviations.
 
     Returns:
         Same shape and dtype; linear in ``x``.

@@ -1,4 +1,4 @@
-"""Image files behind names, folders and patterns."""
+"""Search for image files by names, folders and glob patterns."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 
 
 def find_images(patterns: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Files, folders and globs -> image files: in the order given, sorted inside each, once each.
+    """Image files of a list of files, folders and globs, without duplicates.
+
+    The order is that of the list, and alphabetical within each item.
 
     Args:
-        patterns: paths of files, which are taken as they are; of folders, of which the images are
-            taken (see ``SUFFIXES``) but not those of folders inside; or globs (``**`` too).
+        patterns: paths of files; paths of folders, for the images directly in them (see
+            ``SUFFIXES``); or globs (``**`` too).
 
     Raises:
         TypeError: not a list of paths.
-        ImageFileError: one of them gives nothing.
+        ImageFileError: an item matches no file.
     """
     if isinstance(patterns, (str, os.PathLike)) or not all(
         isinstance(pattern, (str, os.PathLike)) for pattern in patterns

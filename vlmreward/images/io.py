@@ -1,4 +1,4 @@
-"""Image files -> tensors of the contract, with every conversion named."""
+"""Loading of image files as tensors of the contract; every conversion is reported."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _ORIENTATION = 0x0112  # of EXIF
 
 
 class ImageFileError(ValueError):
-    """A file that is no image, or none that can be converted without guessing."""
+    """Error: a file is no image, or cannot be converted to RGB without guessing."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image of a file.
+    """An image that was read from a file.
 
     Attributes:
         path: the file.
         image: float32 RGB ``(3, H, W)`` in [0, 1].
-        conversions: changes besides the division by the largest level, in words.
+        conversions: conversions that were made besides the division by the largest level, in words.
     """
 
     path: Path
@@ -43,9 +43,9 @@ class ImageFile:
 def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> ImageFile:
     """Read an image file of any kind that Pillow knows.
 
-    Gray, palette, CMYK and transparent images become RGB, 16 bits of gray are kept and those of
-    colours reduced to 8, an orientation in the EXIF data is followed, and of an animation the first
-    frame is taken. What was done is in ``conversions``.
+    Gray, palette, CMYK and transparent images become RGB; 16-bit gray keeps its precision, 16-bit
+    colors are reduced to 8 bits; the orientation in the EXIF data is applied; of an animation the
+    first frame is read. ``conversions`` lists what was done.
 
     Args:
         path: the file.
@@ -86,7 +86,7 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
 
 
 def _rgb(opened: Image.Image, background: float) -> tuple[torch.Tensor, list[str]]:
-    """The image as ``(3, H, W)`` in [0, 1], and what was done to it."""
+    """The image as ``(3, H, W)`` in [0, 1], and the conversions that were made."""
     done = []
     # Pillow has 8 bits for every channel of colours; the file's own layout is told until it is read
     if any("RGB" in str(tile[3]) and ";16" in str(tile[3]) for tile in getattr(opened, "tile", ())):

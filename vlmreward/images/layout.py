@@ -1,4 +1,4 @@
-"""How the tensors of a batch of images make up its queries."""
+"""The layout of a batch of images: the grouping of its tensors into queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ImageBatchSpec", "to_compute_dtype"]
 
 @dataclass(frozen=True)
 class ImageBatchSpec:
-    """How the tensors of a batch of images make up its queries.
+    """Grouping of the tensors of a batch of images into queries.
 
     Attributes:
         batch: B, the number of queries.

@@ -23,7 +23,7 @@ Images = torch.Tensor | Sequence[Query]
 """Images in any layout of the contract; see ``flatten_views``."""
 
 RANGE_TOLERANCE = 1 / 128
-"""How far outside [0, 1] a value may lie: renderers and decoders overshoot a little in half
+"""Accepted excess of a value over [0, 1]: renderers and decoders overshoot a little in half
 precision (1/128 is the step of bfloat16 above 1). A real mistake of range is much larger."""
 
 MAX_ASPECT_RATIO = 200
@@ -31,7 +31,7 @@ MAX_ASPECT_RATIO = 200
 
 
 def _check_one(image: object, what: str, dims: int) -> None:
-    """Type, dtype and shape of one tensor of images; costs no synchronisation."""
+    """Check type, dtype and shape of one tensor of images, without a GPU synchronization."""
     layout = {3: "(3, H, W)", 4: "(B, 3, H, W)", 5: "(B, V, 3, H, W)"}
     if not isinstance(image, torch.Tensor):
         raise TypeError(
@@ -82,14 +82,14 @@ def _check_one(image: object, what: str, dims: int) -> None:
 def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
     """Refuse NaN, infinities and values further than ``RANGE_TOLERANCE`` outside [0, 1].
 
-    One pass over the pixels and, on a GPU, one synchronisation for all of them. Not looked at while
-    compiling, because a graph cannot depend on values.
+    The check is one pass over the pixels and, on a GPU, one synchronization for all images. It is
+    left out under ``torch.compile``, because a graph cannot depend on values.
 
     Args:
         images: a tensor of any shape or a sequence of them, on one device.
 
     Raises:
-        ValueError: says what range was received and what to do.
+        ValueError: a value is outside the range; the message has the range and the remedy.
     """
     if torch.compiler.is_compiling():
         return
@@ -119,7 +119,7 @@ def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
 
 
 def _check_devices(images: Sequence[torch.Tensor]) -> None:
-    """All images of a list on the first one's device."""
+    """Check that all images of a list are on the first one's device."""
     for i, image in enumerate(images):
         if image.device != images[0].device:
             raise ValueError(
@@ -134,11 +134,11 @@ def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool 
     Args:
         images: floating ``(B, 3, H, W)`` in [0, 1], or a non-empty sequence of ``(3, H, W)`` of
             different sizes on one device.
-        values: also look at the values (see ``check_values``).
+        values: also check the values (see ``check_values``).
 
     Raises:
         TypeError: not a tensor, or an integer or boolean dtype.
-        ValueError: shape, channel count, emptiness, aspect ratio or values.
+        ValueError: wrong shape, channel count, aspect ratio or values, or no images.
     """
     if isinstance(images, torch.Tensor):
         _check_one(images, "images", 4)
@@ -160,13 +160,13 @@ def check_images(images: torch.Tensor | Sequence[torch.Tensor], *, values: bool 
 def flatten_views(
     images: Images, *, values: bool = True
 ) -> tuple[torch.Tensor | list[torch.Tensor], list[int]]:
-    """Queries of one or several views -> all images in a row, and how many each query has.
+    """All images of queries of one or several views, in order, and the number of views per query.
 
     Args:
         images: floating, in [0, 1]: ``(B, 3, H, W)`` for one image a query, ``(B, V, 3, H, W)``
             for V views a query; a list of ``(3, H, W)`` for one image of its own size a query; a
             list of lists of ``(3, H, W)``, or of ``(V, 3, H, W)`` tensors, for several.
-        values: also look at the values (see ``check_values``).
+        values: also check the values (see ``check_values``).
 
     Returns:
         ``(N, 3, H, W)`` or a list of N tensors ``(3, H, W)``, and B counts that sum to N. No copy.

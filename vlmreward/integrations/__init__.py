@@ -1,4 +1,4 @@
-"""Rewards in the shape that other tools call."""
+"""Adapters that give rewards the interfaces of other libraries."""
 
 from __future__ import annotations
 

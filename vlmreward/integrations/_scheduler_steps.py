@@ -1,4 +1,4 @@
-"""What a scheduler of diffusers has just done to a sample, read from the scheduler."""
+"""Signal and noise levels before and after the latest step of a scheduler of diffusers."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ class NoiseLevels:
 
     @property
     def gain(self) -> float:
-        """How far x' moves with z while x stays: a' (1 - r), r = s' a / (s a'), or r^2 with noise.
+        """Derivative dx'/dz at fixed x: a' (1 - r) with r = s' a / (s a').
 
-        With r = exp(-h), h the step in half the logarithm of the signal-to-noise ratio.
+        If the step adds noise, it is a' (1 - r^2). r = exp(-h), with h the step in half the
+        logarithm of the signal-to-noise ratio.
         """
         kept = self.noise[1] * self.signal[0] / (self.noise[0] * self.signal[1])
         return self.signal[1] * (1 - (kept**2 if self.adds_noise else kept))
@@ -108,7 +109,7 @@ def _dpm_solver(scheduler: Any) -> NoiseLevels:
 
 
 def _sigmas(scheduler: Any) -> tuple[float, float]:
-    """Those before and after the latest step; the scheduler already points at the next one."""
+    """Sigmas before and after the latest step; the scheduler already points at the next step."""
     index = scheduler.step_index - 1
     return float(scheduler.sigmas[index]), float(scheduler.sigmas[index + 1])
 

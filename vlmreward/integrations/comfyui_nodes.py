@@ -102,9 +102,9 @@ class ScoreImages:
         """Scores of each image.
 
         Args:
-            reward: what ``LoadVLMReward`` makes.
-            images: float ``(B, H, W, C)`` in [0, 1]; of more than three channels the first three.
-            prompt: what they should show.
+            reward: reward from ``LoadVLMReward``.
+            images: float ``(B, H, W, C)`` in [0, 1]; channels after the third are ignored.
+            prompt: description of the desired image.
 
         Returns:
             Under "result" B log-odds, B probabilities, and a line of text for each image in one
@@ -139,10 +139,10 @@ class BestImages:
         """The best ``count`` images, or all of them in order where there are fewer.
 
         Args:
-            reward: what ``LoadVLMReward`` makes.
+            reward: reward from ``LoadVLMReward``.
             images: float ``(B, H, W, C)`` in [0, 1].
-            prompt: what they should show.
-            count: how many.
+            prompt: description of the desired image.
+            count: number of images to keep.
 
         Returns:
             ``(count, H, W, C)``.
@@ -162,4 +162,4 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "ScoreImagesByVLMReward": "Score images (VLM reward)",
     "BestImagesByVLMReward": "Best images (VLM reward)",
 }
-"""Those that are shown."""
+"""The names of the nodes that ComfyUI displays."""

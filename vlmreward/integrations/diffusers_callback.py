@@ -56,39 +56,39 @@ def decode_latents(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
 class RewardGuidance:
     """Steps of the predicted originals up a reward's gradient (Bansal et al., 2023).
 
-    To be passed as ``callback_on_step_end`` to a pipeline of diffusers. What a diffusion model
-    predicts is a clean picture even where the sample is still noise, so a reward that has only seen
-    clean pictures can be asked about it. After each step of the scheduler the predicted original
-    z is decoded, and the sample becomes what the scheduler would have made of
+    Pass it as ``callback_on_step_end`` to a pipeline of diffusers. The predicted original z of a
+    diffusion model is a clean picture even where the sample is still noise, so that a reward for
+    clean pictures can evaluate it. After each step of the scheduler z is decoded, and the sample
+    is replaced by the result of the same step from
 
         z + step_size * g / rms(g),    g = d reward(decode(z)) / dz,
 
-    with the noise of the sample as it was. z is not computed anew: it follows from the samples
-    before and after the step, which the scheduler has just taken, so that classifier-free guidance
-    and all else that the pipeline does is in it. The first step, whose sample is all noise, is left
-    alone with schedulers that do not keep their prediction. Nothing of the pipeline is changed.
+    with the noise of the sample unchanged. z is not computed by another forward pass: it follows
+    from the samples before and after the scheduler's step, and so includes classifier-free guidance
+    and every other change that the pipeline makes. The first step, whose sample is all noise, is
+    not guided with schedulers that do not keep their prediction. The pipeline itself is unchanged.
 
     Schedulers: DDIM (with the pipeline's ``eta`` of 0, and no ``clip_sample``), Euler, Euler for
     flow matching, and DPM-Solver++ (multistep); others do not determine z, and are refused. In half
-    precision z is noisy in the first of many steps, but with DPM-Solver++, which keeps it.
+    precision z is noisy in the first of many steps, except with DPM-Solver++, which keeps z.
 
     Args:
         reward: any reward that is differentiable to the images.
-        prompt: what the images should show: one for all, or one for each image or for each of the
-            pipeline's prompts (then repeated as ``num_images_per_prompt`` says); None for a reward
-            without ``{prompt}``.
+        prompt: description of the desired images: one for all, or one for each image or for each
+            of the pipeline's prompts (then repeated ``num_images_per_prompt`` times); None for a
+            reward without ``{prompt}``.
         step_size: root mean square of the change of z in each step, in the latents' units, in which
             z itself is about 1.
         window: lowest and highest share of the run, in [0, 1], between which samples are guided.
-        interval: guide every so many steps.
-        decode: latents -> images; see ``decode_latents``, the default.
+        interval: number of steps from one guided step to the next.
+        decode: function from latents to images; ``decode_latents`` by default.
         **placeholders: values of the question's other placeholders.
 
     Attributes:
-        tensor_inputs: what a pipeline has to hand over; read by diffusers'
-            ``MultiPipelineCallbacks``.
-        rewards: the reward ``(B,)`` of each predicted original that it was asked about, on the CPU,
-            of the latest run.
+        tensor_inputs: names of the tensors that the pipeline passes to the callback; read by
+            diffusers' ``MultiPipelineCallbacks``.
+        rewards: the reward ``(B,)``, on the CPU, of the predicted original at each guided step of
+            the latest run.
 
     Raises:
         TypeError, ValueError: arguments of another type or out of range.

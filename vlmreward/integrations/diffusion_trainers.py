@@ -1,4 +1,4 @@
-"""Rewards in the shape that trainers of diffusion models call."""
+"""Adapters of rewards to the call signature of trainers of diffusion models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TrainerReward = Callable[..., tuple[torch.Tensor, dict[str, list[str]]]]
 
 
 def as_images(images: object) -> torch.Tensor | list[torch.Tensor]:
-    """Images as diffusion pipelines hand them out -> images as rewards take them.
+    """Convert images from the layouts that diffusion pipelines return to those of rewards.
 
     Args:
         images: result of a diffusers pipeline with ``output_type`` "pt", "np" or "pil": a float
@@ -35,7 +35,7 @@ def as_images(images: object) -> torch.Tensor | list[torch.Tensor]:
         float tensor is passed on as it is, with its graph; nothing else is differentiable.
 
     Raises:
-        TypeError: something else.
+        TypeError: ``images`` is of another type.
     """
     if isinstance(images, torch.Tensor):
         return images.float() / 255 if images.dtype == torch.uint8 else images
@@ -54,19 +54,20 @@ def trainer_reward(
 ) -> TrainerReward:
     """A reward as ``(images, prompts, metadata) -> (rewards, info)``.
 
-    The shape of TRL's DDPOTrainer and AlignPropTrainer (``reward_function``, in TRL until 0.23) and
-    of the ddpo-pytorch and Flow-GRPO code bases. Rewards keep their graph to a tensor of images, as
-    AlignProp needs it (Prabhudesai et al., 2023); DDPO (Black et al., 2023) calls it without.
+    It is the signature of TRL's DDPOTrainer and AlignPropTrainer (``reward_function``, in TRL
+    until 0.23) and of the ddpo-pytorch and Flow-GRPO code bases. Rewards keep their graph to a
+    tensor of images, as AlignProp requires (Prabhudesai et al., 2023); DDPO (Black et al., 2023)
+    needs no graph.
 
     Args:
         reward: any reward, such as a ``YesNoReward``, or one in wrappers.
-        make_prompt: makes the reward's prompt from an image's prompt and its metadata; default: the
-            prompt. For prompts that carry style words or the like.
+        make_prompt: function from an image's prompt and metadata to the reward's prompt, for
+            example to remove style words; default: the prompt.
 
     Returns:
-        A function of ``images`` (see ``as_images``), ``prompts`` (B of them) and ``metadata`` (B of
-        them, or None). Its first result is ``(B,)``, float32; the second is ``{"prompt": [...]}``,
-        what was asked about.
+        A function of ``images`` (see ``as_images``), ``prompts`` (a list of B) and ``metadata`` (a
+        list of B, or None). Its first result is ``(B,)``, float32; the second is
+        ``{"prompt": [...]}`` with the reward's prompts.
 
     Raises:
         ValueError: by the function, if the numbers of prompts, metadata and images differ.

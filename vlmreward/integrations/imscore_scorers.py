@@ -24,7 +24,7 @@ class RewardScorer(nn.Module):
         reward: any reward; one that is a module goes along with ``to`` and ``parameters``.
 
     Raises:
-        TypeError: it cannot be called.
+        TypeError: the reward cannot be called.
 
     Example:
         ``RewardScorer(reward).score(images, ["a cat"]).mean().backward()``.
@@ -71,7 +71,7 @@ class ScorerReward(RewardModule):
             ``prompts`` a list of B, which returns ``(B,)`` or ``(B, 1)``.
 
     Raises:
-        TypeError: it has no ``score``.
+        TypeError: the scorer has no method ``score``.
     """
 
     def __init__(self, scorer: Any) -> None:
@@ -84,11 +84,11 @@ class ScorerReward(RewardModule):
         self.scorer = scorer
 
     def forward_batch(self, batch: ImageBatch, values: Any) -> torch.Tensor:
-        """See ``RewardModule``.
+        """The reward ``(B,)`` of each query, the mean score of its views; see ``RewardModule``.
 
         Raises:
-            ValueError: the scorer returned another number of scores than of images: some of
-                imscore's average over their batch.
+            ValueError: the numbers of scores and of images differ: some scorers of imscore
+                average over their batch.
         """
         unknown = sorted(values.keys() - {"prompt"})
         if unknown:

@@ -93,7 +93,7 @@ class RewardMetric(Metric):
             **placeholders: values of the question's other placeholders, likewise.
 
         Raises:
-            TypeError, ValueError: what the reward refuses.
+            TypeError, ValueError: the reward refuses the images or the prompt.
             RuntimeError: a reward is NaN or infinite; the metric is left as it was.
         """
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Rewards in the shapes that the trainers of TRL call."""
+"""Adapters of rewards to the trainers of TRL."""
 
 from __future__ import annotations
 
@@ -75,14 +75,13 @@ def grpo_reward(
 ) -> GRPOReward:
     """A function for ``reward_funcs`` of TRL's ``GRPOTrainer``, ``RLOOTrainer`` and the like.
 
-    Two uses. A model that describes images: ``images`` names the column of the dataset that holds
-    them, and the reward is asked whether they show what was written. A model that writes what
-    becomes an image, such as SVG or a better prompt: ``images`` is a function that makes the
-    images, and ``prompt`` names the column that says what they should show.
+    There are two uses. For a model that describes images, ``images`` names the column of the
+    dataset that holds them, and the reward judges whether they show the completion's text. For a
+    model whose text becomes an image, such as SVG or a better prompt, ``images`` is a function
+    that makes the images, and ``prompt`` names the column with their description.
 
-    Those trainers take a module among their ``reward_funcs`` for a classifier of text; what is
-    returned here is a function, so that a reward which is a module can be passed. Nothing is
-    differentiable.
+    The trainers treat a module in ``reward_funcs`` as a classifier of text; the result is
+    therefore a plain function. Nothing is differentiable.
 
     Args:
         reward: any reward.
@@ -92,7 +91,7 @@ def grpo_reward(
             dataset's columns, each a list of B.
         prompt: ``"completion"`` for the completion's text, or name of a column: value of the
             reward's ``{prompt}``.
-        name: the name under which TRL logs it.
+        name: name of the reward in TRL's log.
 
     Returns:
         The function. It returns B floats; None where an example has no image or its prompt is
@@ -100,7 +99,8 @@ def grpo_reward(
 
     Raises:
         TypeError: ``reward`` cannot be called.
-        ValueError: by the function, if the dataset lacks a column, or numbers do not go together.
+        ValueError: by the function, if the dataset lacks a column, or the numbers of images and
+            completions differ.
 
     Example:
         ``function = grpo_reward(reward, images="image")``, then
@@ -135,7 +135,7 @@ def grpo_reward(
 
 
 def _text(completion: Any) -> str:
-    """What a completion says: a text, or messages with text in their content."""
+    """Text of a completion, which is a str or a list of messages with text in their content."""
     if isinstance(completion, str):
         return completion
     parts = []
@@ -175,7 +175,7 @@ def _require_diffusion(trainer: str) -> None:
     """Refuse a TRL without a trainer of diffusion models.
 
     Raises:
-        ImportError: there is none.
+        ImportError: the installed TRL has no such trainer.
     """
     remedy = "pip install 'trl<0.24', or train without it: examples/finetune_diffusion.py"
     try:

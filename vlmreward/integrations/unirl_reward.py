@@ -1,4 +1,4 @@
-"""Rewards as UniRL calls them in training by back-propagation (ReFL, DRaFT)."""
+"""Adapter of rewards to UniRL's training by back-propagation (ReFL, DRaFT)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Record = Mapping[str, object]
 class UniRLReward(nn.Module):
     """The protocol ``DifferentiableReward`` of UniRL around a reward.
 
-    UniRL asks a backend for ``compute_rewards_differentiable`` and takes its scores with their
-    graph. This class is that method and nothing else of UniRL: mix it into a backend of UniRL, as
-    the documentation shows.
+    UniRL calls ``compute_rewards_differentiable`` of a backend and uses its scores with their
+    graph. This class only has that method: mix it into a backend of UniRL, as the documentation
+    shows.
 
     Args:
         reward: any reward that is differentiable to the images.
-        make_prompt: makes the reward's prompt from a sample's prompt and its record (None without
-            records); default: the prompt.
+        make_prompt: function from a sample's prompt and record (None without records) to the
+            reward's prompt; default: the prompt.
 
     Raises:
         TypeError: ``reward`` cannot be called.

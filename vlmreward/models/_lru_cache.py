@@ -13,9 +13,9 @@ _Made = TypeVar("_Made")
 
 
 class _LRUCache:
-    """Results by key, for several threads; forgets what was not asked for longest.
+    """Thread-safe cache of results by key, which discards the least recently used.
 
-    A copy begins empty.
+    A copy of the cache is empty.
     """
 
     def __init__(self, size: int) -> None:

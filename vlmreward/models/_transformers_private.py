@@ -1,9 +1,9 @@
-"""The private names of transformers that this package uses, all of them.
+"""All private names of transformers that this package uses.
 
-Which attention a model uses is in a private attribute of its configurations, and whether an
-attention is given the boundaries of packed sequences depends on its name.
-``tests/vlmreward/models/test_transformers_private.py`` fails where a release of transformers moves
-one of them, and says what to change here.
+The attention that a model uses is named in a private attribute of its configurations, and that name
+decides whether the attention receives the boundaries of packed sequences.
+``tests/vlmreward/models/test_transformers_private.py`` fails if a release of transformers moves one
+of them, and says what to change here.
 """
 
 from __future__ import annotations

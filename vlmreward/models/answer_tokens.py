@@ -17,8 +17,9 @@ TokenIds = tuple[int, ...]
 class SpellingVariants:
     """All spellings of a word that are a single token after the prompt.
 
-    As it is, in lower case, capitalised and in capitals, each with and without a space before it.
-    Their probabilities are added: ``answers=(SpellingVariants("Yes"), SpellingVariants("No"))``.
+    The spellings are the word as given, in lower case, capitalized and in capitals, each with and
+    without a space before it. Their probabilities are added:
+    ``answers=(SpellingVariants("Yes"), SpellingVariants("No"))``.
     """
 
     word: str
@@ -44,13 +45,14 @@ Answer = str | int | SpellingVariants | Sequence[str | int | SpellingVariants]
 
 @dataclass(frozen=True)
 class Answers:
-    """Tokens that count for and against, and how the tokenizer writes them.
+    """Tokens of the positive and the negative answer, as ids and as text.
 
     Attributes:
-        positive: token ids; a tuple of them for a variant of several tokens.
-        negative: likewise.
-        positive_tokens: the same as text.
-        negative_tokens: likewise.
+        positive: token ids of the variants of the positive answer; a tuple of ids for a variant of
+            several tokens.
+        negative: token ids of the variants of the negative answer, in the same form.
+        positive_tokens: text of each variant in ``positive``.
+        negative_tokens: text of each variant in ``negative``.
     """
 
     positive: tuple[int | TokenIds, ...]
@@ -84,9 +86,9 @@ class AnswerTokenizer:
     follows with a space, as in "Assistant: Yes".
 
     Args:
-        tokenize: text -> ids, without tokens added at the ends.
-        decode: ids, one argument each -> text.
-        context: what precedes the answer, up to and including the generation prompt.
+        tokenize: function from text to ids, without tokens added at the ends.
+        decode: function from ids, one argument each, to text.
+        context: text that precedes the answer, up to and including the generation prompt.
         vocabulary: number of ids that the model scores.
         markup: special tokens, after which no space is wanted.
     """
@@ -111,8 +113,9 @@ class AnswerTokenizer:
         """The token sequences of an answer, each once.
 
         Raises:
-            TypeError: something else.
-            ValueError: none, an empty one, one that merges with the prompt, an id out of range.
+            TypeError: the answer is of another type.
+            ValueError: there is no answer, or one that is empty, merges with the prompt, or is an
+                id out of range.
         """
         several = [answer] if isinstance(answer, (str, int, SpellingVariants)) else answer
         if not isinstance(several, Sequence) or not all(
@@ -180,11 +183,11 @@ class AnswerTokenizer:
 
 
 def check_pair(answers: object) -> None:
-    """Refuse anything but two answers; can be told before a model is loaded.
+    """Refuse anything but a pair of answers; needs no model.
 
     Raises:
-        TypeError: not a sequence.
-        ValueError: a text, or not two of them.
+        TypeError: ``answers`` is not a sequence.
+        ValueError: ``answers`` is a text, or does not have two items.
     """
     if not isinstance(answers, Sequence):
         raise TypeError(
@@ -219,10 +222,10 @@ def resolve_answers(answers: tuple[Answer, Answer], lookup: AnswerTokenizer) -> 
 def check_mutually_exclusive(
     sequences: Sequence[TokenIds], text: Callable[[TokenIds], str]
 ) -> None:
-    """Refuse answers of which one is, or begins, another: their probabilities are not apart.
+    """Refuse answers of which one equals or begins another: their probabilities overlap.
 
     Raises:
-        ValueError: they are not.
+        ValueError: an answer equals or begins another one.
     """
     for i, first in enumerate(sequences):
         for j, second in enumerate(sequences):
@@ -239,12 +242,12 @@ def check_mutually_exclusive(
 
 
 def log_odds(scores: torch.Tensor, positives: int) -> torch.Tensor:
-    """log P(positive) - log P(negative), Eq. 5 of VLM3D; variants are added up as probabilities.
+    """log P(positive) - log P(negative), Eq. 5 of VLM3D; probabilities of variants are added.
 
     Args:
         scores: floating ``(..., P + N)``, the positive variants first: logits of one position, or
             log-probabilities.
-        positives: P.
+        positives: number P of positive variants.
 
     Returns:
         ``(...)``; differentiable.

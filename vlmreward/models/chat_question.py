@@ -1,4 +1,4 @@
-"""A question with more to it than a text behind the images."""
+"""Questions with a system prompt or with text in front of the images."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["ChatQuestion", "plain_question"]
 class ChatQuestion(str):
     """A question with a system prompt, or with text in front of the images.
 
-    A str that says what is asked, for messages and for whatever only reads the text; families with
-    a chat template lay out its parts. Two of them are equal if all of their parts are, and none is
-    equal to a plain str.
+    As a str it is the text of the question, for messages and for code that only reads the text;
+    families with a chat template lay out its parts. Two objects are equal if all of their parts
+    are, and none is equal to a plain str.
 
     Args:
         before: text in front of the images.
-        after: text behind them.
-        system: the system prompt; None leaves it to the model's chat template.
+        after: text behind the images.
+        system: system prompt; None for the default of the model's chat template.
 
     Attributes:
         before: text in front of the images.
-        after: text behind them.
-        system: the system prompt, or None.
+        after: text behind the images.
+        system: system prompt, or None.
     """
 
     before: str
@@ -47,7 +47,7 @@ class ChatQuestion(str):
         return self.before, self.after, self.system
 
     def messages(self, images: Sequence[object]) -> list[dict[str, object]]:
-        """What a chat template of transformers is applied to.
+        """The conversation that a chat template of transformers is applied to.
 
         Args:
             images: the images of the query, such as PIL images.
@@ -76,7 +76,7 @@ def plain_question(text: str, model: object) -> str:
     """A question for a model without a chat.
 
     Raises:
-        ValueError: it has a system prompt or text in front of the images.
+        ValueError: the question has a system prompt or text in front of the images.
     """
     if isinstance(text, ChatQuestion):
         raise ValueError(

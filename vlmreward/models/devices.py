@@ -1,4 +1,4 @@
-"""Devices and dtypes that models can be computed in."""
+"""Checks of the devices and dtypes that a caller asks for."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def checked_device(device: object, what: str = "device") -> torch.device | None:
         what: the argument's name, for the message.
 
     Raises:
-        TypeError: of another type.
-        ValueError: no such device exists, or it is not on this machine.
+        TypeError: ``device`` has another type.
+        ValueError: no such device exists, or this machine does not have it.
     """
     if device is None:
         return None

@@ -1,8 +1,8 @@
-"""The narrow adapter around a vision-language model of transformers.
+"""A thin adapter around a vision-language model of transformers.
 
-The text side is Hugging Face's: the token layout of a prompt with images of given sizes is asked
-once from the model's own processor, with blank images, and kept. The image side is ours, because
-gradients have to pass through it.
+The text side is Hugging Face's: the model's own processor computes the token layout of a prompt
+with images of given sizes once, with blank images, and the layout is cached. The image side is
+implemented here, because gradients have to pass through it.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ class FrozenVLM(TextSide):
             transformers objects. The parameters are frozen and the model put into eval mode, a
             pair's too.
         pixel_mode: one of ``vlmreward.processors.PIXEL_MODES``.
-        device: where to run. Default: where a pair's model is; for loaded models the GPU if there
-            is one.
-        dtype: dtype of the parameters. Default: as a pair's model has them; for loaded models the
+        device: device of the model. Default: the device of a pair's model; for loaded models the
+            GPU if there is one.
+        dtype: dtype of the parameters. Default: that of a pair's model; for loaded models the
             checkpoint's on a GPU and float32 on a CPU.
-        checkpoint: keep only what goes into each layer, and compute its inside again in the
-            backward pass: a fraction of the memory, for one more forward pass.
+        checkpoint: keep only the input of each layer, and compute its intermediate values again in
+            the backward pass: a fraction of the memory, for one more forward pass.
         model_kwargs: further arguments of the model's ``from_pretrained``, such as
             ``quantization_config``, ``device_map``, ``attn_implementation`` or ``revision``.
 
     Raises:
         OSError: the model cannot be loaded, or its weights are not those of its configuration.
-        TypeError: it is not of a supported family, or an option is of another type.
-        ValueError: options that do not go together, or a device that is not there.
+        TypeError: the model is not of a supported family, or an option is of another type.
+        ValueError: options that exclude each other, or a device that does not exist.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class FrozenVLM(TextSide):
         warn_of_version(vlm.config)
 
     def train(self, mode: bool = True) -> FrozenVLM:
-        """Stay in eval mode whatever the surrounding module does: a reward has no dropout."""
+        """Stay in eval mode, regardless of ``mode``: a reward has no dropout."""
         super().train(False)
         if self.checkpoint:  # which needs training mode, but of the layers alone
             checkpoint_layers(self.vlm)
@@ -105,14 +105,14 @@ class FrozenVLM(TextSide):
     def compile_layers(self, **options: object) -> None:
         """Compile every layer of the model in place, by ``torch.compile`` with these options.
 
-        Layers of a kind share what was compiled, so that this takes seconds where the whole model
-        takes minutes; a batch of another shape compiles again, unless ``dynamic=True``.
+        Layers of the same kind share the compiled code, so that this takes seconds where the whole
+        model takes minutes; a batch of another shape compiles again, unless ``dynamic=True``.
         """
         for layer in layers_of(self.vlm):
             layer.compile(**options)
 
     def broken_parameter(self) -> str | None:
-        """Name of the first parameter that holds NaN or infinity; looks at all of them."""
+        """Name of the first parameter that holds NaN or infinity; None if all are finite."""
         for name, parameter in self.vlm.named_parameters():
             numbers = parameter.is_floating_point() and not parameter.is_meta
             if numbers and not bool(parameter.isfinite().all()):
@@ -128,17 +128,17 @@ class FrozenVLM(TextSide):
         repeat: int = 1,
         logits_hook: Callable[[torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
-        """Logits of some tokens as the next one after each query.
+        """Logits of given tokens as the next token after each query.
 
         Args:
             images: all images of all queries in order, checked: floating ``(N, 3, H, W)`` or a
                 list of ``(3, H, W)``, in [0, 1].
             layout: the layout of these queries and sizes.
-            tokens: T token ids; None for all that there are.
-            repeat: how many queries of the layout, one after the other, share the images of one;
-                what does not depend on the question is then computed once.
-            look: called with the logits of the whole vocabulary, ``(B, V)`` or ``(B, K, V)``,
-                without a graph: one more product with the output matrix.
+            tokens: T token ids; None for the whole vocabulary.
+            repeat: number of consecutive queries of the layout that share the images of one; the
+                part that does not depend on the question is then computed once.
+            logits_hook: called with the logits of all tokens, ``(B, V)`` or ``(B, K, V)``, without
+                a graph; costs one more product with the output matrix.
 
         Returns:
             ``(B, T)`` float32 (float64 for a float64 model) on the model's device, or
@@ -173,14 +173,14 @@ class FrozenVLM(TextSide):
         *,
         logits_hook: Callable[[torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
-        """K questions about each of B lists of images, computing what they share once.
+        """Logits for K questions about each of B lists of images; shared parts are computed once.
 
         Args:
-            images: the same as for ``answer_logits``.
+            images: all images of all queries, as for ``answer_logits``.
             texts: B times K questions.
             sizes: for each B, ``(height, width)`` of its images, in order.
             tokens: T token ids.
-            look: called with ``(B, K, V)``; see ``answer_logits``.
+            logits_hook: called with ``(B, K, V)``; see ``answer_logits``.
 
         Returns:
             ``(B, K, T)``; otherwise as ``answer_logits``.
@@ -233,7 +233,7 @@ class FrozenVLM(TextSide):
         return self.family.repeat_image_features(inputs, index.to(self.device))
 
     def _nested(self, images: _Images, images_per_item: Sequence[int]) -> processors.Nested:
-        """Images in a row, query by query where the image processor wants to know."""
+        """All images in order, as one list per query if the image processor takes nested lists."""
         if not self.image_processor.nested:
             return images
         if isinstance(images, torch.Tensor) and min(images_per_item) == max(images_per_item):

@@ -1,4 +1,4 @@
-"""Models from names and folders, complete or not at all."""
+"""Loading of models from hub ids and folders; an incomplete model is refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from a version on, and what it does before."""
 
 
 def resolve(source: str) -> str:
-    """Name of a model -> what transformers can load: built-in ones are folders of a package.
+    """Hub id or folder that transformers can load; of a built-in model, its installed folder.
 
     Raises:
         FileNotFoundError: a built-in model whose weights are not installed.
@@ -55,10 +55,10 @@ def resolve(source: str) -> str:
 
 
 def local_files_only(path: str) -> bool:
-    """True if only the disk is left to load from, because the hub does not answer for this model.
+    """True if the model can only be loaded from the disk, because the hub does not answer for it.
 
-    transformers asks again for every file and for minutes before it believes that there is no
-    network, so it is asked about once here. Any failure will do: what counts is what is on disk.
+    Without a network, transformers retries every file for minutes, so that the hub is queried once
+    here. Any failure counts: the files on the disk are then used.
     """
     if Path(path).is_dir():
         return True
@@ -70,7 +70,7 @@ def local_files_only(path: str) -> bool:
 
 
 def warn_of_version(config: PreTrainedConfig) -> None:
-    """Warn where this version of transformers computes a family otherwise than later ones.
+    """Warn if this version of transformers computes a family differently from later versions.
 
     Args:
         config: configuration of the model.
@@ -89,7 +89,7 @@ def check_tokenizer(processor: object) -> None:
     """Refuse a processor without a tokenizer that knows words.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the processor has no such tokenizer.
     """
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
@@ -108,21 +108,22 @@ def load(
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A vision-language model and its processor, by the classes of transformers.
 
-    Code that comes with a model is not run, and nobody is asked about it, unless ``options`` say
-    ``trust_remote_code=True``.
+    Code that comes with a model is not run, without a question on the terminal, unless ``options``
+    have ``trust_remote_code=True``.
 
     Args:
         source: hub id, local folder, or ``"builtin/blocks"``.
-        device: where to; default: the GPU if there is one.
+        device: device of the model; default: the GPU if there is one.
         dtype: dtype of the parameters; default: the checkpoint's on a GPU, float32 on a CPU.
         options: further arguments of the model's ``from_pretrained``.
 
     Returns:
-        ``(model, processor)``; every parameter is from the weights.
+        ``(model, processor)``; every parameter is from the weight files.
 
     Raises:
-        OSError: it cannot be found or read, or its weights are not those of its configuration.
-        ValueError: options that do not go together.
+        OSError: the model cannot be found or read, or its weights are not those of its
+            configuration.
+        ValueError: options that exclude each other.
     """
     options = dict(options or {})
     if device is not None and "device_map" in options:

@@ -33,7 +33,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def check_files(folder: Path) -> int:
-    """Look at a model's files before the work begins: configurations that are JSON, whole weights.
+    """Check a model's files before it is loaded: configurations are JSON, weights are complete.
 
     Of weights in safetensors only the headers are read.
 
@@ -92,13 +92,14 @@ def check_keys(info: Mapping[str, Collection[object]], kind: str) -> None:
     """Refuse weights that do not fill the model, or do not fit into it.
 
     Args:
-        info: what ``from_pretrained(..., output_loading_info=True)`` of transformers or diffusers
-            returns beside the model. Tied weights, and names that the model's class declares
-            optional, are not in it.
+        info: the loading info that ``from_pretrained(..., output_loading_info=True)`` of
+            transformers or diffusers returns beside the model, without tied weights and without
+            names that the model's class declares optional.
         kind: class of the model, for the message.
 
     Raises:
-        ValueError: with the counts and the first three names.
+        ValueError: keys are missing or unexpected, or have other shapes; the message has the counts
+            and the first three names.
     """
     shapes = [
         f"{key[0]}: {tuple(key[1])} in the file, {tuple(key[2])} in the model"
@@ -127,7 +128,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer whose vocabulary was not loaded, which transformers does not notice.
 
     Raises:
-        ValueError: it has special tokens alone.
+        ValueError: the vocabulary has only special tokens.
     """
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ValueError("its tokenizer knows no word; expected a vocabulary: add tokenizer.json")

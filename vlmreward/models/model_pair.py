@@ -29,14 +29,14 @@ def model_pair(
 
     Args:
         model: hub id, local folder, or a ``(model, processor)`` pair of transformers objects.
-        device: where to; None leaves a pair where it is.
-        dtype: dtype of the parameters; None leaves a pair's as they are.
+        device: device of the model; None keeps a pair's device.
+        dtype: dtype of the parameters; None keeps a pair's dtype.
         model_kwargs: further arguments of ``from_pretrained``, for names and folders.
 
     Raises:
         OSError: the model cannot be loaded, or its weights are not those of its configuration.
-        TypeError: it is something else, or an option is of another type.
-        ValueError: options that do not go together, or a device that is not there.
+        TypeError: ``model`` is something else, or an option is of another type.
+        ValueError: options that exclude each other, or a device that does not exist.
     """
     if not isinstance(model_kwargs, (Mapping, type(None))):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The output layer of a language model, for the tokens that count alone."""
+"""The output layer of a language model, computed for selected tokens only."""
 
 from __future__ import annotations
 

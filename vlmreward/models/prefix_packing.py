@@ -1,9 +1,10 @@
-"""Several questions about the same images in one sequence, which begins with what they share.
+"""Several questions about the same images in one sequence with a shared prefix.
 
-The tokens of all questions up to where they first differ (the images are among them) are there
-once; behind them come the rests of the questions side by side. A token attends to what is shared
-and to its own question, at the positions that it has when the question is asked alone. Under causal
-attention that is the same computation, so that values and gradients are those of separate queries.
+The prefix, all tokens up to the first difference between the questions (images included), occurs
+once; the remaining tokens of each question follow, one question after the other. A token attends to
+the prefix and to its own question, at the positions that it has when the question is asked alone.
+Under causal attention that is the same computation: values and gradients equal those of separate
+queries.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ __all__ = ["Packed", "pack", "shared_length"]
 
 
 def shared_length(rows: Sequence[EncodedPrompt]) -> int:
-    """How many of the first tokens are the same in all rows, in every respect.
+    """Length of the prefix that is equal in all rows: ids, positions and all other token inputs.
 
-    At least one token of each row stays out of it, so that each has an end of its own.
+    At least one token of each row is left out of the prefix, so that each row has its own end.
     """
     length = min(len(row) for row in rows) - 1
     first = _columns(rows[0])[:, :length]
@@ -36,7 +37,7 @@ def shared_length(rows: Sequence[EncodedPrompt]) -> int:
 
 
 def _columns(row: EncodedPrompt) -> torch.Tensor:
-    """All that is known of each token, ``(., L)``."""
+    """All inputs of each token, stacked: ``(., L)``."""
     parts = [value[None] for value in row.tokens.values()]
     if row.positions is not None:
         parts.append(row.positions)
@@ -46,13 +47,13 @@ def _columns(row: EncodedPrompt) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows in one sequence of length L.
+    """Several rows packed into one sequence of length L.
 
     Attributes:
-        row: their tokens, with positions ``(P, L)``.
-        branch: integers ``(L,)``: 0 for what is shared, k + 1 for row k.
-        last_token_index: K indices: where each row ends.
-        shared: number of tokens that are there once.
+        row: tokens of the sequence, with positions ``(P, L)``.
+        branch: integers ``(L,)``: 0 for the shared prefix, k + 1 for row k.
+        last_token_index: index of the last token of each of the K rows.
+        shared: length of the shared prefix.
     """
 
     row: EncodedPrompt
@@ -72,18 +73,18 @@ class Packed:
         ]
 
     def mask(self, length: int) -> torch.Tensor:
-        """bool ``(length, length)``: who attends to whom, with padding at the end."""
+        """Attention mask, bool ``(length, length)`` of queries by keys, with padding at the end."""
         branch = torch.nn.functional.pad(self.branch, (0, length - len(self.branch)), value=-1)
         alike = branch[:, None] == branch
         return (alike | (branch == 0)) & torch.ones_like(alike).tril()
 
 
 def pack(rows: Sequence[EncodedPrompt], shared: int) -> Packed:
-    """K rows that share their first tokens -> one.
+    """Pack K rows with a common prefix into one sequence.
 
     Args:
         rows: questions about the same images.
-        shared: number of tokens to have once; at most ``shared_length(rows)``.
+        shared: length of the prefix to share, at most ``shared_length(rows)``.
     """
     lengths = [len(row) - shared for row in rows]
     branch = torch.repeat_interleave(torch.arange(len(rows) + 1), torch.tensor([shared, *lengths]))

@@ -1,4 +1,4 @@
-"""Loading by other libraries: one model at a time, without their noise."""
+"""Contexts for loading models by other libraries: one at a time, without their log messages."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class _DropMessages(logging.Filter):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without some messages of transformers, diffusers and bitsandbytes, on import above all.
+    """Context that drops some log messages of transformers, diffusers and bitsandbytes.
 
-    Their loggers keep their levels and handlers; nothing stays changed behind it.
+    The loggers keep their levels and handlers, and nothing stays changed afterwards.
     """
     filters = [(logging.getLogger(name), _DropMessages(text)) for name, text in _NOISE]
     for logger, one in filters:
@@ -54,14 +54,15 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def loading(weights: int | None = None) -> Iterator[None]:
-    """For loading a model by transformers or diffusers: one at a time, and quietly.
+    """Context for loading a model by transformers or diffusers: one at a time, and quietly.
 
-    Both change global state while they load, so that in a model that is loaded by another thread
-    tied weights may be neither tied nor found.
+    Both libraries change global state while they load, so that a model that another thread loads
+    at the same time could lack its tied weights.
 
     Args:
-        weights: bytes that are loaded, if known. Below 2 GiB the bar "Loading weights" is left out;
-            from there on it is shown on a terminal. Bars of downloads are shown in any case.
+        weights: size of the weights in bytes; None if unknown. Below 2 GiB the bar "Loading
+            weights" is left out; from 2 GiB on it is shown on a terminal. Download bars are always
+            shown.
     """
     hidden = {"disable": True if weights is not None and weights < _LARGE else None}
     with _LOADING, quiet():

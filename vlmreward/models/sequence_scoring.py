@@ -1,8 +1,9 @@
-"""Answers of several tokens: laid out behind the prompt, each token scored where it stands.
+"""Scoring of answers of several tokens.
 
-The probability of an answer is the product of those of its tokens, each after the prompt and the
-tokens before it. One forward pass has them all: where the model's attention allows it, the answers
-are branches of one sequence that has the prompt once; otherwise they are rows of a batch.
+The probability of an answer is the product of the probabilities of its tokens, each given the
+prompt and the tokens before it. One forward pass computes all of them: where the model's attention
+allows it, the answers are branches of one sequence that contains the prompt once; otherwise they
+are rows of a batch.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ class AnswerBatch:
     """A batch of B queries with K answers of up to T tokens behind each.
 
     Attributes:
-        layout: the batch; ``last_token_index`` is ``(B, M)``, the tokens whose logits are read, or
-            ``(B K, T)`` where every answer has a row of its own.
-        repeat: how many rows one after the other share their images.
-        logit_index: ``(K, T)`` which of the M tokens predicts a token of an answer.
-        target: ``(K, T)`` the id of that token.
-        mask: bool ``(K, T)``: answers of fewer tokens are filled up in front.
+        layout: token layout of the batch; its ``last_token_index`` holds the indices of the tokens
+            whose logits are read, ``(B, M)``, or ``(B K, T)`` where every answer has its own row.
+        repeat: number of consecutive rows that share their images.
+        logit_index: integers ``(K, T)``, the index in the last dimension of ``last_token_index`` of
+            the token that predicts each token of an answer.
+        target: integers ``(K, T)``, the id of each token of an answer.
+        mask: bool ``(K, T)``, False for padding, which precedes answers of fewer tokens.
     """
 
     layout: TokenBatch
@@ -38,7 +40,7 @@ class AnswerBatch:
     mask: torch.Tensor
 
     def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits ``(B, M, V)`` or ``(B K, T, V)`` -> those of the answers ``(B, K)``."""
+        """Logits ``(B, M, V)`` or ``(B K, T, V)`` -> log-probabilities ``(B, K)``."""
         each = logits.log_softmax(-1)
         if self.repeat == 1:
             chosen = each[:, self.logit_index, self.target]
@@ -57,14 +59,14 @@ def build_answer_batch(
     images_per_item: Sequence[int],
     device: torch.device,
 ) -> AnswerBatch:
-    """Lay out K answers behind each of B prompts.
+    """Build the token layout of K answers behind each of B prompts.
 
     Args:
-        family: how the model reads.
-        rows: the prompts.
-        answers: token ids of each answer; none begins with another one.
-        images_per_item: numbers of images.
-        device: where the model is.
+        family: family of the model.
+        rows: the B prompts.
+        answers: token ids of each of the K answers; none begins with another one.
+        images_per_item: number of images of each prompt.
+        device: device of the model.
     """
     lengths = [len(answer) for answer in answers]
     longest = max(lengths)

@@ -1,4 +1,4 @@
-"""The text side of a model: token layouts, asked once from its own processor and kept."""
+"""The text side of a model: token layouts, computed once by its own processor and cached."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _Layout = TypeVar("_Layout")
 
 @contextmanager
 def _template_errors() -> Iterator[None]:
-    """Errors of a chat template, which comes with the model, as such."""
+    """Context that reports errors of a chat template, which comes with the model, as such."""
     try:
         yield
     except Exception as error:
@@ -49,14 +49,14 @@ def _template_errors() -> Iterator[None]:
 
 
 class TextSide(nn.Module):
-    """How a model reads questions about images of given sizes, and its answers.
+    """The text side of a model: token layouts of questions about images, and of answers.
 
     Args:
         vlm: the model.
         processor: its processor.
 
     Attributes:
-        family: the way in which it is asked.
+        family: family of the model, which defines its prompts and inputs.
     """
 
     def __init__(self, vlm: PreTrainedModel, processor: ProcessorMixin) -> None:
@@ -70,7 +70,7 @@ class TextSide(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the images are wanted."""
+        """The device on which the model takes images."""
         return self.vlm.device
 
     @property
@@ -79,7 +79,7 @@ class TextSide(nn.Module):
         return vocabulary_size(self.vlm)
 
     def generation_prefix(self, text: str) -> str:
-        """Text that the answer to a question without images follows, markup included."""
+        """Text that precedes the answer to a question without images, markup included."""
         with _template_errors():
             return self.family.generation_prefix(text)
 
@@ -93,7 +93,7 @@ class TextSide(nn.Module):
         return self.processor.tokenizer.decode(list(tokens))
 
     def lookup(self) -> AnswerTokenizer:
-        """Finds the tokens of answers where this model would write them."""
+        """The object that finds the tokens of answers where this model would write them."""
         return AnswerTokenizer(
             tokenize=self.tokenize,
             decode=self.decode,
@@ -131,7 +131,7 @@ class TextSide(nn.Module):
         return self._layouts.get_or_create((asked, self.device, self.vlm.dtype), make)
 
     def layout(self, texts: Sequence[str], sizes: Sequence[Sequence[Size]]) -> TokenBatch:
-        """Token layout of a batch of queries; only what was never asked before costs time.
+        """Token layout of a batch of queries, cached.
 
         Args:
             texts: B questions.
@@ -160,7 +160,7 @@ class TextSide(nn.Module):
 
         Returns:
             The layout, with ``last_token_index`` ``(B, K)``; None where this model cannot share
-            sequences, because image tokens look at the question or attention takes no masks.
+            sequences, because image tokens attend to the question or attention takes no masks.
         """
         queries = tuple((tuple(t), tuple(size)) for t, size in zip(texts, sizes, strict=True))
 

@@ -18,7 +18,7 @@ def load_tokenizer(source: str | Path) -> Any:
     """The tokenizer of a folder or hub id.
 
     Raises:
-        OSError: It is missing or damaged, or cannot be reached.
+        OSError: The tokenizer is missing or damaged, or cannot be reached.
     """
     try:
         with loading():

@@ -1,4 +1,4 @@
-"""A query without its pixels, as the model reads it, and batches of them."""
+"""Token inputs of a query without its pixels, and of batches of queries."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """One query as the model reads it, on the CPU.
+    """Token inputs of one query, on the CPU.
 
     Attributes:
         tokens: integers ``(L,)``: ids and token types, under the model's names.
-        positions: ``(P, L)`` where the model does not count from 0 in one dimension.
-        image_grid_thw: ``(images, 3)`` patches of every image, of the families that have them.
-        image_attention_masks: integers or bool ``(L, images, ...)``, under the model's names:
-            which image or part of it a token looks at, in families with cross-attention.
-        pixel_inputs: names of all else that the model takes, to be made of the pixels.
+        positions: ``(P, L)`` positions; None if the model counts from 0 in one dimension.
+        image_grid_thw: ``(images, 3)`` numbers of patches of every image, in families that have
+            them.
+        image_attention_masks: integers or bool ``(L, images, ...)``, under the model's names: the
+            image or part of it that a token attends to, in families with cross-attention.
+        pixel_inputs: names of the model's other inputs, which are computed from the pixels.
     """
 
     tokens: dict[str, Tensor]
@@ -39,15 +40,16 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A batch of queries without their pixels, padded on the right.
+    """Token inputs of a batch of queries, padded on the right.
 
     Attributes:
         inputs: keyword arguments of the model, on its device.
         last_token_index: ``(B,)`` index of each query's last token, whose logits are the answer;
             ``(B, K)`` where K questions share a sequence.
-        images_per_item: B numbers of images.
-        image_grid_thw: ``(N, 3)`` patches of every image, on the CPU, in families that have them.
-        pixel_inputs: those of all rows.
+        images_per_item: number of images of each of the B queries.
+        image_grid_thw: ``(N, 3)`` numbers of patches of every image, on the CPU, in families that
+            have them.
+        pixel_inputs: names of the inputs that are computed from the pixels, of all rows.
     """
 
     inputs: dict[str, Tensor]
@@ -69,8 +71,8 @@ def collate_right(
 
     Args:
         rows: the queries.
-        images_per_item: numbers of images.
-        device: where the model is.
+        images_per_item: number of images of each query.
+        device: device of the model.
         pad_token_id: the token to pad with.
         needs_mask: add an ``attention_mask`` where there is padding.
     """
@@ -106,14 +108,14 @@ def collate_right(
 
 
 def _common(parts: Sequence[Mapping[str, Tensor]]) -> list[str]:
-    """Keys that all have."""
+    """Keys that all dicts have."""
     # what an image processor made can look like a number for each token, where there happen to be
     # as many; it is made again with the pixels
     return [key for key in parts[0] if all(key in part for part in parts)]
 
 
 def _stacked(parts: Sequence[Tensor], width: int) -> Tensor:
-    """``(L, ...)`` each -> ``(B, width, ...)``, with zeros behind what is shorter or narrower."""
+    """Tensors ``(L, ...)`` stacked to ``(B, width, ...)``, padded with zeros at the end."""
     shape = torch.Size([len(parts), width, *map(max, zip(*[part.shape[1:] for part in parts]))])
     out = parts[0].new_zeros(shape)
     for target, part in zip(out, parts):

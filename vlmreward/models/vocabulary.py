@@ -29,9 +29,9 @@ def warn_of_unknown_words(tokenizer: object, texts: Iterable[str], warned: set[s
     """Warn about words that the model behind a tokenizer has never seen, about each of them once.
 
     Args:
-        tokenizer: a tokenizer; without an entry ``KNOWN_WORDS`` nothing is looked at.
-        texts: what the model is given.
-        warned: words that were named before; new ones are added.
+        tokenizer: a tokenizer; without an entry ``KNOWN_WORDS`` nothing is checked.
+        texts: texts that the model is given.
+        warned: words that a warning has named before; new ones are added.
     """
     known = getattr(tokenizer, "init_kwargs", {}).get(KNOWN_WORDS)
     if not known:

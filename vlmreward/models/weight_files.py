@@ -13,15 +13,15 @@ __all__ = ["read_tensors", "weight_file"]
 
 
 def weight_file(source: str | Path, suffixes: tuple[str, ...]) -> Path:
-    """The file of a name, downloaded if need be.
+    """Path of a file of weights, downloaded from the hub if it is not a local file.
 
     Args:
-        source: A file; or hub id and name of a file in it, joined by "/".
-        suffixes: What its name may end with.
+        source: Path of a file; or hub id and file name, joined by "/".
+        suffixes: Accepted endings of the file name.
 
     Raises:
-        FileNotFoundError: There is no such file, and the name is none of the hub.
-        ValueError: Its name ends with something else.
+        FileNotFoundError: There is no such file, and the name is not one of the hub.
+        ValueError: The file name has another ending.
         OSError: The hub cannot be reached, or has no such file (or errors of its client).
     """
     name = str(source)
@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, from safetensors or with ``weights_only=True``.
 
     Raises:
-        ValueError: It holds something else.
+        ValueError: The file holds something else.
         Exception: Whatever the libraries raise for damaged files.
     """
     if path.suffix == ".safetensors":

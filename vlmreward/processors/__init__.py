@@ -59,10 +59,10 @@ def from_hf(
         hf_image_processor: an image processor of transformers (either backend), a video processor
             of Qwen's, or a processor that has an image processor. All constants are read from it,
             at this moment.
-        pixel_mode: ``"float"``, ``"clamp"`` or ``"uint8"``: how far the forward pass follows HF's
-            8-bit path; see ``PIXEL_MODES``.
-        backend: which of HF's backends ``"uint8"`` is identical to, ``"torchvision"`` or
-            ``"pil"``; by default that of ``hf_image_processor``.
+        pixel_mode: degree to which the forward pass follows HF's 8-bit path, one of
+            ``PIXEL_MODES``: ``"float"``, ``"clamp"`` or ``"uint8"``.
+        backend: backend of HF that ``"uint8"`` is identical to, ``"torchvision"`` or ``"pil"``;
+            by default that of ``hf_image_processor``.
 
     Returns:
         A callable from images in [0, 1] to the same dict of tensors as HF's; see

@@ -1,7 +1,7 @@
 """Matrices of few dense bands, and their products with images in full precision.
 
-The work is linear in the size of the image, the transpose is one more set of bands, and nothing is
-accumulated with atomics: results are bitwise repeatable.
+The work is linear in the size of the image, the transpose is one more set of bands, and no sum uses
+atomic operations, so that results are bitwise repeatable.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class BandedOperator:
 
 
 def _band_length(n_in: int, n_out: int, device: torch.device) -> int:
-    """Outputs per band, by measurement: short bands do less useless work, long ones fewer calls.
+    """Number of outputs per band, chosen by measurements.
 
-    An output more widens a band by ``n_in / n_out`` inputs. A GPU does the arithmetic in no time
-    and pays for every call.
+    Shorter bands hold fewer zeros, longer bands need fewer calls: each output widens a band by
+    ``n_in / n_out`` inputs. On a GPU the arithmetic is fast and every call costs time.
     """
     if device.type != "cpu":
         return 512
@@ -98,12 +98,14 @@ class _Precision(Protocol):
 
 
 class _Shortcuts:
-    """TF32 or bfloat16 in products of float32, which is one setting of a process, and off within.
+    """Process-wide TF32 or bfloat16 shortcut in float32 products, switched off in a context.
 
-    Several threads may be within: the first one switches it off and the last one on again.
+    Several threads may enter the context: the first switches the shortcut off, the last one to
+    leave restores it.
 
     Args:
-        settings: of the products of a kind of device, with ``fp32_precision``.
+        settings: torch's settings of matrix products of one kind of device, an object with the
+            attribute ``fp32_precision``.
     """
 
     def __init__(self, settings: _Precision) -> None:
@@ -167,13 +169,13 @@ def apply_operator(
 _PART = 2**20
 
 Passes = Callable[[torch.Tensor, torch.Tensor], None]
-"""Both passes of a resize, from planes into planes that are there."""
+"""Function of both passes of a resize, from planes into existing planes."""
 
 
 def plane_by_plane(
     x: torch.Tensor, size: tuple[int, int], passes: Passes, out: torch.Tensor | None
 ) -> torch.Tensor:
-    """``passes`` for some planes of ``(..., H, W)`` at a time; a GPU gets all at once."""
+    """Apply ``passes`` to some planes of ``(..., H, W)`` at a time, on a GPU to all at once."""
     if out is None:
         out = x.new_empty(*x.shape[:-2], *size)
     planes, results = x.reshape(-1, *x.shape[-2:]), out.view(-1, *size)

@@ -1,4 +1,4 @@
-"""Work through a batch a few images at a time, so that what is between stays in the cache."""
+"""Affine maps of a batch, computed a few images at a time so that intermediates stay in cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmreward.utils.autograd_context import Context
 __all__ = ["AffineMap", "Map", "apply_in_chunks"]
 
 Map = Callable[..., torch.Tensor]
-"""A map of batches, image by image, that takes ``out=``: where to write, or None."""
+"""A map of batches, image by image, with an argument ``out``: the tensor to write to, or None."""
 
 # Values at a time on a CPU, by measurement: a few megabytes
 _CHUNK = 2**20
@@ -20,12 +20,12 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True)
 class AffineMap:
-    """A map of batches, image by image, with its derivative; nothing of it is seen by autograd.
+    """A map of batches, image by image, with its derivative; autograd records none of its steps.
 
     Attributes:
         shape: shape of an image's result.
         forward: the map.
-        linear: its linear part (for a straight-through forward: that of what it stands for).
+        linear: its linear part (for a straight-through forward: that of the map it replaces).
         adjoint: the transpose of ``linear``.
     """
 
@@ -80,13 +80,12 @@ class _Chunked(torch.autograd.Function):
 def apply_in_chunks(x: torch.Tensor, affine: AffineMap, values: int) -> torch.Tensor:
     """``affine.forward(x)`` for a batch ``x``, with the given derivative.
 
-    Differentiable to ``x`` any number of times. A GPU, which has no use for chunks, gets all at
-    once.
+    Differentiable to ``x`` any number of times. On a GPU the whole batch is one chunk.
 
     Args:
         x: ``(B, ...)``.
         affine: the map and its derivative.
-        values: how many an image has where it is largest, before or after.
+        values: number of values of one image, the larger of input and output; sets the chunk size.
     """
     chunks = 1 if x.device.type != "cpu" else min(len(x), -(-len(x) * values // _CHUNK))
     return _Chunked.apply(x, affine, chunks)

@@ -41,7 +41,7 @@ Outputs = dict[str, Any]
 """Tensors under HF's keys, and lists where HF returns them."""
 
 PIXEL_MODES = ("float", "clamp", "uint8")
-"""How far the forward pass follows Hugging Face's 8-bit path.
+"""Degrees to which the forward pass follows Hugging Face's 8-bit path.
 
 - ``"float"``: not at all; exactly affine in the pixels, so bicubic overshoot stays.
 - ``"clamp"``: saturates to [0, 1] where 8-bit images do; zero gradient at what was cut off.
@@ -73,7 +73,7 @@ def read_constants(hf: BaseImageProcessor) -> Constants:
     """Constants from an HF image processor; nothing is assumed that it can tell.
 
     Raises:
-        ValueError: it resizes by a filter that is not available here, or normalizes by anything
+        ValueError: the processor has a filter that is not available here, or normalizes by anything
             but a finite mean and a positive deviation of three channels.
     """
     if hf.do_resize and int(hf.resample) not in _FILTERS:
@@ -112,7 +112,7 @@ def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -
 def per_channel(
     values: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """``(C, 1, 1)`` of these values; kept, so that a GPU is not waited for at every call."""
+    """Tensor ``(C, 1, 1)`` of these values, cached to avoid a GPU synchronization at every call."""
     if torch.compiler.is_compiling():  # which keeps constants of its own
         return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
     return _kept(values, dtype, device)
@@ -145,11 +145,12 @@ class ImageProcessor(ABC):
 
     Attributes:
         hf_classes: names of the HF classes of which it is the counterpart.
-        nested: whether images come in samples of several images each.
-        other_models: for the tables: models that use it beside those of ``models.families``.
-        summary: for the tables: what it does, and what it returns.
+        nested: True if images come in samples of several images each.
+        other_models: models that use it beside those of ``models.families``, for tables in the
+            documentation.
+        summary: its operations and its output in words, for tables in the documentation.
         pixel_mode: one of ``PIXEL_MODES``.
-        backend: whose 8-bit arithmetic ``pixel_mode="uint8"`` follows, one of ``BACKENDS``.
+        backend: library whose 8-bit arithmetic ``pixel_mode="uint8"`` follows, one of ``BACKENDS``.
     """
 
     hf_classes: ClassVar[frozenset[str]] = frozenset()
@@ -186,18 +187,18 @@ class ImageProcessor(ABC):
                 different sizes. Where ``nested``, these are the images of one sample; for several
                 pass ``(B, V, 3, H, W)``, or a list of lists. Any floating dtype; never changed in
                 place.
-            dtype: floating dtype of the pixel values; by default the one that is computed in,
+            dtype: floating dtype of the pixel values; by default that of the computation,
                 float64 for float64 images and float32 otherwise.
-            validate: look at the values too (range, NaN). Costs one pass, and one synchronisation
-                on a GPU; shapes and dtypes are checked in any case.
+            validate: check the values too (range, NaN), in one pass, with one synchronization on
+                a GPU; shapes and dtypes are checked in any case.
 
         Returns:
             A dict of tensors. Pixel values are on the images' device and differentiable to the
-            images: in ``"float"`` mode exactly affine, in the others as said at ``PIXEL_MODES``.
+            images: exactly affine in ``"float"`` mode; for the others see ``PIXEL_MODES``.
 
         Raises:
             TypeError: not a floating tensor, or not a floating ``dtype``.
-            ValueError: shape, channels, emptiness, range, NaN or aspect ratio.
+            ValueError: wrong shape, channel count, aspect ratio or range, NaN, or no images.
         """
         if self.nested:
             flatten_views(images, values=validate)
@@ -226,7 +227,7 @@ class ImageProcessor(ABC):
         return resize(images, size, self.constants.filter, clamp=self.pixel_mode == "clamp")
 
     def normalization(self, size: tuple[int, int]) -> OutputTransform:
-        """Scale and bias of every channel, and nothing else."""
+        """The output transform that only applies scale and bias of every channel."""
         scale, bias = self.constants.scale, self.constants.bias
 
         def affine(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:

@@ -43,7 +43,7 @@ class CLIPProcessor(FixedSizeProcessor):
         return (short, longer) if height <= width else (longer, short)
 
     def layout(self, size: tuple[int, int]) -> OutputTransform:
-        """Crop, with zeros around what is too small, then normalize."""
+        """Output transform: crop, with zeros around images that are too small, then normalize."""
         crop = self.crop_size or size
         normal = self.normalization(crop)
         down, across = (wanted - n for wanted, n in zip(crop, size))

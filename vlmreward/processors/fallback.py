@@ -1,4 +1,4 @@
-"""Any other processor of transformers, behind the same contract."""
+"""Image processors of transformers without a counterpart here, behind the same interface."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ __all__ = ["FallbackProcessor"]
 
 
 class FallbackProcessor(ImageProcessor):
-    """Hugging Face's own torchvision backend, fed what it expects.
+    """Wrapper of Hugging Face's own torchvision backend, for classes without a counterpart here.
 
-    It is given levels from 0 to 255 as floats, so that its own rescaling does not divide twice, and
-    its gradient is looked at before first use. Images in samples stay in samples: some classes
-    cut up a single image more finely than several. What is only approximate, compared with the
-    families that have a counterpart here: nothing is rounded or clamped as for 8-bit images,
-    arithmetic is float32, Lanczos becomes bicubic on a GPU, and gradients on a GPU may differ from
-    run to run.
+    The backend is given levels from 0 to 255 as floats, so that its own rescaling applies, and its
+    gradient is checked before the first use. Images in samples stay in samples: some classes cut a
+    single image more finely than several. Limits, compared with the families that have a
+    counterpart here: nothing is rounded or clamped as for 8-bit images, arithmetic is float32,
+    Lanczos becomes bicubic on a GPU, and gradients on a GPU may differ from run to run.
 
     Args:
         hf: an image processor with ``backend == "torchvision"``.

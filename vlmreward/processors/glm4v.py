@@ -1,4 +1,4 @@
-"""GLM-4V: Qwen2-VL's chain, with bounds on the pixels of all frames that a still image fills."""
+"""GLM-4V: Qwen2-VL's operations, with bounds on the pixels of all frames of a still image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Glm4vProcessor"]
 
 
 class Glm4vProcessor(Qwen2VLProcessor):
-    """Output: as ``Qwen2VLProcessor``."""
+    """GLM-4V's image processor. Output: as of ``Qwen2VLProcessor``."""
 
     hf_classes = frozenset({"Glm4vImageProcessor", "Glm46VImageProcessor"})
     summary = (

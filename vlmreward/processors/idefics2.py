@@ -1,4 +1,4 @@
-"""Idefics2: bounded sides, optionally four quarters before the whole, padding with a mask."""
+"""Idefics2: resize to bounded sides, optional split into quarters, padding with a mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LLaVA's own processor: CLIP's, before which images may be made square by a border."""
+"""LLaVA's own processor: CLIP's, optionally after padding images to squares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LlavaProcessor"]
 
 
 class LlavaProcessor(CLIPProcessor):
-    """With ``do_pad`` a border of the mean color, rounded down to 8 bits as by HF, comes first."""
+    """CLIP's processor, with ``do_pad`` after a border of the mean color, rounded down as by HF."""
 
     hf_classes = frozenset({"LlavaImageProcessor"})
     other_models = "LLaVA's own"

@@ -11,7 +11,7 @@ __all__ = ["as_samples", "avoid_all_zero_images", "pad_samples"]
 
 
 def as_samples(images: Nested) -> list[list[torch.Tensor]]:
-    """Samples of images ``(3, H, W)``, as HF nests them: what is flat is one sample."""
+    """Lists of images ``(3, H, W)``, one list per sample; images without nesting are one sample."""
     if isinstance(images, torch.Tensor):
         return [list(sample) for sample in images] if images.ndim == 5 else [list(images)]
     first = images[0]

@@ -1,4 +1,4 @@
-"""Normalisation and the cut into patches, with a backward pass as cheap as the forward."""
+"""Normalization and the cut into patches, with a backward pass as cheap as the forward."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def to_patches(
     frames: int,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Normalise a batch and flatten it into patches, as Qwen's vision towers read them.
+    """Normalize a batch and flatten it into patches, as Qwen's vision towers read them.
 
-    Patches of one merged token (``merge x merge``) are neighbours; inside a patch the order is
+    Patches of one merged token (``merge x merge``) are neighbors; inside a patch the order is
     channel, frame, row, column; a still image fills every frame.
 
     Args:
@@ -40,7 +40,8 @@ def to_patches(
         patch: side of a patch in pixels.
         merge: side of a merged token in patches.
         frames: length of a patch in time.
-        out: where to write, unseen by autograd.
+        out: contiguous tensor that the result is written to, without autograd; None for a new
+            tensor.
 
     Returns:
         ``(B, H/patch * W/patch, C * frames * patch * patch)``. Differentiable to ``image``.

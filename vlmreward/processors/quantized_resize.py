@@ -1,4 +1,4 @@
-"""Resizing of 8-bit images, rounding and saturation included, on floats that stand for them."""
+"""Resizing of 8-bit images, with rounding and saturation, computed on float tensors."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vlmreward.utils.lasting import lasting
 __all__ = ["BACKENDS", "resize_uint8"]
 
 BACKENDS = ("torchvision", "pil")
-"""Whose resize of 8-bit images is followed."""
+"""Libraries whose resize of 8-bit images can be reproduced."""
 
 
 _LOW_BYTE = 256
-"""What the low part of an integer weight is less than."""
+"""Upper bound (exclusive) of the low part of an integer weight."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _pillow() -> int:
 
 
 def _height_first(before: tuple[int, int], size: tuple[int, int], backend: str) -> bool:
-    """Whether an 8-bit resize begins with the height: from Pillow 13 on, where that saves more."""
+    """True if an 8-bit resize begins with the height: from Pillow 13 on, where that saves more."""
     saved = before[0] - size[0]
     return backend == "pil" and _pillow() >= 13 and saved > max(0, 2 * (before[1] - size[1]))
 
@@ -152,7 +152,7 @@ def resize_uint8(
     *,
     backend: str = "torchvision",
 ) -> torch.Tensor:
-    """Resize as uint8 images are resized, on floats that stand for them.
+    """Resize as uint8 images are resized, on float tensors of their values.
 
     Follows the fixed-point arithmetic of torch's CPU kernel or of the installed PIL: integer
     weights (of a precision chosen per size, or of 22 bits), the width first (in Pillow 13 sometimes

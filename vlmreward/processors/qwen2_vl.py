@@ -38,7 +38,7 @@ def smart_resize(
         factor: divisor of both sides of the result.
         min_pixels: bound of the number of pixels of all frames.
         max_pixels: bound of the number of pixels of all frames.
-        frames: their number; 1 for an image, and for a video whose bounds are those of one frame.
+        frames: number of frames; 1 for an image, and for a video with bounds per frame.
         frames_factor: ``frames`` is rounded to a multiple of it before pixels are counted.
 
     Examples:

@@ -100,7 +100,7 @@ class Qwen2VLVideoProcessor(ImageProcessor):
 
 
 class Qwen3VLVideoProcessor(Qwen2VLVideoProcessor):
-    """Like Qwen2-VL's, but the bounds are on the pixels of all frames together."""
+    """Qwen3-VL's video processor: Qwen2-VL's, with bounds on the pixels of all frames together."""
 
     hf_classes = frozenset({"Qwen3VLVideoProcessor"})
     other_models = "videos of Qwen3-VL"

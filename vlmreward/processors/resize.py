@@ -1,9 +1,9 @@
 """Antialiased image resizing as an exact linear map, by PIL's definition of the filters.
 
 Resizing an image is two matrix products, ``A_h @ x @ A_w.T``. The weights are computed in float64
-and stored as a few dense bands (each band: some neighbouring outputs and the inputs that they see),
-so that the work stays linear in the size of the image, the backward pass is the same code with the
-transposed bands, and nothing is accumulated with atomics: gradients are bitwise repeatable.
+and stored as a few dense bands (each band: some neighboring outputs and the inputs that they use).
+The work is linear in the size of the image, the backward pass is the same code with the transposed
+bands, and no sum uses atomic operations, so that gradients are bitwise repeatable.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def resize_adjoint(
 
 
 def check_resize(x: torch.Tensor, size: Sequence[int], filter: str) -> None:
-    """Refuse what the kernels would take for something else."""
+    """Refuse images, sizes and filters that the kernels do not support."""
     if torch.compiler.is_compiling():
         return
     if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.float64):

@@ -20,7 +20,7 @@ _EPS = 1e-5  # of the search for the scale, as in HF
 
 
 class Siglip2Processor(ImageProcessor):
-    """Patches in rows, each ``(row, column, channel)``.
+    """SigLIP 2's image processor: patches as rows of values in the order row, column, channel.
 
     Output: ``pixel_values`` ``(B, max_num_patches, P * P * 3)``, ``pixel_attention_mask``
     ``(B, max_num_patches)`` int32, and ``spatial_shapes`` ``(B, 2)`` int64, in patches.

@@ -1,4 +1,4 @@
-"""A look at a model's answers when a question is asked for the first time."""
+"""Checks of a model's answers when a question is asked for the first time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["AnswerCheck", "NotFiniteError"]
 _LITTLE = 0.01
 """Share of the probability below which answers are too unlikely to compare."""
 _LOOKED_AT = 1024
-"""Number of different questions whose answers are looked at."""
+"""Number of different questions whose answers are checked."""
 
 
 class NotFiniteError(ValueError):
@@ -34,7 +34,7 @@ class AnswerCheck:
     """Refuses answers that are not finite, and warns of answers that the model would not give.
 
     Args:
-        backbone: the model that is asked.
+        backbone: the model that answers.
         least: share of the probability below which it warns; 0 for answers that may be unlikely.
     """
 
@@ -45,7 +45,7 @@ class AnswerCheck:
         self._warned: dict[QuestionTemplate, object] = {}
 
     def wanted(self, questions: Sequence[str]) -> bool:
-        """True if one of the questions is new, and not too many have been looked at."""
+        """True if one of the questions is new and the limit of checked questions is not reached."""
         if len(self._seen) >= _LOOKED_AT:
             return False
         return not all(question in self._seen for question in questions)
@@ -58,14 +58,14 @@ class AnswerCheck:
         scores: torch.Tensor,
         logits: Callable[[], torch.Tensor],
     ) -> None:
-        """Look at the answers to some questions.
+        """Check the answers to some questions.
 
         Args:
             template: the template of the questions; a warning is given once for each.
-            questions: B of them.
+            questions: B questions.
             answers: token ids of the S answers.
             scores: log-probabilities ``(B, S)`` of the answers.
-            logits: gives those of the whole vocabulary, ``(B, V)``.
+            logits: function that returns the logits of the whole vocabulary, ``(B, V)``.
 
         Raises:
             NotFiniteError: a score is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Questions to one model, asked together: one look at the images for all of them."""
+"""Several questions to one model in one forward pass, which encodes the images once."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["QuestionReward", "check_placeholders", "values_of"]
 
 @runtime_checkable
 class QuestionReward(Protocol):
-    """A reward that asks a model one question, and can be asked together with others."""
+    """A reward of one question to a model, which can share a forward pass with other questions."""
 
     backbone: FrozenVLM
     validate: bool
     placeholders: tuple[str, ...]
-    """Placeholders of its question."""
+    """Placeholders of the reward's question."""
     tokens: tuple[int, ...] | None
-    """T token ids whose logits it needs; None if those are not enough."""
+    """T token ids whose logits the reward needs; None if logits of tokens are not enough."""
     needs_own_forward: bool
-    """True if it has to be asked by itself."""
+    """True if the question needs a separate forward pass."""
 
     def __call__(
         self, images: Images | ImageBatch, prompt: Text | None = None, **placeholders: Text
     ) -> torch.Tensor:
-        """The reward ``(B,)``, asked by itself."""
+        """The reward ``(B,)``, computed in a separate forward pass."""
 
     def questions(self, values: Mapping[str, Text], batch: int) -> list[str]:
         """Values of the placeholders -> B questions."""
@@ -42,10 +42,10 @@ class QuestionReward(Protocol):
 
 @runtime_checkable
 class Looking(Protocol):
-    """A question that looks at all logits when it is asked for the first time."""
+    """A reward that checks the logits of the whole vocabulary at the first use of a question."""
 
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
-        """B questions -> a function of ``(B, V)``, or None."""
+        """B questions -> a function that checks logits ``(B, V)``, or None if no check is due."""
 
 
 def check_placeholders(rewards: Sequence[Reward], values: Mapping[str, Text]) -> None:
@@ -70,7 +70,7 @@ def check_placeholders(rewards: Sequence[Reward], values: Mapping[str, Text]) ->
 def values_of(
     rewards: Sequence[Reward], batch: ImageBatch, values: Mapping[str, Text]
 ) -> dict[int, torch.Tensor]:
-    """Value ``(B,)`` of each reward by its id; questions to one model are asked together."""
+    """Value ``(B,)`` of each reward by its id; questions to one model share a forward pass."""
     groups: dict[int, list[QuestionReward]] = {}
     found: dict[int, torch.Tensor] = {}
     for reward in rewards:
@@ -86,7 +86,7 @@ def values_of(
 
 
 def _own(reward: QuestionReward, values: Mapping[str, Text]) -> dict[str, Text]:
-    """The values of the placeholders that the question has."""
+    """The values of the question's own placeholders."""
     return {name: value for name, value in values.items() if name in reward.placeholders}
 
 
@@ -117,7 +117,7 @@ def _together(
 def _first_look(
     group: Sequence[QuestionReward], columns: Sequence[Sequence[str]]
 ) -> Callable[[torch.Tensor], None] | None:
-    """The rewards' first looks at the answers to their questions, if any has one."""
+    """The checks of all rewards at the first use of their questions; None without any."""
     looks = [
         reward.first_look(asked) if isinstance(reward, Looking) else None
         for reward, asked in zip(group, columns)

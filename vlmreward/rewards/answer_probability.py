@@ -17,18 +17,18 @@ __all__ = ["AnswerProbabilityReward"]
 
 
 class AnswerProbabilityReward(VLMReward):
-    """Log-probability of an answer to a question about images, among all that the model could say.
+    """Log-probability of an answer to a question about images, among all possible answers.
 
-    ``YesNoReward`` compares two answers with each other; this is one answer against the whole
-    vocabulary: log P("Yes"), as VQAScore (Lin et al., 2024) and TOPReward have it. It costs the
-    whole output layer, and falls where the model would say the same in other words.
+    ``YesNoReward`` compares two answers with each other; this reward compares one answer with the
+    whole vocabulary: log P("Yes"), as in VQAScore (Lin et al., 2024) and TOPReward. It needs the
+    whole output layer, and is low where the model would give the same answer in other words.
 
     Args:
         model: a model, its name, or another reward; see ``YesNoReward``.
         question: a template, a text, or a name in ``NAMED_QUESTIONS``.
         answer: a text, a token id, ``SpellingVariants`` of a word, or a list of these, whose
-            probabilities are added. Of a text of several tokens they are multiplied.
-        **options: all others of ``YesNoReward`` but ``answers``.
+            probabilities are added. The probabilities of the tokens of a text are multiplied.
+        **options: the other arguments of ``YesNoReward`` except ``answers``.
 
     Attributes:
         answer: the answer as it was given.

@@ -23,9 +23,9 @@ ModelSource = Union[str, "os.PathLike[str]", tuple[nn.Module, object], FrozenVLM
 
 
 class VLMReward(ModelAnswers):
-    """A question to a model whose answer's probabilities become a number.
+    """Base of the rewards computed from the probabilities of a model's answers to a question.
 
-    The base of ``YesNoReward``, which says more of the arguments, and of ``RatingReward``.
+    Subclasses are ``YesNoReward``, which documents the arguments in full, and ``RatingReward``.
 
     Args:
         model: hub id, local folder, ``(model, processor)`` pair, ``FrozenVLM`` or another reward.
@@ -33,10 +33,10 @@ class VLMReward(ModelAnswers):
         pixel_mode: one of ``vlmreward.processors.PIXEL_MODES``.
         device: the device that the model runs on.
         dtype: dtype of the model's parameters.
-        checkpoint: recompute the inside of the model's layers in the backward pass.
+        checkpoint: recompute intermediates of the model's layers in the backward pass.
         model_kwargs: further arguments of the model's ``from_pretrained``.
         per_view: one of ``PER_VIEW``.
-        validate: look at every image's values, and at the first answers to each question.
+        validate: check the values of every image, and the first answers to each question.
         name: the reward's name among several; default: its question.
     """
 
@@ -96,8 +96,8 @@ class VLMReward(ModelAnswers):
         """Scores ``(..., S)`` of the answers -> ``(...)``; differentiable.
 
         Args:
-            scores: logits of ``tokens``, or log-probabilities: they differ by a number that all
-                answers have in common.
+            scores: logits of ``tokens``, or log-probabilities, which differ from them by a number
+                that is the same for all answers.
         """
         raise NotImplementedError
 
@@ -132,7 +132,7 @@ class VLMReward(ModelAnswers):
         return scores
 
     def first_look(self, questions: Sequence[str]) -> Callable[[torch.Tensor], None] | None:
-        """A function that looks at the answers to new questions, with ``validate``.
+        """A function that checks the answers to new questions, with ``validate``.
 
         Where the answers hold less than 1 % of the probability, it warns, once for a question, and
         it refuses logits that are not finite. That costs one product with the output matrix and, on

@@ -1,4 +1,4 @@
-"""Several rewards of the same images as one, with one look at the images for each model."""
+"""Combinations of several rewards of the same images; each model encodes the images once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Question = str | QuestionTemplate
 
 @runtime_checkable
 class Askable(Protocol):
-    """A reward whose model can be asked other questions, such as ``YesNoReward``."""
+    """A reward that can make rewards for other questions to its model, such as ``YesNoReward``."""
 
     def __call__(
         self, images: Images, prompt: Text | None = None, **placeholders: Text
@@ -101,7 +101,7 @@ def _name(reward: object) -> str:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """The same names; from the second on of each with a number."""
+    """The names, made distinct by numbers from the second occurrence on."""
     out: list[str] = []
     for name in names:
         number = 1
@@ -114,29 +114,30 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 class CompositeReward(Combinable, SeveralRewards):
-    """Several rewards of the same images, combined.
+    """A combination of several rewards of the same images.
 
-    Questions to the same model are asked together: the images are encoded once, and so is
-    everything else that the questions have in common from their beginning, with gradients through
-    it. Where image tokens look at the question (PaliGemma, Gemma 3) only the image encoder's work
-    is shared. Values and gradients are those of separate calls.
+    Questions to the same model share one forward pass: the images and any other common prefix of
+    the questions are encoded once, with gradients. Where image tokens attend to the question
+    (PaliGemma, Gemma 3), only the image encoder's work is shared. Values and gradients equal those
+    of separate calls.
 
     Args:
-        rewards: a list, or a dict with names; or one ``YesNoReward`` whose model is asked the
-            ``questions``. Members may be anything that is called like a reward,
+        rewards: rewards in a list or a dict with names; or one ``YesNoReward``, whose model is
+            asked the ``questions``. Members may be any callables with the signature of a reward,
             composite rewards too.
         questions: questions as ``YesNoReward`` takes them, a list, or a dict with names.
         reduction: one of ``REDUCTIONS``.
-        weights: one for each member, or by name; equal by default. Not for "min" and "and".
-        temperature: T of "softmin", in units of the values; above 0.
+        weights: weight of each member, in order or by name; equal by default. Not for "min" and
+            "and".
+        temperature: temperature T of "softmin", in units of the values; above 0.
 
     Attributes:
-        members: the rewards by name; in a list by their own ``name``.
-        weights: a number for each of them.
+        members: the rewards by name; of a list, by their own ``name``.
+        weights: weight of each member.
 
     Raises:
         TypeError: ``rewards`` or ``questions`` is of another type.
-        ValueError: empty, or a combination, weights or a temperature outside of the above.
+        ValueError: there are no members, or the reduction, weights or temperature are invalid.
 
     Example:
         ``CompositeReward(reward, ["paper/content", "paper/geometry"], reduction="and")`` asks the
@@ -175,7 +176,7 @@ class CompositeReward(Combinable, SeveralRewards):
         """The combined reward of each query; each question is given the values that it has.
 
         Raises:
-            ValueError: a placeholder that no question has, or what a member does not take.
+            ValueError: a placeholder that no question has, or images that a member refuses.
         """
         return self.reduce(self.per_reward_batch(batch, values))
 
@@ -194,7 +195,7 @@ class CompositeReward(Combinable, SeveralRewards):
         return REDUCTIONS[self.reduction](own, self.weights, self.temperature)
 
     def _leaves(self) -> list[Reward]:
-        """The rewards that are not composite, each once."""
+        """The non-composite rewards among all members, each once."""
         found: dict[int, Reward] = {}
         for member in self.members.values():
             for leaf in member._leaves() if isinstance(member, CompositeReward) else [member]:

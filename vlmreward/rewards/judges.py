@@ -1,4 +1,4 @@
-"""Judges of images that others publish, with their own question and their own formula."""
+"""Published judges of images, each with its own question and formula."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmreward.rewards.yes_no import YesNoReward
 __all__ = ["RERANKER_INSTRUCTION", "qwen3_vl_reranker", "vqascore"]
 
 RERANKER_INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
-"""The instruction that Qwen3-VL-Reranker is given where none is asked for."""
+"""The default instruction of Qwen3-VL-Reranker."""
 _RERANKER_SYSTEM = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".'
@@ -35,12 +35,12 @@ def qwen3_vl_reranker(
 
     Args:
         model: a reranker, its name, or another reward of it; see ``YesNoReward``.
-        instruction: what makes a document meet a query.
-        **options: those of ``YesNoReward`` but ``question`` and ``answers``.
+        instruction: criterion by which a document meets a query, a sentence of the prompt.
+        **options: the other arguments of ``YesNoReward`` except ``question`` and ``answers``.
 
     Raises:
         OSError, TypeError, ValueError: as of ``YesNoReward``.
-        ValueError: a model without a chat.
+        ValueError: the model has no chat template.
     """
     asked = instruction.replace("{", "{{").replace("}", "}}")
     question = QuestionTemplate(
@@ -50,15 +50,15 @@ def qwen3_vl_reranker(
 
 
 def vqascore(model: ModelSource, **options: Any) -> AnswerProbabilityReward:
-    """VQAScore (Lin et al., 2024) by any VLM: P("Yes") to its question, among all that it can say.
+    """VQAScore (Lin et al., 2024) by any VLM: P("Yes") for its question among all tokens.
 
     ``reward.probability(images, prompt="a red cube")`` is the score, the reward its logarithm.
-    Numbers of different models are not comparable; that of the paper, CLIP-FlanT5, is not a model
-    of transformers.
+    Scores of different models are not comparable; CLIP-FlanT5, the model of the paper, is not a
+    model of transformers.
 
     Args:
         model: a model, its name, or another reward; see ``YesNoReward``.
-        **options: those of ``AnswerProbabilityReward``.
+        **options: the other arguments of ``AnswerProbabilityReward``.
 
     Raises:
         OSError, TypeError, ValueError: as of ``AnswerProbabilityReward``.

@@ -38,7 +38,7 @@ class TokenProbability:
 
 @dataclass(frozen=True)
 class AskedQuestions:
-    """A batch of questions: views in a row, and for each question the sizes of its images."""
+    """A batch of questions: all views in order, and for each question the sizes of its images."""
 
     views: torch.Tensor | Sequence[torch.Tensor]
     questions: list[str]
@@ -51,9 +51,9 @@ class ModelAnswers(Combinable):
 
     Attributes:
         backbone: the model.
-        question: the template of what it is asked.
+        question: template of the question.
         per_view: one of ``PER_VIEW``.
-        validate: look at the values of all images.
+        validate: check the values of all images.
     """
 
     backbone: FrozenVLM
@@ -73,12 +73,12 @@ class ModelAnswers(Combinable):
 
     @property
     def needs_own_forward(self) -> bool:
-        """True if a ``CompositeReward`` has to ask the question by itself."""
+        """True if a ``CompositeReward`` has to ask the question in a separate forward pass."""
         return self.tokens is None or self.per_view is not None
 
     @property
     def tokens(self) -> tuple[int, ...] | None:
-        """The token ids whose logits the reward is made of; None where an answer has several."""
+        """The token ids whose logits determine the reward; None if an answer has several tokens."""
         return single_token_ids(self.sequences)
 
     def _asked(self, batch: ImageBatch, values: Mapping[str, Text]) -> AskedQuestions:
@@ -92,7 +92,7 @@ class ModelAnswers(Combinable):
         return AskedQuestions(batch.views, questions, sizes, counts)
 
     def _over_views(self, values: torch.Tensor, counts: list[int]) -> torch.Tensor:
-        """One value a query: as they are, or of its views' values the mean or the sum."""
+        """One value per query: the values as given, or with ``per_view`` their mean or sum."""
         if self.per_view is None:
             return values
         parts = values.split(counts)
@@ -109,10 +109,10 @@ class ModelAnswers(Combinable):
         prompt: Text | None = None,
         **placeholders: Text,
     ) -> torch.Tensor:
-        """How much of the probability lies on the answers: the reward is blind to the rest.
+        """Probability of all counted answers together; the reward ignores all other answers.
 
-        Near 1 the model answers as it is asked. Where little is left, it would rather say something
-        else (see ``top_answers``), and the reward compares two unlikely words.
+        Near 1, the model answers with one of the words that are asked for. Near 0, it would say
+        something else (see ``top_answers``), and the reward compares unlikely words.
 
         Args:
             images: images in any layout of ``forward``.
@@ -146,7 +146,7 @@ class ModelAnswers(Combinable):
         Args:
             images: images in any layout of ``forward``.
             prompt: value of ``{prompt}``, one for all or a list of B.
-            k: how many of each query, at least 1.
+            k: number of tokens for each query, from 1 to the size of the vocabulary.
             **placeholders: values of the other placeholders, likewise.
 
         Returns:

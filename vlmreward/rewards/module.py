@@ -15,11 +15,11 @@ __all__ = ["RewardModule", "SeveralRewards"]
 
 
 class RewardModule(nn.Module):
-    """A reward or a wrapper of rewards whose images are checked once, however it is nested.
+    """Base of rewards and wrappers whose images are checked once, even when they are nested.
 
     A subclass implements ``forward_batch``, and calls other rewards by
-    ``vlmreward.rewards.protocol.call_reward``, which hands them the batch as it is. A subclass that
-    implements ``forward`` in its place is given plain tensors, as any function is.
+    ``vlmreward.rewards.protocol.call_reward``, which passes the checked batch on. A subclass that
+    implements ``forward`` instead is given plain tensors.
     """
 
     def forward(
@@ -57,7 +57,7 @@ class RewardModule(nn.Module):
 
 
 class SeveralRewards(RewardModule):
-    """A reward that is made of several, whose values can be looked at one by one."""
+    """A reward that is made of several and also returns their separate values."""
 
     def per_reward(
         self, images: Images | ImageBatch, prompt: Text | None = None, **placeholders: Text

@@ -21,7 +21,7 @@ Member = TypeVar("Member")
 
 
 def call_reward(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
-    """``reward(images, prompt, **placeholders)``, refused if it is not one value a query.
+    """Value of ``reward(images, prompt, **placeholders)``, checked to be one number per query.
 
     A ``RewardModule`` is given the batch itself, which is not checked again; any other reward, and
     a ``RewardModule`` with a ``forward`` of its own, is given the plain tensors.
@@ -36,7 +36,7 @@ def call_reward(reward: Reward, batch: ImageBatch, values: Mapping[str, Text]) -
 
     Raises:
         TypeError: the reward did not return a tensor.
-        ValueError: of another shape than ``(B,)``.
+        ValueError: the reward returned a shape other than ``(B,)``.
     """
     forward = getattr(getattr(reward, "forward", None), "__func__", None)
     images = batch if forward is RewardModule.forward else batch.images
@@ -59,7 +59,7 @@ def require_graph(values: torch.Tensor) -> None:
     """Refuse values of a reward that are not differentiable.
 
     Raises:
-        RuntimeError: they have no graph.
+        RuntimeError: the values have no graph.
     """
     if not values.requires_grad:
         raise RuntimeError(
@@ -71,11 +71,11 @@ def require_graph(values: torch.Tensor) -> None:
 def as_named_dict(
     members: Mapping[str, Member] | Sequence[Member] | Callable[..., object], what: str
 ) -> dict[str, Member]:
-    """Several things by name: a mapping as it is, a sequence by its numbers.
+    """Members by name: a mapping as it is, a sequence with its indices as names.
 
     Raises:
-        TypeError: neither of them.
-        ValueError: empty.
+        TypeError: ``members`` is neither a mapping nor a sequence.
+        ValueError: ``members`` is empty.
     """
     if isinstance(members, Mapping):
         named = {str(name): member for name, member in members.items()}

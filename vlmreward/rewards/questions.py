@@ -79,10 +79,11 @@ class QuestionTemplate:
     """A question with named placeholders in braces; ``{{`` and ``}}`` stand for braces.
 
     Args:
-        template: the text, e.g. ``"Is there {prompt}? Answer Yes or No."``. It stands behind the
-            images, unless ``{images}`` says where in it they are.
-        system: the system prompt; None leaves it to the model's chat template. Neither this nor
-            ``{images}`` is for models without a chat, PaliGemma and IDEFICS-1.
+        template: the text, e.g. ``"Is there {prompt}? Answer Yes or No."``. It follows the images,
+            unless ``{images}`` marks their place in it.
+        system: the system prompt; None for the default of the model's chat template. Models
+            without a chat template, PaliGemma and IDEFICS-1, support neither ``system`` nor
+            ``{images}``.
 
     Attributes:
         template: the text.
@@ -136,7 +137,7 @@ class QuestionTemplate:
         """A template of ``NAMED_QUESTIONS``.
 
         Raises:
-            ValueError: there is none of that name.
+            ValueError: there is no question of that name.
         """
         if name not in NAMED_QUESTIONS:
             raise ValueError(

@@ -20,15 +20,15 @@ ONE_TO_FIVE: dict[str, float] = {str(n): float(n) for n in range(1, 6)}
 class RatingReward(VLMReward):
     """The expected value of a model's answer to a rating question, such as a rating from 1 to 5.
 
-    The mean of the answers' values, weighted by the probability that the model gives to each of
-    them among the answers. Where the model is sure, it is flat; the log-odds of
-    ``YesNoReward`` are not.
+    The reward is the mean of the answers' values, weighted by the probability of each answer among
+    all given answers. Its gradient vanishes where the model is certain, unlike that of the log-odds
+    of ``YesNoReward``.
 
     Args:
         model: a model, its name, or another reward; see ``YesNoReward``.
         question: a template, a text, or a name in ``NAMED_QUESTIONS``.
         ratings: the answers and their values: texts of one or several tokens.
-        **options: all others of ``YesNoReward`` but ``answers``.
+        **options: the other arguments of ``YesNoReward`` except ``answers``.
 
     Attributes:
         ratings: the answers and their values.

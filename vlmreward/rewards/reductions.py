@@ -1,4 +1,4 @@
-"""How the values of several rewards become one."""
+"""Reductions of the values of several rewards to one value."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ REDUCTIONS: dict[str, Reduction] = {
     "softmin": _softmin,
     "and": _and,
 }
-"""How the values m_k of K rewards, with weights w_k, become one.
+"""Reductions of the values m_k of K rewards, with weights w_k, to one value, by name.
 
 - ``"sum"``: sum of w_k m_k; what ``a + 0.5 * b`` makes.
-- ``"mean"``: that over the sum of the weights.
-- ``"min"``: the smallest; only its question has a gradient.
+- ``"mean"``: the sum of w_k m_k over the sum of the weights.
+- ``"min"``: the smallest value; only its reward has a gradient.
 - ``"softmin"``: -T log of the weighted mean of exp(-m_k / T): "min" for T to 0, "mean" for T to
-  infinity; the gradient is shared, most to the smallest.
-- ``"and"``: for log-odds: those of all answers being "Yes", if they are independent.
+  infinity; every reward has a gradient, the smallest value the largest.
+- ``"and"``: for log-odds: the log-odds that all answers are "Yes", if they are independent.
 """

@@ -20,22 +20,22 @@ from vlmreward.rewards.placeholders import Text
 __all__ = ["Reward3D"]
 
 _LONGEST = 100
-"""Tokens from which on a text is cut off."""
+"""Largest number of tokens of a text; longer texts are truncated."""
 
 
 class Reward3D(RewardModule):
-    """The reward of four views of an object: how well they show the prompt, as people judge.
+    """The predicted human preference for four views of an object, given the prompt.
 
-    Called as every reward, with four images a query: ``reward(images (B, 4, 3, H, W), prompt)``.
-    All views are told the prompt; ``of_views`` tells each a text of its own, as the authors do,
-    whose texts say from which side the object is seen.
+    The call is that of every reward, with four images a query:
+    ``reward(images (B, 4, 3, H, W), prompt)``. All views share the prompt; ``of_views`` takes one
+    text per view, as in the authors' code, where each text names the side that the view shows.
 
     Images are resized to 224 pixels (the shorter side, bicubic), cropped and normalized as CLIP's.
 
     Args:
-        network: Reward3D's network.
-        tokenizer: BERT's, as of transformers.
-        pixel_mode: How far the forward follows 8-bit images, one of
+        network: Network of Reward3D.
+        tokenizer: BERT's tokenizer, an object of transformers.
+        pixel_mode: Degree to which the forward pass follows 8-bit images, one of
             ``vlmreward.processors.PIXEL_MODES``.
     """
 
@@ -59,20 +59,20 @@ class Reward3D(RewardModule):
         dtype: torch.dtype = torch.float32,
         head_channels: int = 64,
     ) -> Reward3D:
-        """Load one of the authors' two checkpoints, whose tensors tell which it is.
+        """Load one of the authors' two checkpoints; the kind is read from the tensors.
 
         Args:
-            source: The file, or hub id and name, joined by "/". The other one ends with
-                "Reward3D_Scorer.pt".
+            source: Path of the file, or hub id and file name joined by "/". The file name of the
+                other checkpoint is "Reward3D_Scorer.pt".
             tokenizer: Folder or hub id of BERT's tokenizer, which the file does not hold.
-            pixel_mode: See the class.
-            device: Where it runs; None for the CPU.
+            pixel_mode: Pixel mode, one of ``vlmreward.processors.PIXEL_MODES``.
+            device: Device of the network; None for the CPU.
             dtype: Dtype of the weights.
-            head_channels: Channels of an attention head.
+            head_channels: Number of channels of an attention head.
 
         Raises:
             OSError: The file or the tokenizer is missing or damaged, or cannot be reached.
-            ValueError: The file is another model's, or the device is not there.
+            ValueError: The file is of another model, or the device does not exist.
         """
         where = checked_device(device) or torch.device("cpu")
         network = load_network(source, dtype=dtype, head_channels=head_channels)
@@ -90,7 +90,7 @@ class Reward3D(RewardModule):
         return self._of_texts(batch, [[text] * N_VIEWS for text in told])
 
     def of_views(self, images: Images, texts: Sequence[Sequence[str]]) -> torch.Tensor:
-        """The reward with a text of its own for each view.
+        """The reward with a separate text for each view.
 
         Args:
             images: Four views a query, in any layout of ``forward``.

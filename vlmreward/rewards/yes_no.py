@@ -28,50 +28,50 @@ class YesNoReward(VLMReward):
 
     Implements Eq. 5 of VLM3D, ``z_yes - z_no``, with gradients that reach the pixels.
 
-    Several threads may call it, and other rewards of the same model, at the same time. Its settings
-    (``backbone.set_checkpointing``, ``to`` and the like) may not be changed meanwhile.
+    Several threads may call this reward, and other rewards of the same model, at the same time. The
+    settings (``backbone.set_checkpointing``, ``to`` and the like) may not be changed meanwhile.
 
     Args:
         model: hub id, local folder, ``"builtin/blocks"``, a ``(model, processor)`` pair of
-            transformers objects, or another reward or its ``FrozenVLM``, which is then shared. Its
-            parameters are frozen and it is put into eval mode, for good. See the table of families
-            in the documentation.
+            transformers objects, or another reward or its ``FrozenVLM``, which is then shared. The
+            model's parameters are frozen, and it stays in eval mode. See the table of families in
+            the documentation.
         question: a ``QuestionTemplate``, a text with placeholders such as
             ``"Is there {prompt}? Answer Yes or No."``, or a name in ``NAMED_QUESTIONS``.
-        answers: the answer for and the one against: each a text, a token id, ``SpellingVariants``
-            of a word, or a list of these, whose probabilities are added. A text is looked up behind
-            the question, where a word follows a colon with a space. Of a text of several tokens the
-            probabilities are multiplied (their logarithms added), which needs the whole output
-            layer.
+        answers: the positive and the negative answer: each a text, a token id,
+            ``SpellingVariants`` of a word, or a list of these, whose probabilities are added. A
+            text is tokenized as it would follow the question (with a space after a colon). The
+            probabilities of the tokens of a text are multiplied; more than one token needs the
+            whole output layer.
         pixel_mode: ``"float"``, ``"clamp"`` or ``"uint8"``; see
             ``vlmreward.processors.PIXEL_MODES``.
-        device: the model's device; default: the GPU if there is one, or where a pair's model is.
-        dtype: dtype of its parameters; default: the checkpoint's on a GPU, float32 on a CPU, or
-            that of a pair's model.
-        checkpoint: keep only what goes into each of the model's layers, and compute its inside
+        device: device of the model; default: the GPU if there is one, or that of a pair's model.
+        dtype: dtype of the model's parameters; default: the checkpoint's on a GPU, float32 on a
+            CPU, or that of a pair's model.
+        checkpoint: keep only the input of each of the model's layers, and compute intermediates
             again in the backward pass: a fraction of the memory, for one more forward pass.
         model_kwargs: further arguments of the model's ``from_pretrained``, such as
             ``quantization_config``, ``device_map``, ``attn_implementation`` or ``revision``. A
-            model that is quantised or spread over devices stays where it is loaded.
-        per_view: None puts all views of a query into one question; "mean" and "sum" ask about each
-            view by itself and take the mean or the sum of the log-odds. For models that were not
-            trained with several images, and for IDEFICS-1, whose question looks directly at the
-            last image alone.
-        validate: look at every image's values (range, NaN): one pass over the pixels, and one
-            synchronisation on a GPU. Shapes and dtypes are checked in any case.
+            model that is quantized or spread over devices stays where it is loaded.
+        per_view: None asks one question about all views of a query; "mean" and "sum" ask about
+            each view separately and take the mean or the sum of the log-odds, for models that were
+            not trained with several images, and for IDEFICS-1, whose question attends directly to
+            the last image alone.
+        validate: check the values of every image (range, NaN), in one pass over the pixels, with
+            one synchronization on a GPU. Shapes and dtypes are checked in any case.
         name: the reward's name among several; default: its question.
 
     Attributes:
-        answers: the token ids that were taken, and how the tokenizer writes them. How much of the
-            probability lies on them depends on the images: see ``answer_mass``.
-        question: the template.
+        answers: the tokens of both answers, as ids and as text. Their probability depends on the
+            images: see ``answer_mass``.
+        question: template of the question.
 
     Raises:
         OSError: the model cannot be loaded, or its weights are not those of its configuration.
         TypeError: the model's image processor is not supported, or an argument is of another type.
-        ValueError: a malformed question or the name of none, answers that cannot be looked up
-            behind it or do not exclude each other, a device that is not there, or options of
-            the model for a ``FrozenVLM``, which has its own.
+        ValueError: a malformed question or an unknown name, answers that cannot follow the question
+            or do not exclude each other, a device that does not exist, or options of the model
+            together with a ``FrozenVLM``, which is loaded already.
 
     Example:
         ``reward = YesNoReward("Qwen/Qwen2.5-VL-7B-Instruct")``, then
@@ -120,8 +120,8 @@ class YesNoReward(VLMReward):
     ) -> YesNoReward:
         """Another question to the same model; arguments as in the constructor.
 
-        Rewards of one model can be asked together, for little more than the price of one: see
-        ``CompositeReward``, and ``content + 0.5 * geometry``.
+        Several rewards of one model share a forward pass in a ``CompositeReward``, such as
+        ``content + 0.5 * geometry``.
         """
         return YesNoReward(
             self.backbone,

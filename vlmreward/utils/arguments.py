@@ -98,10 +98,10 @@ def interval(name: str, value: object, **bounds: float | None) -> tuple[float, f
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False, and nothing that Python merely takes for one of them.
+    """The value, checked to be the boolean True or False.
 
     Raises:
-        TypeError: something else.
+        TypeError: not a boolean.
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; expected True or False")
@@ -109,10 +109,10 @@ def flag(name: str, value: object) -> bool:
 
 
 def reward_like(value: object, name: str = "reward") -> None:
-    """Refuse what cannot be called like a reward.
+    """Refuse an object that cannot be called like a reward.
 
     Raises:
-        TypeError: it is not callable.
+        TypeError: ``value`` is not callable.
     """
     if not callable(value):
         raise TypeError(

@@ -34,7 +34,7 @@ def built_in_folder(name: str, group: str) -> Path | None:
         group: ``VLMS`` or ``DENOISERS``.
 
     Raises:
-        FileNotFoundError: it is announced, but its folder is not installed.
+        FileNotFoundError: the model is announced, but its folder is not installed.
     """
     folders = [Path(point.load()) for point in entry_points(group=group, name=name)]
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Messages of errors, in short."""
+"""Shortened messages of errors."""
 
 from __future__ import annotations
 

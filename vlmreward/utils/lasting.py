@@ -13,10 +13,10 @@ __all__ = ["lasting"]
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Within it tensors are made that can be kept, whatever the call that makes them is under.
+    """Context for tensors that are cached across calls, outside of the caller's torch modes.
 
-    A tensor of ``torch.inference_mode`` can never take part in autograd, and one that is made under
-    a transform of ``torch.func`` ends with that.
+    A tensor made under ``torch.inference_mode`` can never take part in autograd, and one made under
+    a transform of ``torch.func`` becomes invalid when the transform ends.
     """
     with temporarily_clear_interpreter_stack(), torch.inference_mode(False), torch.no_grad():
         yield

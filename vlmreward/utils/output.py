@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and nothing else takes their place."""
+"""Atomic writing of files: a reader sees the old or the new contents, never a part."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: the file.
 
     Raises:
-        OSError: it cannot be written; the file, and its folder, are as they were.
+        OSError: the file cannot be written; the file and its folder are unchanged.
     """
     path = Path(path)
     require_writable(path)
@@ -76,7 +76,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
             escapes, the form in which JSON reads them back.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     encoded = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     with replacing(path) as draft:
@@ -84,13 +84,13 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
-    """Look whether a file can be written, before the work begins; nothing is opened or made.
+    """Check that a file can be written, before the work begins; nothing is opened or made.
 
     Args:
         path: the file, existing or not.
 
     Raises:
-        OSError: it cannot: a folder, a missing folder, missing permission.
+        OSError: the file cannot be written: a folder, a missing folder, missing permission.
     """
     path = Path(path)
     known = _status(path)
@@ -150,7 +150,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _create_like(draft: Path, known: os.stat_result | None) -> None:
-    """An empty file with the owner and mode of the one it is to replace."""
+    """Create an empty file with the owner and mode of the file that it will replace."""
     handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     os.close(handle)
     if known is None:

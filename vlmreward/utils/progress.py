@@ -11,11 +11,11 @@ from tqdm import tqdm
 __all__ = ["progress_bar"]
 
 _SECONDS = 10.0
-"""Between two lines in a file."""
+"""Least number of seconds between two lines in a file."""
 
 
 class _Lines:
-    """A stream that makes a line every now and then of what tqdm draws over and over."""
+    """A stream that turns tqdm's repeated drawing into occasional lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -32,7 +32,7 @@ class _Lines:
             self.due = time.monotonic() + _SECONDS
 
     def flush(self) -> None:
-        """Nothing is kept back but what is not due."""
+        """Only lines that are not yet due are held back."""
 
 
 def progress_bar(*arguments: object, **options: object) -> tqdm:
@@ -40,7 +40,7 @@ def progress_bar(*arguments: object, **options: object) -> tqdm:
 
     Args:
         *arguments: arguments of tqdm.
-        **options: options of tqdm; on no terminal, what is to vanish (``leave=False``) is left out.
+        **options: options of tqdm; outside a terminal, bars with ``leave=False`` are not shown.
     """
     stream = sys.stderr
     if stream is None:  # closed by the caller

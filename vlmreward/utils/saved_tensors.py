@@ -1,4 +1,4 @@
-"""How much memory a graph keeps for its backward pass."""
+"""Measurement of the memory that a graph keeps for its backward pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["counted_bytes"]
 
 @contextmanager
 def counted_bytes(module: object) -> Iterator[dict[int, int]]:
-    """Count what the graphs that are made inside keep for their backward passes.
+    """Context that counts the bytes that graphs made inside keep for their backward passes.
 
     Args:
         module: if it is an ``nn.Module``, its parameters and buffers are not counted.

@@ -1,4 +1,4 @@
-"""A sum over terms of which one graph lives at a time."""
+"""A differentiable sum of terms that keeps the graph of one term in memory at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Term = Callable[[ImageBatch], torch.Tensor]
 def _value_and_gradients(
     term: Term, batch: ImageBatch, tensors: Sequence[torch.Tensor], needed: Sequence[int]
 ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
-    """Values ``(B,)`` and the gradients of their sum; nothing of the graph survives."""
+    """Values ``(B,)`` and the gradients of their sum; the graph is freed."""
     inputs = [tensor.detach() for tensor in tensors]
     for i in needed:
         inputs[i] = inputs[i].requires_grad_()
@@ -33,7 +33,7 @@ def _value_and_gradients(
 
 
 class _GradientAccumulation(torch.autograd.Function):
-    """Sum of terms whose gradients are taken term by term, so that one graph lives at a time.
+    """Sum of terms whose gradients are computed term by term, with one graph in memory at a time.
 
     A query's value depends on its own images alone, so that the gradient of the sum over the
     queries holds each query's gradient, to be multiplied later by what comes from behind.
@@ -74,13 +74,13 @@ class _GradientAccumulation(torch.autograd.Function):
 def accumulate_gradients(
     terms: Sequence[Term], batch: ImageBatch, double_backward_error: str
 ) -> torch.Tensor:
-    """Sum of the terms, of which one graph lives at a time.
+    """Sum of the terms, with the graph of only one term in memory at a time.
 
-    Several terms' gradients are taken during the call, and can be used once; a single one has an
-    ordinary graph.
+    The gradients of several terms are computed during the call and can be used in one backward
+    pass; a single term keeps its ordinary graph.
 
     Args:
-        terms: each from the batch to ``(B,)``.
+        terms: functions from the batch to ``(B,)``.
         batch: the images.
         double_backward_error: message of the error for derivatives of the gradient.
 

@@ -1,4 +1,4 @@
-"""torch's random generators at a seed, for a while."""
+"""A context with seeded random generators of torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 __all__ = ["SEEDED", "seeded"]
 
 SEEDED = threading.RLock()
-"""torch's generators are those of all threads, and an augmentation keeps what it drew last."""
+"""Lock, because all threads share torch's generators, and augmentations store their last draws."""
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators of the CPU and of this device at a seed; afterwards as they were.
+    """Context that seeds torch's generators of the CPU and of ``device``, and restores them.
 
-    One thread at a time.
+    Only one thread at a time can be inside.
     """
     cuda = device.type == "cuda"
     with SEEDED, torch.random.fork_rng(devices=[device] if cuda else []):

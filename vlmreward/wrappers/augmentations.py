@@ -1,4 +1,4 @@
-"""The transformations over which an expectation is taken, of kornia's parts."""
+"""Random image transformations, built from kornia's, for expectations over them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["standard_augmentation"]
 
 
 def standard_augmentation(strength: float = 1.0) -> nn.Sequential:
-    """Small changes of a picture that should not change what is seen in it.
+    """Small random changes of a picture that preserve its content.
 
-    Rotation by up to 10 degrees, shift by 5 %, zoom by 15 % (out of the picture its border is
-    repeated, as black corners would be a change that is seen), brightness, contrast and saturation
-    by 10 %, and, each half of the time, a blur of up to 1.5 pixels and noise of 0.02. Not among
-    them, because questions are asked about it: mirroring, and hue.
+    They are rotation by up to 10 degrees, shift by 5 %, zoom by 15 % (outside the picture its
+    border is repeated, because black corners would be visible), brightness, contrast and saturation
+    by 10 %, and, each with probability 1/2, a blur of up to 1.5 pixels and noise of 0.02. Mirroring
+    and changes of hue are left out, because questions may be about them.
 
     Args:
-        strength: factor on all of that; above 0.
+        strength: factor of all these changes, above 0.
 
     Returns:
-        A module ``(N, 3, H, W) -> (N, 3, H, W)``, differentiable, every image with a
-        transformation of its own.
+        A differentiable module ``(N, 3, H, W) -> (N, 3, H, W)``, which draws a separate
+        transformation for every image.
 
     Raises:
         ValueError: ``strength`` is not above 0, or so large that a picture would vanish.

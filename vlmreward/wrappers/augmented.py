@@ -25,29 +25,29 @@ class ExpectationOverTransformations(RewardModule):
 
     Implements Eq. 1 of Athalye et al. (2018), "Synthesizing Robust Adversarial Examples", with the
     opposite aim: noise that fools a model seldom survives a small rotation, crop or blur, so that
-    its part in the gradient averages out, and what is left is what the model sees in all of them.
+    its part of the gradient averages out, and the part that all transformations share remains.
 
     The value is the mean over ``num_samples`` transformations, the gradient exactly that of this
-    mean. Samples are worked through ``micro_batch_size`` at a time. As long as there are more of
-    them than that, the gradient is taken at once, during the call, and each graph is freed before
-    the next one: memory is that of ``micro_batch_size`` samples, time that of ``num_samples``
-    rewards and backward passes, and the result can be differentiated once. With
-    ``micro_batch_size=num_samples`` there is one ordinary graph.
+    mean. ``micro_batch_size`` samples are computed at a time. If there are more samples than that,
+    the gradient is computed during the call, and each graph is freed before the next one: memory
+    is that of ``micro_batch_size`` samples, time that of ``num_samples`` rewards and backward
+    passes, and the result can be differentiated once. With ``micro_batch_size=num_samples`` there
+    is one ordinary graph.
 
     Args:
         reward: any reward, called as ``reward(images, prompt)``.
-        augmentation: ``(N, 3, H, W) -> (N, 3, H', W')``, differentiable, all of its randomness from
-            torch's global generators, every image of a batch transformed by itself: kornia's
-            augmentations, a ``Sequential`` of them, or any callable. None:
-            ``standard_augmentation()``. It is given float32 or float64.
-        num_samples: transformations a call; at least 1.
-        share_across_views: one transformation for all views of a query, so that they stay
-            consistent with each other; otherwise one for each view. Queries always have their own.
-        micro_batch_size: samples a call of ``reward``; a larger one is faster where the device
-            has room.
-        generator: on the CPU; gives one seed a sample. None: torch's global one. Two generators at
-            the same seed give the same samples; the augmentation's own draws leave the global
-            generators as they were.
+        augmentation: differentiable map ``(N, 3, H, W) -> (N, 3, H', W')`` of float32 or float64
+            images that draws from torch's global generators and transforms every image of a batch
+            separately: an augmentation of kornia, a ``Sequential`` of them, or any callable. None
+            for ``standard_augmentation()``.
+        num_samples: number of transformations in a call, at least 1.
+        share_across_views: use one transformation for all views of a query, so that they stay
+            consistent with each other; otherwise one for each view. Queries never share one.
+        micro_batch_size: number of samples in a call of ``reward``; a larger number is faster if
+            the device has enough memory.
+        generator: CPU generator of the seeds, one for each sample; None for torch's global
+            generator. Two generators at the same seed give the same samples; the augmentation's
+            own draws do not change the state of the global generators.
 
     Raises:
         TypeError: an argument of another type.
@@ -97,7 +97,7 @@ class ExpectationOverTransformations(RewardModule):
         """Mean reward of each query over the transformations.
 
         Raises:
-            ValueError: what the augmentation returns is not a batch of as many RGB images.
+            ValueError: the augmentation did not return a batch of as many RGB images.
             RuntimeError: the reward is not differentiable.
         """
         seeds = self._seeds()
@@ -113,7 +113,7 @@ class ExpectationOverTransformations(RewardModule):
         )
 
     def augment(self, images: Images) -> Images:
-        """The images under one random transformation, to look at: same layout, in [0, 1]."""
+        """The images under one random transformation, for inspection: same layout, in [0, 1]."""
         return self._transformed(ImageBatch.of(images), self._seeds()[0]).images
 
     def _seeds(self) -> list[int]:

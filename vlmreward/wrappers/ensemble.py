@@ -1,4 +1,4 @@
-"""Several rewards at once, none of them louder than the others."""
+"""Weighted means of several rewards, with optional balancing of their gradients."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vlmreward.utils.autograd_context import Context
 __all__ = ["BALANCES", "Ensemble"]
 
 BALANCES = (None, "gradient-norm")
-"""How the members' gradients are weighed against each other: not at all, or made equally long."""
+"""Balancing of the members' gradients: None, or scaling of each to the same norm."""
 
 _RUNNING = threading.Lock()
-"""For the running means, which backward passes of several threads go into."""
+"""Lock of the running means, which backward passes of several threads update."""
 
 
 class _Shared(torch.autograd.Function):
-    """The images once for each member; backward, the members' gradients meet and are balanced."""
+    """The images once for each member; the backward pass balances and sums their gradients."""
 
     @staticmethod
     def forward(
@@ -52,13 +52,13 @@ class _Shared(torch.autograd.Function):
 class Ensemble(SeveralRewards):
     """Weighted mean of several rewards, whose gradients can be balanced.
 
-    Noise that fools one model seldom fools another, so that what several agree on is more likely
-    to be there. But log-odds of different models have gradients of very different size, and in a
-    plain sum the steepest model decides alone.
+    Noise that fools one model seldom fools another, so that a property on which several models
+    agree is more likely to be real. But log-odds of different models have gradients of very
+    different size, and in a plain sum the model with the largest gradient dominates.
 
     With ``balance="gradient-norm"`` the **value** is still the plain weighted mean, so that it can
     be read and logged; the **gradient** is not that of the value. With u_k the gradient of member
-    k at a query's pixels (times what comes from behind) and w_k the weights, of sum 1, it is
+    k at a query's pixels (times the incoming gradient) and w_k the weights, of sum 1, it is
 
         sum_k w_k u_k n / |u_k|,    n = sum_k w_k |u_k|,
 
@@ -66,18 +66,17 @@ class Ensemble(SeveralRewards):
     gradient: members of equal norm give the plain gradient again. A norm is over all views of a
     query, and queries do not mix. A member whose gradient is exactly zero adds nothing.
 
-    Balanced in this way at every step (``momentum=0``), a member that no longer has anything to say
-    is amplified. ``momentum=0.9`` divides instead by a running mean over calls and queries of
-    |u_k| / n: a member may then be weak for some steps and speaks up again.
+    Balancing at every step by itself (``momentum=0``) amplifies a member whose gradient has become
+    small. ``momentum=0.9`` divides instead by a running mean over calls and queries of |u_k| / n,
+    so that a member's gradient may be small for some steps.
 
     Args:
-        rewards: the members, as a list or by name; see ``vlmreward.rewards.protocol.Reward``. Each
-            may be on
-            a device of its own.
+        rewards: the members, as a list or by name; see ``vlmreward.rewards.protocol.Reward``. They
+            may be on different devices.
         balance: one of ``BALANCES``.
-        weights: one for each member, above 0, in their order or by name; default: equal. Their
-            sum does not matter.
-        momentum: momentum of the running mean, in [0, 1); 0 for the norms of each call and
+        weights: weight of each member, above 0, in order or by name; default: equal. They are
+            normalized to sum 1.
+        momentum: momentum of the running mean, in [0, 1); 0 uses the norms of each call and
             query alone.
 
     Attributes:

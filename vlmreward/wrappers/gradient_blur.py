@@ -1,4 +1,4 @@
-"""Gradients without their finest grain."""
+"""Low-pass filtering of a reward's gradient at the pixels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _SmoothGradient(torch.autograd.Function):
 
 
 def blur_gradient(images: Images, sigma: float) -> Images:
-    """The images as they are; their gradient is blurred on its way back.
+    """The images unchanged, with a blur of their gradient in the backward pass.
 
     Args:
         images: ``(B, 3, H, W)``, ``(B, V, 3, H, W)`` or lists, as a reward takes them.
@@ -54,9 +54,10 @@ def _blurred(batch: ImageBatch, sigma: float) -> ImageBatch:
 class GradientBlur(RewardModule):
     """A reward whose gradient at the pixels is blurred; its value is unchanged.
 
-    Noise that fools a model lives in single pixels, and so does much of its gradient. Blurred, the
-    gradient is that of the same reward for images that can only change smoothly: a step along it
-    still raises the reward (the blur is symmetric and positive), but not grain by grain.
+    Noise that fools a model has high spatial frequencies, and so has much of its gradient. The
+    blurred gradient is that of the same reward for images that can only change smoothly: a step
+    along it still raises the reward (the blur is symmetric and positive semidefinite), but not by
+    changes of single pixels.
 
     Args:
         reward: any reward, called as ``reward(images, prompt)``.
@@ -77,5 +78,5 @@ class GradientBlur(RewardModule):
         self.sigma = sigma
 
     def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
-        """The reward of each query; its gradient is blurred on its way back."""
+        """The reward of each query, whose gradient is blurred in the backward pass."""
         return call_reward(self.reward, _blurred(batch, self.sigma), values)

@@ -1,4 +1,4 @@
-"""A reward under observation of another one that is not optimised."""
+"""Monitoring of an optimized reward by another one that is held out of the optimization."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vlmreward.wrappers.trend import mann_kendall
 __all__ = ["HeldOutMonitor", "Observation", "RewardHackingWarning"]
 
 _STEPS = threading.Lock()
-"""For the steps and the history, which calls from several threads go into."""
+"""Lock of the steps and the history, which calls from several threads update."""
 
 
 class RewardHackingWarning(UserWarning):
-    """The optimised reward rises while the held-out one falls."""
+    """Warning that the optimized reward rises while the held-out one falls."""
 
 
 @dataclass(frozen=True)
@@ -44,36 +44,36 @@ class _State(TypedDict):
 
 
 class HeldOutMonitor(RewardModule):
-    """A reward, with another one that looks on and is never optimised.
+    """A reward that is monitored by a held-out reward, which is never optimized.
 
-    An optimised reward is no evidence of anything: it can be hacked. A second one, of another
-    model or at least another question, that takes no part in the gradient shows when that happens.
+    A high value of an optimized reward is no evidence of quality, because the reward can be hacked.
+    A second reward, of another model or at least another question, that takes no part in the
+    gradient shows when that happens.
 
-    Every ``every``-th step both rewards are noted. Once there are ``window`` notes, the last
-    ``window`` are tested for a monotone trend, each series by itself (``mann_kendall``), and a
-    ``RewardHackingWarning`` is given if the optimised reward rises and the held-out one falls,
-    both at
-    the one-sided level ``significance``. It is given once for each time that this happens: again
-    only after one of the two has turned round. The level is exact for independent noise; the
-    notes of one optimisation depend on each other, so take the warning as advice to look, not
-    as a test.
+    At every ``every``-th step both rewards are recorded. Once there are ``window`` observations,
+    the last ``window`` are tested for a monotone trend, each series separately (``mann_kendall``),
+    and a ``RewardHackingWarning`` is issued if the optimized reward rises and the held-out one
+    falls, both at the one-sided level ``significance``. There is one warning per episode, and
+    another only after one of the two trends has ended. The level is exact for independent noise;
+    the observations of one optimization depend on each other, so that the warning is a hint and
+    not a rigorous test.
 
-    Steps are calls whose value carries gradients; under ``torch.no_grad()`` nothing is noted. The
-    step and the history are part of ``state_dict()``.
+    Steps are calls whose value carries gradients; under ``torch.no_grad()`` nothing is recorded.
+    The step and the history are part of ``state_dict()``.
 
     Args:
-        reward: the one that is optimised; see ``vlmreward.rewards.protocol.Reward``.
-        held_out: the one that looks on; given the same images, prompts and placeholders, without
-            gradients, and with torch's random generators put back afterwards, so that watching
-            does not change a run.
-        every: steps between two looks.
-        window: observations that are judged.
+        reward: the optimized reward; see ``vlmreward.rewards.protocol.Reward``.
+        held_out: the held-out reward; it is given the same images, prompts and placeholders,
+            without gradients, and torch's random generators are restored afterwards, so that the
+            monitoring does not change a run.
+        every: number of steps from one observation to the next.
+        window: number of observations in a test.
         significance: one-sided level of each of the two tests.
 
     Attributes:
-        step: calls with gradients so far.
+        step: number of calls with gradients so far.
         history: all observations, oldest first.
-        warned: True if the last look was in an episode that has been warned of.
+        warned: True if the last observation was in an episode with a warning.
 
     Raises:
         ValueError: ``every`` below 1, ``significance`` outside (0, 0.5), or a window so short that
@@ -113,7 +113,7 @@ class HeldOutMonitor(RewardModule):
         self.warned = False
 
     def forward_batch(self, batch: ImageBatch, values: Mapping[str, Text]) -> torch.Tensor:
-        """The optimised reward of each query, unchanged."""
+        """The optimized reward of each query, unchanged."""
         rewards = call_reward(self.reward, batch, values)
         if not rewards.requires_grad:
             return rewards
@@ -167,6 +167,6 @@ class HeldOutMonitor(RewardModule):
         return {"step": self.step, "history": history, "warned": self.warned}
 
     def set_extra_state(self, state: _State) -> None:
-        """Go on where ``get_extra_state`` was taken."""
+        """Restore a state from ``get_extra_state``."""
         self.step, self.warned = state["step"], state["warned"]
         self.history = [Observation(*seen) for seen in state["history"]]

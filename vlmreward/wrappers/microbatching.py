@@ -1,4 +1,4 @@
-"""A reward of large batches within a memory budget."""
+"""Rewards of large batches, computed in parts within a memory budget."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parse_bytes(size: int | float | str) -> int:
     """A size in bytes: a number of them, or a text such as ``"6GiB"`` or ``"500 MB"``.
 
     Raises:
-        TypeError: neither a number nor a text.
+        TypeError: the size is neither a number nor a text.
         ValueError: not such a text, or less than one byte.
     """
     if isinstance(size, str):
@@ -46,24 +46,25 @@ def parse_bytes(size: int | float | str) -> int:
 
 
 class MicroBatched(RewardModule):
-    """A reward that is given its batch in parts, so that one part's graph lives at a time.
+    """A reward that is given its batch in parts, so that only one part's graph is in memory.
 
-    The gradient at the pixels is taken part by part during the call; memory is that of a part, and
-    values and gradients are those of the whole batch. The result can be differentiated once. Where
-    one part is the whole batch there is an ordinary graph.
+    The gradient at the pixels is computed part by part during the call; memory is that of a part,
+    and values and gradients are those of the whole batch. The result can be differentiated once.
+    If one part is the whole batch, there is an ordinary graph.
 
     A single query that is too large needs ``YesNoReward(..., checkpoint=True)``.
 
     Args:
         reward: any reward, called as ``reward(images, prompt)``.
-        micro_batch_size: queries a part; at least 1.
-        max_memory: instead of it, what a part's graph may keep, in bytes or as ``"6GiB"``: the
-            first call with images of some size runs one query and counts what its graph keeps.
-            What the model's layers need beside that for a moment is not counted, nor its weights.
+        micro_batch_size: number of queries in a part, at least 1.
+        max_memory: in place of ``micro_batch_size``, the memory that a part's graph may keep, in
+            bytes or as ``"6GiB"``. The first call with images of a new size runs one query and
+            counts the bytes that its graph keeps. Temporary memory of the model's layers and the
+            weights are not counted.
 
     Attributes:
-        measured_sizes: with ``max_memory``, the queries a part by what was counted: the layout of
-            a query's images -> number.
+        measured_sizes: with ``max_memory``, the number of queries in a part, by the layout of a
+            query's images.
 
     Raises:
         TypeError: ``micro_batch_size`` is no whole number, or the reward cannot be called.
@@ -117,7 +118,7 @@ class MicroBatched(RewardModule):
         return F.pad(own, (start, len(batch) - stop))
 
     def _measured(self, batch: ImageBatch, values: Mapping[str, Text]) -> int:
-        """Queries a part under ``max_memory``."""
+        """Number of queries in a part under ``max_memory``."""
         assert self.max_memory is not None
         if not (torch.is_grad_enabled() and batch.requires_grad):  # no graph
             return len(batch)

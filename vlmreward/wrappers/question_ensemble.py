@@ -1,4 +1,4 @@
-"""One question in several wordings, and against its opposite."""
+"""Mean of a reward over several wordings of its question, and contrast with the opposite one."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _with_question(reward: AsksQuestion, question: str | QuestionTemplate) -> As
 
 
 class QuestionEnsemble(SeveralRewards):
-    """Mean of one reward over wordings of its question, and against the opposite question.
+    """Mean of one reward over wordings of its question, minus that over the opposite question.
 
-    A picture that fools a model often does so for one wording. With ``negated_questions``
+    A picture that fools a model often does so for one wording only. With ``negated_questions``
     the value is
 
         (mean over questions - mean over negated questions) / 2,
@@ -50,10 +50,11 @@ class QuestionEnsemble(SeveralRewards):
 
     Args:
         reward: a ``YesNoReward``, or any reward whose attribute ``question`` is the
-            ``QuestionTemplate`` that it asks. It is not changed; its model is shared.
-        questions: wordings: texts, templates or names in ``NAMED_QUESTIONS``, as a list or by name.
-        negated_questions: wordings whose "Yes" is the others' "No", such as "Is there no
-            {prompt}?".
+            ``QuestionTemplate`` of its question. The reward is not changed; its model is shared.
+        questions: wordings of the question: texts, templates or names in ``NAMED_QUESTIONS``, as a
+            list or by name.
+        negated_questions: wordings of the opposite question, whose "Yes" means "No" to the
+            others, such as "Is there no {prompt}?".
 
     Attributes:
         names: names of all questions, those of ``negated_questions`` last.

@@ -1,4 +1,4 @@
-"""The built-in world: colored primitives and small objects, and the models trained on it."""
+"""The built-in world of colored primitives and small objects, and the models trained on it."""
 
 __all__ = [
     "training",

@@ -1,4 +1,4 @@
-"""Options of `vlm3d` that mean nothing together."""
+"""Checks for options of `vlm3d` that exclude each other or have no effect together."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ABOUT_THE_VLM = (
     *("vlm_max_grad_ratio", "vlm_transformations", "noise_candidates", "noise_ranking"),
     *("vlm_views_per_question", "vlm_objective", "vlm_weight"),
 )
-"""Options that mean something only where a VLM is asked."""
+"""Options that have an effect only in runs with a VLM."""
 
 
 def refuse_without_effect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End with an error if an option would have no effect, and fill in the preset's field.
 
     Args:
-        parser: Says what is wrong, and ends the process with exit code 2.
-        options: As `parser` read them.
+        parser: Parser of `vlm3d`, which reports the error and ends the process with exit code 2.
+        options: Options that `parser` has read.
     """
     without = "--no-vlm" if options.no_vlm else f"--preset {options.preset}"
     if options.no_vlm or not PRESETS[options.preset].uses_vlm:

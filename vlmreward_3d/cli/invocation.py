@@ -1,4 +1,4 @@
-"""How this process was called, for messages that say what to type next."""
+"""The command line of this process, for messages that say what to type next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vlm3d PROMPT ...`."""
+"""Entry point of the command `vlm3d PROMPT ...`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BAD_USAGE = 2
 
 @process.speaking()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make a 3D asset of a prompt; print its files.
+    """Make a 3D asset from a prompt, and print the names of its files.
 
     Args:
         arguments: Words of the command line, without the program's name; `sys.argv` by default.

@@ -1,4 +1,4 @@
-"""The packages that a run needs and `pip install vlmreward` alone does not bring."""
+"""Checks of the packages that a run needs beyond those of `pip install vlmreward`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OF_A_RUN = (
 
 
 def require_extra() -> None:
-    """Check that all packages of the extra `3d` are there, before a run begins.
+    """Check that all packages of the extra `3d` are installed, before a run begins.
 
     A run would otherwise end at its export, after all of its steps.
 

@@ -1,4 +1,4 @@
-"""The work of `vlm3d`: a run from its options, or the measurement of one."""
+"""Execution of `vlm3d`: a run from the options, or a measurement of its time and memory."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = ["load_guidances", "work"]
 
 
 def work(options: argparse.Namespace, command: str) -> list[Path]:
-    """Make the asset, and return its files; or print what the run takes, and return none.
+    """Make the asset and return its files; or print the time and memory of a run and return none.
 
     Args:
         options: Those of `vlmreward_3d.cli.options.parse`.
         command: The command line, for the report.
 
     Raises:
-        DivergenceError: The run failed as often as it may be tried again.
-        TrainingInterrupted: Ctrl-C; the run can be resumed.
-        ValueError, OSError, ImportError: Something that was asked for is not possible here.
+        DivergenceError: The run failed more often than it may be retried.
+        TrainingInterrupted: Ctrl-C was pressed; the run can be resumed.
+        ValueError, OSError, ImportError: A requested setting is not possible on this machine.
     """
     process.usable_device(options.device)
     if options.vlm_device is not None:
@@ -73,7 +73,7 @@ def _provenance(command: str) -> dict[str, str]:
 
 
 def load_guidances(config: VLM3DConfig, options: argparse.Namespace) -> list[WeightedGuidance]:
-    """The guidances of a configuration, on the devices of the options; says what is loaded."""
+    """Load the guidances of a configuration on the devices of the options, with messages."""
     vlm = [] if config.vlm is None else [config.vlm.model]
     # after bad devices and folders were refused, as it imports diffusers for seconds
     from vlmreward_3d.guidance import loading

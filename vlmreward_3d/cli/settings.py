@@ -1,4 +1,4 @@
-"""The configuration of a run that the options of `vlm3d` describe."""
+"""Conversion of the options of `vlm3d` to the configuration of a run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ QUESTIONS = {
     "selected": "paper/selected",
     "yes-no": "yes-no",
 }
-"""Values of --question, and the names that rewards have for them."""
+"""Values of --question, and the names of the rewards' questions for them."""
 
 
 def configuration(options: argparse.Namespace) -> VLM3DConfig:
-    """The settings of the run: those of its preset, with the changes that were asked for."""
+    """The settings of the run: those of its preset, with the changes by the options."""
     config = PRESETS[options.preset](
         options.prompt,
         steps=options.steps,
@@ -34,7 +34,7 @@ def configuration(options: argparse.Namespace) -> VLM3DConfig:
 
 
 def changes(options: argparse.Namespace, config: VLM3DConfig) -> dict[str, Any]:
-    """The settings in which the options differ from a configuration, by their dotted names."""
+    """Settings that the options change in a configuration, by their dotted names."""
     asked = {
         "score_distillation.rule": distillation_rule(options),
         "score_distillation.view_prompts": options.perp_neg,

@@ -41,7 +41,7 @@ Test: TypeAlias = Callable[[Any], bool]
 
 
 class Rule(NamedTuple):
-    """A test of a setting's value, and what is expected of it, in words."""
+    """A test of a setting's value, and the expectation in words for its error message."""
 
     test: Test
     expected: str

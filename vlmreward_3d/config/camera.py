@@ -1,4 +1,4 @@
-"""Cameras of the training views, and what is behind the object."""
+"""Settings of the cameras and of the background of training views."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _ONE_GROUP, _RESOLUTION = Schedule.constant(1), Schedule.constant(64)
 
 @dataclass(frozen=True, kw_only=True)
 class CameraConfig:
-    """The views that are rendered in a training step.
+    """Settings of the views that are rendered in a training step.
 
     Attributes:
         n_groups: Number of independent groups of views, a schedule of steps.
         views_per_group: Number of views in a group; the denoiser's group size.
-        azimuth_deg: Azimuths of the views of every group, degrees; None spaces them evenly around
-            the object, from a random one.
+        azimuth_deg: Azimuths of the views of every group, degrees; None for evenly spaced azimuths
+            with a random start.
         resolution: Height and width of the rendered images in pixels, a schedule of steps.
         fov_deg: Lowest and highest field of view, degrees.
         elevation_deg: Lowest and highest elevation, degrees.
         elevations: Distribution of the elevation, one of `ELEVATIONS`.
         object_radius: Lowest and highest radius r of the ball that fills the picture, world units;
             the camera's distance is r / tan(fov / 2).
-        projection: One of `PROJECTIONS`; an orthographic picture has the half height r.
+        projection: Projection, one of `PROJECTIONS`; an orthographic picture has the half height r.
         background: Color behind the object, one for all views of a group: "color" (any), "gray" (a
             level of at least 0.1), "mid-gray" (0.5), "black-or-white" (one or the other) or
             "white".

@@ -1,4 +1,4 @@
-"""What the colors of a field that is sampled along rays are in training: shaded, or latents."""
+"""Settings of the colors of ray-sampled fields in training: random shading, or latents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["LatentRenderingConfig", "ShadingConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShadingConfig:
-    """Random shading in training.
+    """Settings of random shading in training.
 
     Attributes:
         probabilities: Probabilities of albedo, textureless and diffuse shading.
@@ -34,17 +34,17 @@ class ShadingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentRenderingConfig:
-    """Rendering of a denoiser's latents in place of RGB (Latent-NeRF; Metzer et al., 2023).
+    """Settings of rendering latents in place of RGB (Latent-NeRF; Metzer et al., 2023).
 
     The field has four features at each point, of any size, which are composited along rays. Score
-    distillation acts on what is rendered without an encoder; everything else sees the linear
-    decoding of `vlmreward_3d.rendering.latents`. `camera.resolution` should be the side of the
-    denoiser's latents, 64 for Stable Diffusion; other sides are resized.
+    distillation acts on the rendered latents without an encoder; all other guidances are given
+    the linear decoding of `vlmreward_3d.rendering.latents`. `camera.resolution` should be the side
+    of the denoiser's latents, 64 for Stable Diffusion; other sides are resized.
 
     Attributes:
-        refine_at: Progress in (0, 1) from which on the features become RGB at each point, by the
-            linear decoding whose matrix is then trained too, and score distillation acts through
-            the encoder. The optimizer begins anew there. None renders latents to the end.
+        refine_at: Progress in (0, 1) from which on the features are decoded to RGB at each point,
+            by a linear map whose matrix is then trained too, and score distillation acts through
+            the encoder. The optimizer's state is reset there. None renders latents to the end.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.

@@ -1,4 +1,4 @@
-"""Growth of a field of Gaussians: the settings of adaptive density control, and known ones."""
+"""Settings of adaptive density control, the growth of a field of Gaussians, and known values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlmreward_3d.config._checks import (
 __all__ = ["DENSIFICATIONS", "SIZE_MEASURES", "DensificationConfig"]
 
 SIZE_MEASURES = ("largest", "norm")
-"""How the size of a Gaussian is taken: its largest scale, or the norm of its three scales."""
+"""Measures of the size of a Gaussian: its largest scale, or the norm of its three scales."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class DensificationConfig:
         stop: Progress in [0, 1] after which nothing is changed.
         interval: Steps between changes.
         grad_threshold: Gradient from which on a Gaussian is cloned or split.
-        split_size: Size over which it is split and not cloned, world units.
-        size_measure: What its size is, one of `SIZE_MEASURES`.
+        split_size: Size over which a Gaussian is split and not cloned, world units.
+        size_measure: Measure of a Gaussian's size, one of `SIZE_MEASURES`.
         min_opacity: Opacity in [0, 1) under which a Gaussian is removed.
         max_size: Largest scale over which one is removed, world units; None removes none for it.
         max_screen_radius: Radius in a picture, three standard deviations, over which one is

@@ -1,4 +1,4 @@
-"""Fields: one record for each kind, with the settings that mean something for it."""
+"""Settings of fields: one record for each kind of field."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OFF = Schedule.constant(0)
 class FieldConfig:
     """Settings of a field; each kind of field has a record of its own.
 
-    A further kind derives its record from this one and registers a builder for it, see
+    A new kind of field has a subclass of this record and a registered builder; see
     `vlmreward_3d.fields.build_field`.
 
     Attributes:
@@ -52,7 +52,7 @@ class FieldConfig:
 
     @property
     def changes_at(self) -> tuple[float, ...]:
-        """Progress at which the time of a step changes; for most fields it does not."""
+        """Values of progress at which the time of a step changes; none for most fields."""
         return ()
 
     @property
@@ -67,7 +67,7 @@ class FieldConfig:
 
     @property
     def expires_gradients(self) -> str | None:
-        """What makes a gradient of an earlier step unfit for the parameters, if anything."""
+        """Cause, in words, that invalidates gradients of earlier steps; None without one."""
         return "a field that grows" if self.grows else None
 
 
@@ -79,15 +79,15 @@ class VolumeConfig(FieldConfig):
         bound: Half the side of the field's box, world units.
         blob_density: Height of the initial blob in logits.
         blob_radius: Distance from the center at which the initial blob is zero, world units.
-        density_bias: Added to the density's logit everywhere, beside the blob.
+        density_bias: Constant added to the density's logit, beside the blob.
         density_scale: Factor of the density.
         rays: Sampling along rays.
-        occupancy: The record of occupied space.
+        occupancy: Settings of the occupancy grid.
         shading: Random shading; None for the field's own colors.
         latents: Rendering of latents; None for RGB. Latents have no shading.
         orientation_weight: Weight of the orientation loss.
         emptiness_weight: Weight of the emptiness loss.
-        emptiness_scale: Its scale; see `vlmreward_3d.losses.emptiness_loss`.
+        emptiness_scale: Scale of the emptiness loss; see `vlmreward_3d.losses.emptiness_loss`.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -147,12 +147,12 @@ class VolumeConfig(FieldConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DenseGridConfig(VolumeConfig):
-    """Dense grids that are added up.
+    """Settings of a field of dense grids, whose values are summed.
 
     Attributes:
         resolutions: Nodes per side of the levels, ascending.
         learned_gain: Multiply the density's logit by the exponential of one more parameter, as in
-            score Jacobian chaining, so that densities change their scale together.
+            score Jacobian chaining, so that the scale of all densities can change at once.
         tv_weight: Weight of the total variation.
 
     Raises:
@@ -176,12 +176,12 @@ class DenseGridConfig(VolumeConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class HashGridConfig(VolumeConfig):
-    """Hash tables and a small network (Instant-NGP), for detail.
+    """Settings of a field of hash tables and a small network (Instant-NGP), for fine detail.
 
     Attributes:
         levels: Number of levels.
         resolution_range: Nodes per side of the first and the last level.
-        table_size: Most rows of a level's table, a power of two.
+        table_size: Largest number of rows of a level's table, a power of two.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -208,12 +208,12 @@ class HashGridConfig(VolumeConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GaussiansConfig(FieldConfig):
-    """Gaussians that are drawn.
+    """Settings of a field of 3D Gaussians.
 
     Attributes:
         n_gaussians: Number of Gaussians at the start, at least 4.
         radius: Radius of the ball that they begin as, world units.
-        densification: How their number changes in a run; None leaves it as it is.
+        densification: Changes of the number of Gaussians in a run; None keeps it fixed.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.

@@ -1,4 +1,4 @@
-"""Score distillation, and how much each guidance weighs."""
+"""Settings of score distillation, and of the weights of all guidances."""
 
 from __future__ import annotations
 
@@ -48,21 +48,20 @@ _ONE = Schedule.constant(1)
 
 @dataclass(frozen=True, kw_only=True)
 class WeightingConfig:
-    """When a guidance is evaluated, on which views, and how much it weighs.
+    """Schedule of a guidance: the steps and views of its evaluation, and its weight.
 
     Attributes:
         weight: Factor of the gradient at the pixels.
-        interval: Evaluate at every so many steps.
+        interval: Steps from one evaluation to the next.
         start_at: Progress from which on the guidance is evaluated.
         stop_at: Progress from which on the guidance is not evaluated any more.
-        n_views: Number of views that it is shown, drawn anew at each evaluation; None for all.
-        cache_gradient: Keep the gradient that the last evaluation gave the field's parameters, and
-            follow it at the steps in between too, so that a long interval does not weaken the
-            guidance.
-        max_grad_ratio: A number b keeps the weighted gradient within b times the norm of the first
-            guidance's gradient at the pixels (norms averaged over the last steps).
-        grad_ratio: A number b chooses the weight at every step so that the weighted gradient has b
-            times that norm, in place of `weight`.
+        n_views: Number of views of an evaluation, drawn anew each time; None for all.
+        cache_gradient: Add the last evaluation's gradient at the field's parameters also at the
+            steps in between, so that a long interval does not weaken the guidance.
+        max_grad_ratio: Upper bound b of the norm of the weighted gradient at the pixels, in norms
+            of the first guidance's gradient (averaged over the last steps); None for no bound.
+        grad_ratio: Norm b of the weighted gradient in the same unit, reached by choosing the
+            weight at every step in place of `weight`; None uses `weight`.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range, or both ratios are set.
@@ -97,9 +96,9 @@ class WeightingConfig:
 class GuidanceConfig:
     """Settings of a guidance; each kind of guidance has a record of its own.
 
-    A further kind derives its record from this one, registers a loader with
-    `vlmreward_3d.guidance.loading.load_guidance`, and takes part in a run by
-    `VLM3DConfig.further_guidances`.
+    A new kind of guidance has a subclass of this record and a loader that is registered with
+    `vlmreward_3d.guidance.loading.load_guidance`; `VLM3DConfig.further_guidances` adds it to a
+    run.
 
     Attributes:
         kind: Name of the kind in `config.json`.
@@ -122,7 +121,7 @@ class NoiseSelectionConfig:
         n_candidates: Number of noises at each step; each costs a pass of the denoiser.
         stop_at: Progress from which on one noise is drawn, without a choice.
         question: Question to the VLM about the predicted originals; see `VLMConfig.question`.
-        ranking: How their gradients are weighed, one of `RANKINGS`; see
+        ranking: Weighting of their gradients by the rewards, one of `RANKINGS`; see
             `vlmreward_3d.guidance.noise_selection.ranking_weights`.
         margin: Least difference of two rewards that counts as a preference.
 
@@ -151,12 +150,12 @@ class NoiseSelectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
-    """The student of rules such as "vsd": a denoiser that learns to denoise the renders.
+    """Settings of the student of rules such as "vsd", a denoiser that learns from the renders.
 
     Attributes:
-        rank: Rank of its trainable weights (LoRA).
+        rank: Rank of the student's trainable weights (LoRA).
         learning_rate: Learning rate of AdamW.
-        camera_dropout: Share of its steps without cameras, in [0, 1].
+        camera_dropout: Share of the student's steps without cameras, in [0, 1].
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -180,11 +179,11 @@ class ScoreDistillationConfig(GuidanceConfig):
             views at once; None for the denoiser alone. See the preset `mvadapter`.
         precision: Precision of the denoiser, one of `PRECISIONS`; None is "autocast" on a GPU and
             "float32" elsewhere.
-        negative_prompt: What the denoiser is guided away from; "" for nothing.
-        view_prompts: Tell the denoiser in words which side a view shows, for one that does not look
-            at the cameras.
-        perp_neg: With `view_prompts`, also lead it away from the sides that a view does not show
-            (Perp-Neg); two more passes for each view.
+        negative_prompt: Negative prompt of classifier-free guidance; "" for none.
+        view_prompts: Add words for the side that a view shows to the prompt, for denoisers without
+            a camera input.
+        perp_neg: With `view_prompts`, also use negative prompts of the sides that a view does not
+            show (Perp-Neg); two more passes for each view.
         rule: Distillation rule, a key of `vlmreward_3d.guidance.rules.RULES`, such as "x0"
             (reconstruction, MVDream) or "sds" (DreamFusion).
         guidance_scale: Scale of classifier-free guidance.
@@ -194,8 +193,8 @@ class ScoreDistillationConfig(GuidanceConfig):
         shared_timestep: Draw one timestep for all views of a step, in place of one for each group.
         selection: Choice among several noises by the VLM, which the run then needs; None draws one.
         student: Settings of the student, for rules that have one.
-        weighting: When it is evaluated and how much it weighs; without ratios, which are relative
-            to this guidance.
+        weighting: Steps of evaluation, and weight; without ratios, which are relative to this
+            guidance.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.

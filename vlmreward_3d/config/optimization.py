@@ -1,4 +1,4 @@
-"""The optimizer, the regularizers of every field, and recovery from a collapse."""
+"""Settings of the optimizer, of the regularizers, and of the recovery from a collapse."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OFF = Schedule.constant(0)
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW, or Adamax.
+    """Settings of the optimizer, AdamW or Adamax.
 
     Attributes:
         name: "adamw" (Loshchilov and Hutter, 2019), or "adamax", which divides by a running maximum
@@ -36,9 +36,9 @@ class OptimizerConfig:
             Sec. 7.1); one of `OPTIMIZERS`.
         learning_rate: Learning rate of every parameter, before the factor of its group.
         betas: Decay rates of the two moments.
-        eps: Added to what is divided by: the root of the second moment, or the size.
-        weight_decay: Each step multiplies every parameter by 1 - learning rate * weight_decay
-            before it moves it; 0 is Adam. 0 with "adamax".
+        eps: Constant added to the divisor: the root of the second moment, or the maximum.
+        weight_decay: Factor of decoupled weight decay: each step first multiplies every parameter
+            by 1 - learning rate * weight_decay; 0 is Adam. Must be 0 with "adamax".
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -68,7 +68,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizerConfig:
-    """Regularizers of the rendered opacities, for every kind of field.
+    """Settings of the regularizers of the rendered opacities, for every kind of field.
 
     Attributes:
         entropy_weight: Weight of the opacities' binary entropy.
@@ -90,10 +90,10 @@ class RecoveryConfig:
     """Detection of a collapse, and retries of a run that has failed.
 
     Attributes:
-        patience: Number of steps in a row with empty, full or hazy views after which a run has
-            collapsed; None does not look at them, for clouds and the like.
-        max_retries: How often a run that has failed goes back to the last good checkpoint, to try
-            again with other random numbers and half the learning rate.
+        patience: Number of consecutive steps with empty, full or hazy views after which a run
+            counts as collapsed; None disables the detection, for clouds and the like.
+        max_retries: Number of times that a failed run may go back to the last good checkpoint, to
+            try again with other random numbers and half the learning rate.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.

@@ -1,4 +1,4 @@
-"""Configurations without a prompt."""
+"""Presets: configurations without a prompt."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Preset:
 
     Attributes:
         steps: Default length of the run.
-        camera: The views that are rendered.
+        camera: Settings of the rendered views.
         fields: The field's settings by its kind, a key of `vlmreward_3d.config.FIELDS`; the first
             is the default.
         score_distillation: The first guidance.
         vlm: The second guidance.
-        uses_vlm: True if the VLM is asked by default.
-        further_guidances: What else teaches.
-        optimizer: How the field follows the gradient.
+        uses_vlm: True if the VLM is used by default.
+        further_guidances: Guidances after the first two.
+        optimizer: Optimizer of the field's parameters.
         regularizers: Losses on opacities.
-        recovery: What happens when the run fails.
+        recovery: Detection of a failed run, and its retries.
     """
 
     steps: int
@@ -71,14 +71,14 @@ class Preset:
         """The configuration of a run.
 
         Args:
-            prompt: What the images should show.
+            prompt: Text prompt that the images are to match.
             steps: Length of the run, to which all schedules are relative; None for the preset's.
             seed: Seed of all random numbers.
-            field: "dense_grid", "hash_grid" (for detail) or "gaussians", as far as it is among
-                `fields`; None for the first of them.
-            denoiser: File, folder or hub id; None for the preset's.
-            vlm: Short name (a key of `VLMS`), folder or hub id; "default" for the preset's; None
-                for score distillation alone, without a ranking of noises too.
+            field: Kind of field, a key of `fields`: "dense_grid", "hash_grid" (for detail) or
+                "gaussians"; None for the first key.
+            denoiser: File, folder or hub id of the denoiser; None for the preset's.
+            vlm: Short name (a key of `VLMS`), folder or hub id of the VLM; "default" for the
+                preset's; None for no VLM: score distillation alone, without a ranking of noises.
             vlm_weight_start: First level of the VLM's weight; None for the preset's.
 
         Raises:

@@ -13,7 +13,7 @@ __all__ = ["Reward3DConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class Reward3DConfig(GuidanceConfig):
-    """Reward3D of DreamReward (Ye et al., 2024), up to a target: "reward3d".
+    """Settings of Reward3D of DreamReward (Ye et al., 2024), the guidance "reward3d".
 
     Attributes:
         checkpoint: Its file, on disk or on the hub; see `Reward3D.from_checkpoint`.

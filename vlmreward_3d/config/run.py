@@ -1,4 +1,4 @@
-"""The settings of a run."""
+"""The settings of a complete run."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class VLM3DConfig:
     """Everything that decides the outcome of a run; `vlmreward_3d.presets` makes complete ones.
 
     Attributes:
-        prompt: What the images should show.
+        prompt: Text prompt that the images are to match.
         seed: Seed of all random numbers, in [0, 2^63).
         steps: Length of the run; every `Schedule` is relative to it.
-        camera: The views that are rendered.
-        field: What is optimized.
+        camera: Settings of the rendered views.
+        field: Settings of the field, the optimized representation of the object.
         score_distillation: The first guidance.
         vlm: The second guidance; None for score distillation alone.
-        further_guidances: Others, in their order.
-        optimizer: How the field follows the gradient.
+        further_guidances: Guidances after the first two, in order.
+        optimizer: Optimizer of the field's parameters.
         regularizers: Losses on opacities.
-        recovery: What happens when the run fails.
+        recovery: Detection of a failed run, and its retries.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -96,7 +96,7 @@ class VLM3DConfig:
             require(divides, self.vlm, "views_per_question", expected)
 
     def _require_fresh_gradients(self) -> None:
-        """Refuse to keep gradients of a field that makes former ones unfit."""
+        """Refuse cached gradients for a field that invalidates gradients of earlier steps."""
         if self.field.expires_gradients is None:
             return
         expected = f"False beside {self.field.expires_gradients}"

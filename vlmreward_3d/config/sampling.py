@@ -1,4 +1,4 @@
-"""Where a field is looked at along rays."""
+"""Settings of the samples along rays and of the occupancy grid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ __all__ = ["OccupancyConfig", "RaySamplingConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class RaySamplingConfig:
-    """Sampling of a field along rays in training.
+    """Settings of the samples of a field along rays in training.
 
     Attributes:
         samples_per_ray: Samples on a ray through occupied space.
-        rays_per_chunk: Rays rendered together, twice ("deferred"), for memory that does not grow
-            with the number of rays; None renders all rays of a step at once and keeps their graph.
+        rays_per_chunk: Number of rays rendered together in deferred back-propagation, which renders
+            all rays twice and needs the memory of one chunk; None renders all rays of a step at
+            once and keeps their graph.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.
@@ -31,12 +32,12 @@ class RaySamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OccupancyConfig:
-    """The grid that records where a field is not empty.
+    """Settings of the occupancy grid, the record of the space in which a field is not empty.
 
     Attributes:
         resolution: Cells per side.
-        threshold: Smallest share of light, in [0, 1], that an occupied cell takes away.
-        decay: Share of a cell's former peak density, in [0, 1], that an update keeps.
+        threshold: Opacity of a ray's path through a cell under which the cell is empty, in [0, 1].
+        decay: Factor of a cell's former peak density at each update, in [0, 1].
         interval: Steps between updates.
 
     Raises:

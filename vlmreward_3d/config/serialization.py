@@ -32,7 +32,7 @@ def to_object(value: Any) -> Any:
 
 
 def from_object(hint: Any, value: Any, name: str = "") -> Any:
-    """The value of a type that `to_object` has turned into JSON's objects and arrays.
+    """The value of a given type that `to_object` has turned into JSON's objects and arrays.
 
     Args:
         hint: The type, such as a record or a union of records.
@@ -79,7 +79,7 @@ def _record(hint: Any, value: Mapping[str, Any], name: str) -> Any:
 
 
 def _with_subclasses(record: type) -> list[type]:
-    """A record and all that derive from it."""
+    """A record class and all of its subclasses."""
     return [record, *chain.from_iterable(map(_with_subclasses, record.__subclasses__()))]
 
 

@@ -1,4 +1,4 @@
-"""The reward of a vision-language model."""
+"""Settings of the reward of a vision-language model, as a guidance."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ PIXEL_MODES = ("float", "clamp", "uint8")
 
 @dataclass(frozen=True, kw_only=True)
 class VLMConfig(GuidanceConfig):
-    """The reward of a vision-language model: "vlm".
+    """Settings of the reward of a vision-language model, the guidance "vlm".
 
     Attributes:
         model: Folder, hub id or built-in name of the VLM.
-        question: The question that the VLM is asked: one of `vlmreward`'s named questions, or a
-            text with the placeholder {prompt}. Several are asked separately, and the mean of the
-            rewards is taken.
-        pixel_mode: How far the image processor follows the 8-bit path: one of `PIXEL_MODES`.
-        resolution: Height and width in pixels of the images that the VLM is shown, resized
-            bilinearly from any rendered size; None shows them as they are rendered.
+        question: Question to the VLM: one of `vlmreward`'s named questions, or a text with the
+            placeholder {prompt}. The reward of several questions is the mean of their rewards.
+        pixel_mode: Degree to which the image processor follows the 8-bit path, one of
+            `PIXEL_MODES`.
+        resolution: Height and width in pixels of the VLM's input images, resized bilinearly from
+            the rendered size; None keeps the rendered size.
         n_transformations: Number of random transformations of the views over which the reward is
-            averaged; 0 shows the views as they are.
-        views_per_question: Number of views that a question is about. Further views are asked about
-            by themselves, and the reward is the mean; None asks once about all views.
-        objective: What is increased, one of `OBJECTIVES`: the log-odds of "Yes" (Eq. 5), or its
-            "log-probability", which falls silent where the answer is "Yes".
-        weighting: When it is asked and how much it weighs; `weight` is lambda_VLM of Eq. 6.
+            averaged; 0 for none.
+        views_per_question: Number of views in one question; the reward is the mean over the
+            questions about all views. None asks one question about all views.
+        objective: Quantity that is maximized, one of `OBJECTIVES`: the log-odds of "Yes" (Eq. 5),
+            or its "log-probability", whose gradient vanishes as P("Yes") approaches 1.
+        weighting: Steps of evaluation, and weight; `weight` is lambda_VLM of Eq. 6.
 
     Raises:
         ValueError: A setting has the wrong type or is out of range.

@@ -1,4 +1,4 @@
-"""Gaussians in the file format of Kerbl et al. (2023), which viewers of splats open."""
+"""Export of Gaussians in the file format of Kerbl et al. (2023), which splat viewers open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONSTANT = 0.28209479177387814
 
 @torch.no_grad()
 def save_gaussians(path: Path, field: GaussianField) -> None:
-    """Binary PLY in the layout of the original 3D Gaussian splatting.
+    """Save Gaussians as binary PLY in the layout of the original 3D Gaussian splatting.
 
     The axes are those of the world: z up, the front to +x. Float32, little endian: centre, an
     empty normal, colour as the coefficient of the constant spherical harmonic, opacity as a logit,
@@ -32,7 +32,7 @@ def save_gaussians(path: Path, field: GaussianField) -> None:
         field: The Gaussians.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     gaussians = field.gaussians()
     columns = [

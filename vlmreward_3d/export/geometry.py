@@ -1,4 +1,4 @@
-"""The geometry of a finished field as files."""
+"""Export of the geometry of a finished field as files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Geometry", "export_geometry"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """The exported geometry of a field.
+    """Files and surface of the exported geometry of a field.
 
     Attributes:
         files: The files that were written.
@@ -43,7 +43,7 @@ def export_geometry(
 
     Args:
         field: The field, with an up-to-date occupancy; see `Field.for_evaluation`.
-        directory: Where to write.
+        directory: Folder that the files are written to.
         kinds: Keys of `MESH_FILES`, for fields with a surface.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Pictures, a turntable and a mesh of a finished field; every file appears whole or not at all."""
+"""Export of a finished run: pictures, turntable, mesh and report, each written atomically."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def save_views(
     *,
     told: Callable[[], object] = lambda: None,
 ) -> None:
-    """A PNG with a column per camera: colours above, world-space normals below.
+    """Save a PNG with a column per camera: colors above, world-space normals below.
 
     Args:
         path: The PNG file.
         field: The field to render.
-        cameras: One for each column.
+        cameras: Camera of each column.
         size: Height and width of a picture in pixels.
-        told: Called after each picture.
+        told: Function that is called after each picture.
     """
     pictures = field.render_images(cameras, size, normals=True, n_samples=64)
     sheet = torch.cat(list(_counted(pictures, told)), dim=2)
@@ -55,17 +55,17 @@ def save_turntable(
     *,
     told: Callable[[], object] = lambda: None,
 ) -> Path:
-    """The cameras' pictures as `turntable.mp4`, or `turntable.gif` where there is no encoder.
+    """Save the cameras' pictures as `turntable.mp4`, or `turntable.gif` without an encoder.
 
     A coarse field is rendered smaller and enlarged; see `Field.render_size`.
 
     Args:
-        folder: Where to.
+        folder: Folder that the files are written to.
         field: The field to render.
-        cameras: One for each frame.
+        cameras: Camera of each frame.
         size: Height and width in pixels.
         fps: Frames per second.
-        told: Called after each picture.
+        told: Function that is called after each picture.
 
     Returns:
         The file.
@@ -113,7 +113,7 @@ def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> Path:
 
 
 def save_curves(path: Path, reports: Sequence[StepReport], title: str) -> None:
-    """The guidances' losses and rewards over the steps as a PNG."""
+    """Save the guidances' losses and rewards over the steps as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -152,16 +152,16 @@ def export_all(
 ) -> list[Path]:
     """Write views.png, turntable.mp4 (or .gif), the meshes, reward.png and report.html.
 
-    Gaussians have no mesh: splats.ply holds them instead. Where a field has no surface there
-    is none either, and the report says so.
+    Gaussians have no mesh; they are written as splats.ply. A field without a surface has no mesh
+    either, and the report says so.
 
     Args:
-        folder: Where to.
+        folder: Folder that the files are written to.
         model: The finished model; it is not changed.
-        reports: Its log.
+        reports: Log of the run.
         meshes: Keys of `MESH_FILES`; without effect on Gaussians.
-        seconds: Duration of all steps together; None where it is not known.
-        notes: Events of the run that its owner should know, a sentence each.
+        seconds: Total time of the steps in seconds; None if unknown.
+        notes: Sentences about events of the run, such as retries.
         provenance: The command and the versions that made the asset, by name.
         progress: Show a progress bar on stderr, lines where it is no terminal.
 

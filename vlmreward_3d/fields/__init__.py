@@ -1,4 +1,4 @@
-"""Fields: what is optimized, and how it renders itself."""
+"""Fields: differentiable representations of an object, with their rendering."""
 
 from vlmreward_3d.fields.base import Field, VolumeRepresentation
 from vlmreward_3d.fields.dense_grid import DenseGrid

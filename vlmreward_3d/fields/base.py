@@ -17,10 +17,10 @@ __all__ = ["Field", "VolumeRepresentation"]
 
 
 class Field(nn.Module, ABC):
-    """A radiance field that renders itself.
+    """Base of radiance fields, which render themselves.
 
-    The training loop, the viewer and the exporters use these methods only. Everything a later step
-    depends on is in `state_dict()`.
+    The training loop, the viewer and the exporters use only these methods. `state_dict()` holds
+    everything that a later step depends on.
     """
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Field(nn.Module, ABC):
             resolution: Height and width of the images in pixels.
             background: (N, 3) colors in [0, 1], also where latents are rendered.
             generator: CPU source of the samples' positions.
-            shader: What `sample_shader` returned; None for the field's own colors.
+            shader: Shader from `sample_shader`; None for the field's own colors.
             normals: True if an orientation loss is to be taken in `Views.backward`.
 
         Returns:
@@ -91,7 +91,7 @@ class Field(nn.Module, ABC):
         return RegularizerWeights()
 
     def begin_step(self, step: int, generator: torch.Generator) -> None:
-        """Update what the field tracks beside its parameters, before the draws of a step.
+        """Update the state of the field beside its parameters, before the random draws of a step.
 
         Args:
             step: Steps done before this one.
@@ -102,19 +102,19 @@ class Field(nn.Module, ABC):
     def end_step(
         self, step: int, *, progress: float, optimizer: Optimizer, generator: torch.Generator
     ) -> tuple[str, ...]:
-        """Change what the field consists of, after a step has changed its parameters.
+        """Change the structure of the field, after a step has changed its parameters.
 
-        A field that exchanges parameters for others of another shape puts them into the optimizer
-        too, and has a configuration whose `grows` is True.
+        A field that replaces parameters by others of another shape replaces them in the optimizer
+        too; the attribute `grows` of its configuration is True.
 
         Args:
             step: Steps done before this one.
             progress: Share of the run that is done with this step, in (0, 1].
-            optimizer: That of the field's parameters.
+            optimizer: Optimizer of the field's parameters.
             generator: CPU source of random numbers.
 
         Returns:
-            Sentences for who watches the run; none if nothing has changed.
+            Sentences about the changes, for the run's log; none if nothing has changed.
         """
         return ()
 
@@ -126,7 +126,7 @@ class Field(nn.Module, ABC):
         """Update the record of occupied space, if the field has one.
 
         Args:
-            generator: CPU source of the points that are looked at; without it they are fixed.
+            generator: CPU source of the sampled points; None for fixed points.
         """
         return None
 
@@ -142,17 +142,17 @@ class Field(nn.Module, ABC):
     def render_size(self, size: int) -> int:
         """Side in pixels at which to render an image that is shown at `size` pixels.
 
-        It is smaller where more pixels would cost time and show no more detail.
+        It is smaller than `size` if more pixels would show no more detail.
         """
         return size
 
 
 class VolumeRepresentation(nn.Module, ABC):
-    """Density and color everywhere in a box [-bound, bound]^3.
+    """Base of representations of density and color in a box [-bound, bound]^3.
 
     Attributes:
         bound: Half the side of the box, world units.
-        head: From its features to what is rendered.
+        head: Color head, from features to rendered values.
     """
 
     bound: float
@@ -169,7 +169,7 @@ class VolumeRepresentation(nn.Module, ABC):
 
     @abstractmethod
     def bake(self, *, normals: bool = False, rgb: bool = False) -> BakedField:
-        """Precompute what does not depend on the query points.
+        """Precompute everything that does not depend on the query points.
 
         Args:
             normals: If True, queries return normals too.

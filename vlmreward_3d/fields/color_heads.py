@@ -1,4 +1,4 @@
-"""From the features of a field at a point to what is rendered there: RGB, or latents."""
+"""Color heads: from a field's features at a point to the rendered values, RGB or latents."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from vlmreward_3d.rendering.latents import (
 __all__ = ["ColorHead", "Colors", "LatentHead", "RGBHead", "build_color_head"]
 
 Colors: TypeAlias = Callable[[Tensor], Tensor]
-"""What is rendered at points, (P, 3) or (P, 4), from their features (P, F)."""
+"""Function from features (P, F) of points to rendered values, RGB (P, 3) or latents (P, 4)."""
 
 
 class ColorHead(nn.Module, ABC):
-    """Colors from features.
+    """Base of the heads that compute colors from features.
 
     Attributes:
-        channels: Features at each point.
+        channels: Number of features at each point.
     """
 
     channels: int
 
     @abstractmethod
     def colors(self, *, rgb: bool = False) -> Colors:
-        """The function from features to what is rendered now.
+        """The function from features to the values that are rendered at present.
 
         Args:
             rgb: True for RGB in any case, for pictures and meshes.
@@ -42,11 +42,11 @@ class ColorHead(nn.Module, ABC):
 
     @abstractmethod
     def background(self, rgb: Tensor) -> Tensor:
-        """Colors (N, 3) in [0, 1] as what is rendered now, (N, 3) or (N, 4)."""
+        """Background colors (N, 3) in [0, 1] as rendered values, RGB (N, 3) or latents (N, 4)."""
 
     @abstractmethod
     def end_step(self, progress: float) -> str | None:
-        """Change what is rendered, if it is time to.
+        """Change the kind of rendered values, if it is due.
 
         Args:
             progress: Share of the run that is done with this step, in (0, 1].
@@ -57,7 +57,7 @@ class ColorHead(nn.Module, ABC):
 
 
 class RGBHead(ColorHead):
-    """Sigmoids of three features."""
+    """Head of RGB: the sigmoid of three features."""
 
     channels = 3
 
@@ -66,18 +66,18 @@ class RGBHead(ColorHead):
         return torch.sigmoid
 
     def background(self, rgb: Tensor) -> Tensor:
-        """The same colors."""
+        """The colors themselves."""
         return rgb
 
     def end_step(self, progress: float) -> str | None:
-        """Nothing."""
+        """No change; None."""
         return None
 
 
 class LatentHead(ColorHead):
-    """Four features that are latents, and later, if so configured, RGB that is decoded from them.
+    """Head of latents: four features, later optionally decoded to RGB by a linear map.
 
-    As in the code of Latent-NeRF, the decoding is not clamped at points.
+    The decoded colors are not clamped at points, as in the code of Latent-NeRF.
 
     Args:
         config: Its settings.
@@ -110,7 +110,7 @@ class LatentHead(ColorHead):
         return rgb if bool(self.refines) else encode_colors(rgb)
 
     def end_step(self, progress: float) -> str | None:
-        """Begin with RGB, at the progress of the configuration."""
+        """Switch to RGB at the progress that the configuration sets."""
         if self.refine_at is None or bool(self.refines) or progress < self.refine_at:
             return None
         self.refines.fill_(1)
@@ -125,5 +125,5 @@ def _unchanged(features: Tensor) -> Tensor:
 
 
 def build_color_head(config: LatentRenderingConfig | None) -> ColorHead:
-    """The head of a configuration; that of RGB for None."""
+    """The color head for a configuration of latents; the head of RGB for None."""
     return RGBHead() if config is None else LatentHead(config)

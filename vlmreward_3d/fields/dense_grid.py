@@ -25,27 +25,27 @@ _SLICES = 2
 class DenseGrid(VolumeRepresentation):
     """Sum of dense volumes of growing resolution over the box [-bound, bound]^3.
 
-    Each level holds a density logit and the features of a color head, three colour logits or four
-    latents, per node. Coarse levels give every
-    gradient a wide reach, fine ones give detail; because the levels are trilinear and nested they
-    are added into a single volume once per step, so a query costs one lookup.
+    Each level holds a density logit and the features of a color head, three color logits or four
+    latents, per node. Coarse levels spread every gradient widely, fine levels represent detail.
+    Because the levels are trilinear and nested, they are summed into a single volume once per
+    step, so that a query costs one lookup.
 
     The density is softplus(gain * logit + blob + bias), with the linear blob of Magic3D (Lin et
-    al., 2023): blob_density * (1 - |x| / blob_radius), zero-centred so that optimisation starts
-    from a soft ball. (DreamFusion's is a Gaussian bump.) The gain is 1, or learned. Colours are
-    gray at the start.
+    al., 2023): blob_density * (1 - |x| / blob_radius), so that the optimization starts from a soft
+    ball at the origin. (DreamFusion's blob is a Gaussian bump.) The gain is 1, or learned. Colors
+    are gray at the start.
 
     Args:
         resolutions: Nodes per side of each level, ascending.
         bound: Half the side of the box, world units. There is nothing outside.
         blob_density: Height of the initial blob, in logits.
         blob_radius: Distance from the origin at which the blob is zero, world units.
-        density_bias: Added to the logit everywhere.
-        density_scale: Multiplies the density, so that unit steps of a logit make crisp surfaces.
+        density_bias: Constant added to the density logit.
+        density_scale: Factor of the density, so that unit steps of a logit make sharp surfaces.
         learned_gain: Multiply the logits by the exponential of a parameter that begins at 0 (score
             Jacobian chaining; Wang et al., 2023).
-        head: From features to what is rendered; None for RGB.
-        generator: Source of the small initial noise in the colours; none means no noise.
+        head: Color head; None for the head of RGB.
+        generator: Source of the small initial noise in the colors; None for no noise.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class DenseGrid(VolumeRepresentation):
 def check_shape(
     bound: float, blob_density: float, blob_radius: float, density_scale: float
 ) -> None:
-    """Refuse a box, a blob or a scale of densities that are none.
+    """Refuse invalid settings of the box, the blob or the density scale.
 
     Raises:
         TypeError, ValueError: A number is missing, not finite, or not positive where it has to be.
@@ -158,22 +158,22 @@ def blob(radius: Tensor, density: float, zero: float) -> Tensor:
     Args:
         radius: Distances of any shape, world units.
         density: Height at the origin.
-        zero: Distance at which it is zero.
+        zero: Distance at which the blob is zero.
     """
     return density * (1 - radius / zero)
 
 
 @dataclass(frozen=True)
 class BakedDenseGrid:
-    """A volume of logits that answers queries by trilinear interpolation.
+    """Query interface of a volume of logits, by trilinear interpolation.
 
     Attributes:
         logits: (1, 1 + F or 4 + F, R, R, R), axes z, y, x: density, features of the color and, with
             4 + F, the direction of falling density.
         bound: Half the side of the box, world units.
-        density_scale: Multiplies the density.
-        channels: F, features of the color.
-        colors: From features to what is rendered.
+        density_scale: Factor of the density.
+        channels: F, number of features of the color.
+        colors: Function from features to rendered values.
     """
 
     logits: Tensor
@@ -192,7 +192,7 @@ class BakedDenseGrid:
         return replace(self, logits=self.logits.detach().requires_grad_())
 
     def pull_back(self, leaf: BakedDenseGrid) -> Tensor | None:
-        """A scalar whose gradient at the parameters is what `leaf` has accumulated."""
+        """A scalar whose gradient at the parameters equals that accumulated by `leaf`."""
         if leaf.logits.grad is None:
             return None
         return (self.logits * leaf.logits.grad).sum()

@@ -1,4 +1,4 @@
-"""Adaptive density control (Kerbl et al., 2023, Sec. 5.2): which Gaussians come and go."""
+"""Adaptive density control (Kerbl et al., 2023, Sec. 5.2): Gaussians are added and removed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from vlmreward_3d.rendering.gaussians.footprints import Footprints
 __all__ = ["FEWEST", "RESET_OPACITY", "Densification", "Densifier"]
 
 FEWEST = 4
-"""Number of Gaussians, the most opaque ones, that stay whatever is to be removed."""
+"""Least number of Gaussians: the most opaque ones are never removed."""
 RESET_OPACITY = 0.01
 """Largest opacity after a reset, in the code of Kerbl et al. (2023)."""
 
 
 @dataclass(frozen=True)
 class Densification:
-    """A change of the number of Gaussians.
+    """Result of one change of the number of Gaussians.
 
     Attributes:
-        edited: The Gaussians after it.
-        before: Number of Gaussians before it.
-        n_cloned: How many were cloned.
-        n_split: How many were split.
-        n_pruned: How many were removed, copies and halves among them.
+        edited: Gaussians after the change.
+        before: Number of Gaussians before the change.
+        n_cloned: Number of cloned Gaussians.
+        n_split: Number of split Gaussians.
+        n_pruned: Number of removed Gaussians, new copies and halves included.
     """
 
     edited: EditedRows
@@ -46,12 +46,12 @@ class Densification:
 
 
 class Densifier(nn.Module):
-    """Statistics of Gaussians over the pictures that they are in, and what follows from them.
+    """Statistics of Gaussians over the pictures that show them, and the changes they lead to.
 
-    The statistics are buffers, so that a run goes on exactly in the middle of an interval.
+    The statistics are buffers, so that a run can be continued exactly within an interval.
 
     Args:
-        config: When and how the number of Gaussians changes.
+        config: Settings of the changes.
         count: Number of Gaussians.
     """
 
@@ -71,23 +71,23 @@ class Densifier(nn.Module):
         self.register_buffer("max_radii", torch.zeros(count))
 
     def resize(self, count: int) -> None:
-        """Begin new statistics, of `count` Gaussians."""
+        """Start new statistics, of `count` Gaussians."""
         self._pending.clear()
         for name, value in list(self.named_buffers()):
             setattr(self, name, value.new_zeros(count))
 
     def observe(self, footprints: Footprints) -> None:
-        """Note views that a gradient has come back to; the same views once for all of it."""
+        """Record the footprints of views that have received a gradient, each object once."""
         if not any(noted is footprints for noted in self._pending):
             self._pending.append(footprints)
 
     def begin_step(self) -> None:
-        """Forget the views of a step that did not end."""
+        """Discard the views of a step that was not completed."""
         self._pending.clear()
 
     @torch.no_grad()
     def end_step(self) -> None:
-        """Add the views that were noted since the last step to the statistics."""
+        """Add the views that were recorded since the last step to the statistics."""
         pending, self._pending = self._pending, []
         n_views = sum(len(footprints.visible) for footprints in pending)
         for footprints in pending:
@@ -144,7 +144,7 @@ class Densifier(nn.Module):
         )
 
     def _chosen(self) -> Tensor:
-        """(N,) True for those that are cloned or split: each of them makes one more."""
+        """(N,) bool, True for Gaussians to clone or split; each of them adds one."""
         gradients = self.gradients
         chosen = gradients >= self.config.grad_threshold
         room = max(0, self.config.max_gaussians - len(gradients))
@@ -160,7 +160,7 @@ class Densifier(nn.Module):
         return scales.amax(dim=-1) if largest else scales.norm(dim=-1)
 
     def _stays(self, grown: EditedRows, progress: float) -> Tensor:
-        """(M,) False for those that are to be removed."""
+        """(M,) bool, False for Gaussians to remove."""
         config = self.config
         opacity = opacity_of(grown.rows["opacity_logits"])
         stays = opacity >= config.min_opacity

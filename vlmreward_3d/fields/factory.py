@@ -1,4 +1,4 @@
-"""The field of a configuration's record."""
+"""Construction of fields from their configurations."""
 
 from __future__ import annotations
 

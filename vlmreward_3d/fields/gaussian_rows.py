@@ -1,4 +1,4 @@
-"""Parameters of Gaussians as rows of tensors: what they mean, and how rows are cloned and split."""
+"""Parameters of Gaussians as rows of tensors: their activations, and cloning and splitting."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Rows: TypeAlias = dict[str, Tensor]
 """Parameters of N Gaussians, a row each, by their names in a `GaussianField`."""
 
 NEW = -1
-"""Origin of a row that continues none."""
+"""Origin of a row that continues no former row."""
 
 _HALVES = 2
 _SHRINKING = 0.8 * _HALVES
-"""By which the scales of halves are divided (Kerbl et al., 2023, Sec. 5.2: 1.6)."""
+"""Divisor of the scales of halves (Kerbl et al., 2023, Sec. 5.2: 1.6)."""
 
 
 def opacity_of(logits: Tensor) -> Tensor:
@@ -37,11 +37,11 @@ def logits_of(opacity: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EditedRows:
-    """Rows after some have been added or removed.
+    """Rows of parameters after some rows have been added or removed.
 
     Attributes:
         rows: The M rows.
-        origins: (M,) row that each one continues, or `NEW`.
+        origins: (M,) int, index of the former row that each row continues, or `NEW`.
     """
 
     rows: Rows
@@ -53,10 +53,10 @@ class EditedRows:
 
 
 def split(rows: Rows, generator: torch.Generator) -> Rows:
-    """Two halves for each Gaussian (Kerbl et al., 2023, Sec. 5.2).
+    """Split each Gaussian into two halves (Kerbl et al., 2023, Sec. 5.2).
 
-    Their centres are drawn from the Gaussian, and their scales are its own divided by 1.6: many
-    halves have its mean, and its covariance times 1 + 1 / 1.6^2.
+    The centers of the halves are drawn from the Gaussian, and their scales are its scales divided
+    by 1.6: the mixture of many halves has its mean, and its covariance times 1 + 1 / 1.6^2.
 
     Args:
         rows: N Gaussians.
@@ -77,16 +77,16 @@ def split(rows: Rows, generator: torch.Generator) -> Rows:
 
 
 def grow(rows: Rows, cloned: Tensor, halved: Tensor, generator: torch.Generator) -> EditedRows:
-    """Clone some Gaussians and put halves in the place of others.
+    """Clone some Gaussians, and replace others by two halves.
 
     Args:
         rows: N Gaussians.
-        cloned: (N,) True for those that get a copy of themselves beside them.
-        halved: (N,) True for those that are split; none of them is cloned.
+        cloned: (N,) bool, True for Gaussians to clone.
+        halved: (N,) bool, True for Gaussians to split; none of them is cloned.
         generator: CPU source of the halves' centres.
 
     Returns:
-        Those that are not split, in their order, then the copies, then the halves; without
+        The Gaussians that are not split, in order, then the copies, then the halves; without
         gradients.
     """
     values = {name: value.detach() for name, value in rows.items()}

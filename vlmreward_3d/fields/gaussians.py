@@ -33,29 +33,29 @@ _ROWS = 1024
 class GaussianField(Field):
     """Gaussians that are rasterized instead of sampled along rays.
 
-    As in Kerbl et al. (2023), scales are optimised as logarithms and opacities as logits; colours
+    As in Kerbl et al. (2023), scales are optimized as logarithms and opacities as logits; colors
     are logits too, the same from every side (spherical harmonics of degree 0). Opacities are
-    `MOST_OPAQUE` times a sigmoid, so that no alpha is cut off: gsplat cuts off at 0.999 up to
-    version 1.5 and at 0.99 after it, which then makes no difference. They begin as a gray ball of
-    uniformly drawn points, each round and as wide as the root of the mean squared distance to its
-    three nearest neighbours (Sec. 5), with an opacity of 0.1. Nothing keeps them within a box.
+    `MOST_OPAQUE` times a sigmoid, so that no alpha reaches the cutoff of gsplat, which is 0.999 up
+    to version 1.5 and 0.99 after it. The Gaussians begin as a gray ball of uniformly drawn points,
+    each round and as wide as the root of the mean squared distance to its three nearest neighbors
+    (Sec. 5), with an opacity of 0.1. Their positions are not bounded by a box.
 
-    Their number is fixed, or changes at the end of steps as a `DensificationConfig` says: then
-    parameters are exchanged for others, there and in the optimizer, and `load_state_dict` takes
+    The number of Gaussians is fixed, or changes at the end of steps by a `DensificationConfig`:
+    then parameters are replaced, in the field and in the optimizer, and `load_state_dict` accepts
     any number.
 
     Args:
-        count: How many, 4 or more.
-        radius: Of the initial ball, world units.
-        generator: CPU source of the initial places and the small noise in the colours; none draws
-            from torch's own.
-        densification: How the number changes; None leaves it as it is.
+        count: Number of Gaussians, at least 4.
+        radius: Radius of the initial ball, world units.
+        generator: CPU source of the initial positions and of small noise in the colors; None draws
+            from torch's own generator.
+        densification: Settings of changes of the number; None keeps it fixed.
 
     Attributes:
-        densifier: The statistics that the number changes by; None if it does not.
+        densifier: Statistics that determine the changes of the number; None if it is fixed.
 
     Raises:
-        TypeError: The count is not whole, or the radius no number.
+        TypeError: The count is not a whole number, or the radius is not a number.
         ValueError: The count or the radius is too small.
     """
 
@@ -111,7 +111,7 @@ class GaussianField(Field):
         Of the regularizers, entropy and sparsity apply. See `Field.render`.
 
         Raises:
-            ValueError: A shader or normals are asked for, which Gaussians do not have in training.
+            ValueError: A shader or normals are requested, which Gaussians do not have in training.
         """
         if shader is not None or normals:
             raise ValueError(
@@ -148,17 +148,17 @@ class GaussianField(Field):
         return {"n_gaussians": len(self.means)}
 
     def begin_step(self, step: int, generator: torch.Generator) -> None:
-        """Forget the views of a step that did not end."""
+        """Discard the views of a step that was not completed."""
         if self.densifier is not None:
             self.densifier.begin_step()
 
     def end_step(
         self, step: int, *, progress: float, optimizer: Optimizer, generator: torch.Generator
     ) -> tuple[str, ...]:
-        """Take the step's views into the statistics, and change the number of Gaussians if due.
+        """Add the step's views to the statistics, and change the number of Gaussians if due.
 
-        Rows that stay keep what the optimizer remembers of them; it is 0 in new ones, and of all
-        opacities after a reset. See `Field.end_step`.
+        Rows that stay keep the optimizer's state; it is 0 for new rows, and for all opacities
+        after a reset. See `Field.end_step`.
         """
         densifier, events = self.densifier, []
         if densifier is None:

@@ -25,28 +25,30 @@ _NETWORK_RATE = 0.1
 class HashGrid(VolumeRepresentation):
     """Features in grids of growing resolution over the box [-bound, bound]^3, and a small network.
 
-    A level whose nodes are more than its table has rows shares rows among them, by the spatial hash
-    of Instant-NGP (Eq. 4); its trilinearly interpolated features, of all levels beside each other,
-    go through one hidden layer to a density logit and the features of a color head, three colour
-    logits or four latents. Memory grows with the
-    tables and not with the finest resolution, for detail that a dense grid has no room for.
+    If a level has more nodes than its table has rows, the spatial hash of Instant-NGP (Eq. 4) lets
+    nodes share rows. The trilinearly interpolated features of all levels are concatenated and go
+    through one hidden layer to a density logit and the features of a color head, three color
+    logits or four latents. Memory grows with the tables and not with the finest resolution, so
+    that finer detail fits than in a dense grid.
 
     The density is softplus(logit + blob + bias) with Magic3D's linear blob, as in `DenseGrid`.
 
     Args:
         levels: Number of grids.
-        coarsest: Nodes per side of the first.
-        finest: Nodes per side of the last; those in between grow geometrically (Eq. 2 and 3).
-        size: Rows of a table at most, a power of two.
-        features: Columns.
-        width: Of the hidden layer.
+        coarsest: Nodes per side of the first grid.
+        finest: Nodes per side of the last grid; the sizes in between grow geometrically (Eq. 2
+            and 3).
+        size: Largest number of rows of a table, a power of two.
+        features: Number of features per level, the columns of a table.
+        width: Width of the hidden layer.
         bound: Half the side of the box, world units. There is nothing outside.
         blob_density: Height of the initial blob, in logits.
         blob_radius: Distance from the origin at which the blob is zero, world units.
-        density_bias: Added to the logit everywhere.
-        density_scale: Multiplies the density.
-        head: From features to what is rendered; None for RGB.
-        generator: Source of the initial features and weights; none draws from torch's own.
+        density_bias: Constant added to the density logit.
+        density_scale: Factor of the density.
+        head: Color head; None for the head of RGB.
+        generator: Source of the initial features and weights; None draws from torch's own
+            generator.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class HashGrid(VolumeRepresentation):
         return [(list(self.tables), 1.0), (network, _NETWORK_RATE)]
 
     def bake(self, *, normals: bool = False, rgb: bool = False) -> BakedHashGrid:
-        """The field that answers queries; nothing is computed beforehand.
+        """The query interface of the field; nothing is precomputed.
 
         Args:
             normals: Also answer with normals, from the exact slope of the density logit.
@@ -194,9 +196,9 @@ def _interpolate(table: Tensor, unit: Tensor, resolution: int, scale: float | No
 
 
 def _at_once(points: Tensor) -> int:
-    """How many points are asked together.
+    """Number of points that are evaluated together.
 
-    A CPU spends a third of its time on fetching memory for the corners of many.
+    A CPU would spend a third of its time on memory access for the corners of more points.
     """
     return 2**15 if points.device.type == "cpu" else max(len(points), 1)
 
@@ -218,18 +220,18 @@ def _rows(nodes: Tensor, resolution: int, count: int) -> Tensor:
 
 
 def _each_corner(of: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """(P, 8): `of` each combination of what (P, 2) hold for the two sides of a cell."""
+    """(P, 8): `of` each combination of the values (P, 2) for the two sides of a cell."""
     return of(of(z[:, :, None, None], y[:, None, :, None]), x[:, None, None]).flatten(1)
 
 
 @dataclass(frozen=True)
 class BakedHashGrid:
-    """A hash field that answers queries.
+    """Query interface of a hash field.
 
     Attributes:
         field: The field.
-        normals: Whether it answers with normals.
-        colors: From features to what is rendered.
+        normals: True if queries return normals.
+        colors: Function from features to rendered values.
     """
 
     field: HashGrid
@@ -274,7 +276,7 @@ class BakedHashGrid:
         return None
 
     def total_variation(self) -> Tensor:
-        """Refused: tables have no neighbors in space.
+        """Not supported: rows of a hash table have no spatial neighbors.
 
         Raises:
             NotImplementedError: Always.

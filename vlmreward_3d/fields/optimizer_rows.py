@@ -1,4 +1,4 @@
-"""An optimizer whose parameters are exchanged for others with more or fewer rows."""
+"""Replacement of an optimizer's parameters by others with more or fewer rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["exchange_parameters", "forget_moments"]
 def exchange_parameters(
     optimizer: Optimizer, exchanged: Mapping[nn.Parameter, nn.Parameter], origins: Tensor
 ) -> None:
-    """Put new parameters in the places of former ones; groups and their settings stay.
+    """Replace parameters of an optimizer by new ones; groups and their settings stay.
 
     What the optimizer remembers of each element, such as Adam's two moments, goes with the rows
     that continue, and is 0 in new ones. Numbers of a whole parameter, such as Adam's count of
@@ -74,7 +74,7 @@ def _edited(
 
 @torch.no_grad()
 def forget_moments(optimizer: Optimizer, parameter: nn.Parameter) -> None:
-    """Set to 0 what an optimizer remembers of each element of a parameter."""
+    """Set an optimizer's per-element state of a parameter to 0."""
     for value in optimizer.state.get(parameter, {}).values():
         if isinstance(value, Tensor) and value.ndim > 0:
             value.zero_()

@@ -29,7 +29,7 @@ _PIXELS_PER_NODE = 8 / 3
 
 
 class VolumeField(Field):
-    """A volume with the occupancy grid and the sampling that render it.
+    """A field of a volume representation, with the occupancy grid and ray sampling to render it.
 
     Args:
         representation: Density and color, such as a `DenseGrid` or a `HashGrid`.
@@ -39,7 +39,7 @@ class VolumeField(Field):
         occupancy_interval: Steps between updates of the occupancy grid.
         orientation_weight: Weight of the orientation loss.
         emptiness_weight: Weight of the emptiness loss.
-        emptiness_scale: Its scale.
+        emptiness_scale: Scale of the emptiness loss.
         tv_weight: Weight of the total variation, for representations that have one.
 
     Raises:
@@ -76,7 +76,7 @@ class VolumeField(Field):
         self.tv_weight = tv_weight
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Those of the representation."""
+        """Parameter groups of the representation."""
         return self.representation.parameter_groups()
 
     def render(
@@ -145,9 +145,10 @@ class VolumeField(Field):
     def end_step(
         self, step: int, *, progress: float, optimizer: Optimizer, generator: torch.Generator
     ) -> tuple[str, ...]:
-        """Change what is rendered, if it is time to, with an optimizer that has seen no gradient.
+        """Change the rendered values if it is due, and then clear the optimizer's state.
 
-        Gradients of latents and of RGB differ in size. See `Field.end_step`.
+        The reason to clear it: gradients of latents and of RGB differ in size. See
+        `Field.end_step`.
         """
         event = self.representation.head.end_step(progress)
         if event is None:

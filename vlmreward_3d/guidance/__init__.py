@@ -1,4 +1,4 @@
-"""Guidance: models that look at rendered views and return gradients at them."""
+"""Guidances: models that evaluate rendered views and return gradients at their pixels."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ __all__ = ["CameraBound", "Denoiser", "Guidance", "GuidanceOutput", "Stateful"]
 class Denoiser(Protocol):
     """A noise-predicting multi-view diffusion model.
 
-    One of latents also has `latent_channels`, and takes (N, latent_channels, H, W) as images that
-    are latents already.
+    A denoiser of latents also has `latent_channels`, and takes images (N, latent_channels, H, W)
+    as latents.
 
     Attributes:
         n_views: Consecutive images that form one group.
@@ -50,16 +50,16 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class CameraBound(Protocol):
-    """A denoiser that knows views of certain cameras alone."""
+    """A denoiser that was trained on views of certain cameras only."""
 
     def check_cameras(self, cameras: Cameras) -> None:
-        """Raise a ValueError if it has not been trained on views of these cameras."""
+        """Raise a ValueError if the denoiser was not trained on views of such cameras."""
         ...
 
 
 @dataclass(frozen=True)
 class GuidanceOutput:
-    """The answer of a guidance to a batch of images.
+    """Value, gradient and metrics of a guidance for a batch of images.
 
     Attributes:
         value: Scalar, detached: a loss or a reward.
@@ -76,9 +76,9 @@ class GuidanceOutput:
 
 @runtime_checkable
 class Guidance(Protocol):
-    """A loss or reward on rendered images that knows its own gradient.
+    """A loss or reward on rendered images that returns its own gradient.
 
-    One that takes rendered latents, too, has an attribute `accepts_latents` that is True; see
+    A guidance that also takes rendered latents has an attribute `accepts_latents` that is True; see
     `vlmreward_3d.guidance.rendered_latents.evaluate`.
 
     Attributes:
@@ -106,7 +106,7 @@ class Guidance(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A guidance that changes during a run, and whose state belongs into the run's checkpoints."""
+    """A guidance with a state that changes during a run and is stored in the run's checkpoints."""
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later step depends on, as flat tensors."""

@@ -1,4 +1,4 @@
-"""Any differentiable reward on single images, such as the similarity of CLIP."""
+"""Guidance by any differentiable reward on single images, such as the similarity of CLIP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ImageRewardGuidance"]
 
 
 class ImageRewardGuidance:
-    """The mean reward of the images, each by itself.
+    """The mean of the rewards of single images.
 
     Args:
         reward: Called with images (N, 3, H, W) in [0, 1]; returns (N,), differentiable.

@@ -1,4 +1,4 @@
-"""From a configuration's names to the models behind them."""
+"""Loading of the guidances and models that a configuration names."""
 
 from __future__ import annotations
 
@@ -46,26 +46,27 @@ def load_denoiser(
     tokenizer: str | None = None,
     adapter: str | None = None,
 ) -> Denoiser:
-    """The score-distillation teacher of a name.
+    """Load the denoiser, the teacher of score distillation, by its name.
 
     Args:
-        source: "builtin/blocks"; MVDream's single file (by its suffix); or a folder or hub id of
-            diffusers, whose pipeline or parts tell which it is: Stable Diffusion 3 or XL; a UNet
-            with cameras and a VAE is MVDream, with cameras alone a `PixelDiffusion`, without
-            cameras Stable Diffusion.
-        device: where it runs.
+        source: "builtin/blocks"; MVDream's single file (recognized by its suffix); or a folder or
+            hub id of diffusers, whose pipeline or parts determine the model: Stable Diffusion 3 or
+            XL; a UNet with cameras and a VAE is MVDream, with cameras alone a `PixelDiffusion`,
+            without cameras Stable Diffusion.
+        device: device of the denoiser.
         precision: "float32"; "autocast": weights in float32, matrix products and convolutions in
             float16 (bfloat16 on a CPU), as MVDream's own code computes; "bfloat16" or "float16":
             weights too, in half the memory. Default: "autocast" on a GPU, "float32" elsewhere. A
-            `PixelDiffusion` knows "float32" alone.
-        tokenizer: for a single file, which has none; see `MVDream.from_checkpoint`.
+            `PixelDiffusion` supports "float32" alone.
+        tokenizer: tokenizer for MVDream's single file, which has none; see
+            `MVDream.from_checkpoint`.
         adapter: file of MV-Adapter, beside Stable Diffusion 2.1 or XL; see
             `MVAdapter.from_pretrained`. None for the denoiser alone.
 
     Raises:
-        OSError: it cannot be found or loaded.
-        TypeError: the name is no text.
-        KeyError, ValueError: it is something else, or there is no such device.
+        OSError: the denoiser cannot be found or loaded.
+        TypeError: the name is not a text.
+        KeyError, ValueError: the source is of another kind, or there is no such device.
     """
     if not isinstance(source, str):
         raise TypeError(
@@ -130,9 +131,9 @@ def _takes_cameras(source: str) -> bool:
 
 
 def load_reward(config: VLM3DConfig, *, device: torch.device | str = "cpu") -> Reward | None:
-    """The VLM's reward of a configuration; None where it has no VLM.
+    """Load the VLM's reward of a configuration; None if it has no VLM.
 
-    Several questions are one `CompositeReward`, with one look at the views.
+    Several questions become one `CompositeReward`, which encodes the views once.
 
     Raises:
         OSError, TypeError, ValueError: as of `YesNoReward`.
@@ -154,7 +155,7 @@ def build_guidances(
     *,
     concurrent: bool = False,
 ) -> list[WeightedGuidance]:
-    """Score distillation and, with a reward, the VLM, weighted as a configuration says.
+    """Build score distillation and, with a reward, the VLM's guidance from a configuration.
 
     Args:
         config: The run's settings.
@@ -206,7 +207,7 @@ def build_guidances(
 
 
 def _selection(config: VLM3DConfig, reward: Reward | None) -> NoiseSelection | None:
-    """The choice among noises by the VLM that the reward asks, with a question of its own."""
+    """The choice among noises by the reward's VLM, with its own question."""
     selection = config.score_distillation.selection
     if selection is None or reward is None:
         return None
@@ -232,11 +233,11 @@ def load_guidance(
 
     Args:
         config: The record of the guidance.
-        prompt: What the images should show.
-        device: Where the guidance runs.
+        prompt: Text prompt that the images are to match.
+        device: Device of the guidance.
 
     Raises:
-        TypeError: There is no loader for such a record.
+        TypeError: There is no loader for this kind of record.
     """
     raise TypeError(
         f"received a {type(config).__name__} among the further guidances; expected a record with a "
@@ -262,9 +263,9 @@ def load_guidances(
 
     Args:
         config: The run's settings.
-        device: Where the denoiser runs.
-        vlm_device: The VLM's own device, where it runs while the denoiser does; None for the
-            denoiser's.
+        device: Device of the denoiser.
+        vlm_device: Separate device of the VLM, on which it runs concurrently with the denoiser;
+            None for the denoiser's device.
 
     Raises:
         KeyError, OSError, TypeError, ValueError: as of `load_reward` and `load_denoiser`.

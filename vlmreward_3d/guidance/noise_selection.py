@@ -1,9 +1,9 @@
-"""Several noises a step, ranked by a reward whose gradient is not needed.
+"""Several noises per step, ranked by a reward whose gradient is not needed.
 
-Score distillation follows whichever mode of the denoiser the drawn noise leads to. Where the
-denoiser does not know what was asked for, most modes are wrong: here several noises are drawn at
-the same timestep, the reward looks at the predicted original of each, and what it likes decides for
-each group of views which gradients are followed, and how much.
+Score distillation follows the mode of the denoiser that the drawn noise leads to. For a prompt that
+the denoiser does not represent well, most modes are wrong. Here several noises are drawn at the
+same timestep, the reward evaluates the predicted original of each, and for each group of views the
+rewards determine the weights of the gradients.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _BEST, _WORST = 0.9, -0.1
 
 
 class NoiseSelection:
-    """The gradient of several noises, by the reward of the originals that they lead to.
+    """The gradient of several noises, weighted by the rewards of their predicted originals.
 
     Args:
-        reward: reward(images (B, V, 3, H, W) in [0, 1], prompt=str) -> (B,).
-        prompt: What the images should show.
-        n_candidates: Number of noises, at least 2, and 2 for "preference". Each costs a pass of the
-            denoiser.
+        reward: Function reward(images (B, V, 3, H, W) in [0, 1], prompt=str) -> (B,).
+        prompt: Text prompt that the images are to match.
+        n_candidates: Number of noises, at least 2; exactly 2 for "preference". Each costs a pass of
+            the denoiser.
         stop_at: Progress from which on one noise is drawn, without a ranking.
-        ranking: How rewards become weights; see `ranking_weights`.
+        ranking: Name of the function from rewards to weights; see `ranking_weights`.
         margin: Least difference of two rewards that counts as a preference.
 
     Raises:

@@ -11,7 +11,7 @@ from vlmreward_3d.guidance.view_prompts import VIEWS, view_index
 __all__ = ["NEGATIVES", "mixture_of_sides", "perpendicular", "unlike_other_sides"]
 
 NEGATIVES = 2
-"""Negative prompts of each view."""
+"""Number of negative prompts of each view."""
 
 _FRONT, _SIDE, _BACK, _OVERHEAD = map(VIEWS.index, ("front", "side", "back", "overhead"))
 _FADING, _SIDE_FROM_BACK, _FRONT_FROM_BACK = (4.0, -2.426), (1.0, -0.606), (1.0, 0.967)
@@ -28,7 +28,7 @@ def perpendicular(x: Tensor, y: Tensor) -> Tensor:
 def unlike_other_sides(
     conditional: Tensor, unconditional: Tensor, negatives: Tensor, weights: Tensor
 ) -> Tensor:
-    """eps_c, moved away from what the negatives say that it does not say itself (N, C, H, W).
+    """eps_c (N, C, H, W), moved along the negatives' components perpendicular to its own direction.
 
     eps_c + sum_i w_i perp(eps_i - eps_u, eps_c - eps_u); classifier-free guidance of it with the
     scale s is eps_u + s (delta + sum_i w_i perp(delta_i, delta)) of the paper.
@@ -47,11 +47,11 @@ def unlike_other_sides(
 
 
 def mixture_of_sides(cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """How the prompt of each of N views is mixed, and which sides it should not look like.
+    """Mixing weights of the side prompts of each of N views, and its negative sides with weights.
 
-    From azimuth 0 to 90 degrees the prompt goes from the front to the side, from 90 to 180 from
-    the side to the back; above 60 degrees of elevation it is that of the view from above, without
-    negatives.
+    From azimuth 0 to 90 degrees the prompt changes from the front to the side, from 90 to 180 from
+    the side to the back; above 60 degrees of elevation it is the prompt of the view from above,
+    without negatives.
 
     Returns:
         Shares (N, 4) of the sides of `VIEWS`, which sum to 1; indices (N, 2) of the negative

@@ -1,4 +1,4 @@
-"""Rendered latents for guidances of images, and denoisers that have such latents."""
+"""Decoding of rendered latents for guidances of images, and checks of denoisers of latents."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def evaluate(
     progress: float,
     generator: torch.Generator,
 ) -> GuidanceOutput:
-    """A guidance's output for images, or for latents that are decoded where it needs images.
+    """A guidance's output for images or for latents, which are decoded if it needs images.
 
-    A guidance that is made for latents too has `accepts_latents` set to True. All others are shown
-    the linear decoding, clamped to [0, 1], and their gradient is carried back through the decoding.
-    It is not cut off where pixels are clamped, as it is not for rendered RGB either.
+    A guidance for latents has the attribute `accepts_latents` set to True. All others are given the
+    linear decoding, clamped to [0, 1], and their gradient is propagated through the decoding. The
+    clamping does not set the gradient to 0, as for rendered RGB.
 
     Args:
         guidance: The guidance.
@@ -47,10 +47,10 @@ def evaluate(
 
 
 def require_latents(denoiser: Denoiser) -> None:
-    """Refuse a denoiser that does not denoise latents like those that fields render.
+    """Refuse a denoiser whose latents differ from those that fields render.
 
     Raises:
-        ValueError: It works in pixels, or on latents with another number of channels.
+        ValueError: The denoiser works in pixels, or on latents with another number of channels.
     """
     channels = getattr(denoiser, "latent_channels", None)
     if channels == LATENT_CHANNELS:

@@ -1,4 +1,4 @@
-"""Reward3D of the rendered views, each of which is told its side."""
+"""Guidance by Reward3D of the rendered views, with a text per view that names its side."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Reward3DGuidance:
 
     Args:
         reward: The reward.
-        prompt: What the images should show.
-        target: Reward from which on there is no gradient.
+        prompt: Text prompt that the images are to match.
+        target: Reward from which on the gradient is 0.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type.

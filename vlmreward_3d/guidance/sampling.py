@@ -1,4 +1,4 @@
-"""Pictures of a denoiser of pixels, with and without a reward that guides the sampling."""
+"""Sampling of pictures from a pixel-space denoiser, optionally guided by a reward."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["RewardStep", "sample"]
 class RewardStep:
     """A step up the gradient of a reward from predicted originals (Bansal et al., 2023).
 
-    What a denoiser predicts is a clean picture even where the sample is still noise, so a reward
-    that has only seen clean pictures can be asked about it.
+    The predicted original is a clean picture even where the sample is still noise, so that a
+    reward for clean pictures can evaluate it.
 
     Args:
-        reward: reward(images (G, V, 3, S, S) in [0, 1], prompt=list of G texts) -> (G,).
-        prompts: What the G groups of views should show.
+        reward: Function reward(images (G, V, 3, S, S) in [0, 1], prompt=list of G texts) -> (G,).
+        prompts: Text prompts of the G groups of views.
         length: Length of the step in each group: the norm of the change of all its pixels, which
             are in [-1, 1].
-        resolution: S, to which pictures are resized for the reward.
+        resolution: Height and width S to which pictures are resized for the reward.
 
     Raises:
-        TypeError, ValueError: The length is no positive number.
+        TypeError, ValueError: The length is not a positive number.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pure functions that score distillation is made of.
+"""Elementary functions of score distillation.
 
 Everything here is in the denoiser's own space (latents, or pixels in [-1, 1]) with a
 variance-preserving process: z_t = sqrt(abar) z + sqrt(1 - abar) eps. Arguments of shape
@@ -47,15 +47,16 @@ def rescale_guidance(
 
     Args:
         guided: (N, C, H, W) predicted originals with guidance.
-        conditional: (N, C, H, W) predicted originals without.
-        factor: 0 leaves `guided` as it is, 1 gives it exactly the conditional spread.
+        conditional: (N, C, H, W) predicted originals without guidance.
+        factor: Share of the rescaling, in [0, 1]; 0 returns `guided`, 1 gives it exactly the
+            conditional spread.
         group_size: Views that share one standard deviation; N is a multiple of it.
 
     Returns:
         factor * guided * std(conditional) / std(guided) + (1 - factor) * guided.
 
     Raises:
-        ValueError: N is no multiple of the group's size.
+        ValueError: N is not a multiple of the group's size.
     """
     if len(guided) % group_size:
         raise ValueError(

@@ -30,8 +30,8 @@ class ScoreDistillation:
 
     Args:
         denoiser: The frozen model.
-        prompt: What the images should show.
-        negative_prompt: What the guidance leads away from.
+        prompt: Text prompt that the images are to match.
+        negative_prompt: Negative prompt of classifier-free guidance; "" for none.
         rule: A key of `vlmreward_3d.guidance.rules.RULES`: "x0" is the gradient of
             0.5 ||z - x0||^2 / N with the rescaled guided x0 of MVDream; "sds" is
             (1 - abar) (eps_hat - eps) / N (DreamFusion), N the number of images; for the others see
@@ -39,10 +39,10 @@ class ScoreDistillation:
         guidance_scale: Scale of classifier-free guidance.
         guidance_rescale: Factor of `rescale_guidance`; only "x0" uses it.
         t_min: Lower end of the uniform timestep, as a share of the denoiser's timesteps.
-        t_max: Upper end.
-        view_prompts: Say in the prompt which side a view shows
+        t_max: Upper end of the uniform timestep, as a share of the denoiser's timesteps.
+        view_prompts: Add words for the side that a view shows to the prompt
             (`vlmreward_3d.guidance.view_prompts`), for denoisers without a camera input.
-        perp_neg: Lead away from the other sides, too; see `vlmreward_3d.guidance.perp_neg`.
+        perp_neg: Use negative prompts of the other sides; see `vlmreward_3d.guidance.perp_neg`.
         shared_timestep: Draw one timestep for all images instead of one for each group of views.
         selection: Choice among several noises; None draws one.
         student: Settings of the student, for rules that have one; None for the default ones.

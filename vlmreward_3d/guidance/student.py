@@ -22,14 +22,14 @@ _ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 class Student:
-    """A denoiser with trainable low-rank weights (LoRA; Hu et al., 2022) beside its own.
+    """A denoiser with additional trainable low-rank weights (LoRA; Hu et al., 2022).
 
-    All weights of the denoiser are shared with it, and none of them changes.
+    It shares all weights of the given denoiser, and none of them changes.
 
     Args:
         denoiser: The frozen denoiser, with a diffusers `unet`.
-        config: Its settings.
-        lesson: What it learns.
+        config: Settings of the student.
+        lesson: Training loss of the student.
         seed: Seed of the first low-rank weights.
 
     Raises:
@@ -58,7 +58,7 @@ class Student:
             teacher: The denoiser with the prompts and cameras of the batch.
             noisy: (N, C, H, W) at the timesteps t (N,).
             t: Timesteps.
-            cameras: Tell it the cameras; without, it is told zeros.
+            cameras: True for the cameras as condition; False for zeros.
         """
         condition = teacher.cameras.condition().to(noisy)
         return self.denoiser.predict_noise(
@@ -66,7 +66,7 @@ class Student:
         )
 
     def learn(self, teacher: Teacher, latents: Tensor, generator: torch.Generator | None) -> float:
-        """One step of the optimizer on latents of the renders; the loss.
+        """Make one step of the optimizer on latents of the renders, and return the loss.
 
         Timesteps, one for each group of views, are uniform over all, the noise is normal, and at
         a share of the steps (`StudentConfig.camera_dropout`) there are no cameras.
@@ -113,7 +113,7 @@ class Student:
 
 
 def _adapted(denoiser: Denoiser, rank: int, seed: int) -> Any:
-    """A denoiser that shares the weights of the given one, and has low-rank ones beside them."""
+    """A denoiser that shares the weights of the given one and has additional low-rank weights."""
     if not hasattr(denoiser, "unet"):
         raise TypeError(
             f"denoiser is a {type(denoiser).__name__} without a unet; expected one of diffusers, "

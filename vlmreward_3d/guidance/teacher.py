@@ -1,4 +1,4 @@
-"""A denoiser together with what its images should show."""
+"""A denoiser together with the text embeddings and cameras of a batch of views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OTHER_SIDES = tuple(f"other side {i}" for i in range(NEGATIVES))
 
 @dataclass(frozen=True)
 class Teacher:
-    """A denoiser that knows what a batch of N latents should show, and from where.
+    """A denoiser with the text embeddings and the cameras of a batch of N latents.
 
     Attributes:
         denoiser: The denoiser.
@@ -73,15 +73,15 @@ class Teacher:
 
 
 class Prompts:
-    """The embeddings of a run's prompts.
+    """The text embeddings of a run's prompts.
 
     Args:
-        denoiser: The denoiser whose text encoder is asked.
-        prompt: What the images should show.
-        negative_prompt: What the guidance leads away from.
-        of_views: Say in the prompt which side a view shows; see `view_prompts`.
-        perp_neg: Blend the prompts of neighbouring sides, and lead away from the other ones; see
-            `vlmreward_3d.guidance.perp_neg`.
+        denoiser: The denoiser whose text encoder computes the embeddings.
+        prompt: Text prompt that the images are to match.
+        negative_prompt: Negative prompt of classifier-free guidance; "" for none.
+        of_views: Add words for the side that a view shows to the prompt; see `view_prompts`.
+        perp_neg: Blend the prompts of neighboring sides, and use negative prompts of the other
+            sides; see `vlmreward_3d.guidance.perp_neg`.
 
     Raises:
         ValueError: `perp_neg` without `of_views`.
@@ -109,7 +109,7 @@ class Prompts:
             self.text = denoiser.encode_text([negative_prompt, prompt, "", *sides]).detach()
 
     def seen_from(self, cameras: Cameras, like: Tensor, seed: int = 0) -> Teacher:
-        """The denoiser with the prompts of the views of N cameras, in the dtype of `like`."""
+        """The teacher for the views of N cameras, with embeddings in the dtype of `like`."""
         text = self.text.to(like)
         negative, plain, empty = (row.expand(len(cameras), -1, -1) for row in text[:3])
         texts = {"negative": negative, "prompt": plain, "plain": plain, "empty": empty}

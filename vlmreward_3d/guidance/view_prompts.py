@@ -1,4 +1,4 @@
-"""Words for the side that a view shows, for guidances that do not know about cameras."""
+"""Words for the side that a view shows, for guidances without a camera input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def view_index(cameras: Cameras) -> Tensor:
     embeddings of neighbouring sides instead.
 
     Args:
-        cameras: N of them, which look at the origin.
+        cameras: N cameras that look at the origin.
 
     Returns:
         (N,) integers, on the cameras' device.

@@ -1,4 +1,4 @@
-"""The reward of a VLM and its gradient at the views."""
+"""Guidance by the reward of a VLM."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class VLMGuidance:
 
     Args:
         reward: The reward.
-        prompt: What the images should show.
-        resolution: The reward is shown images of `resolution` x `resolution` pixels: bilinear,
-            antialiased where they shrink. None shows them as they are rendered.
-        n_transformations: The reward is the mean over so many random transformations of the views
-            (`vlmreward.wrappers.ExpectationOverTransformations`); 0 shows them as they are.
-        views_per_question: The question is asked about so many views at a time, and the reward is
-            the mean; None asks once about all views.
-        objective: What is increased: "log-odds" of "Yes" (Eq. 5), or its "log-probability", whose
-            gradient is that of the log-odds times the probability of "No", so that the reward says
-            the less the more it has been satisfied.
+        prompt: Text prompt that the images are to match.
+        resolution: Height and width in pixels of the reward's input images, resized bilinearly,
+            with antialiasing where they shrink; None keeps the rendered size.
+        n_transformations: Number of random transformations of the views over which the reward is
+            averaged (`vlmreward.wrappers.ExpectationOverTransformations`); 0 for none.
+        views_per_question: Number of views in one question; the reward is the mean over the
+            questions about all views. None asks one question about all views.
+        objective: Quantity that is maximized: "log-odds" of "Yes" (Eq. 5), or its
+            "log-probability", whose gradient is that of the log-odds times the probability of
+            "No", so that it vanishes as P("Yes") approaches 1.
 
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range.

@@ -25,14 +25,14 @@ _MEMORY = 0.9
 
 @dataclass(frozen=True)
 class WeightedGuidance:
-    """A guidance, and how it takes part in a sum.
+    """A guidance with its weighting in a sum of guidances.
 
     Attributes:
         guidance: The guidance.
-        weighting: When it is evaluated, on which views, and its weight.
-        concurrent: Evaluate it on a thread of its own while the other guidances work, for one that
-            has a device of its own. The results are the same, unless it draws random numbers: then
-            it draws them from a copy of the generator.
+        weighting: Steps and views of its evaluation, and its weight.
+        concurrent: Evaluate it on a separate thread while the other guidances work, for a guidance
+            with its own device. The results are the same, unless it draws random numbers: then it
+            draws them from a copy of the generator.
     """
 
     guidance: Guidance
@@ -119,8 +119,8 @@ class WeightedOutputs:
 
     Attributes:
         terms: The guidances.
-        outputs: Their outputs; None for one whose turn it was not.
-        weights: Factors of their gradients.
+        outputs: Output of each guidance; None if it was not evaluated at this step.
+        weights: Factor of each guidance's gradient.
     """
 
     terms: Sequence[_Term]
@@ -148,8 +148,8 @@ class WeightedOutputs:
         """Replace the parameters' gradients by that of the weighted sum and the regularizers.
 
         Args:
-            views: The views that the guidances have seen.
-            parameters: Those of the field.
+            views: The views that the guidances have evaluated.
+            parameters: Parameters of the field.
             regularizers: Weights of the regularizers.
         """
         parameters = list(parameters)
@@ -171,18 +171,18 @@ class WeightedOutputs:
 
 
 class GuidanceSum:
-    """Guidances with their weights, as one.
+    """The weighted sum of guidances.
 
     Ratios of gradient norms (`max_grad_ratio`, `grad_ratio`) are relative to the first guidance.
     Guidances draw random numbers in their order, after those that choose views.
 
     Args:
-        guidances: At least one, with different names; one that is no `WeightedGuidance` has
-            weight 1 at every step.
+        guidances: At least one guidance, all with different names; a guidance that is not a
+            `WeightedGuidance` has weight 1 at every step.
 
     Raises:
         TypeError: Not a sequence of guidances.
-        ValueError: None, two with one name, or a first one with a ratio to itself.
+        ValueError: There is no guidance, two have the same name, or the first has a ratio.
     """
 
     def __init__(self, guidances: Sequence[Guidance | WeightedGuidance]) -> None:
@@ -222,7 +222,7 @@ class GuidanceSum:
         progress: float,
         generator: torch.Generator,
     ) -> WeightedOutputs:
-        """Evaluate the guidances whose turn it is.
+        """Evaluate the guidances that are due at this step.
 
         Args:
             images: (N, 3, H, W) in [0, 1], or (N, 4, H, W) latents.

@@ -1,4 +1,4 @@
-"""The fields that presets have in common."""
+"""Settings of fields that several presets share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["scale_fields", "volumes"]
 def volumes(
     dense: DenseGridConfig, *, levels: int, resolution_range: tuple[int, int], table_size: int
 ) -> dict[str, FieldConfig]:
-    """The three kinds of fields of a preset, which share what they have in common."""
+    """Settings of the three kinds of fields of a preset, from common and separate values."""
     own = ("resolutions", "learned_gain", "tv_weight")
     names = [field.name for field in dataclasses.fields(dense) if field.name not in own]
     shared: dict[str, Any] = {name: getattr(dense, name) for name in names}

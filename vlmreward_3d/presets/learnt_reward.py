@@ -1,4 +1,4 @@
-"""The preset of DreamReward: MVDream, and Reward3D in the last two fifths of the run."""
+"""The preset of DreamReward: MVDream, with Reward3D in the last two fifths of the run."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from vlmreward_3d.schedule import Schedule
 __all__ = ["dreamgaussian"]
 
 _HALF_HEIGHT = 1.142
-"""What is seen at the origin: 2.5 tan(49.1 / 2 degrees), world units."""
+"""Half the height of the view at the origin: 2.5 tan(49.1 / 2 degrees), world units."""
 _LEVEL = Schedule(((0.0, 0.98), (0.02, 0.98), (0.98, 0.02), (1.0, 0.02)))
 
 

@@ -21,8 +21,8 @@ class FieldSamples:
     Attributes:
         density: (P,) non-negative, per world unit.
         rgb: (P, 3) in (0, 1); or (P, 4) latents of any size, of a field that renders those.
-        normals: (P, 3) unit vectors towards falling density (zero where it is flat), or None if
-            they were not asked for.
+        normals: (P, 3) unit vectors towards falling density (zero where it is flat); None if the
+            field was not baked with normals.
     """
 
     density: Tensor
@@ -51,11 +51,11 @@ class BakedField(Protocol):
         ...
 
     def detached_leaf(self) -> Self:
-        """A copy whose graph may begin here and not at the parameters."""
+        """A copy whose graph may begin at its own tensors instead of at the parameters."""
         ...
 
     def pull_back(self, leaf: Self) -> Tensor | None:
-        """A scalar whose gradient at the parameters is what `leaf` has accumulated.
+        """A scalar whose gradient at the parameters equals that accumulated by `leaf`.
 
         None if queries of `leaf` reach the parameters themselves.
         """
@@ -124,8 +124,9 @@ class Views:
 
     @property
     def images(self) -> Tensor:
-        """What guidances are shown: (N, 3, H, W) in [0, 1], or (N, 4, H, W) latents.
+        """Input images of guidances: (N, 3, H, W) in [0, 1], or (N, 4, H, W) latents.
 
-        The gradient at them is that at `rgb`, so that what is beyond [0, 1] can come back.
+        The gradient at these images is applied to the unclamped `rgb`, so that values beyond
+        [0, 1] can return into the range.
         """
         return self.rgb.clamp(0, 1) if self.rgb.shape[1] == 3 else self.rgb

@@ -41,7 +41,7 @@ def render_with_graph(
 
     Args:
         baked: The field, with normals if the shader or the orientation loss needs them.
-        occupancy: Where the field is not empty.
+        occupancy: Grid of the cells in which the field is not empty.
         cameras: N cameras.
         resolution: Height and width of the images in pixels.
         n_samples: Samples on each ray that meets occupied space.
@@ -94,7 +94,7 @@ def render_deferred(
 
     Args:
         baked: The field, with normals if the shader or the orientation loss needs them.
-        occupancy: Where the field is not empty.
+        occupancy: Grid of the cells in which the field is not empty.
         cameras: N cameras.
         resolution: Height and width of the images in pixels.
         n_samples: Samples on each ray that meets occupied space.
@@ -179,7 +179,7 @@ def _visible(rays: RenderedRays) -> int:
 def _regularization(
     rays: RenderedRays, regularizers: RegularizerWeights, visible: int, count: int
 ) -> Tensor:
-    """Share of some rays in regularizers that are means over `visible` or over all `count` rays."""
+    """Contribution of some rays to regularizers, which are means over `visible` or `count` rays."""
     total = rays.rgb.new_zeros(())
     share = len(rays.rgb) / count
     if regularizers.orientation > 0 and visible:

@@ -42,7 +42,7 @@ def render_volume_images(
 
     Args:
         baked: The field; if baked with normals, they are added as colors below the image.
-        occupancy: Where the field is not empty.
+        occupancy: Grid of the cells in which the field is not empty.
         cameras: N cameras, on the field's device.
         size: Height and width in pixels.
         n_samples: Samples on each ray that meets occupied space.

@@ -4,8 +4,8 @@ A latent of the autoencoder of Stable Diffusion stands for 8 x 8 pixels, and the
 nearly a linear function of it. The matrix is that of keturn (forum of Hugging Face, "Decoding
 latents to RGB without upscaling", 2022), found from outputs of Stable Diffusion 1.4, whose
 autoencoder 1.5 has too; Latent-NeRF (Metzer et al., 2023) begins its refinement with it. For other
-autoencoders it is a guess. Latents are taken as the denoiser sees them, times the autoencoder's
-scaling factor.
+autoencoders it is only an approximation. Latents are in the denoiser's scale, multiplied by the
+autoencoder's scaling factor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LATENT_TO_RGB = (
 )
 """Rows for the four channels of a latent, columns for red, green and blue in [-1, 1]."""
 LATENT_CHANNELS = len(LATENT_TO_RGB)
-"""Channels of a latent, 4."""
+"""Number of channels of a latent, 4."""
 
 
 def latent_matrix(like: Tensor) -> Tensor:
@@ -41,8 +41,8 @@ def latent_matrix(like: Tensor) -> Tensor:
 def latents_to_rgb(latents: Tensor, matrix: Tensor | None = None) -> Tensor:
     """Colors of latents, channels last: (latents @ matrix + 1) / 2.
 
-    It is affine, so that it may come before or after the compositing of samples along rays and the
-    interpolation of grids.
+    The map is affine, so that it can be applied before or after the compositing of samples along
+    rays and the interpolation of grids.
 
     Args:
         latents: (..., 4), of any size.
@@ -63,8 +63,8 @@ def decode_latents(latents: Tensor) -> Tensor:
 def encode_colors(rgb: Tensor) -> Tensor:
     """The smallest latents that `latents_to_rgb` turns into given colors.
 
-    Four channels have many latents of one color; these have the least norm. They are what a plain
-    background of that color is in latents, as far as colors tell.
+    Many latents of four channels decode to the same color; the result has the least norm of them.
+    It serves as the latent of a plain background of that color.
 
     Args:
         rgb: (..., 3) in [0, 1].

@@ -1,7 +1,8 @@
-"""Where along each ray to look: a torch occupancy grid and stratified samples in occupied space.
+"""Occupancy grid in torch, the record of the space in which a field is not empty.
 
-nerfacc's own traversal needs its CUDA extension; this runs on every device and returns the batched
-(n_rays, n_samples) layout that nerfacc composites without it.
+nerfacc's own grid traversal needs its CUDA extension; this grid runs on every device, and the
+samples from it have the batched layout (n_rays, n_samples) that nerfacc composites without the
+extension.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ _STEPS = 512
 class OccupancyGrid(nn.Module):
     """Running maximum of the density in cells of the box [-bound, bound]^3.
 
-    A new grid is occupied everywhere. Neighbours of occupied cells count as occupied too, so that
-    things can grow.
+    A new grid is occupied everywhere. Neighbors of occupied cells count as occupied too, so that
+    objects can grow.
 
     Args:
         resolution: Cells per side.
         bound: Half the side of the box, world units.
-        threshold: A cell is empty when a ray crossing it is dimmed by less than this share.
-        decay: What each update keeps of a cell's former maximum.
+        threshold: Opacity of a ray's path through a cell under which the cell is empty, in [0, 1].
+        decay: Factor of a cell's former maximum at each update, in [0, 1].
 
     Raises:
         TypeError, ValueError: A number is of another type, or out of range.
@@ -68,11 +69,11 @@ class OccupancyGrid(nn.Module):
     def update(
         self, density: Callable[[Tensor], Tensor], generator: torch.Generator | None = None
     ) -> None:
-        """Look at one random point in every cell.
+        """Update the running maximum by the density at one random point in every cell.
 
         Args:
             density: Maps points (P, 3) to densities (P,).
-            generator: CPU source of the points; without it the cells' centres are used.
+            generator: CPU source of the points; None takes the centers of the cells.
         """
         resolution = self.peak.shape[0]
         index = torch.stack(
@@ -100,7 +101,7 @@ class OccupancyGrid(nn.Module):
         return self.peak.mean().clamp_max(-math.log1p(-_LEAST_ALPHA) / step)
 
     def extent(self) -> tuple[Tensor, Tensor]:
-        """Corners (3,) of the smallest box around the occupied cells; empty means low > high."""
+        """Corners (3,) of the smallest box around the occupied cells; low > high without any."""
         first, last = [], []
         for axis in range(3):
             other = [a for a in range(3) if a != axis]
@@ -113,7 +114,7 @@ class OccupancyGrid(nn.Module):
         )
 
     def at(self, points: Tensor) -> Tensor:
-        """Booleans (...): is the cell of each point (..., 3), or the nearest cell, occupied?"""
+        """Bool (...): True if the cell of each point (..., 3), or the nearest cell, is occupied."""
         resolution = self.peak.shape[0]
         index = ((points + self.bound) * (1 / self.cell)).long().clamp_(0, resolution - 1)
         flat = (index[..., 0] * resolution + index[..., 1]) * resolution + index[..., 2]

@@ -60,17 +60,17 @@ def sample_rays(
 ) -> RaySamples:
     """Place a fixed number of samples in the occupied part of each ray.
 
-    The stretch inside the occupied cells' bounding box is cut into `n_bins` bins. The bins in
-    occupied cells, laid end to end, are cut into `n_samples` equal lengths with one sample in each.
-    Empty space thus costs nothing, and the quadrature stays unbiased.
+    The segment of a ray inside the bounding box of the occupied cells is divided into `n_bins`
+    bins. The bins in occupied cells, joined end to end, are divided into `n_samples` equal lengths
+    with one sample in each. Empty space thus gets no samples, and the quadrature stays unbiased.
 
     Args:
-        grid: What is occupied.
+        grid: Occupancy grid.
         origins: (N, 3).
         directions: (N, 3) unit vectors.
         n_samples: Samples per ray.
         n_bins: Resolution of the empty-space test along the ray.
-        generator: CPU source of the place within each length; without it, the middle.
+        generator: CPU source of the random position within each length; None takes the middle.
 
     Returns:
         Samples of the rays that meet an occupied cell; not differentiable.

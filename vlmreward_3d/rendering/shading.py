@@ -18,7 +18,8 @@ def lambertian(albedo: Tensor, normals: Tensor, light: Tensor, diffuse: float = 
         albedo: (..., 3) in [0, 1].
         normals: (..., 3) unit vectors.
         light: (3,) or (..., 3) unit vectors towards the light.
-        diffuse: u in [0, 1]; 0 leaves the albedo as it is, 1 has no ambient light.
+        diffuse: u in [0, 1], the share of diffuse light; 0 returns the albedo, 1 has no ambient
+            light.
 
     Returns:
         (..., 3) in [0, 1]; differentiable to albedo and normals.

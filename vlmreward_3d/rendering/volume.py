@@ -29,7 +29,7 @@ class Composite:
         opacity: (L, 1) in [0, 1].
         depth: (L, 1) opacity-weighted mean distance from the camera; 0 on empty rays.
         normals: (L, 3) opacity-weighted mean normal, or None without normals.
-        weights: (L, S) what each sample contributes.
+        weights: (L, S) weight of each sample in the sums.
     """
 
     rgb: Tensor
@@ -50,7 +50,7 @@ class RenderedRays:
         normals: (N, 3) world-space mean normals, length <= 1, or None without normals.
         samples: The samples that were used, S on each of the L rays.
         composite: The sums along the L rays, with their samples' weights.
-        field: What the field said at the samples, P = L * S.
+        field: Values of the field at the samples, P = L * S.
         directions: (L, 3) directions of the L rays.
         visible: (L, S) bool, samples that are dense enough to be seen; see
             `OccupancyGrid.faintest`.
@@ -97,9 +97,9 @@ def composite(
 
     Args:
         middles: (L, S) distances of the samples; not differentiable.
-        lengths: (L, S) or (L, 1) length each sample stands for; not differentiable.
+        lengths: (L, S) or (L, 1) length of each sample's interval; not differentiable.
         density: (L, S) densities per world unit.
-        rgb: (L, S, C) colours, or whatever else is added up.
+        rgb: (L, S, C) colors, or other values to composite.
         normals: (L, S, 3) unit normals, optional.
 
     Returns:
@@ -119,10 +119,10 @@ def composite(
 
 
 def check_background(background: Tensor, count: int, channels: int = 3) -> None:
-    """Refuse colors that are neither one for all nor one for each.
+    """Refuse backgrounds of another shape than one color for all or one for each.
 
     Raises:
-        ValueError: They are (`count`, `channels`) or (`channels`,) not.
+        ValueError: The shape is neither (`channels`,) nor (`count`, `channels`).
     """
     if background.shape not in ((channels,), (count, channels)):
         raise ValueError(
@@ -148,19 +148,20 @@ def render_rays(
 
     Args:
         query: The field: points (P, 3) to `FieldSamples`, such as a baked field.
-        grid: Where there is something to see.
+        grid: Occupancy grid of the field.
         origins: (N, 3); not differentiable.
         directions: (N, 3) unit vectors; not differentiable.
         n_samples: Samples on each ray that meets occupied space.
         background: (N, C) or (C,) colours in [0, 1], or latents if the field has those.
         n_bins: Resolution of the empty-space test along the ray.
-        shader: Turns field samples, their positions (P, 3) and the numbers (P,) of their views into
-            colors (P, 3); the field's own colors without it.
-        views: (N,) integers, the number of each ray's view, for the shader; 0 if not given.
-        generator: CPU source of the samples' places; without it they are regular.
+        shader: Function from field samples, their positions (P, 3) and the indices (P,) of their
+            views to colors (P, 3); None for the field's own colors.
+        views: (N,) integers, the index of each ray's view, for the shader; 0 if not given.
+        generator: CPU source of the samples' positions; None for regular positions.
 
     Returns:
-        What the rays see; differentiable to whatever `query` is, and to `background`.
+        The rendered rays; differentiable to the tensors that `query` depends on, and to
+        `background`.
 
     Raises:
         TypeError, ValueError: A number of samples or bins is no whole number >= 1, or `background`
@@ -222,15 +223,16 @@ def render(
 
     Args:
         query: The field.
-        grid: Where there is something to see.
+        grid: Occupancy grid of the field.
         cameras: N cameras.
         height: Rows.
         width: Columns.
         n_samples: Samples on each ray that meets occupied space.
         background: (N, C) or (C,) colours in [0, 1], or latents; white if not given, which only a
             field with colours can do without.
-        shader: Turns field samples, their positions and the numbers of their cameras into colors.
-        generator: CPU source of the samples' places.
+        shader: Function from field samples, their positions and the indices of their cameras to
+            colors; None for the field's own colors.
+        generator: CPU source of the samples' positions; None for regular positions.
 
     Returns:
         The images.

@@ -1,4 +1,4 @@
-"""Configurations of threestudio as configurations of a run here."""
+"""Import of configurations of threestudio as configurations of this package."""
 
 from vlmreward_3d.threestudio.importer import ThreestudioImport, import_threestudio
 

@@ -1,4 +1,4 @@
-"""The guidance of a threestudio configuration: which denoiser, which rule, how strong."""
+"""The guidance of a threestudio configuration: denoiser, distillation rule and strength."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def distillation_of(settings: Settings, steps: int, changed: list[str]) -> Score
 
 
 def _rule(settings: Settings, where: str, kind: object, changed: list[str]) -> tuple[str, float]:
-    """The distillation rule and the share of the conditional spread that is given back."""
+    """The distillation rule and its `guidance_rescale`."""
     if kind == _GUIDANCES[2]:
         rescale = settings.number(f"{where}.recon_std_rescale", 0.5)
         return (

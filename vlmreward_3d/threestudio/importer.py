@@ -1,4 +1,4 @@
-"""A threestudio configuration -> a `VLM3DConfig`, and what of it has no counterpart."""
+"""Conversion of threestudio configurations to `VLM3DConfig`, with lists of differences."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _HOUSEKEEPING = (
     r"system\.(geometry|material|background|renderer|prompt_processor|guidance)_type",
     r"system\.(cleanup_after_.*|exporter_type|exporter\..*)",
 )
-"""Folders, logs, checkpoints and evaluation: they decide nothing about the outcome."""
+"""Settings of folders, logs, checkpoints and evaluation, which do not affect the outcome."""
 
 
 @dataclass(frozen=True)
 class ThreestudioImport:
-    """What became of a configuration of threestudio.
+    """Result of the import of a configuration of threestudio.
 
     Attributes:
         config: The configuration of the run.
-        changed: Lines about settings that are taken over with another meaning or number.
+        changed: Lines about settings that are imported with another meaning or number.
         left_out: Lines about settings that have no counterpart here, each "name = value".
     """
 
@@ -58,7 +58,7 @@ class ThreestudioImport:
     left_out: tuple[str, ...]
 
     def report(self) -> str:
-        """Both lists as text, for people."""
+        """Both lists as readable text."""
         parts = [
             ("Taken over with changes", self.changed),
             ("Without a counterpart", self.left_out),
@@ -80,15 +80,15 @@ def import_threestudio(
 
     Args:
         source: A YAML file's path, or its text if it has several lines.
-        prompt: What the images should show; None takes the file's
+        prompt: Text prompt that the images are to match; None takes the file's
             `system.prompt_processor.prompt`.
         overrides: Settings as on threestudio's command line, such as
             "system.guidance.guidance_scale=50".
 
     Returns:
-        The configuration with lists of what changed and of what has no counterpart. A setting of
-        the file is in one of the lists unless it means the same here or decides nothing about the
-        outcome, such as folders and logs.
+        The configuration, with lists of changed settings and of settings without a counterpart. A
+        setting of the file is in one of the lists unless it means the same here or does not affect
+        the outcome, such as folders and logs.
 
     Raises:
         OSError: The file cannot be read.
@@ -132,7 +132,7 @@ def import_threestudio(
 
 
 def _says_nothing(name: str, value: Any) -> bool:
-    """True for what is switched off: None, False, and weights and shifts of 0."""
+    """True for settings that are switched off: None, False, and weights and shifts of 0."""
     weight = ".lambda_" in name or name.endswith("_perturb")
     return value is None or value is False or (weight and value == 0)
 
@@ -166,7 +166,7 @@ def _prompt(settings: Settings, given: str | None) -> str:
 
 
 def _recovery(settings: Settings, steps: int) -> RecoveryConfig:
-    """As everywhere; SJC begins as haze, which is no failure in the first tenth of the run."""
+    """The default recovery; more patience, a tenth of the steps, for SJC, which begins as haze."""
     if settings.values.get("system_type") != "sjc-system":
         return RecoveryConfig()
     return RecoveryConfig(patience=max(50, steps // 10))

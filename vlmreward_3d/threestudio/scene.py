@@ -24,13 +24,13 @@ _SINGLE = "random-camera-datamodule"
 _MULTI = "mvdream-random-multiview-camera-datamodule"
 _GEOMETRIES = ("implicit-volume", "volume-grid")
 _SAMPLES = 96
-"""Samples on a ray through occupied space that stand for 512 along all of it, as in the presets."""
+"""Samples on a ray in occupied space, in place of 512 along the whole ray, as in the presets."""
 _SAMPLES_OF_SJC = 300
-"""The same where the emptiness loss is a mean over samples, as in the preset `sjc`."""
+"""Samples on a ray if the emptiness loss is a mean over samples, as in the preset `sjc`."""
 
 
 def camera_of(settings: Settings, steps: int, changed: list[str]) -> CameraConfig:
-    """The cameras, and the color of the background.
+    """Settings of the cameras, with the color of the background.
 
     Raises:
         ValueError: A data module without a counterpart.
@@ -97,7 +97,7 @@ def _background(settings: Settings, changed: list[str]) -> str:
 
 
 def field_of(settings: Settings, steps: int, changed: list[str]) -> FieldConfig:
-    """What is optimized, with its shading and its sampling.
+    """Settings of the field, with its shading and its sampling.
 
     Raises:
         ValueError: A geometry without a counterpart.
@@ -118,7 +118,7 @@ def field_of(settings: Settings, steps: int, changed: list[str]) -> FieldConfig:
 
 
 def _volume(settings: Settings, steps: int, changed: list[str]) -> dict[str, Any]:
-    """The settings that all volumes share."""
+    """Settings that all kinds of volumes have."""
     where = "system.geometry"
     bound = float(settings.number(f"{where}.radius", 1.0))
     settings.skip(rf"{where}\.(normal_type|isosurface.*|mlp_network_config\..*)")
@@ -182,7 +182,7 @@ def _shading(settings: Settings, steps: int, changed: list[str]) -> ShadingConfi
 
 
 def _latents(settings: Settings, changed: list[str]) -> LatentRenderingConfig | None:
-    """The rendering of latents, which SJC's four channels without an activation are."""
+    """Settings of rendering latents, for SJC's four channels without an activation."""
     channels = settings.take("system.material.n_output_dims", 3)
     if channels == 3:
         return None

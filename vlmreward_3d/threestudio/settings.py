@@ -65,19 +65,19 @@ class Settings:
         self._read: set[str] = set()
 
     def take(self, name: str, default: Any = None) -> Any:
-        """The value of a setting, which counts as read; the default where it is not in the file."""
+        """The value of a setting, which is marked as read; `default` if the file lacks it."""
         self._read.add(name)
         return self.values.get(name, default)
 
     def skip(self, pattern: str) -> None:
-        """Count the settings whose whole name matches a regular expression as read."""
+        """Mark the settings whose whole name matches a regular expression as read."""
         self._read |= {name for name in self.values if re.fullmatch(pattern, name)}
 
     def number(self, name: str, default: float) -> float:
-        """A number.
+        """The value of a setting that is a number.
 
         Raises:
-            ValueError: The setting is none.
+            ValueError: The value is not a number.
         """
         value = self.take(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -85,10 +85,10 @@ class Settings:
         return value
 
     def pair(self, name: str, default: tuple[float, float]) -> tuple[float, float]:
-        """A range.
+        """The value of a setting that is a range [lowest, highest].
 
         Raises:
-            ValueError: The setting is none.
+            ValueError: The value is not a pair of numbers.
         """
         value = self.take(name, list(default))
         numbers = isinstance(value, list) and all(isinstance(x, (int, float)) for x in value)
@@ -102,7 +102,7 @@ class Settings:
         Three entries begin at step 0. Beyond the end of the run the ramp is cut off there.
 
         Raises:
-            ValueError: Something else, or a ramp over epochs, whose last entry is a float.
+            ValueError: The value is something else, or a ramp over epochs (last entry a float).
         """
         value = self.take(name, default)
         if not isinstance(value, list):
@@ -123,10 +123,10 @@ class Settings:
         return Schedule(((start / steps, float(first)), (end / steps, float(last))))
 
     def milestones(self, name: str, default: int, at: Sequence[int], steps: int) -> Schedule:
-        """A whole number, or one for each part of the run between milestones (steps).
+        """The value of a setting: a whole number, or a list of one per interval of milestones.
 
         Raises:
-            ValueError: Something else.
+            ValueError: The value is something else.
         """
         value = self.take(name, default)
         several = value if isinstance(value, list) else [value]
@@ -139,7 +139,7 @@ class Settings:
         return Schedule.steps(several[0], *later)
 
     def left(self) -> dict[str, Any]:
-        """The settings that nobody has read."""
+        """The settings that have not been read."""
         return {name: value for name, value in self.values.items() if name not in self._read}
 
     def _drop(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file that holds everything, so that nothing can be out of step."""
+"""Checkpoints: one safetensors file with the whole state of a run, which is always consistent."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FORMAT = "vlm3d-4"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run at one moment.
+    """The state of a run after a step.
 
     Attributes:
         step: Steps done.
         config: The run's configuration, as written by `VLM3DConfig.to_json`.
         state: The tensors of `VLM3D.state`, on the CPU.
-        notes: What happened to the run so far that its owner should know, a sentence each.
+        notes: Sentences about events of the run so far, such as retries.
     """
 
     step: int
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not one of these.
+        ValueError: The file is not a checkpoint.
     """
     # what the library says of a missing file, a folder and a name of other bytes varies
     data = path.read_bytes()

@@ -15,7 +15,7 @@ __all__ = ["CollapseDetector"]
 
 @dataclass(frozen=True, kw_only=True)
 class FailureMode:
-    """A way to fail that a metric shows at every step.
+    """A kind of failure, defined by limits of one metric of a step.
 
     Attributes:
         metric: Name of the metric.
@@ -62,13 +62,15 @@ FAILURE_MODES = (
 
 
 class CollapseDetector:
-    """Counts for how many steps in a row the views have been empty, full of haze, or full.
+    """Counter of consecutive steps whose views are empty, full of haze, or full.
 
     A single such step is no failure: cameras come close, and fields begin as soft balls. A run that
-    stays so does not recover by itself: the score distillation of fog is satisfied with fog.
+    stays in this state does not recover by itself, because score distillation gives fog no
+    gradient away from fog.
 
     Args:
-        patience: Number of such steps in a row that is a collapse; None detects none.
+        patience: Number of consecutive such steps that counts as a collapse; None disables the
+            detection.
     """
 
     def __init__(self, patience: int | None) -> None:
@@ -83,7 +85,7 @@ class CollapseDetector:
         return not any(self.counts)
 
     def update(self, report: StepReport) -> str | None:
-        """Count a step.
+        """Update the counts by the metrics of a step.
 
         Args:
             report: The numbers of the step.

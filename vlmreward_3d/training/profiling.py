@@ -21,16 +21,16 @@ __all__ = ["ChunkTiming", "Phase", "best_chunk", "measure", "measure_chunks", "p
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps that cost the same.
+    """A phase of a run, in which all steps have the same cost.
 
     Attributes:
         first: The first step.
         steps: Number of steps.
         views: Views rendered in a step.
         resolution: Height and width of the images in pixels.
-        vlm: True if the VLM is asked.
-        seconds: Time of a step, on average over an interval of the VLM; None before it is measured.
-        peak_memory: Most bytes on the GPU, weights included; None on a CPU.
+        vlm: True if the VLM is evaluated.
+        seconds: Mean time of a step over an interval of the VLM; None before the measurement.
+        peak_memory: Peak memory of the GPU in bytes, weights included; None on a CPU.
     """
 
     first: int
@@ -73,19 +73,19 @@ def measure(
     device: torch.device | str = "cpu",
     repeats: int = 3,
 ) -> list[Phase]:
-    """Run a few steps at the beginning of each phase, on a field as it is at the start.
+    """Measure a few steps at the beginning of each phase, with a field in its initial state.
 
-    A field that has taken shape has fewer rays to sample, so that later phases are over- and not
+    A field with a shape has fewer rays to sample, so that the cost of later phases is over- and not
     underestimated. Nothing of the measured runs is kept.
 
     Args:
         config: The run's settings.
-        guidances: Its guidances.
-        device: Where it is to run.
-        repeats: Measured steps for each step of the VLM's interval; one more is run before.
+        guidances: The run's guidances.
+        device: Device of the run.
+        repeats: Measured steps for each step of the VLM's interval, after one unmeasured step.
 
     Returns:
-        The phases with seconds, and on a GPU with peaks.
+        The phases with `seconds`, and on a GPU with `peak_memory`.
     """
     device = torch.device(device)
     measured = []
@@ -122,8 +122,8 @@ class ChunkTiming:
 
     Attributes:
         rays: Rays in a chunk.
-        seconds: Time to render a step's views and differentiate them; the shortest of some steps.
-        peak_memory: Most bytes on the GPU beyond those in use before; None on a CPU.
+        seconds: Shortest time over some steps to render a step's views and differentiate them.
+        peak_memory: Peak memory of the GPU in bytes beyond that in use before; None on a CPU.
     """
 
     rays: int
@@ -138,17 +138,18 @@ def measure_chunks(
     smallest: int = 4096,
     repeats: int = 2,
 ) -> list[ChunkTiming]:
-    """Render the phase with the most rays, with more and more of them at a time.
+    """Measure the rendering of the phase with the most rays, with chunks of growing size.
 
     Args:
         config: The run's settings, with a field that is sampled along rays; its `rays_per_chunk`
             has no effect.
-        device: Where it is to run; on a GPU with the models loaded that it is to share.
-        smallest: The first number of rays; each next is four times as many.
-        repeats: Measured steps.
+        device: Device of the run. On a GPU, the models that share its memory should be loaded.
+        smallest: Number of rays of the first chunk size; each next one is four times as large.
+        repeats: Number of measured steps per size.
 
     Returns:
-        Ascending, up to all rays of a step or the GPU's memory.
+        Timings in ascending order of the chunk size, up to all rays of a step or until the GPU's
+        memory is exhausted.
     """
     device = torch.device(device)
     largest = max(phases(config), key=lambda phase: phase.views * phase.resolution**2)
@@ -174,7 +175,7 @@ def measure_chunks(
 
 
 def best_chunk(measured: Sequence[ChunkTiming]) -> ChunkTiming:
-    """The smallest that is at most 5 % slower than the fastest."""
+    """The smallest chunk that is at most 5 % slower than the fastest."""
     fastest = min(chunk.seconds for chunk in measured)
     return next(chunk for chunk in measured if chunk.seconds <= 1.05 * fastest)
 

@@ -14,10 +14,10 @@ __all__ = ["require_same_run", "require_unused", "require_writable"]
 
 
 def require_writable(files: RunFiles) -> None:
-    """Make the folder, and look whether files can be made in it.
+    """Make the folder, and check that files can be made in it.
 
     Raises:
-        RunError: It cannot be made or written.
+        RunError: The folder cannot be made or written.
     """
     try:
         files.path.mkdir(parents=True, exist_ok=True)
@@ -31,10 +31,10 @@ def require_writable(files: RunFiles) -> None:
 
 
 def require_unused(files: RunFiles) -> None:
-    """Look whether there is a run.
+    """Check that the folder holds no run.
 
     Raises:
-        RunError: There is one.
+        RunError: The folder holds a run.
     """
     if files.config_file.exists() or files.checkpoint_file.exists():
         raise RunError(
@@ -45,10 +45,10 @@ def require_unused(files: RunFiles) -> None:
 
 
 def require_same_run(files: RunFiles, config: VLM3DConfig) -> None:
-    """Look whether there is a run of the same configuration.
+    """Check that the folder holds a run of the same configuration.
 
     Raises:
-        RunError: There is none, or one of another configuration.
+        RunError: The folder holds no run, or one of another configuration.
     """
     if files.checkpoint_file.exists():
         theirs = load_checkpoint(files.checkpoint_file).config
@@ -75,7 +75,7 @@ def require_same_run(files: RunFiles, config: VLM3DConfig) -> None:
 
 
 def _require_no_steps(files: RunFiles) -> None:
-    """Without a checkpoint a run starts over; one that has done steps has had a checkpoint."""
+    """Refuse a folder whose log has steps but whose checkpoint is missing."""
     if not files.metrics_file.exists() or not files.metrics_file.stat().st_size:
         return
     remedy = "start again with --overwrite, or in another folder"

@@ -1,4 +1,4 @@
-"""The folder of a run: how a run starts, saves, continues and goes back."""
+"""The folder of a run: start, saving, continuation and rollback."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["RunDirectory", "RunError"]
 
 
 class RunDirectory(RunFiles):
-    """The folder of one run. Making one checks that it can be used and changes nothing in it.
+    """The folder of one run. The constructor checks that it can be used and changes nothing in it.
 
-    One process at a time works in it: `train` keeps others out, and `held` does for longer.
+    One process at a time works in it: `train` locks the folder, and `held` locks it for longer.
 
     Args:
         path: The folder; it is created with its parents.
         config: The run's settings.
-        resume: Go on with the run that is there.
-        overwrite: Forget the run that is there.
+        resume: Continue the run in the folder.
+        overwrite: Discard the run in the folder.
 
     Raises:
-        InUse: Another process works in it.
-        RunError: It cannot be written, holds another run, or holds nothing to resume.
+        InUse: Another process works in the folder.
+        RunError: The folder cannot be written, holds another run, or holds no run to resume.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class RunDirectory(RunFiles):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the folder to this process; inside another `held` of the same object, nothing more.
+        """Context that locks the folder for this process; nested uses have no further effect.
 
         Raises:
-            InUse: Another process has it.
-            RunError: It has got another run since this object was made.
+            InUse: Another process holds the lock.
+            RunError: The folder holds another run since this object was made.
         """
         if self._held:
             yield
@@ -108,7 +108,7 @@ class RunDirectory(RunFiles):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around writes to the folder: raises RunError where one fails, and says what is left."""
+        """Context around writes to the folder; raises RunError if one fails."""
         try:
             yield
         except OSError as error:
@@ -119,7 +119,7 @@ class RunDirectory(RunFiles):
             ) from error
 
     def finish(self) -> None:
-        """Note that the run's results are written."""
+        """Record that the run's results are written."""
         with self.writing():
             self._write_state(self.config.steps, finished=True)
             self.good_file.unlink(missing_ok=True)
@@ -135,7 +135,7 @@ class RunDirectory(RunFiles):
         write_atomically(self.state_file, json.dumps(state) + "\n")
 
     def initialize(self) -> None:
-        """Write the settings; with `overwrite`, after forgetting the former run."""
+        """Write the settings; with `overwrite`, after deleting the former run."""
         self._begun = True
         with self.writing():
             if self.overwrite:
@@ -147,7 +147,7 @@ class RunDirectory(RunFiles):
             write_atomically(self.config_file, self.config.to_json())
 
     def restore(self, model: VLM3D, detector: CollapseDetector) -> tuple[str, ...]:
-        """Bring all to the checkpoint, if there is one, and the log to its step.
+        """Load the checkpoint, if there is one, and cut the log to its step.
 
         Returns:
             The checkpoint's notes; `notes` may have more.
@@ -173,15 +173,15 @@ class RunDirectory(RunFiles):
         return known
 
     def rollback(self, model: VLM3D, detector: CollapseDetector, failure: str) -> str:
-        """Return to the last good checkpoint, and take another way from there.
+        """Return to the last good checkpoint, and continue from there with other random numbers.
 
         Args:
             model: A model that has failed.
             detector: The run's collapse detector.
-            failure: How, and at which step.
+            failure: Description of the failure and its step, for the note.
 
         Returns:
-            What has been done, as noted in the run.
+            Note about the failure and the rollback, as recorded in the run.
 
         Raises:
             DivergenceError: The run has gone back as often as its configuration allows.
@@ -212,12 +212,12 @@ class RunDirectory(RunFiles):
         """The log so far.
 
         Raises:
-            RunError: It is damaged.
+            RunError: The log is damaged.
         """
         return [report for _, report in self._log.read(self.saved)]
 
     def _cut_log(self, steps: int) -> int:
-        """Leave the lines of the first steps; returns their number."""
+        """Cut the log to the lines of the first steps, and return their number."""
         kept = [line for line, report in self._log.read(self.saved) if report.step < steps]
         with self.writing():
             self._log.rewrite(kept)

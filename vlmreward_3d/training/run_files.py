@@ -47,7 +47,7 @@ class RunFiles:
 
     @property
     def config_file(self) -> Path:
-        """The settings."""
+        """The settings of the run."""
         return self.path / "config.json"
 
     @property
@@ -57,7 +57,7 @@ class RunFiles:
 
     @property
     def checkpoint_file(self) -> Path:
-        """All that is needed to continue."""
+        """The latest checkpoint, with everything that is needed to continue."""
         return self.path / "checkpoint.safetensors"
 
     @property
@@ -67,7 +67,7 @@ class RunFiles:
 
     @property
     def state_file(self) -> Path:
-        """How far the run is; informational."""
+        """Progress of the run, for readers; the run itself does not read it."""
         return self.path / "state.json"
 
     def describe(self) -> str:

@@ -14,7 +14,7 @@ __all__ = ["RunLog"]
 
 
 class RunLog:
-    """A file with a line for each step; it may end in the middle of a line after a kill.
+    """The log file, with a line for each step; after a kill it may end in the middle of a line.
 
     Args:
         path: The file, `metrics.jsonl`.
@@ -34,7 +34,7 @@ class RunLog:
             log.write(line)
 
     def sync(self) -> None:
-        """Write to the disk what the system still holds of the file."""
+        """Flush the file to the disk."""
         if self.path.exists():
             with open(self.path, "rb") as log:
                 os.fsync(log.fileno())

@@ -21,14 +21,14 @@ __all__ = ["TensorBoardLogger"]
 
 
 class TensorBoardLogger:
-    """Curves in the folder's `tensorboard`, and the latest views as `preview.png`.
+    """Writer of curves in the folder's `tensorboard`, and of the latest views as `preview.png`.
 
-    Steps are shown when `show` is called, after they were saved, so that a run that goes on from
-    its checkpoint shows none twice.
+    Steps are written when `show` is called, after they were saved, so that a run that continues
+    from its checkpoint shows none twice.
 
     Args:
-        folder: Of the run.
-        first: The run goes on at this step; TensorBoard forgets what it knows from there on.
+        folder: Folder of the run.
+        first: Step at which the run continues; TensorBoard discards former values from there on.
     """
 
     def __init__(self, folder: Path, first: int) -> None:
@@ -59,13 +59,13 @@ class TensorBoardLogger:
         self.writer = SummaryWriter(where, purge_step=first)
 
     def rollback(self, step: int) -> None:
-        """Forget this step and all after it."""
+        """Discard this step and all after it."""
         self.waiting.clear()
         self.close()
         self._open(step)
 
     def report(self, report: StepReport) -> None:
-        """Take note of a step, to be shown later."""
+        """Store a step, to be shown later."""
         self.waiting.append(report)
 
     def show(self, model: VLM3D) -> None:
@@ -86,7 +86,7 @@ class TensorBoardLogger:
         write_atomically(self.folder / "preview.png", png)
 
     def close(self) -> None:
-        """Write what is left, as far as there is room."""
+        """Write the remaining steps, as far as there is room on the disk."""
         with suppress(OSError):
             if self.writer is not None:
                 self.writer.close()

@@ -1,8 +1,8 @@
-"""A run in a folder: the loop, its log, its checkpoints and how it goes on after an end.
+"""The training loop of a run in a folder, with log, checkpoints and continuation.
 
 The folder holds `config.json`, `metrics.jsonl` (one line a step), `checkpoint.safetensors`
-(everything needed to go on exactly), `last-good.safetensors` (the latest of them at which nothing
-looked wrong, until the run is finished), `state.json` (for readers: how far the run is),
+(everything needed to continue exactly), `last-good.safetensors` (the latest checkpoint without a
+sign of failure, until the run is finished), `state.json` (for readers: the progress of the run),
 `preview.png` and `tensorboard`.
 """
 
@@ -26,14 +26,14 @@ __all__ = ["TrainingInterrupted", "checkpoint_interval", "train"]
 
 
 class TrainingInterrupted(RuntimeError):
-    """The run was interrupted after its state was saved."""
+    """Error: the run was interrupted, after its state was saved."""
 
 
 def checkpoint_interval(steps: int) -> int:
-    """Steps between checkpoints, if nothing else is asked for: 50, and of short runs a fifth.
+    """Default number of steps between checkpoints: 50, or a fifth of a short run.
 
-    Steps and not seconds: which checkpoint a failing run goes back to must not depend on the
-    machine's speed.
+    The interval is in steps and not in seconds, because the checkpoint to which a failing run goes
+    back must not depend on the machine's speed.
     """
     return min(50, max(1, steps // 5))
 
@@ -46,17 +46,18 @@ def train(
     progress: bool = True,
     watch: Callable[[VLM3D, StepReport], None] | None = None,
 ) -> None:
-    """Run the model to the end of its configuration, from wherever the folder's checkpoint is.
+    """Run the model to the end of its configuration, starting from the folder's checkpoint, if any.
 
-    On a CPU a run that was ended at any moment, by SIGKILL too, and started again is
-    bit-identical to one that was not, given the same number of threads.
+    On a CPU, a run that was ended at any moment (even by SIGKILL) and started again is
+    bit-identical to an uninterrupted one, given the same number of threads.
 
     Args:
         model: A model of the folder's configuration.
-        folder: Where it goes.
+        folder: Folder of the run.
         checkpoint_every: Steps between checkpoints; None: see `checkpoint_interval`.
-        progress: Show a progress bar on stderr, lines where it is no terminal.
-        watch: Called after each step with the model, which it must not change, and the numbers.
+        progress: Show a progress bar on stderr, or lines if stderr is not a terminal.
+        watch: Function that is called after each step with the model, which it must not change,
+            and the step's report.
 
     Raises:
         TrainingInterrupted: SIGINT (Ctrl-C) or SIGTERM was received, and a checkpoint written.

@@ -1,4 +1,4 @@
-"""A run seen in the browser while it goes on; the optional dependency is viser."""
+"""Live view of a run in the browser, by the optional dependency viser."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["LiveView", "camera_of"]
 
 
 class LiveView:
-    """A web page with the field from the reader's camera, and the run's numbers.
+    """A web page that shows the field from the reader's camera, and the run's metrics.
 
-    Everything is rendered in the training's own thread, between two steps, so that no parameter
-    changes under the renderer; the model is only read, and its random state not used. A run is the
-    same with and without a viewer, but for the time that pictures take.
+    Pictures are rendered in the thread of the training, between two steps, so that no parameter
+    changes during the rendering; the model is only read, and its random state not used. A run has
+    the same result with and without a viewer; only the time for the pictures is added.
 
     Args:
-        port: Where the page is served; 0 takes a free port.
-        host: The address that is listened on; "0.0.0.0" lets other machines in.
+        port: Port of the page; 0 takes a free port.
+        host: Address that the server listens on; "0.0.0.0" admits other machines.
         every: Steps between pictures.
         size: Height of the pictures in pixels.
 
@@ -65,11 +65,11 @@ class LiveView:
 
     @property
     def port(self) -> int:
-        """Where the page is served."""
+        """Port of the page."""
         return self.server.get_port()
 
     def __call__(self, model: VLM3D, report: StepReport) -> None:
-        """Show the model after a step, if it is this step's turn.
+        """Show the model after a step, if a picture is due.
 
         Trouble of the server or a browser ends the view with a warning, and not the run.
         """
@@ -110,12 +110,12 @@ class LiveView:
 
 
 def _silent() -> contextlib.redirect_stdout[io.StringIO]:
-    """Standard output is for results; viser announces there that it starts and stops."""
+    """Context that drops viser's messages on standard output, which is for results."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
 def _require_free(host: str, port: int) -> None:
-    """viser takes the next free port in place of one that is taken, and waits forever for others.
+    """Refuse a port that is taken or forbidden: viser would take the next one, or wait forever.
 
     Raises:
         ValueError: The port cannot be listened on.
@@ -138,7 +138,7 @@ def _started(start: Callable[[], Any], seconds: float = 30.0) -> Any:
     """The result of `start`, waited for at most this long.
 
     Raises:
-        ValueError: It has not returned, or failed.
+        ValueError: `start` has failed or has not returned in time.
     """
     started: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -162,7 +162,7 @@ def _started(start: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 def camera_of(wxyz: np.ndarray, position: np.ndarray, fov: float) -> Cameras:
-    """One of our cameras, float32 on the CPU, from the browser's.
+    """The browser's camera as `Cameras`, float32 on the CPU.
 
     Args:
         wxyz: (4,) unit quaternion, camera to world, in OpenCV's frame: right, down, forward.
@@ -182,7 +182,7 @@ def camera_of(wxyz: np.ndarray, position: np.ndarray, fov: float) -> Cameras:
 
 
 def _widened(pixels: np.ndarray, aspect: float) -> np.ndarray:
-    """A square picture as wide as a window: cut, or with white at the sides."""
+    """A square picture in the aspect ratio of a window: cropped, or with white at the sides."""
     side = len(pixels)
     width = max(1, round(side * aspect))
     if width <= side:

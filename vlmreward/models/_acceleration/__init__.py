@@ -1,1 +1,1 @@
-"""Acceleration."""
+"""Faster equivalents of parts of transformers' models."""

@@ -24,15 +24,15 @@ def _method(model: PreTrainedModel, name: str) -> Callable[..., None]:
 
 
 def checkpoint_layers(model: PreTrainedModel, *, on: bool = True) -> None:
-    """Keep only what goes into each layer, and compute its inside again in the backward pass.
+    """Keep only the input of each layer; the backward pass computes its intermediates again.
 
-    transformers does so in training mode only. A reward has no use for that mode, so it is set on
-    the layers themselves, where it means nothing else, and not on what is in them (dropout).
-    Undone by ``model.eval()``: call it again after that.
+    transformers checkpoints in training mode only. That mode is therefore set on the layer modules
+    themselves, where it has no other effect, and not on their submodules (dropout).
+    ``model.eval()`` undoes it: call this function again afterwards.
 
     Args:
         model: a transformers model in eval mode; changed in place.
-        on: False to keep everything again.
+        on: False switches checkpointing off.
 
     Raises:
         ValueError: the model has no layers that can be checkpointed.

@@ -1,4 +1,4 @@
-"""The last feed-forward network of a language model for those tokens alone that are looked at."""
+"""The last MLP of a language model, computed only for the tokens whose logits are read."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _CURRENT = _Current()
 
 
 class LastTokenMLP:
-    """Hooks on the last layer's ``mlp``, by which it computes some tokens, and zeros elsewhere.
+    """Hooks on the last layer's ``mlp`` that compute it for selected tokens, with zeros elsewhere.
 
-    The answer is read at the last token of a question. Nothing behind the last layer's attention
-    mixes tokens, so that of all others the feed-forward network, most of a layer, is for nothing.
+    The answer is read at the last token of a question. Nothing after the last layer's attention
+    mixes tokens, so that the MLP, most of a layer's work, is not needed for the other tokens.
 
-    Which tokens those are belongs to a call and is kept by thread, so that several threads can use
-    one model at the same time.
+    The selected tokens are stored per call and per thread, so that several threads can use one
+    model at the same time.
 
     Args:
         model: a transformers model. Where its last layer has no dense ``mlp``, nothing is changed.
@@ -63,9 +63,9 @@ class LastTokenMLP:
 
     @contextmanager
     def restrict_to(self, rows: torch.Tensor, last: torch.Tensor) -> Iterator[None]:
-        """Within it, only tokens ``last`` of ``rows`` are computed; both ``(B,)`` or ``(B, K)``.
+        """Context that restricts the MLP to tokens ``last`` of ``rows``, ``(B,)`` or ``(B, K)``.
 
-        It holds for the thread that enters it.
+        The restriction holds for the thread that enters the context.
         """
         outer, _CURRENT.call = _CURRENT.call, _Call(self, (rows, last))
         try:

@@ -1,4 +1,4 @@
-"""The first layer of a Qwen-VL vision tower as the matrix product that it is."""
+"""The patch embedding of Qwen-VL vision towers as a matrix product in place of a convolution."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["PatchProjection", "replace_patch_conv_with_linear"]
 
 
 class PatchProjection(nn.Module):
-    """A convolution whose input is as large as its kernel: one product, with the same parameters.
+    """A convolution over inputs of the kernel's size, as one matrix product of its parameters.
 
-    Convolution libraries are slow at that, and slowest in the backward pass.
+    Convolution libraries are slow in this case, and slowest in the backward pass.
 
     Args:
         convolution: the layer to replace; its parameters are shared, under the same names.

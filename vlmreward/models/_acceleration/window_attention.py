@@ -190,7 +190,7 @@ def use_batched_windows(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def native_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within it, the vision tower has transformers' own attention again: to compare with."""
+    """Context in which the vision tower uses transformers' own attention, for comparisons."""
     configs = {
         id(m.config): m.config
         for m in model.modules()

@@ -1,8 +1,8 @@
 """Families of vision-language models: one file each, listed here.
 
-A family says how its models are asked, by which checkpoints and image processors it is known, and
-how to build a tiny random model of it. Every other model with a chat template is asked the common
-way, that of ``VLMFamily``.
+A family defines the prompt format of its models, names their checkpoints and image processors, and
+builds a tiny random model. Every other model with a chat template is handled by ``VLMFamily``
+itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FAMILIES: tuple[type[VLMFamily], ...] = (
     Gemma3,
     Glm4v,
 )
-"""All that differs from the common way, in the order of the tables."""
+"""All families that differ from ``VLMFamily``, in the order of the documentation's tables."""
 
 
 def members() -> dict[str, Member]:
@@ -43,7 +43,7 @@ def members() -> dict[str, Member]:
 
 
 def family_of(vlm: PreTrainedModel, processor: ProcessorMixin) -> VLMFamily:
-    """The way in which a model of transformers is asked, by its configuration's ``model_type``."""
+    """The family of a model of transformers, chosen by its configuration's ``model_type``."""
     for family in FAMILIES:
         if any(member.model_type == vlm.config.model_type for member in family.members):
             return family(vlm, processor)

@@ -1,7 +1,7 @@
-"""How a vision-language model is asked: what families share, and what each declares.
+"""Base classes of model families: prompt format, token layout and inputs of a kind of model.
 
-The text side of a query is asked once from the model's own processor. What it answers is passed to
-the model where the model's ``forward`` takes it, so that most families need nothing of their own.
+The token layout of a query is computed once by the model's own processor. Those of its outputs that
+the model's ``forward`` takes are passed on, so that most families need no code of their own.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Member:
         checkpoint: hub id of a checkpoint that stands for it.
         image_processor: name of its image processor's class in transformers.
         tiny: builds a small random model of the real architecture, and its processor.
-        image_processor_options: what its checkpoints set otherwise than that class does.
-        model_type: the configuration's; ``key`` by default.
+        image_processor_options: options of the image processor in which its checkpoints differ from
+            the defaults of that class.
+        model_type: ``model_type`` of the configuration; ``key`` by default.
     """
 
     key: str
@@ -80,7 +81,7 @@ class _Recorder:
 
 
 class VLMFamily:
-    """The common way: a chat template, and everything that the processor makes of it.
+    """The default family: prompts by the chat template, inputs as the model's own processor makes.
 
     Args:
         vlm: the model.
@@ -88,21 +89,21 @@ class VLMFamily:
     """
 
     members: ClassVar[tuple[Member, ...]] = ()
-    """The models of this family; none for the common way."""
+    """The models of this family; none for the default family."""
     several_images: ClassVar[str] = "yes"
-    """For the tables: whether a question may be about several images."""
+    """Support of several images in a question, in words, for tables in the documentation."""
     needs_padding_mask: ClassVar[bool] = True
-    """Padding has to be masked: not under causal attention, where it comes last."""
+    """True if padding has to be masked; not under causal attention, where padding comes last."""
     is_causal: ClassVar[bool] = False
-    """No token is known to look ahead, so that questions can share what precedes."""
+    """True if no token attends to later ones, so that questions can share a prefix."""
     accepts_image_features: ClassVar[bool] = False
-    """The model takes image features that were computed before, a row of them an image."""
+    """True if the model takes precomputed image features, with one row per image."""
     has_mrope: ClassVar[bool] = False
-    """Rows come with positions, in several dimensions."""
+    """True if rows have positions in several dimensions."""
     accepts_mixed_image_counts: ClassVar[bool] = False
-    """Queries of different numbers of images fit into a batch under cross-attention."""
+    """True if queries with different numbers of images fit into a batch under cross-attention."""
     answer_token_type_id: ClassVar[int] = 0
-    """Token type of what the model has answered."""
+    """Token type of the tokens of an answer."""
 
     def __init__(self, vlm: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.vlm = vlm
@@ -120,7 +121,7 @@ class VLMFamily:
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, **options)
 
     def generation_prefix(self, text: str) -> str:
-        """Text that the answer follows, without images, for looking up its tokens."""
+        """Text that precedes the answer, without images, for the lookup of the answer's tokens."""
         return self.chat(text, [], tokenize=False)
 
     def call_processor(self, text: str, sizes: Sequence[Size]) -> ProcessorOutputs:
@@ -168,7 +169,7 @@ class VLMFamily:
         )
 
     def append_tokens(self, row: EncodedPrompt, tokens: Sequence[int]) -> EncodedPrompt:
-        """A row with text behind it, as the model reads what it has answered so far."""
+        """A row with answer tokens appended, as the model reads them while it generates."""
         n = len(tokens)
         ids = {key: torch.full((n,), self.answer_token_type_id) for key in row.tokens}
         ids["input_ids"] = torch.tensor(tokens, dtype=torch.long)
@@ -277,7 +278,7 @@ class VLMFamily:
 
 
 class CausalFamily(VLMFamily):
-    """The common way, known to look back only."""
+    """The default family with causal attention: each token attends only to those before it."""
 
     needs_padding_mask = False
     is_causal = True

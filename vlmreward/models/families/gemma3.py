@@ -35,7 +35,7 @@ def _tiny() -> tiny.Pair:
 
 
 class Gemma3(VLMFamily):
-    """Image tokens look at each other, and padding comes last."""
+    """Gemma 3: image tokens attend to each other, and padding comes last."""
 
     members = (
         Member(

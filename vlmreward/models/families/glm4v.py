@@ -48,7 +48,7 @@ def _tiny(name: str) -> tiny.Pair:
 
 
 class Glm4v(MRoPEFamily):
-    """Asked like Qwen's models, with another count of positions inside the model."""
+    """GLM-4V: prompts and inputs as Qwen's models, with other positions inside the model."""
 
     members = tuple(
         Member(key, name, checkpoint, f"{kind}ImageProcessor", partial(_tiny, kind))

@@ -43,7 +43,7 @@ def _tiny() -> tiny.Pair:
 
 
 class Idefics(CausalFamily):
-    """Cross-attention, in which a token looks at the last image before it; no chat."""
+    """IDEFICS-1: each token cross-attends to the last image before it; no chat template."""
 
     members = (
         Member(

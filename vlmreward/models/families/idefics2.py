@@ -35,7 +35,7 @@ def _tiny() -> tiny.Pair:
 
 
 class Idefics2(CausalFamily):
-    """The common way, with causal attention."""
+    """Idefics2: the default family with causal attention."""
 
     members = (
         Member(

@@ -40,7 +40,7 @@ def _tiny(name: str) -> tiny.Pair:
 
 
 class Idefics3(CausalFamily):
-    """The common way, with causal attention."""
+    """Idefics3 and SmolVLM: the default family with causal attention."""
 
     members = (
         Member(

@@ -31,7 +31,7 @@ def _tiny() -> tiny.Pair:
 
 
 class Llava(CausalFamily):
-    """The common way, with causal attention."""
+    """LLaVA-1.5: the default family with causal attention."""
 
     members = (
         Member(

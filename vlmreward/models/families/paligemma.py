@@ -32,7 +32,7 @@ def _tiny(text: str) -> tiny.Pair:
 
 
 class PaliGemma(VLMFamily):
-    """No chat: images, the question and a line break, all of it seen by every token."""
+    """PaliGemma: images, question and line break with full attention; no chat template."""
 
     members = (
         Member(

@@ -88,7 +88,7 @@ def _tiny(name: str) -> tiny.Pair:
 
 
 class MRoPEFamily(CausalFamily):
-    """Positions in three dimensions, and image sizes in patches beside the pixels."""
+    """Models with three-dimensional positions, whose inputs include image sizes in patches."""
 
     has_mrope = True
 
@@ -116,7 +116,7 @@ class MRoPEFamily(CausalFamily):
 
 
 class QwenVL(MRoPEFamily):
-    """Qwen's models, whose images go through one class of image processors."""
+    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL, which share one class of image processors."""
 
     members = (
         Member(

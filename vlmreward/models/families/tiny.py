@@ -1,7 +1,7 @@
 """Parts of the tiny models of all families: sizes, a chat template, a tokenizer.
 
-Each family builds a small random model of its real architecture from these parts. Tests walk the
-families, and so does whoever wants to try a loop without weights.
+Each family builds a small random model of its real architecture from these parts, for tests and for
+trying a training loop without pretrained weights.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CHAT = (
     "{% if c['type'] == 'image' %}IMAGE{% else %} {{ c['text'] }}{% endif %}{% endfor %}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""A chat template in which IMAGE stands for what the family writes in the place of an image."""
+"""A chat template in which IMAGE stands for the family's text in place of an image."""
 _CHATML_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -136,7 +136,7 @@ def text_config(tokens: PreTrainedTokenizerFast, **options: object) -> dict[str,
 
 
 def randomize(model: nn.Module) -> None:
-    """Random parameters, so large that answers depend on the images.
+    """Fill a model with random parameters, large enough that answers depend on the images.
 
     The initialization of transformers is so small that no answer would.
     """

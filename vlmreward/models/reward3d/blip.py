@@ -1,4 +1,4 @@
-"""BLIP's encoders in the layout of their authors -> those of transformers.
+"""Conversion of BLIP's encoders from the layout of their authors to that of transformers.
 
 The sizes are read off the tensors, so that shrunk copies convert as the full model does.
 """
@@ -31,7 +31,7 @@ _VISION = (
     (r"blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
     (r"norm\.", r"post_layernorm."),
 )
-"""Beginnings of names of the authors, and what stands for them in transformers."""
+"""Prefixes of the authors' tensor names, and their counterparts in transformers."""
 
 
 def convert_vision_encoder(state: State, *, head_channels: int = 64) -> BlipVisionModel:
@@ -63,7 +63,7 @@ def convert_vision_encoder(state: State, *, head_channels: int = 64) -> BlipVisi
 
 
 def convert_text_encoder(state: State, *, head_channels: int = 64) -> BlipTextModel:
-    """The text encoder with cross-attention to the image, whose names are those of transformers.
+    """The text encoder with cross-attention to the image, from tensors with transformers' names.
 
     Args:
         state: Names such as "encoder.layer.0.crossattention.self.query.weight".
@@ -96,7 +96,7 @@ def convert_text_encoder(state: State, *, head_channels: int = 64) -> BlipTextMo
 
 
 def load_strictly(model: Model, state: State, kind: str) -> Model:
-    """The model with these tensors, all of which have to have a place.
+    """Load a state dict into the model and return it; the names must match exactly.
 
     Raises:
         ValueError: Tensors are missing, unknown or of another shape.

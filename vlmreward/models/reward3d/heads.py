@@ -1,4 +1,4 @@
-"""What Reward3D makes of the features of four views: two heads, one for each of its checkpoints."""
+"""The two heads of Reward3D, one per checkpoint: from the features of four views to a reward."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 __all__ = ["CrossViewFusion", "Scorer", "head_of"]
 
 N_VIEWS = 4
-"""Views of an object."""
+"""Number of views of an object."""
 _MEAN = 0.16717362830052426
 
 
 class Scorer(nn.Module):
-    """The head of Reward3D_Scorer: the views' features in a row, and linear layers.
+    """The head of Reward3D_Scorer: linear layers on the concatenated features of the views.
 
     Each view goes through the first two layers of ImageReward's, there are no nonlinearities
     between any of them, and the result is (x - 0.167) / 1.033.

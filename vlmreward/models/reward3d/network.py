@@ -1,4 +1,4 @@
-"""BLIP and a head: four views and their texts become one number."""
+"""The network of Reward3D: BLIP and a head, from four views and their texts to one number."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = ["Reward3DNetwork", "image_processor", "load_network"]
 
 _VISION, _TEXT = "blip.visual_encoder.", "blip.text_encoder."
 _UNUSED = ("blip.vision_proj.", "blip.text_proj.")
-"""What BLIP was trained with and the reward does not use."""
+"""Prefixes of tensors in the checkpoints that only BLIP's training used."""
 
 
 class Reward3DNetwork(nn.Module):
     """Reward3D, frozen and in eval mode.
 
     Attributes:
-        vision: Encoder of images.
-        text: Encoder of texts, which attends to the image.
-        head: What makes a reward of the features of four views.
+        vision: Image encoder.
+        text: Text encoder with cross-attention to the image.
+        head: Module from the features (B, 4, D) of four views to rewards (B,).
         image_size: Side of the images in pixels.
     """
 
@@ -106,7 +106,7 @@ def load_network(
 
     Raises:
         OSError: The file is missing or damaged, or cannot be reached.
-        ValueError: It is another model's.
+        ValueError: The file is of another model.
     """
     expected = (
         "expected Reward3D_Scorer.pt or Reward3D_CrossViewFusion.pt of "

@@ -1,8 +1,9 @@
 """Adversarial training of the built-in VLM: small changes of the views that mislead it most.
 
-A model that is trained against them has gradients at the pixels that change what a person sees
-(Tsipras et al., 2019, "Robustness may be at odds with accuracy"; Santurkar et al., 2019, "Image
-synthesis with a single (robust) classifier"): a step towards "Yes" paints, it does not add noise.
+A model that is trained against such changes has gradients at the pixels that change the visible
+content (Tsipras et al., 2019, "Robustness may be at odds with accuracy"; Santurkar et al., 2019,
+"Image synthesis with a single (robust) classifier"): a step towards "Yes" paints, it does not add
+noise.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 STEPS = 2
-"""Steps of the attack."""
+"""Number of steps of the attack."""
 _STEP = 1.5
-"""Length of all steps together, in radii."""
+"""Total length of all steps, in radii."""
 _UNTOUCHED = 1 / 3
-"""Scenes that stay as they are, as a share of those that change."""
+"""Number of unchanged scenes, as a share of the number of changed ones."""
 
 
 def _to_length(x: Tensor, length: Tensor) -> Tensor:
-    """Each view (N, V, C, H, W) as long as its ``length`` (N, 1, 1, 1, 1), in L2."""
+    """Views (N, V, C, H, W), each scaled to the L2 norm ``length`` (N, 1, 1, 1, 1)."""
     return x * (length / x.flatten(2).norm(dim=2)[..., None, None, None].clamp_min(1e-12))
 
 
@@ -32,16 +33,16 @@ def mislead(
     radius: float | Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Views that raise the loss, within a distance of the given ones.
+    """Adversarial views, which raise the loss within a given distance of the original views.
 
     Projected gradient descent (Madry et al., 2018) in L2, from a random start. The distance is
-    drawn for each scene from [0, ``radius``]; a quarter of the scenes stay as they are, so that
-    clean views stay among what is learnt.
+    drawn for each scene from [0, ``radius``]; a quarter of the scenes stay unchanged, so that the
+    model is trained on clean views too.
 
     Args:
-        model: what ``loss`` evaluates; its parameters get no gradient.
+        model: model that ``loss`` evaluates; its parameters get no gradient.
         images: (N, V, 3, H, W) in [0, 1].
-        loss: views to a scalar.
+        loss: function from views to a scalar.
         radius: largest distance of a view to its original (L2 norm over pixels and channels), or
             (N,) one for each scene.
         generator: CPU source of everything random.

@@ -1,9 +1,10 @@
-"""Aligned gradients: what the reward's gradient at the pixels should be between two scenes.
+"""Training loss that aligns the reward's gradient at the pixels with known image differences.
 
-A blend of two scenes that differ in one thing becomes the one that a question describes by the
-difference of their pictures. The loss is how far the direction of the log-odds' gradient is from
-it (perceptually aligned gradients; Ganz et al., 2023, with true directions in place of guessed
-ones). Its gradient to the weights is a second derivative of the model.
+Two scenes that differ in one thing are blended. The difference of their pictures is the direction
+that turns the blend into the scene that a question describes. The loss is 1 minus the cosine
+between this direction and the gradient of the log-odds (perceptually aligned gradients; Ganz et
+al., 2023, with true directions in place of guessed ones). Its gradient to the weights is a second
+derivative of the model.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vlmreward_3d.blocks.world.mixtures import blend_weights, mixture_questions
 from vlmreward_3d.blocks.world.scenes import Scene
 
 _CAPTIONS = 0.6
-"""Share of the questions that give a caption: what a reward asks."""
+"""Share of the questions that contain a caption, like those of rewards."""
 
 
 def pairs_of(data: BlocksData) -> list[tuple[int, int]]:
@@ -36,7 +37,7 @@ def pairs_of(data: BlocksData) -> list[tuple[int, int]]:
 
 
 def telling_question(one: Scene, two: Scene, rng: np.random.Generator) -> tuple[Question, float]:
-    """A question that two scenes answer differently, and 1 if it is true of the first, else -1."""
+    """A question that separates two scenes, and its sign: 1 if true of the first, else -1."""
     seed = int(rng.integers(2**32))
     truths = [
         mixture_questions(one, two, share, np.random.default_rng(seed))
@@ -63,10 +64,10 @@ def alignment_loss(
     Args:
         model: The VLM.
         data: Scenes and their counterparts.
-        pairs: Which of them.
-        rng: Source of everything random.
+        pairs: Indices of the two scenes of each pair.
+        rng: Source of all random numbers.
         strength: Share of the usual damage of views, in [0, 1]; see `augment_and_composite`.
-        device: Where the model is.
+        device: Device of the model.
     """
     first = int(rng.integers(N_GROUPS)) * RING
     seed = int(rng.integers(2**62))

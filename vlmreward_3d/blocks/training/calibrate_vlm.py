@@ -1,14 +1,15 @@
-"""How far a built-in VLM's answers can be believed, as curves:
+"""Calibration curves of a built-in VLM's answers.
 
 ``python -m vlmreward_3d.blocks.training.calibrate_vlm --data HELD_OUT --out calibration.png``
 
-Left: the share of the answer Yes among held-out questions with about the same probability of Yes by
-the model; a calibrated model is on the diagonal. Middle: that probability for blends of two scenes,
-over the share of the scene that is asked about; a model whose log-odds show the way from anywhere
-rises throughout. Right: the probability that it gives the caption of a scene, asked once about four
-views, some of which show the scene and the others one that differs in one thing: it should be low
-until all of them do. Scenes of a seed that training never saw; views are damaged as in training but
-for the right curve; one question a query through ``YesNoReward``.
+Left: share of questions whose true answer is Yes, over the probability of Yes that the model gives;
+a calibrated model is on the diagonal. Middle: probability of Yes for blends of two scenes, over the
+share of the scene that the question is about; it should rise throughout, so that the log-odds have
+a useful gradient everywhere. Right: probability of Yes to the caption of a scene, asked once about
+four views, over the share of views that show the scene while the others show a scene that differs
+in one thing; it should be low until all views show it. The scenes have a seed that training never
+used; views are damaged as in training, except for the right curve; each question is a query of its
+own through ``YesNoReward``.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ BINS = 10
 def answers(
     reward: YesNoReward, data: BlocksData, batches: int, *, mixtures: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of Yes, and the true ones, of all questions about some batches of 8 scenes.
+    """Predicted and true probabilities of Yes of all questions about some batches of 8 scenes.
 
     Args:
-        reward: With the question ``"{prompt}"``.
+        reward: Reward with the question ``"{prompt}"``.
         data: Scenes and their counterparts.
         batches: Number of batches.
-        mixtures: 0 for scenes as they are; 1 for blends, and questions about them alone.
+        mixtures: 0 for scenes without blends; 1 for blends, and questions about them alone.
     """
     sampler = QuestionSampler(data, HELD_OUT_SEED, mixtures=mixtures)
     said: list[float] = []
@@ -86,7 +87,7 @@ def answers_by_views(reward: YesNoReward, data: BlocksData) -> dict[str, list[fl
 
 
 def curve(at: np.ndarray, values: np.ndarray) -> dict[str, list[float]]:
-    """Means of values, in ten bins of equal width of what they stand at, where there are any."""
+    """Means of `at` and `values` in ten equally wide bins of `at` in [0, 1]; no empty bins."""
     which = np.clip((at * BINS).astype(int), 0, BINS - 1)
     filled = [b for b in range(BINS) if (which == b).any()]
     return {
@@ -104,7 +105,7 @@ def calibration_error(said: np.ndarray, true: np.ndarray) -> float:
 
 
 def draw(measured: dict[str, dict], path: Path) -> None:
-    """The curves of every model as a picture."""
+    """Draw the curves of every model as a picture."""
     figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     yes = "mean probability of Yes"

@@ -1,7 +1,7 @@
 """Ask the built-in VLM held-out questions: ``python -m vlmreward_3d.blocks.training.evaluate_vlm``.
 
-The scenes come from a seed that training never saw, and every question goes through
-``YesNoReward``, one question a query, as a user's would.
+The scenes have a seed that training never used, and every question goes through ``YesNoReward``,
+one question a query, as a user's would.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HELD_OUT_SEED = 9001
 
 @dataclass(frozen=True)
 class Item:
-    """A question about four views (4, 64, 64, 4) uint8, and the group of the table it is in."""
+    """A question about four views (4, 64, 64, 4) uint8, and its group in the table."""
 
     rgba: Tensor
     question: Question
@@ -54,7 +54,7 @@ def _form(rng: np.random.Generator) -> str:
 
 
 def items(data: BlocksData, seed: int = 0) -> Iterator[Item]:
-    """Questions about every scene: as many with the answer Yes as with No in every group."""
+    """Questions about every scene, in every group as many with the answer Yes as with No."""
     rng = np.random.default_rng(seed)
     clean = [i for i, s in enumerate(data.scenes) if s.flaw is None]
     rich = data.composed
@@ -119,10 +119,10 @@ def evaluate(
     """Balanced accuracy per group, and accuracy per kind.
 
     Args:
-        reward: with the question ``"{prompt}"``.
+        reward: reward with the question ``"{prompt}"``.
         data: held-out scenes.
         strength: damage of the views, see ``augment.augment_and_composite``.
-        limit: ask at most so many questions.
+        limit: largest number of questions.
 
     Returns:
         For each group: ``n``, ``balanced`` (mean of the accuracies on Yes and on No), and the
@@ -151,7 +151,7 @@ def evaluate(
 
 
 def as_markdown(tables: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Tables by the name of their condition, as one Markdown table."""
+    """One Markdown table of the results under several conditions, by the condition's name."""
     lines = ["| views | group | questions | balanced accuracy | accuracy by kind |"]
     lines.append("|---|---|---|---|---|")
     for condition, table in tables.items():

@@ -1,12 +1,12 @@
-"""How far a reward's gradient at the pixels points to what its question asks for:
+"""Alignment of a reward's gradient at the pixels with the change that its question asks for.
 
 ``python -m vlmreward_3d.blocks.training.measure_alignment --data HELD_OUT``
 
-Two scenes of a seed that training never saw, which differ in one thing, are blended half and half,
-and the cosine is taken between the gradient of the log-odds for the caption of one of them and the
-difference of the two pictures, all views together. 1 is a gradient that paints the one and removes
-the other, 0 one that does neither. Prints means with 95 % intervals (Student), for the reward alone
-and for its mean over random transformations.
+Two scenes that differ in one thing, of a seed that training never used, are blended half and half.
+The measure is the cosine between the gradient of the log-odds for the caption of one scene and the
+difference of the two pictures, over all views together. At 1, the gradient paints that scene and
+removes the other; at 0, it does neither. Prints means with 95 % intervals (Student), for the reward
+alone and for its mean over random transformations.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODELS = ["builtin/blocks", "builtin/robust", "builtin/aligned"]
 
 
 def cosines(reward: Callable[..., Tensor], data: BlocksData, count: int) -> np.ndarray:
-    """The cosines (count,) of some pairs of whole scenes, of things in a relation or alone.
+    """The cosines (count,) for some pairs of flawless scenes, of things in a relation or alone.
 
     Args:
         reward: A reward on images (1, V, 3, H, W) in [0, 1].

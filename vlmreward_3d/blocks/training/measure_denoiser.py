@@ -1,9 +1,10 @@
-"""Measure what a denoiser knows of captions.
+"""Measure the share of captions that a denoiser tells apart.
 
 ``python -m vlmreward_3d.blocks.training.measure_denoiser``.
 
-A denoiser that knows what a caption says predicts the noise of a scene better under the scene's own
-caption than under another one. The share of scenes where it does is 0.5 for what it does not know.
+A denoiser that has learned the meaning of a caption predicts the noise of a scene better under the
+scene's own caption than under another one. The share of scenes where it does is 0.5 for differences
+of captions that it has not learned.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _GRAY = 0.6
 def caption_choices(
     model: PixelDiffusion, count: int, *, seed: int = 31_337
 ) -> dict[str, list[bool]]:
-    """Compare the noise predicted under the true caption of held-out pairs and under other ones.
+    """Compare the noise predictions for held-out pairs under the true caption and under other ones.
 
     Args:
         model: the denoiser.

@@ -33,15 +33,16 @@ def orthogonalize(
 
 
 class Float32Muon(torch.optim.Muon):
-    """`torch.optim.Muon` with its products in the dtype of the parameters.
+    """`torch.optim.Muon` with matrix products in the dtype of the parameters.
 
-    PyTorch's multiplies in bfloat16, which takes 50 times as long as float32 on a CPU without
-    instructions for it. Learning rates are adjusted to the size of AdamW's steps.
+    PyTorch's optimizer multiplies in bfloat16, which takes 50 times as long as float32 on a CPU
+    without instructions for it. Learning rates are adjusted to the size of AdamW's steps.
 
     Args:
         params: 2-D parameters.
         lr: learning rate.
-        weight_decay: of the parameters, times the learning rate, each step.
+        weight_decay: factor of the decoupled weight decay; a step multiplies the parameters by
+            1 - lr * weight_decay.
     """
 
     def __init__(self, params: Any, lr: float, weight_decay: float) -> None:

@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer of Qwen's kind, trained on the language of the blocks world."""
+"""A small byte-level BPE tokenizer like Qwen's, trained on the language of the blocks world."""
 
 from __future__ import annotations
 

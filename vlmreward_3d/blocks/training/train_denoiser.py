@@ -1,6 +1,6 @@
 """Train the built-in denoiser: ``python -m vlmreward_3d.blocks.training.train_denoiser``.
 
-With ``--start`` a trained one learns on, at full resolution alone.
+With ``--start`` a trained denoiser is trained further, at full resolution alone.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ SHOWN = (
     "an orange mug next to a purple chair",
     "a cyan car next to a yellow torus",
 )
-"""What the pictures of a training show."""
+"""Prompts of the sample pictures that a training writes."""
 FRONTAL = 2.0
 """Concentration of the azimuths of single views around the front (von Mises)."""
 COARSE = 0.5
-"""Share of the steps at half resolution, with four times the groups: texts are learnt there."""
+"""Share of the steps at half resolution, with four times the groups, which train the texts."""
 TEACHERS = ("strong", "coarse", "single-view")
 """Kinds of denoisers: "coarse" learns from captions whose colors and order are exchanged at random,
 so that it knows words and not what belongs to what; "single-view" sees one view, mostly from the
@@ -50,7 +50,7 @@ front, and no cameras, so that it wants to see the front from everywhere."""
 
 
 def build(seed: int = 0, *, cameras: bool = True, rich: bool = False) -> PixelDiffusion:
-    """A denoiser with random weights, of single views without cameras; ``rich`` in words."""
+    """A denoiser with random weights: of single views without `cameras`; `rich`: of more words."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(768, rich=True) if rich else train_tokenizer()
     tokenizer.init_kwargs[KNOWN_WORDS] = known_words(captions=True, rich=rich)
@@ -189,7 +189,7 @@ def picture(model: PixelDiffusion, data: BlocksData, path: Path, seed: int = 0) 
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
+    """Train, continuing from ``args.out/state.pt`` if it exists, and write ``args.out/model``."""
     data = render_dataset(args.data, args.scenes, seed=1, composed=args.composed)
     device = torch.device(args.device)
     if args.start:

@@ -1,10 +1,11 @@
 """Train the built-in VLM: ``python -m vlmreward_3d.blocks.training.train_vlm``.
 
-First the vision tower learns which words are true where (no questions), then colours and shapes are
-asked, then their combinations and captions of single things, then everything, at last with more
-about what only a comparison of views tells. With ``--start`` a trained model learns on, from the
-last stage alone; with ``--radius`` it learns from views that mislead it (see ``adversary``),
-and with ``--alignment`` its gradient at the pixels learns to paint what a question asks for.
+Stages: first the vision tower learns which words are true in which image cell (no questions); then
+questions about colors and shapes follow, then about their combinations and captions of single
+things, then of all kinds, at last with more questions that need a comparison of views. With
+``--start`` a trained model is trained further, in the last stage alone; with ``--radius`` it is
+trained on adversarial views (see ``adversary``), and with ``--alignment`` its gradient at the
+pixels is aligned with image differences (see ``alignment``).
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from vlmreward_3d.blocks.world.dataset import render_dataset
 from vlmreward_3d.blocks.world.questions import Batch, QuestionSampler
 
 STAGES = {"words": 0.25, "simple": 0.28, "attributes": 0.333, "all": 0.667, "flaws": 1.01}
-"""Curriculum: until which share of the steps each stage lasts."""
+"""Curriculum: the share of the steps at which each stage ends."""
 
 
 def plan(step: int, steps: int, *, trained: bool = False) -> tuple[str, bool, int]:
-    """Stage, whether the long prompts are asked, and the number of views of a step.
+    """Stage, use of the long prompts (bool), and number of views of a step.
 
     A model that is ``trained`` has the last stage only.
     """
@@ -46,7 +47,7 @@ def plan(step: int, steps: int, *, trained: bool = False) -> tuple[str, bool, in
 
 
 def scenes_of(batch: int, views: int) -> int:
-    """Scenes of a step, so that steps cost about the same."""
+    """Number of scenes in a step with ``views`` views, chosen so that steps cost about the same."""
     return max(2, batch * 4 // (views + 2 if views != 4 else 4))
 
 
@@ -88,7 +89,7 @@ def losses(
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train, or go on from ``args.out/state.pt``; writes ``args.out/model``."""
+    """Train, continuing from ``args.out/state.pt`` if it exists, and write ``args.out/model``."""
     data = render_dataset(
         args.data,
         args.scenes,

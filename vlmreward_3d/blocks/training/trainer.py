@@ -1,4 +1,4 @@
-"""What the trainings of both built-in models share: schedule, averaging, log, state on disk."""
+"""Common parts of the trainings of both built-in models: schedule, averaging, log, state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def command_line(
     lr: float,
     matrix_lr: float,
 ) -> argparse.ArgumentParser:
-    """What both trainings can be told; the arguments are the defaults."""
+    """Parser of the options of both trainings; the arguments of this function are the defaults."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="folder of rendered scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder for state and model")
@@ -60,7 +60,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def muon(params: list[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Muon, in the precision that the device of the parameters is fast in."""
+    """The Muon optimizer, with products in a precision that the parameters' device is fast in."""
     if all(p.device.type == "cpu" for p in params) and not cpu_has_bfloat16():
         return Float32Muon(params, lr=lr, weight_decay=weight_decay)
     return torch.optim.Muon(
@@ -69,19 +69,19 @@ def muon(params: list[nn.Parameter], lr: float, weight_decay: float) -> torch.op
 
 
 class Trainer:
-    """Optimiser with warm-up and cosine decay, an averaged copy of the model, and resumable state.
+    """Optimizer with warm-up and cosine decay, an averaged copy of the model, and resumable state.
 
     Args:
-        model: what is trained, on its device.
-        matrices: weights of inner linear and convolutional layers, which Muon trains (Jordan et
+        model: model to train, on its device.
+        muon_params: weights of inner linear and convolutional layers, which Muon trains (Jordan et
             al., 2024), its steps scaled to the size of AdamW's. AdamW trains all others.
-        out: folder of ``state.pt`` and ``log.jsonl``; made if missing. A state that is there is
+        out: folder of ``state.pt`` and ``log.jsonl``; made if missing. An existing state is
             continued.
         steps: length of the training.
         lr: AdamW's peak learning rate.
         matrix_lr: Muon's peak learning rate.
-        warmup: steps until it is reached.
-        betas: of AdamW.
+        warmup: number of steps until the peak learning rates are reached.
+        betas: AdamW's coefficients of the running averages.
 
     Attributes:
         average: exponential moving average of the model over about 500 steps.
@@ -130,7 +130,7 @@ class Trainer:
         return self.out / "state.pt"
 
     def update(self, loss: Tensor, step: int) -> None:
-        """One step of the optimiser and of the average.
+        """One step of the optimizer and of the average.
 
         Raises:
             FloatingPointError: the loss is not finite; nothing has changed.
@@ -163,7 +163,7 @@ class Trainer:
             file.write(json.dumps(entry) + "\n")
 
     def save(self, step: int) -> None:
-        """Write the state after ``step`` steps, whole or not at all."""
+        """Write the state after ``step`` steps, atomically."""
         draft = self._state.with_suffix(".tmp")
         torch.save(
             {

@@ -33,7 +33,7 @@ PATCH, MERGE = 8, 2
 
 
 def build_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
-    """Processor of the built-in VLM: every picture becomes about 64 x 64 pixels."""
+    """Processor of the built-in VLM, which resizes every picture to about 64 x 64 pixels."""
     sizes = {
         "patch_size": PATCH,
         "merge_size": MERGE,
@@ -49,11 +49,11 @@ def build_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
 
 @torch.no_grad()
 def mimetic_attention_init(language_model: nn.Module) -> None:
-    """Start half of the heads looking for tokens like the asking one, the others as usual.
+    """Initialize half of the attention heads with equal query and key projections, in place.
 
-    Queries and keys begin as the same orthonormal projections (mimetic initialisation, Trockman and
-    Kolter, 2023). A question's word then finds the image tokens that the word-presence loss has put
-    near it from the first step on.
+    Both are the same orthonormal projection, so that a token attends to tokens like itself (mimetic
+    initialization, Trockman and Kolter, 2023). A word of a question then attends from the first
+    step on to the image tokens that the word-presence loss has brought close to it.
     """
     for layer in language_model.layers:  # type: ignore[union-attr]
         attention = layer.self_attn
@@ -65,7 +65,7 @@ def mimetic_attention_init(language_model: nn.Module) -> None:
 def build_vlm(
     seed: int = 0, *, rich: bool = False
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
-    """The model with random weights, and its processor, which may know words of compositions."""
+    """The model with random weights, and its processor, optionally with words of compositions."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(768, rich=True) if rich else train_tokenizer()
     tokenizer.init_kwargs[KNOWN_WORDS] = known_words(rich=rich)
@@ -132,11 +132,11 @@ class Packed:
 
 
 class PackedVLM(nn.Module):
-    """Answers several questions per scene in one pass.
+    """The VLM with a forward pass that answers several questions per scene.
 
-    The views come first; then the questions, each of which sees the views and itself but no other
-    question, at the positions it would have if it were asked alone. An answer is therefore the same
-    as in a call of its own.
+    The views come first; then the questions, each of which attends to the views and to itself but
+    to no other question, at the positions that it has when it is asked alone. An answer is
+    therefore the same as in a call of its own.
     """
 
     words: Tensor
@@ -163,7 +163,7 @@ class PackedVLM(nn.Module):
         self._prefixes: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def look(self, images: Tensor) -> Tensor:
-        """Views (N, V, 3, 64, 64) in [0, 1] to image tokens (N, V * 16, D)."""
+        """Image tokens (N, V * 16, D) of views (N, V, 3, 64, 64) in [0, 1]."""
         n = images.shape[0]
         inputs = self.images(images.flatten(0, 1))
         grid = inputs["image_grid_thw"]
@@ -201,11 +201,12 @@ class PackedVLM(nn.Module):
         return self._prefixes[views]
 
     def probe_loss(self, packed: Packed, facts: list[Facts | None]) -> Tensor:
-        """Word-truth loss: what the middle of the language model knows at a question's words.
+        """Word-truth loss: cross-entropy of linear probes at the words of questions.
 
-        Wherever ``facts.iter_labels`` knows something, a linear probe says whether it is true. It
-        teaches the steps of an answer, finding what a word means in the views and putting words
-        together, long before whole answers do. Scenes without facts are left out.
+        At each word with a label from ``facts.iter_labels``, a probe of the hidden state half way
+        up the language model predicts the label. The loss teaches the steps of an answer, to find a
+        word in the views and to combine words, long before whole answers do. Scenes without facts
+        are left out.
         """
         names: dict[int, str | None] = dict(zip(self.words.tolist(), self.vocabulary))
         names[self.vlm.generation_config.eos_token_id] = None

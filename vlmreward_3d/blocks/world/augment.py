@@ -1,4 +1,4 @@
-"""Backgrounds and damage: what a half-optimised radiance field does to a picture."""
+"""Random backgrounds and damage of views, like the renders of a half-optimized radiance field."""
 
 from __future__ import annotations
 

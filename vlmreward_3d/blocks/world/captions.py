@@ -1,4 +1,4 @@
-"""What can be said and asked about a scene of the blocks world, with the true answers."""
+"""Captions of and questions about scenes of the blocks world, with the true answers."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ PRESENCE_WORDS = (
     *(*COLORS, *SHAPES, "top", "below", "next"),
     *("faces", "floating", "broken", "intersecting"),
 )
-"""Words that the auxiliary word-presence loss looks for in image tokens."""
+"""Words that the auxiliary word-presence loss detects in image tokens."""
 RICH_WORDS = (*PATTERNS, *EXTENTS, "inside", "front", "behind")
-"""Words of compositions that it looks for, too."""
+"""Further words, of compositions, that the word-presence loss detects."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, whether its answer is Yes, and what kind it is (for tables).
+    """A question with its true answer and its kind (for tables).
 
-    ``probability`` is that of Yes where what is seen is between two scenes.
+    ``probability`` is the probability of Yes if the views show a blend of two scenes.
     """
 
     text: str
@@ -82,12 +82,12 @@ class Question:
 
 
 def attribute_question(scene: Scene, rng: np.random.Generator, *, simple: bool = False) -> Question:
-    """A question about colours and shapes; Yes as often as No.
+    """A question about colors and shapes, with the answer Yes as often as No.
 
     Args:
-        scene: what the images show.
+        scene: scene that the images show.
         rng: source of choices.
-        simple: one colour or one shape only, never which goes with which.
+        simple: ask about one color or one shape only, never about their combination.
     """
     yes = bool(rng.random() < 0.5)
     thing = pick(scene.things, rng)
@@ -125,7 +125,7 @@ def attribute_question(scene: Scene, rng: np.random.Generator, *, simple: bool =
 
 
 def detail_question(scene: Scene, rng: np.random.Generator) -> Question:
-    """A question about patterns, fronts, sizes or numbers; Yes as often as No, where it can be."""
+    """A question about patterns, fronts, sizes or numbers, if possible with Yes as often as No."""
     yes = bool(rng.random() < 0.5)
     thing = pick(scene.things, rng)
     patterns = {t.pattern for t in scene.things} - {""}
@@ -187,15 +187,16 @@ def caption_question(
     sound: bool = True,
     rich: bool = False,
 ) -> Question:
-    """Does a description hold? The paper's prompts B and selected also want sound geometry.
+    """A question whether a description is true; the paper's prompts B and selected also require
+    geometry without flaws.
 
     Args:
-        scene: what the images show.
+        scene: scene that the images show.
         rng: source of choices.
         form: a text with ``{prompt}``, or a name in ``NAMED_QUESTIONS``; one of the short ones by
             default.
-        sound: whether the geometry is free of flaws.
-        rich: also with the words of compositions, see ``false_captions``.
+        sound: True if the geometry is free of flaws.
+        rich: also use the words of compositions; see ``false_captions``.
     """
     template = NAMED_QUESTIONS.get(form or "", form) or pick(CAPTION_QUESTIONS, rng)
     wants_sound = form in ("paper/selected", "paper/B")
@@ -229,7 +230,7 @@ def geometry_question(flaw: str | None, rng: np.random.Generator) -> Question:
 
 
 def corpus(scenes: list[Scene], rng: np.random.Generator, *, rich: bool = False) -> list[str]:
-    """Texts of every kind, to train a tokenizer on."""
+    """Texts of every kind, the training data of the tokenizer."""
     texts: list[str] = [q for group in GEOMETRY_QUESTIONS.values() for q in group]
     for scene in scenes:
         form = pick((*LONG_PROMPTS, None), rng)

@@ -102,7 +102,7 @@ def _base_size(count: int, links: tuple[str, ...]) -> float:
 def place(
     things: Sequence[SceneObject], links: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[SceneObject, ...]:
-    """Things of any size and place in the sizes and places that their relations ask for."""
+    """Copies of the things with the sizes and positions that their relations require."""
     base = _base_size(len(things), links)
     several = [base * float(rng.uniform(0.95, 1.05)) for _ in things]
     sizes = several if links else several[:1] * len(things)  # equal things are of one size

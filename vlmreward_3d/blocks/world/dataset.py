@@ -1,4 +1,4 @@
-"""Rendered sets of blocks scenes: made once, in shards, by several processes; resumable."""
+"""Rendered sets of blocks scenes, made in shards by several processes; resumable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FOV_DEG, ELEVATION_DEG, CAMERA_SCALE = (30.0, 45.0), (5.0, 40.0), (0.8, 1.0)
 """Ranges of the cameras of the blocks world."""
 SHARD = 250
 COUNTERPARTS = 2
-"""Version of `mixtures.counterpart`, by which a set of another one is known."""
+"""Version of `mixtures.counterpart`, which identifies sets made by another version."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class BlocksData:
     cameras: Tensor
 
     def counterpart(self, scene: int) -> int | None:
-        """The scene that differs from a scene in one thing and is seen by the same cameras."""
+        """Index of the scene that differs from `scene` in one thing, with equal cameras."""
         partner = scene ^ 1
         same = partner < len(self) and torch.equal(self.cameras[scene], self.cameras[partner])
         return partner if same else None
@@ -124,10 +124,10 @@ def render_dataset(
     counterparts: bool = False,
     workers: int | None = None,
 ) -> BlocksData:
-    """Render ``n_scenes`` scenes into ``folder``, or go on where an earlier call stopped, and load.
+    """Render ``n_scenes`` scenes into ``folder``, continuing an interrupted call, and load them.
 
     Args:
-        folder: where the shards go; the same folder must keep the same seed and share of flaws.
+        folder: folder of the shards; all calls for one folder must have the same seed and shares.
         n_scenes: number of scenes, rounded up to whole shards of 250.
         seed: fixes every scene and camera; shards are independent of each other.
         flawed: share of the other scenes with a flaw, in [0, 1].

@@ -37,17 +37,17 @@ def _qualities(thing: SceneObject) -> str:
 
 
 def bare(thing: SceneObject) -> str:
-    """A shape, and what it lacks."""
+    """Words for the shape of a thing, and for a front that it lacks."""
     return thing.shape + ("" if thing.fronts else f" without {LACKS[thing.shape]}")
 
 
 def name(thing: SceneObject, style: int = 0) -> str:
-    """A thing by its qualities; ``style`` as in ``article``."""
+    """Words for a thing: article, qualities and shape; ``style`` as in ``article``."""
     return article(f"{_qualities(thing)} {bare(thing)}", style)
 
 
 def as_if_whole(scene: Scene) -> Scene:
-    """The scene whose things have the fronts that they lack."""
+    """The same scene with a front on each thing that lacks one."""
     things = tuple(t if t.fronts else replace(t, fronts=(0.0,)) for t in scene.things)
     return replace(scene, things=things)
 
@@ -58,12 +58,12 @@ def plural(shape: str) -> str:
 
 
 def several(thing: SceneObject, count: int) -> str:
-    """A number of equal things."""
+    """Words for a number of equal things, such as "three red cubes"."""
     return f"{COUNTS[count - 1]} {_qualities(thing)} {plural(thing.shape)}"
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
-    """A true description; the plain one without ``rng``, else one of several wordings."""
+    """A true description of a scene: plain without ``rng``, else one of several wordings."""
     style = 0 if rng is None else int(rng.choice(3, p=(0.7, 0.15, 0.15)))
     if scene.count > 1:
         return several(scene.things[0], scene.count)
@@ -88,7 +88,7 @@ def unbound_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _exchanged(scene: Scene, i: int, j: int, *fields: str) -> Scene:
-    """The scene whose things ``i`` and ``j`` have exchanged what is in the fields."""
+    """The scene with the values of some fields exchanged between things ``i`` and ``j``."""
     things = list(scene.things)
     a, b = things[i], things[j]
     things[i] = replace(a, **{f: getattr(b, f) for f in fields})
@@ -136,7 +136,7 @@ def altered(thing: SceneObject, rng: np.random.Generator) -> SceneObject:
 
 
 def _other_relation(scene: Scene, link: int, rng: np.random.Generator, rich: bool) -> str:
-    """A relation that does not hold in place of that of a link."""
+    """A relation that does not hold, to replace that of a link."""
     relation, second = scene.links[link], scene.things[link + 1]
     if relation == INSIDE:
         return "next to"
@@ -190,7 +190,7 @@ def _false_of_several(
 
 
 def _false_of_details(scene: Scene, rng: np.random.Generator) -> list[tuple[str, Scene]]:
-    """Another pattern, and a front that is or is not there."""
+    """Scenes with another pattern, and with a front added or removed."""
     which = int(rng.integers(len(scene.things)))
     thing = scene.things[which]
     pattern = other(PATTERNS, thing.pattern, rng)
@@ -204,12 +204,12 @@ def _false_of_details(scene: Scene, rng: np.random.Generator) -> list[tuple[str,
 def false_captions(
     scene: Scene, rng: np.random.Generator, *, rich: bool = False
 ) -> list[tuple[str, str]]:
-    """Descriptions that the scene does not meet, as (kind, text).
+    """False descriptions of a scene, as (kind, text).
 
     Args:
-        scene: what is described.
+        scene: scene that the descriptions do not match.
         rng: source of choices.
-        rich: also with words of compositions: numbers, patterns, sizes, "without".
+        rich: also use words of compositions: numbers, patterns, sizes, "without".
     """
     if scene.count > 1:
         thing = scene.things[0]

@@ -1,4 +1,4 @@
-"""What is true of a scene, word by word: what the word-truth loss of the built-in VLM teaches."""
+"""Facts of a scene, word by word, as labels of the built-in VLM's word-truth loss."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def _words(thing: SceneObject) -> set[str]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is true of a scene.
+    """The facts of a scene that word-truth labels are derived from.
 
     Attributes:
-        words: presence words.
-        pairs: (colour, shape) of its things.
-        roles: (role, colour, shape) of its things, for every part that they play in a relation.
+        words: presence words that are true of the scene.
+        pairs: (color, shape) of each thing.
+        roles: (role, color, shape) of each thing, for every part that it plays in a relation.
     """
 
     words: frozenset[str]
@@ -54,7 +54,7 @@ class Facts:
 
 
 def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
-    """The facts of a scene shown with a flaw; None where views are mixed or a front lacks."""
+    """The facts of a scene shown with a flaw; None for mixed views or a missing front."""
     if flaw == "mixed" or (flaw is None and not all(t.fronts for t in scene.things)):
         return None
     if flaw == "nothing":
@@ -71,15 +71,15 @@ def facts_of(scene: Scene, flaw: str | None) -> Facts | None:
 
 
 def iter_labels(words: Sequence[str | None], facts: Facts) -> Iterator[tuple[int, int, bool]]:
-    """What can be judged at each place of a text, read from left to right.
+    """Truth labels at the places of a text, as far as they are known when it is read from the left.
 
     Args:
         words: the presence word at each token, ``""`` for any other token, None between questions.
-        facts: what is true.
+        facts: facts of the scene.
 
     Yields:
         Place, kind and truth. Kind 0: the word is true of the scene. Kind 1, at a shape behind a
-        colour: one thing is both. Kind 2, at the second such pair of a relation: that thing plays
+        color: one thing has both. Kind 2, at the second such pair of a relation: that thing plays
         its part in the relation named before.
     """
     before, role = "", ""

@@ -1,9 +1,9 @@
-"""Views between two scenes, and how true each of the two is, as in score distillation.
+"""Blends of two scenes, like intermediate states of score distillation, with graded answers.
 
-A denoiser that does not know which of several pictures was asked for pulls towards all of them, and
-what is being optimized is for a long time a bit of each: a sphere that is pink on one side, a cube
-in the haze of another one. Here two scenes that differ in one thing are blended, and the share of a
-scene is the probability of "Yes" to what is true of it and not of the other.
+A denoiser that does not distinguish several pictures pulls towards all of them, so that the
+optimized object is for a long time a mixture: a sphere that is pink on one side, a cube in the haze
+of another one. Here two scenes that differ in one thing are blended, and the share of a scene in
+the blend is the probability of "Yes" to a statement that is true of this scene alone.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from vlmreward_3d.blocks.world.scenes import (
 )
 
 _FRONT = 0.6
-"""Share of the counterparts of compounds alone that differ in the front."""
+"""Share of the counterparts of single compounds that differ in the front."""
 _TAKEN = 0.5
 """Share of the counterparts of pairs in which a thing has the color or shape of the other one."""
 _CLEAR = 0.15
-"""How much of the largest difference between two views a view must show to count."""
+"""Least difference of a view that counts, as a share of the largest difference over the views."""
 
 
 def counterpart(scene: Scene, rng: np.random.Generator) -> Scene:
     """A scene that differs from a flawless one in one thing.
 
-    Another color or shape of one object; in pairs also exchanged colors or an exchanged order, and
-    in half of them one thing has the color or the shape of the other one, as where a denoiser does
-    not know what belongs to what; of a compound alone also its front: several of them, or none.
-    What does not change stays where it is, as far as the change allows.
+    The difference is another color or shape of one object; in pairs also exchanged colors or an
+    exchanged order, and in half of the pairs one thing takes the color or the shape of the other
+    one, like the errors of a denoiser that confuses attributes; for a single compound also several
+    fronts or none. All else stays in its place, as far as the change allows.
     """
     which = int(rng.integers(len(scene.things)))
     if not scene.relation and scene.things[0].shape in COMPOUNDS and rng.random() < _FRONT:
@@ -106,10 +106,11 @@ def blend_weights(views: int, size: int, rng: np.random.Generator) -> Tensor:
 
 
 def shares(one: Tensor, two: Tensor, weights: Tensor) -> tuple[float, float]:
-    """How much of each of two pictures (V, H, W, 4) is left in the view that has least of it.
+    """Smallest share of each of two pictures (V, H, W, 4) in their blend, over the views.
 
-    It is the share of what differs between the two, in the views that show it clearly: an object of
-    which one side is wrong is wrong, and one that hides behind another tells nothing.
+    The share is that of the difference between the two pictures, in the views that show the
+    difference clearly: an object with one wrong side is wrong, and a view in which it is hidden
+    does not count.
     """
     apart = (one.float() - two.float()).abs().sum(-1, keepdim=True).flatten(1)
     total = apart.sum(1)
@@ -128,14 +129,14 @@ def mixture_questions(
     *,
     geometry: bool = True,
 ) -> list[Question]:
-    """Questions about a blend of two scenes: captions, things and bindings of either, and of none.
+    """Questions about a blend of two scenes: captions, things and bindings of one, both or none.
 
     Args:
         one: The first scene.
         two: Its `counterpart`.
-        share: How much of each is to be seen, in [0, 1].
+        share: Share of each scene in the blend, in [0, 1]; see `shares`.
         rng: Source of choices.
-        geometry: Ask about fronts, where they are what the scenes differ in.
+        geometry: Ask about fronts if the scenes differ in them.
     """
     form = pick(CAPTION_QUESTIONS, rng)
     if two.flaw is not None:

@@ -38,21 +38,21 @@ _OF_ANY_OBJECT = ("color", *(f"geometry: {topic}" for topic in GEOMETRY_QUESTION
 
 
 def _denied(question: Question) -> Question:
-    """The question about an object by its name, where the name does not hold."""
+    """A question about an object by its name, which is false for the scene."""
     return replace(question, yes=False, kind="no front")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Views of N scenes and what is asked about each.
+    """Views of N scenes and the questions about each.
 
     Attributes:
         rgba: (N, V, 64, 64, 4) uint8.
-        fade: (N,) opacity left of the objects; below 0.15 nothing is there to be seen.
+        fade: (N,) remaining opacity of the objects; below 0.15 they count as invisible.
         questions: a list of questions per scene.
-        words: (N, V, 16, W) float, 1 where a cell shows something that the word is true of, 0 where
-            not, NaN where it is not clear.
-        facts: what is true of each scene as a whole, None where that is not clear.
+        words: (N, V, 16, W) float: 1 where the word is true of something in the cell, 0 where not,
+            NaN where it is unclear.
+        facts: facts of each scene as a whole; None if they are unclear.
     """
 
     rgba: Tensor
@@ -63,7 +63,7 @@ class Batch:
 
 
 def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
-    """The presence words that are true in each cell: coverage (V, 4, 4, 6) uint8 -> (V, 16, W)."""
+    """Presence words that are true in each cell, (V, 16, W), from coverage (V, 4, 4, 6) uint8."""
     cover = coverage.flatten(1, 2).float() / 255
     seen = torch.zeros(*cover.shape[:2], len(_WORD))
     crossing = "intersecting" if scene.flaw == "intersection" else ""
@@ -83,7 +83,7 @@ def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
 
 
 def flaw_seen(scene: Scene, coverage: Tensor) -> bool:
-    """Whether the views give the flaw away."""
+    """False if the scene's floaters or holes are hidden in all views; True otherwise."""
     channel = {"floaters": _FLOATER, "holes": _BROKEN}.get(scene.flaw or "")
     return channel is None or float(coverage[..., channel].float().sum()) / 255 > _VISIBLE
 
@@ -93,13 +93,13 @@ class QuestionSampler:
 
     Args:
         data: the scenes.
-        seed: batches depend on it and on their number alone.
+        seed: seed of the batches; each depends on the seed and on its number alone.
         mixtures: share of blends of a scene and its counterpart among flawless scenes, where all
             kinds of questions are asked.
 
     Attributes:
-        rich: True if there are compositions among the scenes; then their words are asked about, of
-            all scenes.
+        rich: True if there are compositions among the scenes; their words then occur in questions
+            about all scenes.
     """
 
     def __init__(self, data: BlocksData, seed: int, *, mixtures: float = 0.0) -> None:
@@ -117,13 +117,15 @@ class QuestionSampler:
         """Batch ``number``.
 
         Args:
-            number: fixes the batch.
-            scenes: N.
-            stage: ``"words"`` asks nothing, ``"simple"`` about colours and shapes, ``"attributes"``
-                about their combinations and captions of single things too, all of flawless scenes;
-                ``"all"`` everything, ``"flaws"`` too, with more second fronts and mixed views.
-            long: one of the paper's prompts and a few short questions, or short ones only.
-            views: 1, 2, 4 or 8; fewer than 4 are not asked about geometry.
+            number: number of the batch, which determines its content.
+            scenes: number N of scenes.
+            stage: stage of the training: ``"words"`` has no questions, ``"simple"`` questions about
+                colors and shapes, ``"attributes"`` also about their combinations and captions of
+                single things, all of flawless scenes; ``"all"`` has all kinds, ``"flaws"`` too,
+                with more second fronts and mixed views.
+            long: True for one of the paper's prompts and a few short questions, False for short
+                questions only.
+            views: number of views, 1, 2, 4 or 8; below 4 there are no questions about geometry.
         """
         rng = np.random.default_rng([self.seed, number])
         rgba: list[Tensor] = []

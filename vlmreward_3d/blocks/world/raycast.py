@@ -16,12 +16,12 @@ from vlmreward_3d.blocks.world.solids import FLOATER, FRONT, Primitive, solids
 from vlmreward_3d.cameras import Cameras
 
 LIGHT = (0.38, 0.27, 0.88)
-"""Direction towards the light, world space, unnormalised."""
+"""Direction towards the light, world space, not normalized."""
 AMBIENT = 0.5
 """Share of the light that reaches every surface."""
 
 THINGS = 3
-"""How many things, at most, a scene tells apart."""
+"""Largest number of things of a scene that are marked separately."""
 CHANNELS = (*(f"thing {i}" for i in range(THINGS)), "front", "floater", "broken")
 """Marks of a view: things, front features, floaters, insides of broken surfaces."""
 
@@ -143,7 +143,7 @@ def raycast(scene: Scene, cameras: Cameras, size: int, *, supersample: int = 2) 
     """Render a scene by exact ray casting with Lambertian light from one fixed direction.
 
     Args:
-        scene: what to render.
+        scene: scene to render.
         cameras: V cameras.
         size: height and width of the views in pixels.
         supersample: rays per pixel along each side, averaged.

@@ -1,4 +1,4 @@
-"""Scenes of the blocks world: what is in them, where it stands, and what is wrong with it.
+"""Scenes of the blocks world: their things, places and flaws.
 
 The world is z-up, the front of an object looks along +x, and everything fits into a ball of radius
 0.8 around the origin.
@@ -29,9 +29,9 @@ COMPOUNDS = ("mug", "chair", "car", "snowman")
 SHAPES = PRIMITIVES + COMPOUNDS
 RELATIONS = ("on top of", "next to")
 LANDMARK_RELATIONS = ("in front of", "behind")
-"""Relations to a compound, whose front says where that is."""
+"""Relations to a compound, whose front determines the direction."""
 INSIDE = "inside"
-"""The relation to what holds a thing: a mug or a torus."""
+"""The relation of a thing to its holder, a mug or a torus."""
 PATTERNS = ("striped", "dotted")
 EXTENTS = ("small", "large")
 COUNTS = ("one", "two", "three")
@@ -39,7 +39,7 @@ LACKS = {"mug": "a handle", "chair": "a back", "car": "lamps", "snowman": "a fac
 """The feature at the front of each compound."""
 FLAWS = ("faces", "floaters", "holes", "intersection", "no front")
 SEVERAL_FRONTS = ((0, 2), (0, 1), (0, 1, 2), (0, 1, 2, 3))
-"""Where several fronts are, in quarters of a turn."""
+"""Arrangements of several fronts, as angles in quarters of a turn."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,8 @@ class SceneObject:
 class Scene:
     """Things, their relation (``things[0]`` *relation* ``things[1]``), and a flaw.
 
-    ``then`` is the relation of the second to a third thing. Two or three equal things without a
-    relation are a number of them. ``seed`` fixes what is random in the solids: colour jitter,
-    floaters and holes.
+    ``then`` is the relation of the second to a third thing. Two or three things without a relation
+    are equal. ``seed`` determines the random parts of the solids: color jitter, floaters and holes.
     """
 
     things: tuple[SceneObject, ...]
@@ -90,12 +89,12 @@ class Scene:
 
     @property
     def count(self) -> int:
-        """How many equal things are shown; 1 for different ones."""
+        """Number of equal things in the scene; 1 if the things are different."""
         return 1 if self.relation else len(self.things)
 
     @property
     def composed(self) -> bool:
-        """True for what only ``compositions`` draws."""
+        """True for scenes that only ``compositions`` draws."""
         details = any(t.pattern or t.extent for t in self.things)
         lacking = self.flaw is None and not all(t.fronts for t in self.things)
         beyond = self.relation not in (None, *RELATIONS) or self.then is not None
@@ -128,7 +127,7 @@ HALF_WIDTH = {
 
 
 def pick(options: Sequence[Option], rng: np.random.Generator) -> Option:
-    """One of the options, all as likely."""
+    """One of the options, drawn with equal probabilities."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -170,7 +169,7 @@ def arrange(
 
 
 def several_fronts(shape: str) -> tuple[tuple[int, ...], ...]:
-    """The ``SEVERAL_FRONTS`` of a shape; a car, which is long, has them at its ends alone."""
+    """The ``SEVERAL_FRONTS`` of a shape; a car, which is long, has fronts at its ends only."""
     return SEVERAL_FRONTS[:1] if shape == "car" else SEVERAL_FRONTS
 
 

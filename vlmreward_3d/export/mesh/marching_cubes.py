@@ -1,4 +1,4 @@
-"""A closed mesh of what the renders show, by carving space with their depths."""
+"""Extraction of a closed mesh from the depths of rendered views, by space carving."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ELEVATIONS = (0.0, 20.0, 45.0, 75.0)
 
 
 class NoSurfaceError(ValueError):
-    """There is nothing to see."""
+    """Error: the field has no visible surface."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A closed triangle mesh with colours, in the world's frame: z up.
+    """A closed triangle mesh with colors, in the world's frame: z up.
 
     Attributes:
         vertices: (V, 3) float, world units.
@@ -46,17 +46,17 @@ def carve(
     n_views: int = 8,
     size: int = 128,
 ) -> Tensor:
-    """Signed distance to free space on a lattice over the field's box, truncated.
+    """Truncated signed distance to free space on a lattice over the field's box.
 
-    A point is free as soon as one of many cameras above the horizon sees past it. What no camera
-    sees (hollow insides, the underside, enclosed cavities) counts as solid, unlike in the density
-    itself, which score distillation leaves there as it likes.
+    A point is free if at least one of many cameras above the horizon sees past it. Space that no
+    camera sees (hollow insides, the underside, enclosed cavities) counts as solid; the density
+    itself is arbitrary there, because score distillation does not constrain it.
 
     Args:
         field: The field to mesh, with an up-to-date occupancy.
         resolution: Points per side.
-        n_views: Cameras on each of the rings of different elevation.
-        size: Their height and width in pixels.
+        n_views: Number of cameras on each ring; the rings differ in elevation.
+        size: Height and width of the cameras' pictures in pixels.
 
     Returns:
         (R, R, R), axes x, y, z: 1 in free space, -1 in the solid, linear over three spacings on
@@ -105,7 +105,7 @@ def _ring(n: int, elevation: float, distance: float, fov: float) -> Cameras:
 
 @torch.no_grad()
 def extract_surface(field: VolumeField, *, resolution: int = 96) -> Surface:
-    """The field's closed surface by marching cubes through what `carve` leaves.
+    """The field's closed surface, by marching cubes on the distances of `carve`.
 
     Args:
         field: The field to mesh, with an up-to-date occupancy.

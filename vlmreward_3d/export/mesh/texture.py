@@ -1,4 +1,4 @@
-"""A surface with its colours in a texture instead of at its vertices."""
+"""Surfaces with their colors in a texture instead of at the vertices."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Textured:
     """A surface's geometry with a texture, in the world's frame: z up.
 
     Attributes:
-        atlas: Its vertices and faces, and where they are in the picture.
-        vertices: (W, 3) float, world units, one for each of the atlas.
+        atlas: Vertices and faces, with their positions in the picture.
+        vertices: (W, 3) float, world units, the position of each vertex of the atlas.
         uv: (W, 2) float in [0, 1], (0, 0) the picture's lower left corner.
         picture: (H, W, 3) uint8, sRGB.
     """
@@ -38,10 +38,11 @@ def bake_texture(
     resolution: int = 1024,
     padding: int = 4,
 ) -> Textured:
-    """Look colours up at the point of the surface that each texel shows.
+    """Compute a texture from the color at the surface point of each texel.
 
-    Texels that a chart only touches show its rim, and those outside every chart repeat the nearest
-    of these, so that neither interpolation nor mip-mapping brings a foreign colour to a seam.
+    Texels that a chart only touches get the color of its border, and texels outside of all charts
+    that of the nearest filled texel, so that neither interpolation nor mip-mapping brings another
+    color to a seam.
 
     Args:
         surface: The geometry; its vertex colours are not used.

@@ -1,7 +1,7 @@
-"""A mesh cut into charts by the six directions of a box, and packed into one texture.
+"""UV unwrapping: a mesh is cut into charts by six box directions and packed into one texture.
 
-Cutting costs linear time whatever the surface looks like; the segmentation of general-purpose
-unwrappers takes minutes on the rough surfaces that score distillation may leave.
+The cut takes linear time for any surface; the segmentation of general-purpose unwrappers takes
+minutes on the rough surfaces that score distillation may leave.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from vlmreward_3d.export.mesh.uv_raster import rasterize
 __all__ = ["Atlas", "unwrap"]
 
 _STEEPEST = 0.35
-"""Least cosine between a face and its chart's direction; bounds how far colours are stretched."""
+"""Least cosine between a face and its chart's direction; bounds the stretching of colors."""
 _PASSES = 8
 _FILLED = 0.6
-"""Share of a texture that lies in charts, about."""
+"""Approximate share of a texture that charts cover."""
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """Where each corner of each face lies in a texture.
+    """Texture coordinates of the corners of all faces of a mesh.
 
     Attributes:
-        vertices: (W,) int, the vertex of the mesh that each vertex of the atlas is; one at a seam
-            is there several times.
+        vertices: (W,) int, the vertex of the mesh for each vertex of the atlas; a vertex at a seam
+            occurs several times.
         faces: (F, 3) int into `vertices`, in the mesh's order.
         pixels: (W, 2) float, column and row in texels, (0, 0) the picture's upper left corner.
         charts: (F,) int, the chart of each face.
-        width: Of the texture in texels.
-        height: Of the texture in texels.
+        width: Width of the texture in texels.
+        height: Height of the texture in texels.
     """
 
     vertices: np.ndarray
@@ -47,13 +47,13 @@ class Atlas:
 def unwrap(
     vertices: np.ndarray, faces: np.ndarray, *, resolution: int = 1024, padding: int = 4
 ) -> Atlas:
-    """Give every face of a mesh a place of its own in a texture.
+    """Map every face of a mesh to a separate area of a texture.
 
     Args:
         vertices: (V, 3) float.
         faces: (F, 3) int; no edge belongs to more than two faces.
-        resolution: About the side of the texture in texels.
-        padding: Texels around each chart that belong to no other.
+        resolution: Approximate side of the texture in texels.
+        padding: Width in texels of the free border around each chart.
 
     Returns:
         The atlas; no texel's centre lies in two faces.
@@ -83,9 +83,9 @@ def _neighbors(faces: np.ndarray) -> np.ndarray:
 
 
 def _directions(normals: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
-    """(F,) in 0..5 (+x, +y, +z, -x, -y, -z): what most of a face and its neighbours look towards.
+    """(F,) direction in 0..5 (+x, +y, +z, -x, -y, -z) that most of a face and its neighbors face.
 
-    Voting makes few large charts of many ragged ones.
+    The vote reduces many ragged charts to few large ones.
     """
     towards = np.concatenate([normals, -normals], axis=1)
     steep = towards < _STEEPEST
@@ -102,7 +102,7 @@ def _directions(normals: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
 
 
 def _connected(label: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
-    """(F,) numbers of the patches of neighbouring faces with the same label."""
+    """(F,) index of each face's patch, a connected set of faces with the same label."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -156,7 +156,7 @@ def _pack(
 
 
 def _covered(atlas: Atlas) -> np.ndarray:
-    """(F,) bool: faces with a texel that an earlier face has too."""
+    """(F,) bool, True for faces that share a texel with an earlier face."""
     texels = rasterize(atlas.pixels[atlas.faces], atlas.width, atlas.height)
     place = texels.rows * atlas.width + texels.columns
     first = np.full(atlas.width * atlas.height, len(atlas.faces))

@@ -1,4 +1,4 @@
-"""The texels that a set of triangles in the plane covers."""
+"""Rasterization of triangles in the plane: the texels that they cover."""
 
 from __future__ import annotations
 

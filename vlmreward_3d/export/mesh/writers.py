@@ -1,6 +1,6 @@
-"""A surface in the file formats of other programs, all of them in glTF's axes.
+"""Writers of surfaces in common file formats, all of them in glTF's axes.
 
-There +y is up, and the front of an object faces +z; in the world those are +z and +x (azimuth 0).
+In glTF +y is up, and the front of an object faces +z; in the world these are +z and +x (azimuth 0).
 The world's (x, y, z) is written as (y, z, x).
 """
 
@@ -40,9 +40,9 @@ MESH_FILES = {
 
 
 def save_glb(path: Path, surface: Surface) -> None:
-    """glTF binary: linear vertex colors, smooth normals, and a material that is fully rough.
+    """Save as binary glTF with linear vertex colors, smooth normals and a fully rough material.
 
-    The colors are 16-bit integers, because 8 bits of a linear color are few steps in the darks.
+    The colors are 16-bit integers, because 8 bits of linear color have few levels in dark areas.
     """
     from trimesh.visual import TextureVisuals
 
@@ -62,22 +62,22 @@ def save_glb(path: Path, surface: Surface) -> None:
 
 
 def save_obj(path: Path, surface: Surface) -> None:
-    """Wavefront with sRGB colours in [0, 1] behind the coordinates of the vertices."""
+    """Save as Wavefront OBJ with sRGB colors in [0, 1] behind the coordinates of the vertices."""
     _write(path, surface)
 
 
 def save_ply(path: Path, surface: Surface) -> None:
-    """Binary PLY with 8-bit sRGB vertex colours."""
+    """Save as binary PLY with 8-bit sRGB vertex colors."""
     _write(path, surface)
 
 
 def save_textured_glb(path: Path, surface: Surface, textured: Textured) -> None:
-    """glTF binary, the colours in a PNG inside: fully rough, not metallic, smooth normals.
+    """Save as binary glTF with an embedded PNG texture, smooth normals and a rough material.
 
     Args:
         path: The .glb file.
-        surface: The geometry before it was cut; its normals pass over seams.
-        textured: The same with UVs and a picture.
+        surface: The geometry before it was cut, whose normals are smooth across seams.
+        textured: The same geometry with UVs and a picture.
     """
     import trimesh
     from PIL import Image
@@ -102,14 +102,14 @@ def save_meshes(
     *,
     texture_resolution: int = 1024,
 ) -> list[Path]:
-    """A field's surface in each of several formats.
+    """Save a field's surface in each of several formats.
 
     Args:
-        folder: Where to.
-        surface: What `extract_surface` made of the field.
-        field: Where the texture's colours come from.
+        folder: Folder that the files are written to.
+        surface: Surface of the field, from `extract_surface`.
+        field: Field whose colors become the texture.
         kinds: Keys of `MESH_FILES`.
-        texture_resolution: About the side of the texture in texels.
+        texture_resolution: Approximate side of the texture in texels.
 
     Returns:
         The files, in the order of `kinds`.
@@ -177,5 +177,5 @@ def _gltf_axes(points: np.ndarray) -> np.ndarray:
 
 
 def _linear(srgb: np.ndarray) -> np.ndarray:
-    """glTF's vertex colours are linear; rendered pixels are sRGB."""
+    """Linear colors, for glTF's vertex colors, from sRGB colors of rendered pixels."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -1,4 +1,4 @@
-"""One page about a run that needs nothing but itself: no network, no other file."""
+"""Report of a run as one self-contained HTML page: no network, no other file."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def save_report(
     notes: Sequence[str] = (),
     provenance: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a page with the run's outcome, its pictures, its model to turn, curves and settings.
+    """Write a page with the run's outcome, pictures, a rotatable model, curves and settings.
 
     Args:
         path: The .html file. Files of the run that are beside it are linked.
         config: The run's settings.
-        reports: Its log.
+        reports: Log of the run.
         geometry: The exported model; its notes are listed after `notes`.
         views: The picture of the views, PNG.
         turntable: MP4 or GIF.
-        done: Number of steps that were done; None: those of the log.
-        seconds: Duration of all steps together; None where it is not known.
-        notes: Events of the run that its owner should know, a sentence each.
+        done: Number of steps that were done; None for the number of `reports`.
+        seconds: Total time of the steps in seconds; None if unknown.
+        notes: Sentences about events of the run, such as retries.
         provenance: The command and the versions that made the asset, by name.
 
     Raises:

@@ -29,7 +29,7 @@ class Panel:
         kind: Last part of the metrics' names, or "field" for all of those of the field.
         title: Heading.
         series: (step, value) pairs by the metric's name.
-        log: Logarithmic values.
+        log: True for a logarithmic value axis.
         limits: Lowest and highest value shown; None for those of the data.
     """
 

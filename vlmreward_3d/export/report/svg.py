@@ -91,7 +91,7 @@ def _visible(points: Points, log: bool) -> Points:
 
 
 def _thinned(points: Points) -> Points:
-    """Means over equal stretches where there are more points than pixels."""
+    """Means over equal intervals, if there are more points than pixels."""
     stretch = math.ceil(len(points) / _MOST_POINTS)
     if stretch <= 1:
         return points

@@ -1,4 +1,4 @@
-"""Models of flows from data to noise, as denoisers."""
+"""Conversions that make flow-matching models usable as denoisers."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ __all__ = ["LatentDiffusion"]
 
 
 class LatentDiffusion(UNetDiffusion):
-    """A UNet on the latents of a variational autoencoder, told what to make by a text encoder.
+    """A UNet on the latents of a variational autoencoder, conditioned by one text encoder.
 
     The parts are frozen and in eval mode.
 
@@ -58,14 +58,15 @@ class LatentDiffusion(UNetDiffusion):
 
         Args:
             model: the folder or id.
-            dtype: of the weights; half precision for a GPU.
-            **options: of ``from_pretrained``, such as ``revision`` or ``local_files_only``.
+            dtype: dtype of the weights; half precision is meant for a GPU.
+            **options: further options of ``from_pretrained`` of the parts, such as ``revision`` or
+                ``local_files_only``.
 
         Raises:
             OSError: a part is missing, damaged or cannot be reached, or its weights are not those
                 of its configuration.
-            ValueError: parts of classes that are not supported or do not fit each other, or the
-                model predicts neither noise nor v.
+            ValueError: the parts are of unsupported classes or do not fit each other, or the model
+                predicts neither noise nor v.
         """
         return cls(**cls._parts(model, dtype, **options))
 

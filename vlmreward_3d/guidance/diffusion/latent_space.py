@@ -11,24 +11,24 @@ __all__ = ["LatentSpace"]
 
 
 class LatentSpace(nn.Module):
-    """Images to latents and back, for a denoiser of single views.
+    """Base of denoisers of single views on the latents of an autoencoder: encoding and decoding.
 
-    Denoiser and autoencoder compute in their own precision, or under an autocast of their own,
-    whatever autocast surrounds them; what comes in is converted, and what goes out is in the dtype
-    of what came in.
+    Denoiser and autoencoder compute in their own precision, or under their own autocast,
+    independent of any surrounding autocast. Inputs are converted, and outputs have the dtype of
+    the inputs.
 
     Args:
         vae: Autoencoder between images in [-1, 1] and latents.
         resolution: Side of the latents that the denoiser works on.
 
     Attributes:
-        n_views: Images that form one group; 1 here.
+        n_views: Number of images in a group; 1 here.
         alphas_cumprod: (T,) abar of each timestep.
-        autocast: Dtype of matrix products and convolutions in denoiser and autoencoder, whose
-            weights are in another; None computes in that of the weights.
-        resolution: Side of the latents.
-        latent_channels: Channels of the latents.
-        image_resolution: Side of the images that have latents of that side.
+        autocast: Dtype of matrix products and convolutions in denoiser and autoencoder, if it
+            differs from that of the weights; None computes in the dtype of the weights.
+        resolution: Height and width of the latents.
+        latent_channels: Number of channels of the latents.
+        image_resolution: Height and width of images whose latents have `resolution`.
     """
 
     n_views = 1
@@ -96,7 +96,7 @@ class LatentSpace(nn.Module):
 
 
 def _keep_gradient_in_range(outputs: Tensor, inputs: Tensor) -> None:
-    """Let gradients pass between two tensors with a largest entry near 1, and undo it behind.
+    """Scale the gradient between two tensors to a largest entry near 1, and undo it after them.
 
     In float16, entries below 6e-8 vanish and those below 6e-5 lose digits. The factor is a power of
     two, so that it rounds nothing.

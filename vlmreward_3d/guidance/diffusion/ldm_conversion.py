@@ -1,7 +1,7 @@
-"""State dicts in the layout of the original latent-diffusion code -> parts of diffusers.
+"""Conversion of state dicts from the layout of the original latent-diffusion code to diffusers.
 
-The sizes of a network are read off its tensors, so that shrunk copies convert as the full model
-does; key by key the work is done by diffusers' own converter. Every key has to find its place.
+The sizes of a network are read from its tensors, so that small copies are converted like the full
+model. diffusers' own converter renames the keys, and every key must have a counterpart.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ State = Mapping[str, Tensor]
 
 
 def sub_state_dict(state: State, prefix: str) -> dict[str, Tensor]:
-    """The entries under a prefix, without it.
+    """The entries whose keys have a prefix, with the prefix removed.
 
     Raises:
         KeyError: there are none.
@@ -44,7 +44,7 @@ def _indices(state: State, before: str) -> list[int]:
 
 
 def _filled(model: nn.Module, state: dict[str, Tensor], given: int, kind: str) -> Any:
-    """The model with these tensors, to which all that were given have to have come."""
+    """The model filled with these tensors, all of which it must use."""
     if len(state) != given:
         raise KeyError(f"of the {given} keys of the {kind} {len(state)} have a place; expected all")
     try:

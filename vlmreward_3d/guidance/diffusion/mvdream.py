@@ -70,17 +70,19 @@ class MVDream(LatentDiffusion):
         """Build all parts from the authors' single file, "sd-v2.1-base-4view.pt".
 
         Args:
-            path: the file, read with ``weights_only=True``, or as safetensors by its name.
-            tokenizer: CLIP's, which the file does not hold: a hub id, a folder, or the object. All
-                tokenizers of CLIP have the same vocabulary; padding becomes id 0, as of OpenCLIP.
-            dtype: of the weights.
-            head_channels: channels of an attention head, in UNet and text encoder.
-            sample_size: side of the latents.
+            path: path of the file, read as safetensors by its suffix, else with
+                ``weights_only=True``.
+            tokenizer: CLIP's tokenizer, which the file does not hold: a hub id, a folder, or the
+                object. All tokenizers of CLIP have the same vocabulary; the padding id is set to
+                0, as in OpenCLIP.
+            dtype: dtype of the weights.
+            head_channels: number of channels of an attention head, in UNet and text encoder.
+            sample_size: height and width of the latents.
 
         Raises:
             FileNotFoundError: there is no such file.
             OSError: the file is damaged, or the tokenizer cannot be loaded.
-            ValueError: the file is another model's. Its names are looked at before all else.
+            ValueError: the file is of another model, by the names of its tensors.
         """
         path = Path(path)
         if not path.is_file():
@@ -136,7 +138,7 @@ def _other(path: Path, reason: str) -> ValueError:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of the file, by names that are MVDream's; they are mapped, not read."""
+    """The tensors of the file by MVDream's names, memory-mapped."""
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)

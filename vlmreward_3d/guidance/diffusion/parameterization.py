@@ -15,7 +15,7 @@ def check_prediction_type(scheduler: Any) -> str:
     """The scheduler's ``prediction_type``, if score distillation can use it.
 
     Raises:
-        ValueError: it is another than epsilon and v_prediction.
+        ValueError: the ``prediction_type`` is neither epsilon nor v_prediction.
     """
     kind = scheduler.config.prediction_type
     if kind not in _KNOWN:

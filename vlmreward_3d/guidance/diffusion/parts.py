@@ -1,4 +1,4 @@
-"""Parts of diffusers folders, complete or not at all: UNet, autoencoder, text encoder, the rest."""
+"""Loading of parts of diffusers folders; an incomplete part is refused."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ def load_part(
         model: the folder or id.
         name: name of the part, a key of ``KINDS``.
         dtype: dtype of its weights, if it has weights.
-        **options: of ``from_pretrained``, such as ``revision`` or ``local_files_only``.
+        **options: further options of ``from_pretrained``, such as ``revision`` or
+            ``local_files_only``.
 
     Raises:
-        OSError: it is missing, damaged or cannot be reached, or its weights are not those of its
-            configuration.
+        OSError: the part is missing, damaged or cannot be reached, or its weights are not those of
+            its configuration.
     """
     kind = KINDS[name]
     weighted = issubclass(kind, nn.Module)
@@ -81,8 +82,8 @@ def load_pipeline(kind: Any, model: str | Path, name: str, **options: Any) -> An
     Args:
         kind: class of the pipeline.
         model: the folder or id.
-        name: what it is, for the message.
-        **options: of ``from_pretrained``, such as ``torch_dtype`` or ``revision``.
+        name: name of the model, for the message.
+        **options: further options of ``from_pretrained``, such as ``torch_dtype`` or ``revision``.
 
     Raises:
         OSError: a part is missing, damaged or cannot be reached.
@@ -116,10 +117,10 @@ def _unloadable(what: str, error: Exception) -> OSError:
 
 
 def unet_config(model: str | Path) -> Mapping[str, Any]:
-    """Configuration of the UNet of a diffusers folder or hub id, which is looked at first.
+    """Configuration of the UNet of a diffusers folder or hub id, read before any weights.
 
     Raises:
-        OSError: there is none, or it cannot be read.
+        OSError: there is no configuration, or it cannot be read.
         ValueError: the UNet, or another part that ``model_index.json`` names, is of a class of its
             own or otherwise not supported, as in ports of MVDream.
     """
@@ -160,7 +161,7 @@ def pipeline_class(model: str | Path) -> str | None:
 
 
 def _index(model: str | Path) -> Mapping[str, Any]:
-    """The content of ``model_index.json``; nothing for parts without one, or out of reach."""
+    """The content of ``model_index.json``; empty if there is none or it cannot be reached."""
     try:
         with quiet():
             return DiffusionPipeline.load_config(str(model))
@@ -169,9 +170,9 @@ def _index(model: str | Path) -> Mapping[str, Any]:
 
 
 def _classes(model: str | Path) -> dict[str, str]:
-    """Classes of the parts that count, by their names, from ``model_index.json`` if there is one.
+    """Classes of the networks among the parts, by name, from ``model_index.json`` if there is one.
 
-    The tokenizer and the scheduler are made of their configurations in any case.
+    The tokenizer and the scheduler are built from their configurations in any case.
     """
     index = _index(model)
     networks = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer", "prior")

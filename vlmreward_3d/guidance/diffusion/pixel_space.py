@@ -20,7 +20,7 @@ from vlmreward_3d.guidance.diffusion.parts import check_fit, load_part, unet_con
 __all__ = ["PixelDiffusion"]
 
 GROUP = 4
-"""Views of a group."""
+"""Number of views in a group."""
 _PARTS = ("unet", "scheduler", "text_encoder", "tokenizer")
 
 
@@ -28,9 +28,10 @@ class PixelDiffusion(nn.Module):
     """Text- and camera-conditioned denoiser of groups of views in pixels.
 
     Args:
-        unet: with the 16-number camera as ``class_labels``, a model of groups of four views, whose
-            self-attention is made to merge them, in place; without, a model of single views.
-        scheduler: holds the noise schedule and ``prediction_type``: epsilon or v_prediction.
+        unet: UNet of pixels. With the 16-number camera as ``class_labels`` it is a model of groups
+            of four views, whose self-attention is changed in place to merge the views; otherwise
+            it is a model of single views.
+        scheduler: holder of the noise schedule and of ``prediction_type``: epsilon or v_prediction.
         text_encoder: CLIP-like text model.
         tokenizer: the text encoder's tokenizer.
     """

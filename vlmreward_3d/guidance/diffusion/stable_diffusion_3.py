@@ -25,14 +25,14 @@ __all__ = ["StableDiffusion3"]
 class StableDiffusion3(LatentSpace):
     """Stable Diffusion 3 or 3.5: a transformer that predicts the velocity of a flow.
 
-    It is a `Denoiser` of noise like all others, at the abar of each sigma of its scheduler
-    (`alpha_bar_of_flow`), so that every distillation rule can use it; "rfds" is the one that was
+    It is a noise-predicting `Denoiser` like all others, at the abar of each sigma of its scheduler
+    (`alpha_bar_of_flow`), so that every distillation rule can use it; "rfds" is the rule that was
     made for flows. The parts are frozen and in eval mode. Views are denoised one by one, and the
-    cameras are not looked at.
+    cameras are ignored.
 
     Args:
-        pipeline: The parts, as diffusers holds them. The third text encoder, a T5, may be missing,
-            as there: zeros stand for its embeddings.
+        pipeline: Pipeline of diffusers with the parts. The third text encoder, a T5, may be
+            missing, as in diffusers: its embeddings are then zeros.
 
     Attributes:
         sigmas: (T,) share of noise at each timestep, ascending.
@@ -69,12 +69,12 @@ class StableDiffusion3(LatentSpace):
         Args:
             model: The folder or id, such as "stabilityai/stable-diffusion-3.5-medium".
             dtype: Dtype of the weights; half precision for a GPU.
-            **options: Those of ``from_pretrained``, such as ``revision`` or ``text_encoder_3=None``
-                (with ``tokenizer_3=None``), without which 9 GB less are read.
+            **options: Further options of ``from_pretrained``, such as ``revision`` or
+                ``text_encoder_3=None`` (with ``tokenizer_3=None``), which saves 9 GB.
 
         Raises:
             OSError: A part is missing, damaged or cannot be reached.
-            ValueError: Parts that do not fit each other.
+            ValueError: The parts do not fit each other.
         """
         pipeline = load_pipeline(
             StableDiffusion3Pipeline, model, "Stable Diffusion 3", torch_dtype=dtype, **options
@@ -87,7 +87,7 @@ class StableDiffusion3(LatentSpace):
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Embeddings (n, L + 1, D) of n texts: those of the tokens, then the pooled one in a row.
+        """Embeddings (n, L + 1, D) of n texts: L rows for the tokens, then the pooled embedding.
 
         The pooled embedding, which is shorter than D, is followed by zeros.
         """
@@ -104,7 +104,7 @@ class StableDiffusion3(LatentSpace):
             noisy: (N, C, r, r) latents z_t.
             t: (N,) integer timesteps, indices of `sigmas`.
             text: (N, L + 1, D) from `encode_text`.
-            cameras: (N, 16) camera conditions, which are not looked at.
+            cameras: (N, 16) camera conditions, which are ignored.
 
         Returns:
             The noise, in the shape and dtype of ``noisy``. Differentiable.

@@ -17,14 +17,14 @@ __all__ = ["StableDiffusionXL"]
 
 
 class StableDiffusionXL(UNetDiffusion):
-    """Stable Diffusion XL (Podell et al., 2023), of noise or v.
+    """Stable Diffusion XL (Podell et al., 2023), which predicts noise or v.
 
-    Two text encoders tell the UNet what to make, and it is told that pictures have the side
-    ``image_resolution`` and were not cropped. Its autoencoder overflows in float16 and works in
-    float32 in any case. The parts are frozen and in eval mode.
+    The UNet is conditioned by two text encoders and by a picture size of ``image_resolution``
+    without a crop. The autoencoder would overflow in float16 and always computes in float32. The
+    parts are frozen and in eval mode.
 
     Args:
-        pipeline: The parts, as diffusers holds them.
+        pipeline: Pipeline of diffusers with the parts.
     """
 
     def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
@@ -44,7 +44,7 @@ class StableDiffusionXL(UNetDiffusion):
         Args:
             model: The folder or id, such as "stabilityai/stable-diffusion-xl-base-1.0".
             dtype: Dtype of the weights, other than the autoencoder's.
-            **options: Those of ``from_pretrained``, such as ``revision``.
+            **options: Further options of ``from_pretrained``, such as ``revision``.
 
         Raises:
             OSError: A part is missing, damaged or cannot be reached.
@@ -67,7 +67,7 @@ class StableDiffusionXL(UNetDiffusion):
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Embeddings (n, L + 1, D) of n texts: those of the tokens, then the pooled one in a row.
+        """Embeddings (n, L + 1, D) of n texts: L rows for the tokens, then the pooled embedding.
 
         The pooled embedding, which is shorter than D, is followed by zeros. All of "" is zero, if
         the pipeline says so (``force_zeros_for_empty_prompt``).

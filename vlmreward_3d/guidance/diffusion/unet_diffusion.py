@@ -1,4 +1,4 @@
-"""UNets on latents as score-distillation teachers, whatever reads the text."""
+"""UNets on latents as score-distillation teachers, independent of the text encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class UNetDiffusion(LatentSpace):
         scheduler: Holder of the noise schedule and ``prediction_type``.
 
     Attributes:
-        adapter: What makes it see several views at once; None where it does not.
+        adapter: Adapter that makes the UNet denoise several views at once; None without one.
     """
 
     adapter: MVAdapter | None
@@ -45,14 +45,14 @@ class UNetDiffusion(LatentSpace):
     def attach(self, adapter: MVAdapter) -> Any:
         """Make the UNet denoise groups of views, in place.
 
-        The adapter brings the number of views, the noise schedule and the largest side of latents
-        that it was trained with.
+        The adapter determines the number of views, the noise schedule and the largest side of the
+        latents, as in its training.
 
         Returns:
             This denoiser.
 
         Raises:
-            ValueError: It has an adapter already, or takes cameras without one.
+            ValueError: The denoiser has an adapter already, or its UNet takes cameras.
         """
         if self.n_views != 1:
             raise ValueError(
@@ -67,10 +67,10 @@ class UNetDiffusion(LatentSpace):
         return self
 
     def check_cameras(self, cameras: Cameras) -> None:
-        """Refuse cameras unlike those that the adapter was trained with, if there is one.
+        """Refuse cameras unlike those of the adapter's training, if there is an adapter.
 
         Raises:
-            ValueError: They differ.
+            ValueError: The cameras differ from those of the training.
         """
         if self.adapter is not None:
             self.adapter.check_cameras(cameras)

@@ -76,9 +76,9 @@ Gradient: TypeAlias = Callable[[Prediction], Tensor]
 
 @dataclass(frozen=True)
 class Lesson:
-    """The lesson of a student: the noise eps, and maybe to differ from the denoiser.
+    """Training loss of a student: mean((eps_student - eps)^2) plus an optional repulsion term.
 
-    Its loss is mean((eps_student - eps)^2) + repulsion * mean((eps_student - eps_c)^2).
+    The term is repulsion * mean((eps_student - eps_c)^2).
 
     Attributes:
         repulsion: gamma of adversarial score distillation (Wei et al., 2024): a negative number
@@ -91,15 +91,15 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Rule:
-    """A distillation rule: how latents are made noisy, and the gradient that follows.
+    """A distillation rule: the noising of the latents, and the gradient from the prediction.
 
     Attributes:
         gradient: Function of the denoiser's prediction for the noisy latents.
-        noising: How the latents are made noisy.
-        draws: The noising draws random numbers, so that several noises can be ranked.
-        asks_empty: The gradient needs `Prediction.empty`.
-        lesson: What the student learns; None for a rule without a student.
-        asks_free: The gradient needs `Prediction.student_free`.
+        noising: Function that makes the latents noisy.
+        draws: True if the noising draws random numbers, so that several noises can be ranked.
+        asks_empty: True if the gradient needs `Prediction.empty`.
+        lesson: Training loss of the student; None for a rule without a student.
+        asks_free: True if the gradient needs `Prediction.student_free`.
     """
 
     gradient: Gradient

@@ -14,10 +14,10 @@ FIRST, LAST = 2.0, 8.0
 
 
 def clamped_sds(prediction: Prediction) -> Tensor:
-    """`sds` with each element of N times the gradient clamped, less and less during the run.
+    """`sds` with each element of N times the gradient clamped to a limit that grows during the run.
 
-    Few elements of a score are very large, and those are where a denoiser insists on what it has
-    seen most often, such as a face on every side.
+    Only few elements of a score are very large, and they reflect the most frequent content of the
+    denoiser's training, such as a face on every side.
     """
     most = (FIRST + (LAST - FIRST) * prediction.progress) / len(prediction.latents)
     return sds(prediction).clamp(-most, most)

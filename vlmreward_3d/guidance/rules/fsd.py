@@ -14,15 +14,15 @@ __all__ = ["view_of_map", "world_map_noise"]
 def world_map_noise(
     teacher: Teacher, latents: Tensor, t: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Noise that belongs to the cameras, and z_t with it; the same in every step of a run.
+    """Noise that is fixed for each camera direction during a run, and z_t with this noise.
 
-    With it and a noise level that falls, "sds" follows the trajectory of a sampler from the noise
-    of each view, and different seeds of a run lead to different objects. Each view looks at a part
-    of a map of normal noise around the object, so that what neighbouring views share moves along
-    with the camera. The generator is not used.
+    With this noise and a falling noise level, "sds" follows the trajectory of a sampler from the
+    noise of each view, and different seeds of a run lead to different objects. The noise of a view
+    is a part of a map of normal noise around the object, so that neighboring views share noise,
+    which moves with the camera. The generator is not used.
 
-    The source has noise of its own where a view shows the background; here it is of the map too, as
-    a guidance does not see opacities.
+    The paper uses separate noise where a view shows the background; here the map is used there
+    too, because a guidance has no access to opacities.
     """
     channels, height, width = latents.shape[1:]
     draws = torch.Generator().manual_seed(teacher.seed)
@@ -43,10 +43,10 @@ def view_of_map(world: Tensor, azimuth: float, elevation: float, height: int, wi
 
     Args:
         world: The map.
-        azimuth: Angle of the camera in degrees.
-        elevation: Likewise, in [-90, 90].
-        height: H.
-        width: W.
+        azimuth: Azimuth of the camera in degrees.
+        elevation: Elevation of the camera in degrees, in [-90, 90].
+        height: Height H of the part.
+        width: Width W of the part.
     """
     rows, columns = world.shape[1] // 2, world.shape[2]
     row = int(-elevation * rows / 180 % rows)

@@ -11,7 +11,7 @@ from vlmreward_3d.guidance.score_distillation import per_image
 __all__ = ["nfsd"]
 
 _FAINT = 0.2
-"""Noise level below which the noise in the unconditional prediction is left in."""
+"""Noise level below which the unconditional prediction is used with its noise."""
 
 
 def nfsd(prediction: Prediction) -> Tensor:
@@ -20,7 +20,7 @@ def nfsd(prediction: Prediction) -> Tensor:
     delta is the direction towards real images, without the noise that an unconditional prediction
     also contains: eps_empty itself where there is little noise (below a fifth of the timesteps),
     and eps_empty - eps_negative above, in whose difference the noise cancels. The negative prompt
-    should name what images look like when they are bad; with an empty one delta is 0 there.
+    should describe images of low quality; with an empty negative prompt delta is 0 there.
     """
     if prediction.level is None or prediction.empty is None:
         raise ValueError(

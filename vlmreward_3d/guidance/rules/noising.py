@@ -1,4 +1,4 @@
-"""How a distillation rule makes latents noisy."""
+"""Noising of latents in distillation rules: fresh noise, or inversion by the denoiser."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def ddim_inversion(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Latents at timesteps t to which the denoiser itself leads backwards (Song et al., 2021).
+    """DDIM inversion: noisy latents at timesteps t, computed by the denoiser (Song et al., 2021).
 
-    See `invert` for a step. Steps are equally long; the last one of an image ends at its t.
+    `invert` makes one step. Steps have equal lengths; the last step of an image ends at its t.
 
     Args:
         teacher: The denoiser.
-        latents: (N, C, H, W) z, taken as those at timestep 0.
-        t: (N,) timesteps where it ends.
+        latents: (N, C, H, W) z, the latents at timestep 0.
+        t: (N,) last timesteps of the inversion.
         step: Length of the steps, as a share of the timesteps.
         scale: Scale of the guidance, from the empty prompt towards the prompt; None predicts for
             the empty prompt alone.

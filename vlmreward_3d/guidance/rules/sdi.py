@@ -22,7 +22,7 @@ ETA = 0.3
 def inverted_noise(
     teacher: Teacher, latents: Tensor, t: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """The noise that DDIM would have removed on its way to z, and z_t with it.
+    """Noise from DDIM inversion of z, and z_t with this noise.
 
     The inversion ends up to a tenth of the timesteps later than t, at a random one, so that it does
     not always take the same steps. With its noise, the predicted original of z_t is the next point

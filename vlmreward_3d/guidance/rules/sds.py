@@ -19,9 +19,9 @@ def sds(prediction: Prediction) -> Tensor:
 def sds_gradient(predicted_noise: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
     """w(t) (eps_hat - eps) / N: the SDS gradient at the latents (DreamFusion, Eq. 3).
 
-    It is the gradient of 0.5 ||z - sg(z - w(t) (eps_hat - eps))||^2 / N to z: like that of the
-    reconstruction loss it is divided by the number of images, so that the weights of other losses
-    mean the same in both and for any number of views.
+    It is the gradient of 0.5 ||z - sg(z - w(t) (eps_hat - eps))||^2 / N to z. Like the gradient of
+    the reconstruction loss it is divided by the number of images, so that the weights of other
+    losses have the same effect for both and for any number of views.
 
     VLM3D writes it with the score, w(t) (s_phi + eps / sigma(t)); with s_phi = -eps_hat / sigma(t)
     and the sign that descends, it is the same up to the 1 / sigma(t) that w(t) absorbs.

@@ -25,8 +25,8 @@ def ssd(prediction: Prediction) -> Tensor:
 
         eps_c - (<eps_c, eps> / <eps, eps>) eps,
 
-    scaled to the norm that the mode-disengaging term has in each image; to less where it is under a
-    thousandth of eps_c, which is rounding.
+    is scaled to the norm of the mode-disengaging term in each image; to less if the difference is
+    under a thousandth of eps_c, and so within rounding errors.
     """
     if prediction.level is None:
         raise ValueError(

@@ -10,15 +10,15 @@ from vlmreward_3d.guidance.rules.sds import sds_gradient
 __all__ = ["esd", "esd_gradient", "vsd"]
 
 CAMERA_WEIGHT = 0.5
-"""Weight of the cameras in the student's prediction; what the source of ESD recommends."""
+"""Weight of the cameras in the student's prediction, as recommended by the paper of ESD."""
 
 
 def vsd(prediction: Prediction) -> Tensor:
     """w(t) (eps_hat - eps_student) / N (N, C, H, W), with w(t) = 1 - abar.
 
     The student is a copy of the denoiser with trainable low-rank weights that learns to denoise the
-    renders. What it predicts takes the place of the noise, so that renders are led to follow the
-    distribution of the denoiser, and not all to its mode.
+    renders. Its prediction replaces the noise in "sds", so that the renders follow the distribution
+    of the denoiser instead of its mode.
 
     Raises:
         ValueError: The prediction has no `student`.
@@ -36,8 +36,8 @@ def esd(prediction: Prediction) -> Tensor:
 def esd_gradient(prediction: Prediction, camera_weight: float) -> Tensor:
     """`vsd` with free + k (eps_student - free) for the student (N, C, H, W).
 
-    `free` is the student's prediction without cameras, which knows the renders of all sides at
-    once: the less the cameras weigh, the more the sides of an object are led to differ.
+    `free` is the student's prediction without cameras, which models the renders of all sides
+    together: the smaller k is, the more the rule makes the sides of an object differ.
 
     Args:
         prediction: The prediction, with `student` and `student_free`.

@@ -1,6 +1,6 @@
-"""The private names of gsplat that this package uses, all of them.
+"""All private names of gsplat that this package uses.
 
-`tests/vlmreward_3d/rendering/test_gsplat_private.py` fails where a release of gsplat moves one of
+`tests/vlmreward_3d/rendering/test_gsplat_private.py` fails if a release of gsplat moves one of
 them, and says what to change here.
 """
 
@@ -10,10 +10,9 @@ __all__ = ["compiled_kernels"]
 
 
 def compiled_kernels() -> object | None:
-    """Compile gsplat's kernels if they are not yet; None without a CUDA toolkit.
+    """gsplat's kernels, compiled if they are not yet; None without a CUDA toolkit.
 
-    gsplat has no public way to ask for them. Anything may go wrong while they are compiled, and is
-    raised.
+    gsplat has no public function for this. Any error of the compilation is raised.
     """
     from gsplat.cuda._backend import _C
 

@@ -1,4 +1,4 @@
-"""Where Gaussians are in the pictures, and the gradient there."""
+"""Image-plane positions and extents of Gaussians, and the gradient at the positions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DEVIATIONS = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Footprints:
-    """N Gaussians in V pictures.
+    """Image-plane positions and extents of N Gaussians in V pictures.
 
     Attributes:
-        means: (V, N, 2) centres x, y in pixels, x to the right, y down; pictures are computed from
-            this very tensor, so that it may retain their gradient.
-        covariances: (V, N, 3) xx, xy and yy in squared pixels, with the dilation; detached. Without
-            meaning where a Gaussian is not visible.
+        means: (V, N, 2) centers x, y in pixels, x to the right, y down; the pictures are computed
+            from this tensor itself, so that it can retain their gradient.
+        covariances: (V, N, 3) xx, xy and yy in squared pixels, with the dilation; detached.
+            Undefined where a Gaussian is not visible.
         visible: (V, N) True where a Gaussian is drawn and its box meets the picture.
         height: Rows of the pictures.
         width: Columns.
@@ -35,7 +35,7 @@ class Footprints:
     width: int
 
     def retain_gradient(self) -> None:
-        """Have `gradient` sum what later back-propagations bring; without a graph, do nothing."""
+        """Make `gradient` sum the results of later back-propagations; no effect without a graph."""
         if self.means.requires_grad:
             self.means.retain_grad()
 

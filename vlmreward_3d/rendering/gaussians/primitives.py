@@ -1,4 +1,4 @@
-"""3D Gaussians as the rasterizers take them."""
+"""3D Gaussians in the form that the rasterizers take."""
 
 from __future__ import annotations
 

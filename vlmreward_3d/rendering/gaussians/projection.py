@@ -13,14 +13,16 @@ from vlmreward_3d.rendering.gaussians.primitives import Gaussians, rotations
 __all__ = ["CUTOFF", "NEAR", "Projection", "intrinsics", "project", "world_to_camera"]
 
 NEAR = 0.01
-"""Gaussians whose centre is nearer than this are not drawn; world units along the axis of view."""
+"""Least depth of a center along the viewing axis, world units; nearer Gaussians are not drawn."""
 CUTOFF = 1 / 255
-"""Contributions below it are dropped."""
+"""Least alpha of a Gaussian at a pixel; smaller contributions are dropped."""
 
 _DILATION = 0.3
-"""Added to the variances, in squared pixels: each Gaussian is about a pixel wide at least."""
+"""Summand of the variances, in squared pixels, by which each Gaussian is at least about a pixel
+wide."""
 _MARGIN = 1.3
-"""How far out of the picture, in half widths of it, the Jacobian follows the centre."""
+"""Bound of the centers at which the Jacobian is evaluated, in half widths of the picture; centers
+further out are clamped to it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Drawing Gaussians with gsplat's CUDA kernels. The only user of gsplat, an optional dependency."""
+"""Rasterization of Gaussians by gsplat's CUDA kernels; only this module uses gsplat (optional)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def draw_on_cuda(
 
     Args:
         gaussians: N of them, on a CUDA device.
-        channels: (V, N, C) what is composited.
+        channels: (V, N, C) values to composite.
         cameras: V cameras.
         height: Rows.
         width: Columns.
@@ -104,7 +104,7 @@ def draw_on_cuda(
 
 
 def _footprints(found: Mapping[str, Tensor], height: int, width: int) -> Footprints:
-    """The footprints in what `rasterization` returns third, with `packed=False`."""
+    """The footprints in the third result of `rasterization` with `packed=False`."""
     radii = found["radii"]  # (V, N), from version 1.5 on (V, N, 2); 0 where nothing is drawn
     visible = radii > 0 if radii.ndim == 2 else (radii > 0).all(dim=-1)
     # inverse covariances, xx, xy and yy

@@ -1,4 +1,4 @@
-"""Drawing projected Gaussians in pure torch, on any device, tile by tile."""
+"""Rasterization of projected Gaussians in pure torch, on any device, tile by tile."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ def draw(
     """Composite Gaussians front to back (Kerbl et al., 2023, Eq. 3), sorted by depth in each view.
 
     sum_i c_i a_i prod_{j<i} (1 - a_j), with a = o exp(-d^T Sigma'^-1 d / 2) at most 0.99, and 0
-    below 1/255. A tile takes the Gaussians that reach the cutoff somewhere in it, so that tiles
-    change nothing but the time. Rays do not end where little light is left.
+    below 1/255. A tile takes the Gaussians that reach the cutoff somewhere in it, so that the tile
+    size affects only the time. Rays do not end at a low transmittance.
 
     Args:
         projection: N Gaussians in V views.
         opacity: (N,) in (0, 1).
-        channels: (V, N, C) what is composited.
+        channels: (V, N, C) values to composite.
         height: Rows.
         width: Columns.
         tile: Side of the tiles in pixels.
-        chunk: Pairs of a Gaussian and a pixel that are worked on together; bounds the temporaries.
+        chunk: Pairs of a Gaussian and a pixel that are computed together; bounds the temporary
+            memory.
 
     Returns:
-        Sums (V, C, height, width) on nothing, and opacities (V, 1, height, width) in [0, 1];
+        Sums (V, C, height, width) over black, and opacities (V, 1, height, width) in [0, 1];
         differentiable to centres, covariances, opacity and channels.
     """
     views, _, columns = channels.shape
@@ -70,10 +71,10 @@ def draw(
 
 
 def _tables(projection: Projection, opacity: Tensor, channels: Tensor) -> Tensor:
-    """(V * N + 1, 6 + C) what a pixel needs to know of each Gaussian; the last row is of none.
+    """(V * N + 1, 6 + C) values of each Gaussian that pixels need; the last row is invisible.
 
-    The quadratic form is split by Cholesky's: dx^2 / xx + (dy - dx xy / xx)^2 / (det / xx), which
-    has no differences of large terms where a Gaussian is long and thin.
+    The quadratic form is split by Cholesky's decomposition, dx^2 / xx + (dy - dx xy / xx)^2 /
+    (det / xx), which has no differences of large terms for a long and thin Gaussian.
     """
     xx, xy, _ = projection.covariances.unbind(-1)
     # the logarithm of an opacity that is rounded to 0 has no finite gradient
@@ -116,12 +117,12 @@ def _composite(rows: Tensor, x: Tensor, y: Tensor, columns: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Bin:
-    """Tiles that about as many Gaussians reach.
+    """Tiles that similar numbers of Gaussians reach.
 
     Attributes:
-        tiles: (T,) numbers of the tiles, views one after the other, rows first.
+        tiles: (T,) indices of the tiles, view by view, row by row.
         corners: (T, 2) column and row of the tiles in their grid.
-        members: (T, K) rows of the Gaussians, front to back, filled up with that of none.
+        members: (T, K) rows of the Gaussians, front to back, padded with the invisible row.
     """
 
     tiles: Tensor

@@ -30,13 +30,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GaussianRendering:
-    """V images, channels first; differentiable to the Gaussians.
+    """V rendered images, channels first; differentiable to the Gaussians.
 
     Attributes:
         rgb: (V, 3, H, W) in [0, 1] up to rounding, on the background.
         opacity: (V, 1, H, W) in [0, 1].
         normals: (V, 3, H, W) world-space mean normals, length <= 1, 0 where nothing is; or None.
-        footprints: Where the Gaussians are in the images.
+        footprints: Positions and extents of the Gaussians in the images.
     """
 
     rgb: Tensor

@@ -22,25 +22,25 @@ AZIMUTHS = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)
 _SHIFT = 8.0
 _SIDE, _SIDE_XL = 64, 96
 _PIXELS = 8
-"""Pixels of the condition to a latent."""
+"""Side in pixels of the camera condition for one latent."""
 _TOLERANCE_DEG = 1.0
 
 
 class MVAdapter(nn.Module):
-    """MV-Adapter of texts (Huang et al., 2024) beside a frozen UNet of Stable Diffusion 2.1 or XL.
+    """Text-to-multi-view MV-Adapter (Huang et al., 2024) for Stable Diffusion 2.1 or XL.
 
-    Each self-attention of the UNet gets a `RowAttention` beside it, and an encoder of the cameras
-    adds features to the blocks on the way down. The views are orthographic, at the six `AZIMUTHS`
-    and at elevation 0. The weights are frozen by `UNetDiffusion.attach`.
+    Each self-attention of the frozen UNet gets a parallel `RowAttention`, and an encoder of the
+    cameras adds features to the down blocks. The views are orthographic, at the six `AZIMUTHS` and
+    at elevation 0. `UNetDiffusion.attach` freezes the weights.
 
     Args:
-        unet: The UNet that it is made for, which stays as it is until `install`.
+        unet: The UNet that the adapter is made for; `install` changes it.
         state: Tensors by name, as in "mvadapter_t2mv_sd21.safetensors" or
             "mvadapter_t2mv_sdxl.safetensors"; they take the UNet's dtype.
 
     Attributes:
-        n_views: Views in a group: 6.
-        resolution: Side of the latents that it was trained on: 64, and 96 with Stable Diffusion XL.
+        n_views: Number of views in a group: 6.
+        resolution: Side of the latents in training: 64, or 96 with Stable Diffusion XL.
 
     Raises:
         ValueError: Tensors are missing, unknown or of another shape.
@@ -79,7 +79,7 @@ class MVAdapter(nn.Module):
 
         Raises:
             OSError: The file is missing or damaged, or cannot be reached.
-            ValueError: It is that of another UNet, or no adapter of texts.
+            ValueError: The file is an adapter for another UNet, or no adapter of texts.
         """
         return cls(unet, read_state(source))
 
@@ -110,7 +110,7 @@ class MVAdapter(nn.Module):
 
     @staticmethod
     def alphas_cumprod(of_base: Tensor) -> Tensor:
-        """The noise schedule that it was trained with: more noise, the later the timestep.
+        """(T,) abar of each timestep in the noise schedule of the adapter's training, decreasing.
 
         The signal-to-noise ratio of timestep t of T is that of the base, divided by
         8^(t / (T - 1)).
@@ -131,8 +131,8 @@ class MVAdapter(nn.Module):
         """Refuse cameras unlike those of the training.
 
         Raises:
-            ValueError: They are no orthographic ones, do not come in groups of six, or are further
-                than a degree from the six azimuths, in any order, and elevation 0.
+            ValueError: The cameras are not orthographic, not in groups of six, or more than a
+                degree away from the six azimuths (in any order) or from elevation 0.
         """
         expected = (
             f"expected groups of {cls.n_views} orthographic views at azimuths "

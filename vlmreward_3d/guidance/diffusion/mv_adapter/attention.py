@@ -15,7 +15,7 @@ __all__ = ["DecoupledAttention", "RowAttention"]
 class RowAttention(nn.Module):
     """Attention of each token to the same row of the picture in all views of its group.
 
-    The views of cameras at elevation 0 see a point in one row. Attribute names are those of
+    Cameras at elevation 0 see a point in the same row of every view. Attribute names are those of
     MV-Adapter's state dicts.
 
     Args:

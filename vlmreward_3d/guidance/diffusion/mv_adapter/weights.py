@@ -1,4 +1,4 @@
-"""The file of an adapter's weights, and the names in it."""
+"""Reading of an adapter's weights, and checks of their names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
         source: A file in safetensors; or hub id and name of the file, joined by "/".
 
     Raises:
-        OSError: It is missing or damaged, or cannot be reached.
+        OSError: The file is missing or damaged, or cannot be reached.
     """
     try:
         return read_tensors(weight_file(source, (".safetensors",)))
@@ -38,7 +38,7 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
-    """Refuse tensors that do not fill an adapter, or have no place in it.
+    """Refuse tensors that are missing in an adapter's state dict or do not belong to it.
 
     Args:
         state: Tensors by name.

@@ -72,7 +72,7 @@ BLOCKS = {
     "docs/reward.md": {"families": families},
     "docs/processors.md": {"image processors": image_processors},
 }
-"""For each page, what stands between ``<!-- NAME -->`` and ``<!-- end: NAME -->``."""
+"""Functions that make the text between ``<!-- NAME -->`` and ``<!-- end: NAME -->``, by page."""
 
 
 def page(path: str) -> str:

@@ -154,8 +154,8 @@ def optimize(
     Args:
         reward: (B, 3, H, W), prompt=... -> (B,).
         start: (B, 3, H, W) in [0, 1].
-        prompts: B of them.
-        steps: of the optimiser.
+        prompts: B prompts.
+        steps: number of optimizer steps.
         lr: length of a step.
         parametrization: "multi-resolution" or "pixels".
         report: called in each step with the rewards, (B,).
@@ -258,7 +258,7 @@ def work(options: argparse.Namespace) -> list[Path]:
 def table(
     rows: dict[str, Tensor], prompts: list[str], reward: Callable[..., Tensor], judge: nn.Module
 ) -> str:
-    """What the reward says, what it says of transformed pictures, and what the judge says."""
+    """Table of the reward, the reward of transformed pictures, and the judge's score."""
     lines = ["| picture | prompt | reward | transformed | judge |", "|---|---|---|---|---|"]
     for name, images in rows.items():
         unseen = wrappers.ExpectationOverTransformations(

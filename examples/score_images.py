@@ -1,4 +1,4 @@
-"""How well prompts fit image files, as a table, scores.csv and scores.json:
+"""Scores of image files for prompts, as a table, scores.csv and scores.json:
 
     python examples/score_images.py PATH ... --prompt "a red cube" --prompt "a blue sphere"
 

@@ -1,4 +1,4 @@
-"""How often a denoiser's pictures show what was asked for, alone and with a reward:
+"""Share of a denoiser's pictures that show their prompt, with and without a reward:
 
     python examples/evaluation/evaluate_guided_sampling.py --out SAMPLES
 

@@ -76,7 +76,7 @@ BLOCKS = {
 
 
 def page(path: str) -> str:
-    """A page with its tables made anew."""
+    """A page with its tables made again."""
     text = (ROOT / path).read_text(encoding="utf-8")
     for name, make in BLOCKS[path].items():
         begin, end = f"<!-- {name} -->", f"<!-- end: {name} -->"

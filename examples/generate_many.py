@@ -6,8 +6,8 @@
 The file has one prompt a line; empty lines and lines with a # in front are left out. What follows
 "--" goes to examples/text_to_3d.py. Each asset has a folder of its own. A task that fails or whose
 worker dies goes on from its checkpoint, as often as --retries says; the same command again goes on
-with what is not finished and leaves the rest alone. At the end there are summary.json and
-sheet.png, a view of each asset.
+with what is not finished and leaves the rest alone. Finally it writes summary.json and
+sheet.png, with a view of each asset.
 
 Without --address Ray listens on this machine's loopback interface alone. --address names a running
 cluster, "auto" the one this machine belongs to; its machines must share the folder and the

@@ -3,8 +3,8 @@ side:
 
     python examples/optimize_image.py "a red car"
 
-The reward alone is hacked: it rises by noise that means nothing to anybody else. Its mean over
-random transformations asks for more. A judge that is not optimised looks at both: another VLM
+The reward alone is hacked: it rises by noise that convinces no other model. Its mean over random
+transformations is harder to fool. A judge that is not optimised looks at both: another VLM
 (--judge-model), or, for the built-in VLM, the built-in denoiser as a classifier.
 
 The folder gets pictures.png (before and after), curves.png, metrics.jsonl and the pictures one by

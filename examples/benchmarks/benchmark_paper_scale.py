@@ -14,7 +14,7 @@ floor, which is the part's counted floating-point operations at the rate of a la
 measured in the same run; the extrapolation to the whole run, and on a GPU the peak of its memory.
 The field is as it is at the start, when it fills more of the views than later.
 
-Counted are the matrix products and convolutions, attention's among them, each once: a fused kernel
+The count has matrix products and convolutions, also those of attention, each once: a fused kernel
 that computes the scores again on the way back has no more operations than one that keeps them.
 
 `--count` runs no large model. UNet and autoencoder are counted without their values; the VLM at

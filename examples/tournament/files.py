@@ -1,4 +1,4 @@
-"""Files of a tournament's results, and the settings that a folder of results keeps to."""
+"""Files of a tournament's results, and the settings of a folder of results."""
 
 from __future__ import annotations
 

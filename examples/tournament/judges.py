@@ -1,4 +1,4 @@
-"""Judges: what is asked a question about pictures and gives the odds between two answers."""
+"""Judges: models that answer a question about pictures by the odds between two answers."""
 
 from __future__ import annotations
 

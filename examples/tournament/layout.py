@@ -1,8 +1,8 @@
 """Folders of renders in the layout of GPTEval3D (github.com/3DTopia/GPTEval3D).
 
-``prompts.json`` is a list of texts; a text's place in it, from 0, is the prompt's number. The
+``prompts.json`` is a list of texts; the index of a text is the prompt's number. The
 renders of a method are ``methods/METHOD/NUMBER/SEED/rgb_I.png`` and ``normal_I.png``, I = 0, 1,
-...: frames of a turntable. Of the seeds, 0 alone is read, as there.
+...: frames of a turntable. Only seed 0 is read, as in GPTEval3D.
 """
 
 from __future__ import annotations

@@ -72,11 +72,11 @@ BLOCKS = {
     "docs/reward.md": {"families": families},
     "docs/processors.md": {"image processors": image_processors},
 }
-"""For each page, what stands between ``<!-- NAME -->`` and ``<!-- end: NAME -->``."""
+"""Functions that make the text between ``<!-- NAME -->`` and ``<!-- end: NAME -->``, by page."""
 
 
 def page(path: str) -> str:
-    """A page with its tables made anew."""
+    """A page with its tables made again."""
     text = (ROOT / path).read_text(encoding="utf-8")
     for name, make in BLOCKS[path].items():
         begin, end = f"<!-- {name} -->", f"<!-- end: {name} -->"

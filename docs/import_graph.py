@@ -90,7 +90,7 @@ def _reaches(start: str, goal: str, pairs: set[tuple[str, str]]) -> bool:
 
 
 def page(text: str) -> str:
-    """The page with its graphs made anew between the markers of each package."""
+    """The page with its graphs made again between the markers of each package."""
     for name in PACKAGES:
         begin, end = f"<!-- graph: {name} -->", f"<!-- end: {name} -->"
         head, _, rest = text.partition(begin)

@@ -1,4 +1,4 @@
-"""What the examples share: options, the pictures of the built-in world, and figures."""
+"""Common parts of the examples: options, pictures of the built-in world, and figures."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def read_lines(file: Path) -> list[str]:
     """The lines of a text file in UTF-8 that are not empty, without blanks around them.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not UTF-8, or has none.
+        OSError: the file cannot be read.
+        ValueError: the file is not UTF-8, or has no prompt.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
@@ -108,7 +108,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def color_and_shape(text: str) -> tuple[str, str]:
-    """Of a text such as "a red cube", in the words of the built-in world."""
+    """Color and shape in a text such as "a red cube", as the built-in world names them."""
     words = text.split()[-2:]
     if len(words) < 2 or words[0] not in COLORS or words[1] not in SHAPES:
         raise ValueError(
@@ -122,9 +122,9 @@ def blocks_picture(text: str, *, seed: int = 0, size: int = 64) -> Tensor:
     """A picture (3, size, size) in [0, 1] of the built-in world: one object on light gray.
 
     Args:
-        text: such as "a red cube".
-        seed: of the direction it is seen from.
-        size: in pixels.
+        text: a description such as "a red cube".
+        seed: seed of the viewing direction.
+        size: height and width in pixels.
     """
     color, shape = color_and_shape(text)
     rng = np.random.default_rng(seed)
@@ -142,7 +142,7 @@ def save_pictures(
     Args:
         path: PNG file to write.
         rows: pictures (3, H, W) or (V, 3, H, W) in [0, 1], whose views are put in a square.
-        titles: of the columns.
+        titles: titles of the columns.
     """
     columns = max(len(pictures) for pictures in rows.values())
     size = (1.6 * columns + 1.4, 1.75 * len(rows))
@@ -172,7 +172,7 @@ def save_curves(
 
     Args:
         path: PNG file to write.
-        panels: by title, and there by name: points (step, value).
+        panels: points (step, value) of each curve, by the panel's title and the curve's name.
     """
     figure = Figure((4.2 * len(panels), 3.0), dpi=100, layout="constrained")
     for axis, (title, curves) in zip(

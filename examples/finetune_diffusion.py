@@ -7,11 +7,11 @@
 
 The gradient goes through the last K steps of the sampler (Clark et al., 2024, "Directly Fine-Tuning
 Diffusion Models on Differentiable Rewards"; Prabhudesai et al., 2023, "Aligning Text-to-Image
-Diffusion Models with Reward Backpropagation"). By default the built-in denoiser, told "a cube" and
-the like, learns to prefer red. Prompts that it is not trained on show how far that carries.
+Diffusion Models with Reward Backpropagation"). By default the built-in denoiser learns to
+prefer red for prompts such as "a cube". Prompts without training show how far that carries.
 
-A file of prompts has one a line, and behind a "->" what the VLM is asked about if that is something
-else: "a cube -> a red cube". The folder gets pictures.png (before and after), curves.png,
+A file of prompts has one a line. A "->" separates the sampler's prompt from the VLM's, if the two
+differ: "a cube -> a red cube". The folder gets pictures.png (before and after), curves.png,
 metrics.jsonl and the adapter; to use it:
 
     pipeline.unet.load_lora_adapter(
@@ -39,7 +39,7 @@ from vlmreward.integrations.diffusion_trainers import TrainerReward, trainer_rew
 from vlmreward.utils.progress import progress_bar
 
 Prompts = list[tuple[str, str]]
-"""What the sampler is told, and what the VLM is asked about."""
+"""Pairs of the sampler's prompt and the VLM's prompt."""
 
 SHAPES = ("cube", "sphere", "cylinder", "torus", "mug", "chair")
 OTHER_SHAPES = ("cone", "car", "snowman")
@@ -52,7 +52,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--prompts", type=Path, metavar="FILE", help="default: shapes, which are to become red"
     )
     parser.add_argument(
-        "--held-out", type=Path, metavar="FILE", help="prompts that are not trained on; likewise"
+        "--held-out",
+        type=Path,
+        metavar="FILE",
+        help="prompts without training; default: other shapes",
     )
     parser.add_argument("--steps", type=common.positive, default=40, help="default: %(default)s")
     parser.add_argument("--batch", type=common.positive, default=4, help="default: %(default)s")

@@ -76,7 +76,7 @@ def easy_vqa(part: str, answers: Sequence[str]) -> list[Picture]:
 
 
 def kind(question: str) -> str:
-    """What is asked for, and whether it is negated."""
+    """Kind of a question: "open", "color" or "shape", with ", negated" if it is negated."""
     words = question.rstrip("?").split()
     if words[0] == "what":
         return "open"
@@ -95,7 +95,7 @@ def wilson(right: int, asked: int) -> tuple[float, float]:
 def cross_entropy(
     reward: YesNoReward, pictures: Sequence[Picture], places: Sequence[Sequence[int]]
 ) -> torch.Tensor:
-    """Of the answers to some questions about each picture, asked in one look."""
+    """Mean cross-entropy of the answers to some questions about each picture, one forward pass."""
     backbone = reward.backbone
     lookup = backbone.lookup()
     named = [lookup.variants(shape)[0][0] for shape in SHAPES]
@@ -116,7 +116,7 @@ def cross_entropy(
 
 
 def wording(question: str) -> str:
-    """What the model is asked."""
+    """The model's text of a question."""
     return question if kind(question) == "open" else QUESTION.format(prompt=question)
 
 
@@ -134,7 +134,7 @@ def balanced(pictures: Sequence[Picture]) -> list[list[float]]:
 def draw(
     weights: Sequence[Sequence[float]], batch: int, questions: int, step: int, seed: int
 ) -> tuple[list[int], list[list[int]]]:
-    """Which pictures to take in a step, and which questions about each."""
+    """Indices of a step's pictures, and of the questions about each of them."""
     rng = random.Random(f"{seed} {step}")
     # a question's chance is that of its picture times its own there: its weight
     chosen = rng.choices(range(len(weights)), [sum(row) for row in weights], k=batch)
@@ -294,7 +294,7 @@ def work(options: argparse.Namespace) -> list[Path]:
 
 
 def load_reward(model: str | Path, device: str) -> YesNoReward:
-    """In float32, because all weights are trained."""
+    """The model in float32, because all weights are trained."""
     return YesNoReward(model, question=QUESTION, device=device, dtype=torch.float32)
 
 

@@ -6,8 +6,8 @@
 The file has one prompt a line; empty lines and lines with a # in front are left out. What follows
 "--" goes to examples/text_to_3d.py. Each asset has a folder of its own. A task that fails or whose
 worker dies goes on from its checkpoint, as often as --retries says; the same command again goes on
-with what is not finished and leaves the rest alone. At the end there are summary.json and
-sheet.png, a view of each asset.
+with what is not finished and leaves the rest alone. Finally it writes summary.json and
+sheet.png, with a view of each asset.
 
 Without --address Ray listens on this machine's loopback interface alone. --address names a running
 cluster, "auto" the one this machine belongs to; its machines must share the folder and the
@@ -42,14 +42,14 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a prompt.
+    """Outcome of a prompt.
 
     Attributes:
-        prompt: as it was given.
-        folder: of the asset.
+        prompt: the prompt as it was given.
+        folder: folder of the asset.
         status: "made", "there already", or "failed".
-        seconds: of the attempt that ended it.
-        reason: of a failure, in words.
+        seconds: duration of the last attempt.
+        reason: cause of a failure, in words.
     """
 
     prompt: str
@@ -118,7 +118,7 @@ def folders(prompts: Sequence[str], out: Path) -> list[Path]:
 
 
 def finished(folder: Path) -> bool:
-    """Whether the run in a folder came to its end, its files included."""
+    """True if the run in a folder has ended and all its files are written."""
     try:
         return json.loads((folder / "state.json").read_bytes())["finished"] is True
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -167,17 +167,17 @@ def make_all(
 
     Args:
         prompts: distinct ones.
-        out: where their folders go.
+        out: parent of the assets' folders.
         words: further arguments of the script.
         module: the script, as a module beside this one, with a ``main(arguments) -> code``.
-        workers: how many tasks at a time; as many as resources allow by default.
-        cpus: of a task.
-        gpus: of a task.
-        retries: of a task that fails or whose worker dies.
-        address: of a cluster.
+        workers: number of simultaneous tasks; by default as many as resources allow.
+        cpus: processor cores of a task.
+        gpus: GPUs of a task.
+        retries: number of retries of a task that fails or whose worker dies.
+        address: address of a cluster; a local one is started by default.
 
     Returns:
-        What became of them, in the order of the prompts.
+        Outcomes in the order of the prompts.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:

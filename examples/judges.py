@@ -23,7 +23,7 @@ class DenoiserJudge(nn.Module):
     Args:
         draws: noises a picture, at timesteps spread over a fifth to three fifths of the schedule;
             the same in every call.
-        device: where it runs.
+        device: device of the denoiser.
     """
 
     def __init__(self, draws: int = 4, device: str = "cpu") -> None:
@@ -54,7 +54,7 @@ class DenoiserJudge(nn.Module):
         return (found.unflatten(0, (n, draws)) - self.noise).square().mean((1, 2, 3, 4))
 
     def forward(self, images: Tensor, prompt: str | Sequence[str]) -> Tensor:
-        """How much better the prompt fits than those with another colour or another shape.
+        """Fit of the prompt relative to prompts with another color or another shape.
 
         Args:
             images: (B, 3, H, W) in [0, 1].

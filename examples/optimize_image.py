@@ -3,8 +3,8 @@ side:
 
     python examples/optimize_image.py "a red car"
 
-The reward alone is hacked: it rises by noise that means nothing to anybody else. Its mean over
-random transformations asks for more. A judge that is not optimised looks at both: another VLM
+The reward alone is hacked: it rises by noise that convinces no other model. Its mean over random
+transformations is harder to fool. A judge that is not optimised looks at both: another VLM
 (--judge-model), or, for the built-in VLM, the built-in denoiser as a classifier.
 
 The folder gets pictures.png (before and after), curves.png, metrics.jsonl and the pictures one by
@@ -154,8 +154,8 @@ def optimize(
     Args:
         reward: (B, 3, H, W), prompt=... -> (B,).
         start: (B, 3, H, W) in [0, 1].
-        prompts: B of them.
-        steps: of the optimiser.
+        prompts: B prompts.
+        steps: number of optimizer steps.
         lr: length of a step.
         parametrization: "multi-resolution" or "pixels".
         report: called in each step with the rewards, (B,).
@@ -258,7 +258,7 @@ def work(options: argparse.Namespace) -> list[Path]:
 def table(
     rows: dict[str, Tensor], prompts: list[str], reward: Callable[..., Tensor], judge: nn.Module
 ) -> str:
-    """What the reward says, what it says of transformed pictures, and what the judge says."""
+    """Table of the reward, the reward of transformed pictures, and the judge's score."""
     lines = ["| picture | prompt | reward | transformed | judge |", "|---|---|---|---|---|"]
     for name, images in rows.items():
         unseen = wrappers.ExpectationOverTransformations(

@@ -76,8 +76,8 @@ class Optimized:
     """Result of `optimize`.
 
     Attributes:
-        first: the images of the noise it began with, on the CPU.
-        best: of each sample the images with the highest reward.
+        first: the images of the initial noise, on the CPU.
+        best: the images with the highest reward, for each sample.
         history: rewards and norms of all samples, step by step.
     """
 

@@ -43,14 +43,14 @@ class Sampler(Protocol):
 
         Args:
             prompts: B of them.
-            noise: of B samples. Differentiable, unless ``last`` cuts the graph.
-            last: only the last so many steps are part of the graph (DRaFT-K).
+            noise: noise of B samples. Differentiable, unless ``last`` cuts the graph.
+            last: number of final steps that are part of the graph (DRaFT-K); all by default.
         """
         ...
 
 
 def add_sampler_options(parser: argparse.ArgumentParser, *, steps: int, guidance: float) -> None:
-    """What the examples with a diffusion model have besides the common options."""
+    """Add the options of the examples that use a diffusion model to the common ones."""
     parser.add_argument(
         "--diffusion",
         type=common.text,
@@ -77,8 +77,8 @@ def load_sampler(options: argparse.Namespace) -> Sampler:
     """The built-in denoiser, or any text-to-image pipeline of diffusers.
 
     Raises:
-        OSError: it cannot be loaded.
-        ValueError: it has no denoiser of latents (B, C, H, W).
+        OSError: the pipeline cannot be loaded.
+        ValueError: the pipeline has no denoiser of latents (B, C, H, W).
     """
     model, device = options.diffusion, options.device
     how = {"steps": options.sampler_steps, "guidance": options.guidance}
@@ -99,8 +99,8 @@ class BlocksSampler:
     """DDIM (Song et al., 2021) through the built-in denoiser: four views of an object.
 
     Args:
-        denoiser: what predicts the noise.
-        steps: of the sampler.
+        denoiser: model that predicts the noise.
+        steps: number of sampling steps.
         guidance: scale of classifier-free guidance; 1 is none, at half the cost.
     """
 
@@ -152,7 +152,7 @@ class PipelineSampler:
         pipeline: takes ``latents`` and ``output_type="pt"``, as the pipelines of Stable Diffusion 1
             to 3, SDXL, PixArt and others do. It is frozen; a safety checker is taken out, as it
             would cut the graph.
-        steps: of its scheduler.
+        steps: number of the scheduler's steps.
         guidance: ``guidance_scale``.
     """
 

@@ -1,9 +1,9 @@
-"""How well prompts fit image files, as a table, scores.csv and scores.json:
+"""Scores of image files for prompts, as a table, scores.csv and scores.json:
 
     python examples/score_images.py PATH ... --prompt "a red cube" --prompt "a blue sphere"
 
-Without files: three pictures of the built-in world, which are drawn into the folder first. To score
-files without writing a script there is ``vlmreward score``.
+Without files, three pictures of the built-in world are drawn into the folder and scored. The
+command ``vlmreward score`` does the same without a script.
 """
 
 from __future__ import annotations

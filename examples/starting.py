@@ -1,6 +1,6 @@
-"""Imported before what takes seconds: an example says at once that it loads, and answers Ctrl-C.
+"""Messages of an example while its slow imports run: that it loads, and one line for Ctrl-C.
 
-What is not installed is one line as well.
+A missing package is reported in one line as well. Import this module before the slow ones.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ from types import TracebackType
 from vlmreward.cli import process
 
 REMEDY = "expected the packages of the examples: python -m pip install -e '.[examples]'"
-"""For a module that is not installed."""
+"""Advice in the message about a missing module."""
 
 
 @contextlib.contextmanager
 def _naming_what_is_missing() -> Iterator[None]:
-    """Until all is imported, a module that is not installed ends the process in one line."""
+    """Context in which a missing module ends the process with a message of one line."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         missing: BaseException | None = error
@@ -36,7 +36,7 @@ def _naming_what_is_missing() -> Iterator[None]:
 
 _loading = contextlib.ExitStack()
 done = _loading.close
-"""To be called when all is imported."""
+"""Function to call after the last slow import."""
 
 # not where another program, such as a test or a worker, imports an example
 _script = Path(sys.argv[0]).resolve()

@@ -1,4 +1,4 @@
-"""Who may import whom, in both packages."""
+"""Import rules of both packages."""
 
 import ast
 import shutil

@@ -48,7 +48,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a step took: seconds that passed, and seconds that processors worked for it."""
+    """Duration of a step: wall-clock seconds and processor seconds."""
 
     name: str
     seconds: float
@@ -109,7 +109,7 @@ def timed(step: Step, folder: Path) -> Timing:
     """Run a step in a folder.
 
     Raises:
-        StepError: it ended with an error, or could not be started.
+        StepError: the step ended with an error, or could not be started.
     """
     # what names the checkout would be used in place of what is installed
     variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}

@@ -14,7 +14,7 @@ floor, which is the part's counted floating-point operations at the rate of a la
 measured in the same run; the extrapolation to the whole run, and on a GPU the peak of its memory.
 The field is as it is at the start, when it fills more of the views than later.
 
-Counted are the matrix products and convolutions, attention's among them, each once: a fused kernel
+The count has matrix products and convolutions, also those of attention, each once: a fused kernel
 that computes the scores again on the way back has no more operations than one that keeps them.
 
 `--count` runs no large model. UNet and autoencoder are counted without their values; the VLM at
@@ -308,7 +308,7 @@ def operations(run: Callable[[], Any]) -> int:
 def vlm_operations(
     size: str, pixels: torch.Tensor, prompt: str, resolution: int | None = None
 ) -> int:
-    """Of a reward and its gradient, in the whole VLM, from shallow ones."""
+    """Operations of a reward and its gradient in the whole VLM, extrapolated from shallow VLMs."""
     if size == "small":
         layers, groups, group = 6, 1, 8
     else:
@@ -329,7 +329,7 @@ def vlm_operations(
 
 
 def teacher_operations(size: str, views: int) -> dict[str, int]:
-    """Of autoencoder, with its gradient, and guided UNet, from tensors without values."""
+    """Operations of the autoencoder with its gradient and of the guided UNet, on meta tensors."""
     meta = torch.device("meta")
     teacher, width = denoiser(size, meta, torch.float32), UNETS[size]["cross_attention_dim"]
     side = UNETS[size]["sample_size"] * 2 ** (len(VAES[size]) - 1)

@@ -44,7 +44,7 @@ SINGULAR = {plural(shape): shape for shape in SHAPES}
 DRAWS = 16
 """Pictures of each description, turned by equal angles."""
 ALTERNATIVES = 3
-"""How often the minimal changes of a prompt are drawn."""
+"""Number of draws of the minimal changes of a prompt."""
 
 
 def _thing(text: str) -> SceneObject:

@@ -1,4 +1,4 @@
-"""How far pixels that were optimised for the built-in VLM convince anybody else.
+"""Transfer of pixels optimized for the built-in VLM: does another model see what it sees?
 
 Pictures of one object are changed, pixel by pixel, towards the name of another one, with and
 without the wrappers of ``vlmreward.wrappers``; then others look at them:

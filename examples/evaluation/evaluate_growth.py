@@ -2,8 +2,8 @@
 
     python examples/evaluation/evaluate_growth.py --out DIR
 
-For each prompt and seed, three arms: one that grows, and two that keep a number of Gaussians, that
-of its beginning ("few") and that of its end ("many"). These have as many steps as fit the time that
+Each prompt and seed has three arms: one grows, and two keep a fixed number of Gaussians, that of
+its beginning ("few") and that of its end ("many"). These have as many steps as fit the time that
 the growing one took, by the time of a few steps: nothing else should work on the machine. A VLM
 that takes no part, builtin/robust, looks at eight views of each asset.
 

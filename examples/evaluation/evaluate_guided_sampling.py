@@ -1,10 +1,10 @@
-"""How often a denoiser's pictures show what was asked for, alone and with a reward:
+"""Share of a denoiser's pictures that show their prompt, with and without a reward:
 
     python examples/evaluation/evaluate_guided_sampling.py --out SAMPLES
 
-The denoiser is `builtin/coarse`, which does not know what belongs to what. Four views of each of
-the prompts in pairs.txt are sampled with several seeds: alone; guided, by steps up the reward's
-gradient at each predicted original; and of both the one of all seeds that another VLM likes best.
+The denoiser is `builtin/coarse`, which does not know which color belongs to which object. Four
+views of each prompt in pairs.txt are sampled with several seeds: alone, and guided by steps up the
+reward's gradient at each predicted original. From both, another VLM also chooses the best seed.
 The network of judge.py, which took no part, reads the pictures without the text. Samples go on
 where the command was stopped. Writes table.md, measurements.jsonl and, of seed 0, pictures with a
 prompt in each row. Length and number of transformations were chosen on the first six prompts, which

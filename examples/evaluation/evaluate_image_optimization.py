@@ -3,10 +3,10 @@
     python examples/evaluation/evaluate_image_optimization.py \\
         --out DIR
 
-Runs the two arms of ``examples/optimize_image.py`` on pictures of one object that are to become
+Runs the two arms of ``examples/optimize_image.py`` on pictures of one object that become
 another one. Two judges that take no part look at the results: a convolutional network (judge.py)
-and the built-in denoiser as a classifier. Prints a table with means and 95 % intervals (Student),
-and of the paired differences too.
+and the built-in denoiser as a classifier. Prints a table of the means and
+of the paired differences, with 95 % intervals (Student).
 """
 
 from __future__ import annotations

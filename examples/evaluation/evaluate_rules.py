@@ -1,4 +1,4 @@
-"""Where distillation rules come to rest on Gaussian targets, measured and by theory:
+"""Fixed points of distillation rules on Gaussian targets, measured and by theory:
 
     python examples/evaluation/evaluate_rules.py
 
@@ -101,7 +101,7 @@ def gradient(
 
 
 def fixed_point(rule: str, **settings) -> float:
-    """Where the expected gradient, affine in z, is 0."""
+    """Root of the expected gradient, which is affine in z."""
     with expectation():
         at0, at1 = (gradient(rule, z, **settings).flatten()[0].item() for z in (0.0, 1.0))
     return at0 / (at0 - at1)
@@ -114,7 +114,7 @@ def a_and_s(level: float) -> tuple[float, float]:
 
 
 def pulls(level: float, known: Known) -> dict[str, float]:
-    """By text, the slope of its prediction in z."""
+    """Slope of the prediction in z for each text."""
     a, s = a_and_s(level)
     return {text: a * s / (a * a * variance + s * s) for text, (_, variance) in known.items()}
 

@@ -165,10 +165,10 @@ def accuracy(judge: Judge, data: BlocksData, views: int = 8) -> dict[str, float]
 
 
 def cell_labels(scene: Scene, coverage: Tensor) -> Tensor:
-    """What each cell shows, (V, 16, 4): something?, colour, shape, part; -100 is not to be learnt.
+    """Labels (V, 16, 4) of the cells: occupied, color, shape, part; -100 is ignored by the loss.
 
     Args:
-        scene: what was rendered.
+        scene: the rendered scene.
         coverage: (V, 4, 4, 6) uint8 of its views.
     """
     cover, which = coverage[..., :THINGS].flatten(1, 2).float().div(255).sort(-1, descending=True)

@@ -15,7 +15,7 @@ from vlmreward_3d.blocks.training.trainer import Trainer
 
 Judge = TypeVar("Judge", bound=nn.Module)
 Draw = Callable[[np.random.Generator, torch.Generator], tuple[Sequence[Tensor], Tensor]]
-"""Sources of a step's random numbers -> what the judge looks at, and the truth."""
+"""Function of a step's random generators that returns the judge's inputs and the truth."""
 
 
 def fit(
@@ -32,12 +32,12 @@ def fit(
 
     Args:
         judge: The judge with random weights.
-        inner: Its inner layers, whose matrices Muon trains; AdamW trains the others.
-        args: What ``trainer.command_line`` parses.
-        draw: Makes a step's batch.
-        loss_of: The judge's output and the truth -> the loss.
+        inner: Inner layers of the judge. Muon trains their matrices, AdamW all other parameters.
+        args: Arguments that ``trainer.command_line`` has parsed.
+        draw: Function that makes a step's batch.
+        loss_of: Function of the judge's output and the truth that returns the loss.
         warmup: Steps until the learning rate is reached.
-        name: What the progress bar says.
+        name: Label of the progress bar.
 
     Returns:
         The average of the judge over the last steps, on the CPU.

@@ -116,8 +116,8 @@ class Template:
     """Masks of one shape, or of two in a relation, in all views.
 
     Attributes:
-        relation: None for a single object.
-        shapes: the shape of the first and, in a pair, of the second thing.
+        relation: relation of a pair; None for a single object.
+        shapes: shapes of the first and, in a pair, the second object.
         masks: `masks_of` things of different colors.
         joined: `masks_of` things of one color.
     """

@@ -64,17 +64,17 @@ class AnswerLog:
 def ask_all(
     judge: Judge, queries: Sequence[Query], log: AnswerLog, showing: Showing, *, jobs: int = 1
 ) -> None:
-    """Ask what the log has no answers to.
+    """Ask the questions that the log has no answers to.
 
     Args:
-        judge: who is asked.
+        judge: the judge that is asked.
         queries: the questions, each once.
         log: gets each answer as soon as it is known.
-        showing: how the assets are shown.
-        jobs: questions at a time.
+        showing: presentation of the assets.
+        jobs: number of simultaneous questions.
 
     Raises:
-        OSError, ValueError: as the judge; answers until then are in the log.
+        OSError, ValueError: errors of the judge; answers until then are in the log.
     """
 
     def work(query: Query) -> Answer:

@@ -31,18 +31,18 @@ _ADAPTED = ("logprobs", "max_tokens", "temperature")
 class EndpointJudge:
     """A model that an OpenAI-compatible server runs.
 
-    Where the server gives the logarithms of the probabilities of the first token, the odds come
-    from them; else the answer is looked for in the text. The key is read from the environment at
-    each question and neither kept nor shown.
+    The odds come from the log-probabilities of the first token if the server returns them;
+    otherwise the answer is looked for in the text. The key is read from the environment at each
+    question and neither kept nor shown.
 
     Args:
-        url: up to and without ``/chat/completions``, such as ``http://127.0.0.1:8000/v1``.
+        url: URL without ``/chat/completions``, such as ``http://127.0.0.1:8000/v1``.
         model: the model's name at the server.
         answers: the two answers.
         key_variable: name of the environment variable that holds the key; it may be unset.
         max_tokens: most tokens of an answer.
         timeout: seconds until an answer is given up.
-        tries: how often a question is asked where the server is busy or out of reach.
+        tries: number of attempts at a question while the server is busy or out of reach.
         pause: seconds before the second try; twice as long before each further one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Files of a tournament's results, and the settings that a folder of results keeps to."""
+"""Files of a tournament's results, and the settings of a folder of results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def claim(out: Path, asking: Asking) -> None:
 
     Args:
         out: an existing folder.
-        asking: what is to be asked.
+        asking: the judge and its questions.
 
     Raises:
         ValueError: the folder holds answers of another judge or to other questions.

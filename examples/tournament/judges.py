@@ -1,4 +1,4 @@
-"""Judges: what is asked a question about pictures and gives the odds between two answers."""
+"""Judges: models that answer a question about pictures by the odds between two answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Answer:
 
     Attributes:
         log_odds: log of P(first answer) / P(second answer); None where neither was given.
-        text: what it wrote, where it writes.
-        seconds: that it took.
-        input_tokens: as far as known.
-        output_tokens: likewise.
+        text: the judge's text; empty for a judge that writes none.
+        seconds: duration of the question.
+        input_tokens: number of input tokens; None if unknown.
+        output_tokens: number of output tokens; None if unknown.
     """
 
     log_odds: float | None
@@ -34,18 +34,18 @@ class Answer:
 
 
 class Judge(Protocol):
-    """Who is asked."""
+    """A model that answers questions about images."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """Settings that the answers depend on beside the question; no secrets among them."""
+        """Settings that the answers depend on besides the question, without secrets."""
 
     def ask(self, question: str, images: Tensor) -> Answer:
         """Answer a question about images (V, 3, H, W) in [0, 1]; may be called by several threads.
 
         Raises:
             OSError: the judge cannot be reached, or refuses.
-            ValueError: it cannot be asked this.
+            ValueError: the judge cannot be asked this question.
         """
 
 
@@ -53,10 +53,10 @@ class VLMJudge:
     """A vision-language model, by the logits of the two answers. Nothing is written or parsed.
 
     Args:
-        model: hub id, local folder, ``"builtin/blocks"`` and the like, or another source of
-            ``YesNoReward``. Its text is the judge's name.
+        model: hub id, local folder, ``"builtin/blocks"``, or another source of ``YesNoReward``.
+            Its text is the judge's name.
         answers: the two answers.
-        device: where it runs; of a pair, by default where it is.
+        device: device of the model; by default the one that a given model is on.
 
     Raises:
         OSError: the model cannot be loaded.

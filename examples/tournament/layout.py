@@ -1,8 +1,8 @@
 """Folders of renders in the layout of GPTEval3D (github.com/3DTopia/GPTEval3D).
 
-``prompts.json`` is a list of texts; a text's place in it, from 0, is the prompt's number. The
+``prompts.json`` is a list of texts; the index of a text is the prompt's number. The
 renders of a method are ``methods/METHOD/NUMBER/SEED/rgb_I.png`` and ``normal_I.png``, I = 0, 1,
-...: frames of a turntable. Of the seeds, 0 alone is read, as there.
+...: frames of a turntable. Only seed 0 is read, as in GPTEval3D.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Asset:
     """Renders that a method has made for a prompt.
 
     Attributes:
-        method: its name.
+        method: name of the method.
         prompt_id: the prompt's number.
         folder: Folder of the frames.
     """
@@ -37,9 +37,9 @@ class Tournament:
     """Prompts, methods, and an asset for most pairs of them.
 
     Attributes:
-        prompts: all texts; their places are their numbers.
+        prompts: all texts; a prompt's number is its index.
         methods: names in alphabetical order.
-        assets: by method and number of the prompt.
+        assets: assets by method and number of the prompt.
     """
 
     prompts: tuple[str, ...]
@@ -58,7 +58,7 @@ def frame(folder: Path, kind: str, number: int) -> Path:
 
 
 def asset_folder(root: Path, method: str, prompt_id: int) -> Path:
-    """Where the frames of an asset are."""
+    """Folder of an asset's frames."""
     return root / METHODS / method / str(prompt_id) / SEED
 
 
@@ -66,8 +66,8 @@ def read_prompts(root: Path) -> tuple[str, ...]:
     """The texts in ``prompts.json``.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not a list of texts.
+        OSError: the file cannot be read.
+        ValueError: the file is not a list of texts.
     """
     file = root / PROMPTS
     try:

@@ -31,9 +31,9 @@ class Query:
 
     Attributes:
         key: SHA-256 of all that the answer depends on: judge, question, answers, pictures.
-        criterion: what it is about.
+        criterion: name of the criterion.
         text: the question.
-        assets: the one at the left and the one at the right, or one alone.
+        assets: the left and the right asset, or a single one.
     """
 
     key: str
@@ -48,8 +48,8 @@ def schedule(
     """The matches of a tournament: every pair of methods, on as many prompts.
 
     Args:
-        tournament: of which assets.
-        criteria: what each chosen pair of assets is compared by.
+        tournament: the methods and their assets.
+        criteria: names of the criteria by which each chosen pair of assets is compared.
         per_pair: prompts for each pair of methods, drawn without replacement; all by default. A
             larger number adds prompts to those of a smaller one.
         seed: Seed of the draws, which do not depend on the other methods.
@@ -78,16 +78,16 @@ def schedule(
 
 @dataclass(frozen=True)
 class Asking:
-    """How matches become questions.
+    """Rules that turn matches into questions.
 
     Attributes:
         judge: the judge's identity, as plain data.
         mode: "pairwise": two questions with one picture each, in which the assets exchange their
             sides; "pointwise": a question about each asset.
-        answers: the two that the judge may give.
-        questions: by criterion.
-        showing: how assets are shown.
-        prompts: texts by their numbers.
+        answers: the two possible answers of the judge.
+        questions: templates of the questions, by criterion.
+        showing: presentation of the assets.
+        prompts: texts of the prompts, indexed by number.
     """
 
     judge: Mapping[str, str]
@@ -98,7 +98,7 @@ class Asking:
     prompts: Sequence[str]
 
     def queries(self, match: Match) -> tuple[Query, Query]:
-        """The two questions about a match, that about its first asset, or with it left, first."""
+        """The two questions about a match; the first is about its first asset or has it at left."""
         pair = match.first, match.second
         sides = (pair, pair[::-1]) if self.mode == "pairwise" else ((pair[0],), (pair[1],))
         first, second = (self._query(match.criterion, assets) for assets in sides)

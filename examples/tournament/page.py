@@ -30,7 +30,7 @@ def save_page(
     pictures: Mapping[Asset, Path],
     summary: Mapping[str, Any],
 ) -> Path:
-    """Write a page that asks the network for nothing; its pictures are beside it.
+    """Write a page that makes no network requests; its pictures are files beside it.
 
     Args:
         path: the .html file.

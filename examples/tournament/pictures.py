@@ -29,10 +29,10 @@ _GAP = 16
 
 @dataclass(frozen=True)
 class Showing:
-    """How assets are shown.
+    """Presentation of assets to a judge.
 
     Attributes:
-        views: how many, one of ``VIEWS``: every (frames // views)-th frame from 0 on, as in
+        views: number of views, one of ``VIEWS``: every (frames // views)-th frame from 0 on, as in
             GPTEval3D, which takes frames 0, 30, 60 and 90 of 120 for four views.
         show: one of ``SHOWN``.
         size: height and width of a view in pixels.
@@ -115,7 +115,7 @@ def _resized(image: Tensor, size: int) -> Tensor:
 
 @functools.cache
 def _frames(folder: Path) -> int:
-    """How many frames there are from 0 on without a gap."""
+    """Number of frames from 0 on without a gap."""
     total = 0
     while frame(folder, "rgb", total).is_file():
         total += 1

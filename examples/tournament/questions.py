@@ -10,7 +10,7 @@ from pathlib import Path
 from vlmreward.rewards.questions import NAMED_QUESTIONS, QuestionTemplate
 
 MODES = {"pairwise": ("1", "2"), "pointwise": ("Yes", "No")}
-"""Answers by the way of asking: about two assets at a time, or about one."""
+"""Answers by mode: a question is about two assets, or about one."""
 
 _BOTH = (
     "The picture shows two 3D objects, object 1 in its left half and object 2 in its right half, "
@@ -24,8 +24,8 @@ class Criterion:
     """A criterion by which assets are compared.
 
     Attributes:
-        number: its key in GPTEval3D's files.
-        better: the question about two assets, without what frames it.
+        number: key in GPTEval3D's files.
+        better: the question about two assets, without the frame ``_BOTH``.
         good: the question about one asset, whose answer is Yes for a good one.
     """
 
@@ -66,7 +66,7 @@ CRITERIA = {
         NAMED_QUESTIONS["paper/selected"],
     ),
 }
-"""By name, in the order of GPTEval3D."""
+"""Criteria by name, in the order of GPTEval3D."""
 
 
 def questions(
@@ -82,7 +82,7 @@ def questions(
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not such an object.
+        ValueError: the file is not such an object.
     """
     own = {} if file is None else _read(file)
     found = {}

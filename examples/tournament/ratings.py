@@ -57,12 +57,12 @@ def win_matrices(
 
     Args:
         first: (k,) number of the first method of each comparison, in [0, methods).
-        second: (k,) of the second one.
+        second: (k,) number of the second method of each comparison, in [0, methods).
         result: (k,) -1 if the first won, 1 if the second did, 0 for a draw.
         prompt: (k,) number of the prompt, in [0, prompts).
-        methods: how many there are.
-        prompts: likewise.
-        draw: wins that a draw gives to both; 1 in GPTEval3D.
+        methods: number of methods.
+        prompts: number of prompts.
+        draw: wins that each side gets for a draw; 1 in GPTEval3D.
 
     Returns:
         (prompts, methods, methods): row wins against column.
@@ -190,7 +190,7 @@ def interval(elo: Array, samples: Array, prompts: int) -> tuple[Array, Array]:
 
 
 def student_factor(prompts: int) -> float:
-    """How much wider an interval of a mean of so few is than the bootstrap's percentiles say.
+    """Factor by which a bootstrap interval of a mean over few prompts has to be widened.
 
     ``t / z sqrt(p / (p - 1))`` with the 97.5 % quantile t of Student's distribution of p - 1
     degrees of freedom, by the expansion in Abramowitz and Stegun, 26.7.5.

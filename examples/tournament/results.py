@@ -19,9 +19,9 @@ class Comparison:
     """The outcome of a match.
 
     Attributes:
-        match: which one.
-        probability: that the first asset is the better one, in [0, 1].
-        result: as GPTEval3D writes it: -1 if the first one won, 1 if the second, 0 for a draw.
+        match: the match.
+        probability: probability that the first asset is the better one, in [0, 1].
+        result: -1 if the first asset won, 1 if the second did, 0 for a draw (GPTEval3D's codes).
         lefts: Probabilities that a pairwise judge gave to the asset at the left, where that was
             the first asset and where it was the second; None for a pointwise judge.
     """
@@ -37,19 +37,19 @@ def comparisons(
 ) -> tuple[list[Comparison], list[Match]]:
     """The outcomes of matches whose questions have been answered.
 
-    A pairwise judge's probability is the mean over both orders. Of a pointwise judge's log-odds a
-    and b the probability is the logistic function of a - b: that of Yes to the first and No to the
-    second asset, given that the answers differ.
+    A pairwise judge's probability is the mean over both orders. A pointwise judge gives log-odds a
+    and b; its probability is the logistic function of a - b, which is the probability of Yes to the
+    first and No to the second asset, given that the answers differ.
 
     Args:
-        asking: how the matches became questions.
+        asking: rules that turned the matches into questions.
         matches: the matches.
-        answers: by the keys of the questions.
-        margin: at most how far from 1/2 the probability of a draw is.
+        answers: answers by the keys of their questions.
+        margin: largest distance from 1/2 of a draw's probability.
 
     Returns:
-        Outcomes in the order of the matches; and the matches without one, as the judge gave
-        neither answer to one of the questions.
+        Outcomes in the order of the matches; and the matches without an outcome, because the judge
+        gave neither answer to one of the questions.
     """
     found, without = [], []
     for match in matches:
@@ -70,7 +70,7 @@ def comparisons(
 
 
 def position_bias(found: Sequence[Comparison]) -> dict[str, float] | None:
-    """How a pairwise judge treats the sides; None for others.
+    """Position bias of a pairwise judge; None for other judges.
 
     Returns:
         "left": the mean probability that it gives to the asset at the left, over both orders: 1/2
@@ -104,11 +104,11 @@ class Table:
     """Ratings by a criterion.
 
     Attributes:
-        criterion: its name.
-        methods: names.
-        ratings: in the order of the methods.
+        criterion: name of the criterion.
+        methods: names of the methods.
+        ratings: ratings in the order of the methods.
         wins: (n, n): row wins against column.
-        note: what a reader has to know, or nothing.
+        note: a remark for the reader, or an empty text.
     """
 
     criterion: str
@@ -123,7 +123,7 @@ class Table:
         return np.argsort(-self.ratings.elo, kind="stable").tolist()
 
     def plain(self) -> dict[str, Any]:
-        """As data for JSON."""
+        """The table as data for JSON."""
         values = asdict(self.ratings)
         regularized = values.pop("regularized")
         rows = [
@@ -145,7 +145,7 @@ def table(
     """Ratings of the methods by a criterion.
 
     Args:
-        criterion: its name.
+        criterion: name of the criterion.
         methods: all names.
         found: outcomes, those of other criteria among them.
         draw: wins that a draw gives to both.

@@ -24,11 +24,11 @@ def load_run(folder: Path, device: str = "cpu") -> tuple[VLM3DConfig, Field]:
 
     Args:
         folder: Folder of the run, with a checkpoint.
-        device: where the field goes.
+        device: device of the field.
 
     Raises:
         OSError: there is no checkpoint.
-        ValueError: it is damaged, or does not fit its settings.
+        ValueError: the checkpoint is damaged, or does not fit its settings.
     """
     file = RunFiles(folder).checkpoint_file
     try:
@@ -95,23 +95,23 @@ def export_turntable(
     """Render a run's turntable, colours and world-space normals, as the asset of a method.
 
     Frame 0 is seen from the front (azimuth 0), at the evaluation cameras' 15 degrees elevation.
-    Frames that are there are replaced.
+    Existing frames are replaced.
 
     Args:
         run: the folder of the run.
         root: the tournament's folder.
         method: the method's name.
-        frames: how many, at even azimuths.
+        frames: number of frames, at even azimuths.
         size: height and width in pixels.
         add_prompts: add the run's prompt to a list that lacks it.
-        device: where the field is rendered.
-        told: called after each frame.
+        device: device that renders the field.
+        told: function that is called after each frame.
 
     Returns:
         The folder of the frames.
 
     Raises:
-        OSError, ValueError: as ``load_run`` and ``prompt_number``.
+        OSError, ValueError: errors of ``load_run`` and ``prompt_number``.
     """
     config, field = load_run(run, device)
     folder = asset_folder(root, method, prompt_number(root, config.prompt, add=add_prompts))

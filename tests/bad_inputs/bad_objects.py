@@ -1,4 +1,4 @@
-"""What the tables' expressions are made of: good objects, and ways to spoil them."""
+"""Vocabulary of the tables' expressions: good objects, and ways to spoil them."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ class Workshop:
 
 
 def names(folder: Path) -> dict[str, Any]:
-    """What the expressions know."""
+    """Names that the tables' expressions may use."""
     import transformers
     from samplers import BlocksSampler, PipelineSampler
 

@@ -1,4 +1,4 @@
-"""How a bad input has to end: soon, refused in one line that says what is expected, nothing lost.
+"""Checks that a bad input is refused soon, in one line that names what is expected, without loss.
 
 A table of calls has rows ``(name, expression, exception, message)``: the expression is evaluated
 with the names of `bad_objects.names`, and has to raise that exception with a message in which the
@@ -29,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20
-"""What a row may take at most."""
+"""Time limit of a row in seconds."""
 
 Kinds = type[Exception] | tuple[type[Exception], ...]
 Call = tuple[str, str, Kinds, str]
@@ -58,7 +58,7 @@ def time_limit(seconds: float = SECONDS) -> Iterator[None]:
 
 
 def judge_call(row: Call, names: dict[str, Any]) -> str | None:
-    """What is wrong with the answer to a call: a word for the kind, and the details; or None."""
+    """Fault in the answer to a call, a word for its kind and the details; None if it is right."""
     _, expression, kind, message = row
     try:
         with time_limit(), warnings.catch_warnings():
@@ -213,7 +213,7 @@ def judge_output(name: str, command: str, folder: Path) -> str | None:
 def judge_process(
     words: Sequence[bytes | str], folder: Path, message: str, **environment: str
 ) -> str | None:
-    """As `judge_command` of a process of its own, with other environment variables."""
+    """Result of `judge_command` in a process of its own, with other environment variables."""
     before = snapshot(folder)
     done = subprocess.run(
         [sys.executable, *words],
@@ -264,4 +264,4 @@ _PROGRAMS = {"vlmreward": "vlmreward.cli"}
 _NOTES = r"^skipped: |^loading .* \.\.\.$|\d+/\d+ \["
 """Lines before the error: an image that is left out, what is loaded, a bar."""
 _ARGPARSE = r"\(choose from |are required: |unrecognized arguments: |not allowed with argument "
-"""How argparse says what is expected."""
+"""Wording by which argparse says what it expects."""

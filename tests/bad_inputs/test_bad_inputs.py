@@ -25,7 +25,7 @@ COMMANDS = [*commands_vlmreward.ROWS, *commands_examples.ROWS]
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    """What the tables' expressions know; shared, and changed by none of them."""
+    """Names that the tables' expressions may use, shared by all; no expression changes them."""
     return bad_objects.names(tmp_path_factory.mktemp("objects"))
 
 

@@ -17,9 +17,9 @@ from fences import ALL, PAGES, ROOT, spans_of
 
 NOT_RUN = {
     "python -m pytest -n auto --dist loadfile": "would run the tests within a test",
-    "python -m pytest tests/vlmreward -k KEY": "likewise",
+    "python -m pytest tests/vlmreward -k KEY": "the same",
     "pre-commit install": "would change the hooks of the checkout",
-    "python -m pytest tests/examples/test_arena_ratings.py --junitxml ratings.xml": "likewise",
+    "python -m pytest tests/examples/test_arena_ratings.py --junitxml ratings.xml": "the same",
 }
 RUN = {
     'vlm3d "a red cube on top of a blue sphere"': (
@@ -80,9 +80,9 @@ PARSED = {
     "test_training.py",
     "python -m vlmreward_3d.blocks.training.train_vlm --data DATA --out ROBUST "
     "--start builtin/blocks --radius 1.5 --steps 1000 --batch 8 --lr 5e-4 --matrix-lr 2e-3": (
-        "likewise"
+        "the same"
     ),
-    "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "likewise",
+    "python -m vlmreward_3d.blocks.training.train_denoiser --data DATA --out DENOISER": "the same",
     "python -m vlmreward_3d.blocks.training.measure_denoiser --denoiser builtin/coarse": "takes a "
     "minute; see test_denoiser_weights.py",
     'python examples/text_to_3d.py "a blue car" --preset dreamfusion --device cuda --perp-neg': (

@@ -11,7 +11,7 @@ DOCS = [page for page in PAGES if page.startswith("docs/")]
 
 
 def html_of(page: str) -> str:
-    """Where mkdocs puts a page."""
+    """Path of a page in the built site."""
     name = page.removeprefix("docs/").removesuffix(".md")
     return "index.html" if name == "index" else f"{name}/index.html"
 

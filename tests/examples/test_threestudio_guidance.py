@@ -42,7 +42,7 @@ class BaseObject:
 
 @pytest.fixture
 def threestudio(monkeypatch):
-    """Its modules as far as the document imports them, with another guidance registered."""
+    """Those modules of threestudio that the document imports, with another guidance registered."""
     classes = {}
     package = ModuleType("threestudio")
     package.register = lambda name: lambda cls: classes.setdefault(name, cls)
@@ -68,7 +68,7 @@ def threestudio(monkeypatch):
             return {"loss_sds": self.cfg.scale * rgb.square().sum(), "grad_norm": rgb.norm()}
 
     class Brightness:
-        """In place of the VLM: twice the mean over all views of a question."""
+        """A stand-in for the VLM: twice the mean over all views of a question."""
 
         def __init__(self, model, *, question, device):
             self.made_of = (model, question, device)

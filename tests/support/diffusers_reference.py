@@ -39,7 +39,7 @@ def group_norm(x: Tensor, state: State, name: str, eps: float = 1e-5) -> Tensor:
 
 
 def sinusoids(values: Tensor, dim: int) -> Tensor:
-    """In float32 whatever the weights are, as all code of Stable Diffusion has it."""
+    """Sinusoidal embedding, in float32 for any dtype of the weights, as in Stable Diffusion."""
     steps = torch.arange(dim // 2, dtype=torch.float32)
     angles = values[:, None].float() * torch.exp(-math.log(10000) * steps / (dim // 2))
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -57,7 +57,7 @@ def residual_block(x: Tensor, emb: Tensor, state: State) -> Tensor:
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Of (..., length, channels), head by head outside."""
+    """Softmax attention of (..., length, channels); the caller splits the heads."""
     return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
 
 
@@ -157,7 +157,7 @@ def unet(
         state: Tensors of diffusers' UNet2DConditionModel.
         heads: Attention heads of each level.
         adapter: Tensors of MV-Adapter.
-        features: Of `camera_features`, one a level; a further one is added behind the middle.
+        features: Results of `camera_features`, one a level; one more is added behind the middle.
         views: Views in a group.
         pooled: (N, D) pooled text, of Stable Diffusion XL.
         sizes: (N, 6) sizes that it is told, of Stable Diffusion XL.

@@ -23,7 +23,7 @@ def unit(queries):
 
 
 def hf_margin(pair, queries, prompts, answers):
-    """By transformers alone: processor(text, images) and all logits."""
+    """Log-odds by transformers alone: processor(text, images) and all logits."""
     model, processor = pair
     questions = [QUESTION.format(prompt=prompt) for prompt in prompts]
     pictures = [[to_pil_image(view) for view in views] for views in queries]

@@ -162,7 +162,7 @@ def run(root: Path) -> dict[str, dict]:
 
 
 def differences(ours: dict[str, dict], theirs: dict[str, dict]) -> list[str]:
-    """What differs from a former output; metrics that only one of them has do not."""
+    """Differences from a former output, but for metrics that only one of the two has."""
     found = [f"{name}: only once" for name in ours.keys() ^ theirs.keys()]
     for name in ours.keys() & theirs.keys():
         if ours[name]["field"] != theirs[name]["field"]:

@@ -42,7 +42,7 @@ _ROWS = 1021
 
 
 def facts(name: str) -> dict:
-    """What is known of a checkpoint besides its files."""
+    """Facts about a checkpoint that are not in its files."""
     return json.loads((ROOT / name / "published.json").read_text(encoding="utf-8"))
 
 
@@ -122,7 +122,7 @@ def write_folder(name: str, folder: Path, *, small: bool) -> None:
     Args:
         name: one of ``NAMES``.
         folder: an existing folder.
-        small: with few and narrow layers; otherwise of the published size.
+        small: True for few and narrow layers, False for the published size.
     """
     known = facts(name)
     tokenizer(known["tokenizer"]).save_pretrained(folder)
@@ -156,7 +156,7 @@ def build(name: str, folder: Path, seed: int = 0) -> torch.nn.Module:
     Args:
         name: one of ``NAMES``.
         folder: an existing folder, for all files.
-        seed: of the weights.
+        seed: seed of the random weights.
 
     Returns:
         The same model in float64, untouched.

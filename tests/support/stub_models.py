@@ -181,11 +181,11 @@ def error_at_solids(**settings) -> float:
 
 
 def shrink_exports(monkeypatch, *, frames: int = 8) -> None:
-    """`export_all` at a size that takes a moment.
+    """Make `export_all` write small files, which take a moment.
 
     Args:
-        monkeypatch: Takes it back.
-        frames: Of the turntable at most.
+        monkeypatch: Fixture that restores the sizes.
+        frames: Largest number of the turntable's frames.
     """
 
     def cameras(config: CameraConfig, n: int) -> Cameras:

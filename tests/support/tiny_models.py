@@ -79,7 +79,7 @@ def llava_onevision() -> tiny.Pair:
 
 
 def internvl() -> tiny.Pair:
-    """Its processor tells its image processor more than that one's configuration."""
+    """InternVL, whose processor passes its image processor settings beyond its configuration."""
     tokens = tiny.tokenizer(
         ["<end_of_utterance>"],
         start_image_token="<img>",

@@ -50,10 +50,10 @@ class LightJudge:
 
     Args:
         slope: log-odds of the whole range of gray levels.
-        bias: towards the left.
+        bias: log-odds in favor of the left side.
         noise: standard deviation of log-odds that depend on the picture alone.
         pause: seconds before each answer.
-        name: its identity.
+        name: identity of the judge.
     """
 
     def __init__(

@@ -83,8 +83,8 @@ class Run(_FORKS.Process):
     """A run that has been started.
 
     Args:
-        out: Its folder.
-        *words: See above.
+        out: Folder of the run.
+        *words: Further arguments of ``main``.
     """
 
     def __init__(self, out: Path, *words: str) -> None:
@@ -107,6 +107,6 @@ class Run(_FORKS.Process):
         return self.exitcode
 
     def said(self) -> str:
-        """What it has printed, once it has ended; to be read once."""
+        """Printed output of the process, to be read once and after its end."""
         with open(self._reader.fileno(), closefd=False) as stream:
             return stream.read()

@@ -1,4 +1,4 @@
-"""What could be different on a GPU; run with ``-m gpu`` where there is one."""
+"""Computations that could differ on a GPU; run with ``-m gpu`` on a machine that has one."""
 
 import copy
 

@@ -80,7 +80,7 @@ def test_sjc_begins_as_haze_that_no_cell_is_without():
 
 
 def rate_of_threestudio(step):
-    """Its two schedulers, anew in each stage of 10,000 steps."""
+    """Learning rate of threestudio's two schedulers, which begin anew every 10,000 steps."""
     step %= 10_000
     if step <= 100:
         return 0.01 * (0.1 + 0.9 * step / 100)
@@ -110,7 +110,7 @@ def test_latent_nerf_has_the_numbers_of_threestudio():
 
 @pytest.mark.parametrize("name", ["sjc", "latent_nerf"])
 def test_a_run_goes_on_bit_for_bit_from_any_step(name, denoiser, tmp_path):
-    """Before, at and after the step with which RGB begins, through a file."""
+    """The checkpoints are of steps before, at and after the switch to RGB."""
     config = small(name)
     model = build_vlm3d(config, denoiser, redness)
     reports, states = [], [model.state()]

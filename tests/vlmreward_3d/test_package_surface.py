@@ -37,7 +37,7 @@ def test_nothing_asks_of_which_class_a_field_is():
 
 
 def test_heavy_libraries_come_with_what_needs_them_and_say_nothing():
-    """Not a word of diffusers when it is imported, and no bars of what is loaded."""
+    """Importing diffusers prints nothing, and loading shows no progress bars."""
     code = (
         "import sys; from vlmreward_3d import VLM3DConfig, presets; import vlmreward_3d; "
         "assert not {'diffusers', 'transformers', 'nerfacc'} & set(sys.modules); "

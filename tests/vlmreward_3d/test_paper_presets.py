@@ -245,7 +245,7 @@ def rays_seen_by_marching(density, cameras, side):
 
 @pytest.mark.parametrize("density_scale", [1.0, 20.0])
 def test_as_many_rays_are_visible_as_in_the_sources(density_scale):
-    """Of a thin field, where the mean decides, and of a solid one, where it is 0.01."""
+    """The occupancy threshold is the mean in a thin field and 0.01 in a solid one."""
     config = presets.paper("a cat").replace({"field.density_scale": density_scale})
     field = build_field(config.field)
     generator = torch.Generator().manual_seed(0)

@@ -58,7 +58,7 @@ def test_gradients_at_the_pixels_equal_one_big_loss():
 
 
 def rendered(model: VLM3D):
-    """What the model's first step renders, drawn from the same random state."""
+    """Views of the model's first step, rendered from the same random state."""
     caught = []
 
     def catch(images, cameras, progress, generator):

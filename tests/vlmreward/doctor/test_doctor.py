@@ -208,7 +208,7 @@ class Detached(YesNoReward):
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", *tiny_models.having("accepts_image_features")])
 def test_detached_gradient(reward, family):
-    """What needs a gradient is skipped."""
+    """Checks that need a gradient are skipped."""
     found = doctor.run_checks(reward(family, Detached))
     assert by_status(found, "FAIL") == {"gradient"}
     assert by_status(found, "SKIP") == {"finite differences", "time and memory", "forecast"}
@@ -223,7 +223,7 @@ class FirstViewOnly(YesNoReward):
 
 
 def test_a_detached_view(reward):
-    """Of which the slopes are wrong too."""
+    """A view without a gradient has wrong slopes, too."""
     found = {f.name: f for f in doctor.run_checks(reward("qwen2_5_vl", FirstViewOnly))}
     assert by_status(found.values(), "FAIL") == {"gradient", "finite differences"}
     assert "at 2 of 3 views" in found["gradient"].message

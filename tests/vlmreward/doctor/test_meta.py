@@ -92,7 +92,7 @@ def vision_tower(attention):
 
 @pytest.mark.parametrize("made", [language_model, vision_tower])
 def test_operations_are_those_that_are_counted(made):
-    """Of matrices exactly; plain attention has no scores computed again, which are 2 A N N."""
+    """Matrix operations agree exactly, less the 2 A N N that plain attention does not repeat."""
     model, inputs, n = made("eager")
     model.requires_grad_(False).eval()
     vision, text, _ = towers(model)

@@ -76,7 +76,7 @@ def test_what_equals_the_baseline_gets_nothing():
 
 
 def test_completeness_where_the_reward_rises_suddenly():
-    """By a fixed rule of as many nodes most of it would be missed."""
+    """A fixed rule with as many nodes would miss most of it."""
     x = torch.full((1, 3, 4, 4), 1.0, dtype=torch.float64)
     found = []
 

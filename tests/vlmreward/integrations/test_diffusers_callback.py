@@ -127,7 +127,7 @@ def test_schedulers_that_do_not_tell_are_refused(scheduler, said):
 
 
 class Red:
-    """How red the pictures are, with what it was asked."""
+    """A reward for redness that records its prompts."""
 
     def __init__(self):
         self.prompts = []

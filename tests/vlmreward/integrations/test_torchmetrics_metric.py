@@ -57,7 +57,7 @@ def test_calling_it_returns_the_value_of_the_batch_and_accumulates():
 
 
 def test_processes_are_reduced_by_their_number_of_queries():
-    """As torchmetrics does it: every state is gathered, then reduced as the metric has said."""
+    """Every state is gathered, then reduced by the metric's own function, as in torchmetrics."""
     images = noise(5, 3, 6, 5)
     other = metric()
     other.update(images[:2])

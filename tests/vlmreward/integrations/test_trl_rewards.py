@@ -25,7 +25,7 @@ VALUES = (LEVELS / 255 * WEIGHT).sum((1, 2, 3)).tolist()
 
 
 def calculate_rewards(functions, inputs, prompts, completions):
-    """What GRPOTrainer (TRL 0.15 to 1.16) does with functions among its `reward_funcs`."""
+    """Rewards as GRPOTrainer (TRL 0.15 to 1.16) computes them from functions in `reward_funcs`."""
     keys = [key for key in inputs[0] if key not in ["prompt", "completion", "completion_ids"]]
     kwargs = {key: [example[key] for example in inputs] for key in keys}
     kwargs["trainer_state"] = SimpleNamespace(global_step=3)

@@ -28,7 +28,7 @@ def chat(views, question):
 
 
 def alone(pair, views, question, answers, **options):
-    """By transformers alone, whose processor is given the levels as floats, as here."""
+    """Log-odds by transformers alone, whose processor gets the levels as floats, as here."""
     model, processor = pair
     inputs = processor.apply_chat_template(
         chat([view.float() for view in views], question),
@@ -64,7 +64,7 @@ def test_margin_equals_that_of_transformers(pair, reward):
 
 
 def test_different_numbers_of_images(pair, reward):
-    """In one batch, where a model keeps its queries apart."""
+    """Queries may differ in one batch if the model keeps them apart."""
     queries = [levels((40, 50)), levels((64, 33), (40, 50)), levels((30, 30))]
     if pair[0].config.model_type == "mllama":
         with pytest.raises(ValueError, match="queries have 1 and 2 images; expected the same num"):

@@ -33,7 +33,7 @@ def step(reward, images, **placeholders):
 
 
 def kept_bytes(reward, images, **placeholders):
-    """What the graph of the result keeps beside the parameters."""
+    """Bytes that the graph of the result keeps besides the parameters."""
     parameters = {p.untyped_storage().data_ptr() for p in reward.parameters()}
     saved = []
 

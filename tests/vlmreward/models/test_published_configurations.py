@@ -42,7 +42,7 @@ class Case:
         )
 
     def inputs(self, views, prompt):
-        """What the model's own processor makes of a question."""
+        """Model inputs of a question, by the model's own processor."""
         question = QUESTION.format(prompt=prompt)
         if self.kind == "idefics":  # the prompt of the model card
             text = ["User:", *views, f"{question}<end_of_utterance>\nAssistant:"]
@@ -62,7 +62,7 @@ class Case:
         )
 
     def margin(self, inputs):
-        """By the whole model."""
+        """Log-odds by the whole model of transformers."""
         z = self.model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1]
         (yes,), (no,) = self.reward.answers.positive, self.reward.answers.negative
         return z[yes] - z[no]

@@ -1,4 +1,4 @@
-"""What a run writes: nothing of other libraries; and one warning of versions that differ."""
+"""Output of a run: nothing from other libraries, and one warning of versions that differ."""
 
 import logging
 import subprocess

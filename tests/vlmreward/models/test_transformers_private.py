@@ -25,7 +25,7 @@ def test_configurations_name_their_attention(family_pair):
 
 
 def test_another_attention_is_called_with_the_boundaries_of_images(family_pair):
-    """By its name alone, which has "flash" in it."""
+    """An attention gets the boundaries because its name contains "flash"."""
     model, _ = family_pair("qwen2_5_vl")
     tower = vision_tower(model)
     seen = []

@@ -46,7 +46,7 @@ def test_float_equals_hf_values_layout_and_gradients(h, w):
 
 @given(sides, sides)
 def test_float_is_closer_still_to_hf_when_hf_resizes_in_float64(h, w):
-    """What separates the two in float32 is HF's float32 filter weights."""
+    """HF's float32 filter weights are the only difference of the two in float32."""
     x = noise(1, 3, h, w)
     ours = processors.from_hf(HF)(x)["pixel_values"]
     torch.testing.assert_close(ours, hf_float(x.double())["pixel_values"], atol=1e-5, rtol=0)

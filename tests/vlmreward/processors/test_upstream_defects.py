@@ -1,4 +1,4 @@
-"""What goes wrong with images in transformers 5, each shown there and right here."""
+"""Defects of image processing in transformers 5, each shown there and absent here."""
 
 import copy
 

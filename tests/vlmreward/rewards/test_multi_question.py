@@ -67,7 +67,7 @@ def test_as_one_by_one(family):
 
 
 def test_images_are_encoded_once(family):
-    """By the number of images that pass the first layer of the vision tower."""
+    """The first layer of the vision tower counts the images that pass it."""
     reward = family
     conv = next(
         m

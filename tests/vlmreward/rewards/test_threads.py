@@ -97,7 +97,7 @@ def value_and_gradients(job):
 
 
 def count(reward, calls):
-    """How many of the threads' calls were wrong, and how many raised."""
+    """Numbers of the threads' calls with a wrong value and with an exception."""
     jobs = asked(reward)
     right = [(value(job), value_and_gradients(job)) for job in jobs]
     forgotten(reward)

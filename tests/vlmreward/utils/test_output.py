@@ -161,7 +161,7 @@ def test_what_cannot_be_written_is_noticed_before(tmp_path):
 
 @posix
 def test_permissions_count():
-    """As another user, whose reach is limited."""
+    """Another user, who is not root, meets the limits of file permissions."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     program = (

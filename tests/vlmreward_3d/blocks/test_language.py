@@ -25,7 +25,7 @@ WEIGHTS = Path(vlmreward_3d.__file__).parent / "blocks" / "weights"
 
 
 def read(text):
-    """What a description says: relation and (colour, shape) pairs, by a reader of its own."""
+    """Relation and (color, shape) pairs of a description, by an independent parser."""
     words = text.replace("?", "").replace(".", "").split()
     things = [(a, b) for a, b in pairwise(words) if a in COLORS and b in SHAPES]
     relation = next((r for r in ("on top of", "next to") if r in text), None)

@@ -1,4 +1,4 @@
-"""How the command is called, and what it says where packages are missing.
+"""The command's entry points, and its messages about missing packages.
 
 Its options, files and messages are tested through the example, in tests/examples.
 """

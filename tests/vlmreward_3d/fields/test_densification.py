@@ -88,7 +88,7 @@ def end_step(field, optimizer, step=0, progress=0.5):
 
 
 def expected_statistics(field, cameras, height, weights):
-    """Of one back-propagation, by a projection whose centres are leaves of the graph."""
+    """Statistics of one back-propagation; the projected centers are leaves of the graph."""
     gaussians = field.gaussians()
     projection = project(gaussians, cameras, height, height)
     leaf = projection.means.detach().requires_grad_()

@@ -39,7 +39,7 @@ def gaussians(means, sizes, opacity, rgb) -> Gaussians:
 
 
 def front(distance=2.0) -> Cameras:
-    """On the +x axis, with +y to the right of the picture and +z up."""
+    """A camera on the +x axis, with +y to the right of the picture and +z up."""
     return orbit(torch.zeros(1, dtype=torch.float64), 0.0, distance, 40.0)
 
 
@@ -370,9 +370,9 @@ def test_gsplat_is_asked_for_the_same_picture(monkeypatch, most, parts):
         return rgb.permute(0, 2, 3, 1), opacity.permute(0, 2, 3, 1), found(one, seen_by)
 
     def found(one, cameras):
-        """What gsplat says of each Gaussian in each picture: centres, inverse covariances, radii.
+        """Centers, inverse covariances and radii of each Gaussian in each picture, gsplat's output.
 
-        Where it draws nothing, radii are 0 and the others whatever was in the memory.
+        A Gaussian that is not drawn has radius 0 and undefined other values.
         """
         there = project(one, cameras, 20, 26)
         xx, xy, yy = there.covariances.detach().unbind(-1)

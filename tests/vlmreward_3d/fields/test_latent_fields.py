@@ -133,7 +133,7 @@ def test_pictures_are_rgb_and_the_same_in_both_stages(kind):
 
 @pytest.mark.parametrize("kind", FIELDS)
 def test_the_gradient_of_both_stages_against_plain_autograd(kind):
-    """Of a squared picture, in chunks and as one graph, and at the decoder when it is trained."""
+    """The loss is the squared picture; the decoder gets a gradient only once it is trained."""
     for refined in (False, True):
         found = []
         for chunk in (None, 10):

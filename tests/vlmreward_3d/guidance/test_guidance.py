@@ -1,4 +1,4 @@
-"""What the teachers say, against closed forms at the pixels."""
+"""Values and gradients of the guidances at the pixels, against closed forms."""
 
 import pytest
 import torch

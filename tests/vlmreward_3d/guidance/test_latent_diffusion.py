@@ -264,7 +264,7 @@ def test_the_precision_of_a_gpu_is_nearer_to_the_truth_than_bfloat16():
 @pytest.mark.parametrize("magnitude", [1.0, 1e-5, 1e-9])
 @pytest.mark.parametrize("weights", [torch.float32, torch.float16])
 def test_small_gradients_survive_float16(weights, magnitude):
-    """Of latents that are nearly right; float16 has nothing below 6e-8."""
+    """Latents that are nearly right have small gradients; float16 has nothing below 6e-8."""
     _, images = views()
     direction = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(3))
 

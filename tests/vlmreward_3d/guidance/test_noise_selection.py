@@ -40,7 +40,7 @@ def inputs():
 
 
 def test_the_best_of_each_group_is_followed():
-    """By a second route: every noise alone, the reward of its prediction, the best for a group."""
+    """A second route: every noise alone, the reward of its prediction, the best for a group."""
     images, cameras = inputs()
     selection = NoiseSelection(reddest, "a red cube", n_candidates=CANDIDATES)
     chosen = distillation(selection=selection)
@@ -89,7 +89,7 @@ def test_rewards_become_weights():
 
 @pytest.mark.parametrize("ranking", ["softmax", "min-max", "preference"])
 def test_gradients_are_weighed(ranking):
-    """By a second route: the rule for every noise alone, times its weight."""
+    """A second route: the rule for every noise alone, times its weight."""
     images, cameras = inputs()
     count = 2 if ranking == "preference" else CANDIDATES
     selection = NoiseSelection(reddest, "a red cube", n_candidates=count, ranking=ranking)

@@ -56,7 +56,7 @@ def test_the_classifier_s_gradient_alone_comes_to_rest_nowhere_at_equal_spreads(
 
 @pytest.mark.parametrize(("rule", "size"), [("nfsd", 0.0), ("csd", 0.0), ("sds", 1.0)])
 def test_variance_of_the_gradient_that_the_noise_makes(rule, size):
-    """At high noise levels and equal spreads the noise cancels where it is not subtracted."""
+    """The noise cancels in rules that do not subtract it, at high levels and equal spreads."""
     draws = torch.stack(
         [gradient(rule, 0.3, level=0.5, scale=4.0, known=EQUAL, seed=k) for k in range(200)]
     )

@@ -15,7 +15,7 @@ WHAT_TO_DO = (
 
 
 def test_gsplat_keeps_its_kernels_where_they_are_looked_for():
-    """By its source: importing the module would compile them."""
+    """The source is read, because importing the module would compile the kernels."""
     pytest.importorskip("gsplat")
     found = importlib.util.find_spec("gsplat.cuda._backend")
     assert found is not None, f"{WHAT_TO_DO}: there is no gsplat.cuda._backend"

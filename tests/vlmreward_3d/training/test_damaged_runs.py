@@ -79,7 +79,7 @@ def resumed(out: Path, steps: int = 6) -> RunDirectory:
 
 
 def refusal(out: Path, name: str) -> str:
-    """What is said of a damaged file, which nothing has touched."""
+    """Error message about a damaged file; no file of the run may change."""
     before = {p: p.read_bytes() for p in out.iterdir() if p.is_file()}
     with pytest.raises(ValueError, match=re.escape(str(out / name))) as raised:
         resumed(out)

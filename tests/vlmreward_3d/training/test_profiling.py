@@ -1,4 +1,4 @@
-"""What is said of a run before it begins."""
+"""Forecasts of a run: its phases, time and memory, and the size of ray chunks."""
 
 import time
 

@@ -111,7 +111,7 @@ def test_overwriting_forgets_the_former_run_only_when_the_new_one_begins(tmp_pat
 
 
 def test_the_time_of_all_starts_adds_up(tmp_path, monkeypatch):
-    """With a clock on which everything between two looks takes a second."""
+    """The clock advances by a second each time it is read."""
     clock = itertools.count()
     ticking = types.SimpleNamespace(perf_counter=lambda: float(next(clock)))
     monkeypatch.setattr("vlmreward_3d.training.trainer.time", ticking)

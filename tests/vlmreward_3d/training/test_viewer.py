@@ -18,7 +18,7 @@ from vlmreward_3d.vlm3d import VLM3D
 
 
 class Client:
-    """What viser keeps of a browser, and the pictures that it was sent."""
+    """A stand-in for viser's handle of a browser, with the pictures that were sent to it."""
 
     def __init__(self, position, wxyz) -> None:
         self.camera = self

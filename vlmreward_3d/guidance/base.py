@@ -78,7 +78,8 @@ class GuidanceOutput:
 class Guidance(Protocol):
     """A loss or reward on rendered images that knows its own gradient.
 
-    One that takes rendered latents, too, has an attribute `accepts_latents` that is True; see
+    One that takes rendered latents, too, has an attribute `accepts_latents` that is True, and one
+    that asks where its views meet the field an attribute `accepts_surface`; see
     `vlmreward_3d.guidance.rendered_latents.evaluate`.
 
     Attributes:

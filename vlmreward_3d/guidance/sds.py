@@ -17,6 +17,7 @@ from vlmreward_3d.guidance.rendered_latents import require_latents
 from vlmreward_3d.guidance.rules import RULES, Prediction
 from vlmreward_3d.guidance.student import Student
 from vlmreward_3d.guidance.teacher import Prompts, Teacher
+from vlmreward_3d.rendering.base import Surface
 from vlmreward_3d.schedule import Schedule
 
 __all__ = ["ScoreDistillation"]
@@ -46,7 +47,7 @@ class ScoreDistillation:
         shared_timestep: Draw one timestep for all images instead of one for each group of views.
         selection: Choice among several noises; None draws one.
         student: Settings of the student, for rules that have one; None for the default ones.
-        seed: Seed of the student's first weights, and of noise that belongs to cameras ("fsd").
+        seed: Seed of the student's first weights, and of noise of the whole run ("fsd", "cfd").
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -96,6 +97,7 @@ class ScoreDistillation:
         number("guidance_rescale", guidance_rescale, least=0, most=1)
         self.denoiser = denoiser
         self.rule = RULES[rule]
+        self.accepts_surface = self.rule.asks_surface
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
         self.t_min, self.t_max = t_min, t_max
@@ -111,7 +113,12 @@ class ScoreDistillation:
         )
 
     def __call__(
-        self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator
+        self,
+        images: Tensor,
+        cameras: Cameras,
+        progress: float,
+        generator: torch.Generator,
+        surface: Surface | None = None,
     ) -> GuidanceOutput:
         """Evaluate the images under fresh noise.
 
@@ -121,6 +128,7 @@ class ScoreDistillation:
             cameras: The cameras that rendered them.
             progress: Share of the run that is done; it selects the range of timesteps.
             generator: CPU source of timesteps and noise.
+            surface: Where the images meet the field, for rules that ask; None if it is not known.
 
         Returns:
             The loss 0.5 ||z - target||^2 / N at the latents z of N images and its gradient at the
@@ -154,7 +162,7 @@ class ScoreDistillation:
             graph = self.denoiser.to_latents(images)
         latents = graph.detach()
         with torch.no_grad():
-            teacher = self.prompts.seen_from(cameras, latents, self.seed)
+            teacher = self.prompts.seen_from(cameras, latents, self.seed, surface)
             predict = partial(self._predict, teacher, latents, t, progress, generator)
             gradient, metrics = self._gradient(predict, progress)
             # the gradient is (z - target) / N
@@ -191,6 +199,7 @@ class ScoreDistillation:
             noisy, t, ("negative", "prompt", *empty)
         )
         alphas = teacher.alphas_cumprod.to(latents)
+        student, free = self.student, self.rule.asks_free
         return Prediction(
             latents=latents,
             noise=noise,
@@ -204,17 +213,8 @@ class ScoreDistillation:
             level=t.to(latents) / len(alphas),
             progress=progress,
             empty=rest[0] if rest else None,
-            **self._students(teacher, noisy, t),
+            **(student.predictions(teacher, noisy, t, free=free) if student else {}),
         )
-
-    def _students(self, teacher: Teacher, noisy: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """The student's part of a `Prediction`."""
-        if self.student is None:
-            return {}
-        said = {"student": self.student.predict(teacher, noisy, t)}
-        if self.rule.asks_free:
-            said["student_free"] = self.student.predict(teacher, noisy, t, cameras=False)
-        return said
 
     def state(self) -> dict[str, Tensor]:
         """The state of the student, if there is one."""

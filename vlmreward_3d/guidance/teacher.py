@@ -12,6 +12,7 @@ from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.base import Denoiser
 from vlmreward_3d.guidance.perp_neg import NEGATIVES, mixture_of_sides, unlike_other_sides
 from vlmreward_3d.guidance.view_prompts import view_index, view_prompts
+from vlmreward_3d.rendering.base import Surface
 
 __all__ = ["Prompts", "Teacher"]
 
@@ -30,6 +31,7 @@ class Teacher:
         cameras: The N cameras.
         other_sides: Weights (N, 2) of Perp-Neg's negative sides; None for a prediction without.
         seed: Seed of noise that belongs to the run and not to a step.
+        surface: Where the views of the cameras meet the field; None where nobody has told.
     """
 
     denoiser: Denoiser
@@ -37,6 +39,7 @@ class Teacher:
     cameras: Cameras
     seed: int = 0
     other_sides: Tensor | None = None
+    surface: Surface | None = None
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -108,7 +111,9 @@ class Prompts:
         with torch.no_grad():
             self.text = denoiser.encode_text([negative_prompt, prompt, "", *sides]).detach()
 
-    def seen_from(self, cameras: Cameras, like: Tensor, seed: int = 0) -> Teacher:
+    def seen_from(
+        self, cameras: Cameras, like: Tensor, seed: int = 0, surface: Surface | None = None
+    ) -> Teacher:
         """The denoiser with the prompts of the views of N cameras, in the dtype of `like`."""
         text = self.text.to(like)
         negative, plain, empty = (row.expand(len(cameras), -1, -1) for row in text[:3])
@@ -120,4 +125,4 @@ class Prompts:
             texts |= {name: sides[others[:, i]] for i, name in enumerate(_OTHER_SIDES)}
         elif self.of_views:
             texts["prompt"] = sides[view_index(cameras).to(text.device)]
-        return Teacher(self.denoiser, texts, cameras, seed, weights)
+        return Teacher(self.denoiser, texts, cameras, seed, weights, surface)

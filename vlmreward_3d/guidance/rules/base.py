@@ -100,6 +100,7 @@ class Rule:
         asks_empty: The gradient needs `Prediction.empty`.
         lesson: What the student learns; None for a rule without a student.
         asks_free: The gradient needs `Prediction.student_free`.
+        asks_surface: The noising looks at `Teacher.surface`.
     """
 
     gradient: Gradient
@@ -108,6 +109,7 @@ class Rule:
     asks_empty: bool = False
     lesson: Lesson | None = None
     asks_free: bool = False
+    asks_surface: bool = False
 
     def __call__(self, prediction: Prediction) -> Tensor:
         """The gradient (N, C, H, W) at the latents, divided by the number N of images."""

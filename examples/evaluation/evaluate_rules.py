@@ -20,6 +20,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from vlmreward_3d.config import RegionConfig
 from vlmreward_3d.guidance.rules import RULES, Prediction, ism, sdi
 from vlmreward_3d.guidance.score_distillation import add_noise
 from vlmreward_3d.guidance.sds import ScoreDistillation
@@ -32,9 +33,16 @@ from vlmreward_3d.schedule import Schedule
 Known = Mapping[str, tuple[float, float]]
 T, LAST = 1000, 1.5
 """Timesteps, and the angle of the last one: abar = cos^2, in equal steps of the angle."""
-DIFFERENT: Known = {"prompt": (0.5, 0.04), "negative": (-0.3, 0.09), "": (0.1, 0.25)}
-EQUAL: Known = {"prompt": (0.5, 1.0), "negative": (-0.3, 1.0), "": (0.1, 1.0)}
+DIFFERENT: Known = {
+    "prompt": (0.5, 0.04),
+    "negative": (-0.3, 0.09),
+    "": (0.1, 0.25),
+    "region": (0.7, 0.06),
+}
+EQUAL: Known = {text: (mean, 1.0) for text, (mean, _) in DIFFERENT.items()}
 """Mean and variance of each text."""
+EVERYWHERE = RegionConfig(prompt="region", low=(-9.0, -9.0, -9.0), high=(9.0, 9.0, 9.0))
+"""A region that is seen in all pixels."""
 CAMERAS = evaluation_cameras(blocks("any").camera, 2)
 
 
@@ -96,6 +104,7 @@ def gradient(
         guidance_scale=scale,
         t_min=at,
         t_max=at,
+        regions=(EVERYWHERE,) if RULES[rule].asks_regions else (),
     )
     images = torch.full((2, 3, 4, 4), (z + 1) / 2, dtype=torch.float64)
     output = distillation(images, CAMERAS, progress, torch.Generator().manual_seed(seed))
@@ -136,6 +145,8 @@ def theory(rule: str, *, level: float, scale: float, known: Known) -> float:
         return (s * forward - share * back) / (s - share)
     if rule == "csd":
         terms = {"prompt": 1.0, "negative": -1.0}
+    elif rule == "semantic-sds":
+        terms = {"region": scale, "negative": 1 - scale}
     elif rule == "nfsd":
         terms = {"prompt": scale, "": 1 - scale, "negative": 0.0 if level < 0.2 else -1.0}
     else:
@@ -154,7 +165,7 @@ def _shrinking(level: float) -> float:
 CASES = [
     *(
         (rule, DIFFERENT, k)
-        for rule in ("x0", "sds", "sjc", "rfds", "rfds-rev")
+        for rule in ("x0", "sds", "semantic-sds", "sjc", "rfds", "rfds-rev")
         for k in (1.0, 4.0)
     ),
     ("csd", DIFFERENT, 4.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from vlmreward.utils.arguments import interval, number
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.config import StudentConfig
+from vlmreward_3d.config import RegionConfig, StudentConfig
 from vlmreward_3d.guidance.base import CameraBound, Denoiser, GuidanceOutput
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.rendered_latents import require_latents
-from vlmreward_3d.guidance.rules import RULES, Prediction
+from vlmreward_3d.guidance.rules import RULES, Prediction, Rule
 from vlmreward_3d.guidance.student import Student
 from vlmreward_3d.guidance.teacher import Prompts, Teacher
 from vlmreward_3d.rendering.base import Surface
@@ -47,11 +47,13 @@ class ScoreDistillation:
         shared_timestep: Draw one timestep for all images instead of one for each group of views.
         selection: Choice among several noises; None draws one.
         student: Settings of the student, for rules that have one; None for the default ones.
+        regions: Boxes with prompts of their own, for rules that compose them ("semantic-sds").
         seed: Seed of the student's first weights, and of noise of the whole run ("fsd", "cfd").
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: There is no such rule, or a number is out of range.
+        ValueError: There is no such rule, it does not suit the other arguments, or a number is out
+            of range.
     """
 
     name = "sds"
@@ -73,13 +75,9 @@ class ScoreDistillation:
         shared_timestep: bool = False,
         selection: NoiseSelection | None = None,
         student: StudentConfig | None = None,
+        regions: Sequence[RegionConfig] = (),
         seed: int = 0,
     ) -> None:
-        if rule not in RULES:
-            raise ValueError(
-                f"received the distillation rule {rule!r}; expected one of {', '.join(RULES)}; "
-                "pass one of them"
-            )
         if not hasattr(denoiser, "predict_noise"):
             raise TypeError(
                 f"denoiser is a {type(denoiser).__name__}; expected a Denoiser, such as "
@@ -88,15 +86,10 @@ class ScoreDistillation:
         for name, words in (("prompt", prompt), ("negative_prompt", negative_prompt)):
             if not isinstance(words, str):
                 raise TypeError(f"{name} is {words!r}; expected a text")
-        if selection is not None and not RULES[rule].draws:
-            raise ValueError(
-                f"received the distillation rule {rule!r} with a selection of noises; expected a "
-                "rule that draws noise, as this one does not"
-            )
+        self.rule = _rule(rule, selection, regions)
         number("guidance_scale", guidance_scale)
         number("guidance_rescale", guidance_rescale, least=0, most=1)
         self.denoiser = denoiser
-        self.rule = RULES[rule]
         self.accepts_surface = self.rule.asks_surface
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
@@ -109,7 +102,12 @@ class ScoreDistillation:
             settings = student or StudentConfig()
             self.student = Student(denoiser, settings, self.rule.lesson, seed=seed)
         self.prompts = Prompts(
-            denoiser, prompt, negative_prompt, of_views=view_prompts, perp_neg=perp_neg
+            denoiser,
+            prompt,
+            negative_prompt,
+            of_views=view_prompts,
+            perp_neg=perp_neg,
+            regions=regions,
         )
 
     def __call__(
@@ -224,3 +222,29 @@ class ScoreDistillation:
         """Continue from a `state`."""
         if self.student is not None:
             self.student.load_state(state)
+
+
+def _rule(name: str, selection: NoiseSelection | None, regions: Sequence[RegionConfig]) -> Rule:
+    """The rule of a name, if it suits the other settings."""
+    if name not in RULES:
+        raise ValueError(
+            f"received the distillation rule {name!r}; expected one of {', '.join(RULES)}; pass "
+            "one of them"
+        )
+    rule = RULES[name]
+    if selection is not None and not rule.draws:
+        raise ValueError(
+            f"received the distillation rule {name!r} with a selection of noises; expected a rule "
+            "that draws noise, as this one does not"
+        )
+    if rule.asks_regions and not regions:
+        raise ValueError(
+            f"received the distillation rule {name!r} without regions; expected at least one: pass "
+            "regions=(RegionConfig(prompt=..., low=..., high=...),), or choose another rule"
+        )
+    if regions and not rule.asks_regions:
+        raise ValueError(
+            f"received {len(regions)} regions for the distillation rule {name!r}; expected none: "
+            "leave them out, or choose the rule 'semantic-sds', which composes them"
+        )
+    return rule

@@ -101,6 +101,7 @@ class Rule:
         lesson: What the student learns; None for a rule without a student.
         asks_free: The gradient needs `Prediction.student_free`.
         asks_surface: The noising looks at `Teacher.surface`.
+        asks_regions: The prediction for the prompt is composed of those for regions.
     """
 
     gradient: Gradient
@@ -110,6 +111,7 @@ class Rule:
     lesson: Lesson | None = None
     asks_free: bool = False
     asks_surface: bool = False
+    asks_regions: bool = False
 
     def __call__(self, prediction: Prediction) -> Tensor:
         """The gradient (N, C, H, W) at the latents, divided by the number N of images."""

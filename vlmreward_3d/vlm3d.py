@@ -152,7 +152,12 @@ class VLM3D:
         cameras = self._sample_cameras(progress)
         views = self._render(cameras, progress)
         outputs = self.guidances(
-            views.images, cameras, step=self.step_index, progress=progress, generator=self.generator
+            views.images,
+            cameras,
+            step=self.step_index,
+            progress=progress,
+            generator=self.generator,
+            surface=views.surface,
         )
         outputs.backward(views, self.field.parameters(), self._regularizers(progress))
         self._update_parameters(progress)

@@ -20,19 +20,29 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from vlmreward_3d.config import RegionConfig
 from vlmreward_3d.guidance.rules import RULES, Prediction, ism, sdi
 from vlmreward_3d.guidance.score_distillation import add_noise
 from vlmreward_3d.guidance.sds import ScoreDistillation
+from vlmreward_3d.guidance.teacher import Prompts
 from vlmreward_3d.presets import blocks
+from vlmreward_3d.rendering.base import Surface
 from vlmreward_3d.rendering.evaluation import evaluation_cameras
 from vlmreward_3d.schedule import Schedule
 
 Known = Mapping[str, tuple[float, float]]
 T, LAST = 1000, 1.5
 """Timesteps, and the angle of the last one: abar = cos^2, in equal steps of the angle."""
-DIFFERENT: Known = {"prompt": (0.5, 0.04), "negative": (-0.3, 0.09), "": (0.1, 0.25)}
-EQUAL: Known = {"prompt": (0.5, 1.0), "negative": (-0.3, 1.0), "": (0.1, 1.0)}
+DIFFERENT: Known = {
+    "prompt": (0.5, 0.04),
+    "negative": (-0.3, 0.09),
+    "": (0.1, 0.25),
+    "region": (0.7, 0.06),
+}
+EQUAL: Known = {text: (mean, 1.0) for text, (mean, _) in DIFFERENT.items()}
 """Mean and variance of each text."""
+EVERYWHERE = RegionConfig(prompt="region", low=(-9.0, -9.0, -9.0), high=(9.0, 9.0, 9.0))
+"""A region that is seen in all pixels."""
 CAMERAS = evaluation_cameras(blocks("any").camera, 2)
 
 
@@ -94,6 +104,7 @@ def gradient(
         guidance_scale=scale,
         t_min=at,
         t_max=at,
+        regions=(EVERYWHERE,) if RULES[rule].asks_regions else (),
     )
     images = torch.full((2, 3, 4, 4), (z + 1) / 2, dtype=torch.float64)
     output = distillation(images, CAMERAS, progress, torch.Generator().manual_seed(seed))
@@ -134,6 +145,8 @@ def theory(rule: str, *, level: float, scale: float, known: Known) -> float:
         return (s * forward - share * back) / (s - share)
     if rule == "csd":
         terms = {"prompt": 1.0, "negative": -1.0}
+    elif rule == "semantic-sds":
+        terms = {"region": scale, "negative": 1 - scale}
     elif rule == "nfsd":
         terms = {"prompt": scale, "": 1 - scale, "negative": 0.0 if level < 0.2 else -1.0}
     else:
@@ -152,7 +165,7 @@ def _shrinking(level: float) -> float:
 CASES = [
     *(
         (rule, DIFFERENT, k)
-        for rule in ("x0", "sds", "sjc", "rfds", "rfds-rev")
+        for rule in ("x0", "sds", "semantic-sds", "sjc", "rfds", "rfds-rev")
         for k in (1.0, 4.0)
     ),
     ("csd", DIFFERENT, 4.0),
@@ -210,6 +223,42 @@ def left_by_noise() -> float:
     return (step * push) ** 2 / (1 - (1 - step * pull) ** 2)
 
 
+def flow_of_samples(rule: str, side: int = 8) -> tuple[Tensor, Tensor]:
+    """Images that a rule carries from the highest noise level to the lowest, and their noise.
+
+    A step of gradient descent at a level is as long as s / a falls to the next one, as in DDIM's
+    steps for (z_t - s eps) / a. All pixels see a surface around the cameras' origin.
+
+    Returns:
+        The ends (2, 3, side, side), and the noise of the same pixels that "cfd" has throughout.
+    """
+    model, scale = Gaussians(DIFFERENT), 1.0
+    depth = torch.full((2, 1, side, side), 1.0, dtype=torch.float64)
+    surface = Surface(depth, torch.ones_like(depth))
+    levels = (1 / model.alphas_cumprod - 1).sqrt().tolist()
+    images = torch.full((2, 3, side, side), (DIFFERENT["prompt"][0] + 1) / 2, dtype=torch.float64)
+    draws = torch.Generator().manual_seed(0)
+    prompts = Prompts(model, "prompt", "negative", of_views=False)
+    teacher = prompts.seen_from(CAMERAS, images, 0, surface)
+    t = torch.full((2,), T - 1)
+    noise, _ = RULES["cfd"].noising(teacher, images, t, torch.Generator())
+    for index in range(T - 1, 0, -1):
+        at = Schedule.constant((index + 0.5) / T)
+        distillation = ScoreDistillation(
+            model,
+            "prompt",
+            negative_prompt="negative",
+            rule=rule,
+            guidance_scale=scale,
+            t_min=at,
+            t_max=at,
+        )
+        output = distillation(images, CAMERAS, 0.0, draws, surface)
+        # N is 2, the latents are 2 x - 1, and so is their gradient
+        images = images - (levels[index] - levels[index - 1]) * output.gradient / 2
+    return images * 2 - 1, noise
+
+
 def main(arguments: list[str] | None = None) -> int:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     print(
@@ -227,6 +276,11 @@ def main(arguments: list[str] | None = None) -> int:
     for rule, variance in (("vsd", 0.04), ("sds", left_by_noise())):
         mean, spread = particles(rule)
         print(f"| `{rule}` | {mean:.4f} | {spread:.6f} | 0.5, {variance:.6f} |")
+    ends, noise = flow_of_samples("cfd")
+    mean, variance = DIFFERENT["prompt"]
+    apart = (ends - mean - variance**0.5 * noise).abs().max().item()
+    print("\n| rule | largest distance of an end from the sample of its noise |\n|---|--:|")
+    print(f"| `cfd` | {apart:.4f} |")
     return 0
 
 

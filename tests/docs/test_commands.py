@@ -59,6 +59,11 @@ PARSED = {
     "python examples/text_to_3d.py PROMPT [--steps N] [--seed S] [--out DIR] [--resume] "
     "[--no-vlm]": "a synopsis",
     'python examples/text_to_3d.py "a red cube" --rule ism': "runs with other words above",
+    'python examples/text_to_3d.py "a red cube" --rule cfd': "runs in test_cfd.py",
+    'python examples/text_to_3d.py "a red cube on top of a blue sphere" --rule semantic-sds '
+    '--region "a red cube: -0.4,-0.4,0 to 0.4,0.4,0.7" '
+    '--region "a blue sphere: -0.4,-0.4,-0.7 to 0.4,0.4,0"': "runs with other words in "
+    "test_text_to_3d.py",
     "python examples/finetune_easy_vqa.py --out outputs/easy_vqa": "runs in "
     "test_finetune_easy_vqa.py",
     'python examples/optimize_image.py "a red car"': "runs in test_optimize_image.py",

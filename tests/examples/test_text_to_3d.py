@@ -320,6 +320,52 @@ def test_a_rule_that_is_not_there_is_one_line_before_any_work(no_teachers, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_regions_are_set_on_the_command_line(script, tmp_path):
+    words = ["--rule", "semantic-sds", "--steps", "2", "--no-vlm", "--out", str(tmp_path)]
+    boxes = [
+        "--region",
+        "a cube: -.5,-.5,0 to .5,.5,.5",
+        "--region",
+        "a torus: -.5,-.5,-1 to .5,.5,0",
+    ]
+    assert script.main(["a cube on top of a torus", *words, *boxes]) == 0
+    config = json.loads((tmp_path / "config.json").read_text())["score_distillation"]
+    assert config["rule"] == "semantic-sds"
+    assert config["regions"] == [
+        {"prompt": "a cube", "low": [-0.5, -0.5, 0.0], "high": [0.5, 0.5, 0.5]},
+        {"prompt": "a torus", "low": [-0.5, -0.5, -1.0], "high": [0.5, 0.5, 0.0]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rule", "semantic-sds"], "received --rule semantic-sds without regions"),
+        (["--region", "a cube: 0,0,0 to 1,1,1"], "--region without --rule semantic-sds"),
+        (["--rule", "semantic-sds", "--region", "a cube: 0,0,0 to 1,1"], "three finite numbers"),
+        (["--rule", "semantic-sds", "--region", "a cube"], 'expected "PROMPT: X,Y,Z to X,Y,Z"'),
+        (
+            ["--rule", "semantic-sds", "--region", "a cube: 0,0,0 to 1,1,1", "--perp-neg"],
+            "received --perp-neg with --region",
+        ),
+    ],
+)
+def test_regions_that_mean_nothing_end_at_once(words, message, no_teachers, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        no_teachers.main(["a cube", *words, "--out", str(tmp_path / "run")])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_region_outside_the_field_is_one_line_before_any_work(no_teachers, tmp_path, capsys):
+    box = "a cube: 2,2,2 to 3,3,3"
+    line = complain(
+        no_teachers, capsys, "--rule", "semantic-sds", "--region", box, "--out", tmp_path / "run"
+    )
+    assert "boxes that have a part in the field's, [-1, 1]^3" in line
+
+
 @pytest.mark.parametrize("option", ["--device", "--vlm-device"])
 @pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:77", "xpu:3"])
 def test_devices_that_are_not_there_are_one_line_before_any_work(

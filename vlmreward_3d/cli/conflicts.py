@@ -42,6 +42,20 @@ def refuse_without_effect(parser: argparse.ArgumentParser, options: argparse.Nam
             "received --vlm-weight with --vlm-grad-ratio, which chooses lambda at every step; "
             "expected one of the two; --vlm-max-grad-ratio would limit it"
         )
+    if options.region and options.rule != "semantic-sds":
+        parser.error(
+            "received --region without --rule semantic-sds, which composes regions; expected both"
+        )
+    if options.rule == "semantic-sds" and not options.region:
+        parser.error(
+            'received --rule semantic-sds without regions; expected --region "PROMPT: X,Y,Z to '
+            'X,Y,Z" for at least one; add it, or leave --rule out'
+        )
+    if options.region and options.perp_neg:
+        parser.error(
+            "received --perp-neg with --region, whose prompt has no negatives; expected one of the "
+            "two; leave one of them out"
+        )
     if options.noise_ranking and not options.noise_candidates:
         parser.error(
             "received --noise-ranking without --noise-candidates K, the number of noises that are "

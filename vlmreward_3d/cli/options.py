@@ -20,6 +20,7 @@ from vlmreward.cli.arguments import (
 )
 from vlmreward_3d.cli.conflicts import refuse_without_effect
 from vlmreward_3d.cli.invocation import program_name
+from vlmreward_3d.cli.regions import region
 from vlmreward_3d.cli.settings import QUESTIONS
 from vlmreward_3d.config import DENSIFICATIONS, FIELDS, OBJECTIVES, PRECISIONS, RANKINGS
 from vlmreward_3d.presets import PRESETS
@@ -67,6 +68,13 @@ def parser() -> argparse.ArgumentParser:
         "--rule",
         metavar="NAME",
         help="distillation rule, such as x0, sds or ism; see docs/rules.md",
+    )
+    whole.add_argument(
+        "--region",
+        type=region,
+        action="append",
+        metavar="BOX",
+        help='"PROMPT: X,Y,Z to X,Y,Z", what is in a box, given for each; with --rule semantic-sds',
     )
     whole.add_argument(
         "--perp-neg",

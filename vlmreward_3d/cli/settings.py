@@ -37,6 +37,7 @@ def changes(options: argparse.Namespace, config: VLM3DConfig) -> dict[str, Any]:
     """Settings that the options change in a configuration, by their dotted names."""
     asked = {
         "score_distillation.rule": distillation_rule(options),
+        "score_distillation.regions": tuple(options.region or ()),
         "score_distillation.view_prompts": options.perp_neg,
         "score_distillation.perp_neg": options.perp_neg,
         "score_distillation.precision": options.denoiser_precision,

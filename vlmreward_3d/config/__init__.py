@@ -30,6 +30,7 @@ from vlmreward_3d.config.optimization import (
     RecoveryConfig,
     RegularizerConfig,
 )
+from vlmreward_3d.config.regions import RegionConfig
 from vlmreward_3d.config.reward3d import Reward3DConfig
 from vlmreward_3d.config.run import VLM3DConfig
 from vlmreward_3d.config.sampling import OccupancyConfig, RaySamplingConfig
@@ -58,6 +59,7 @@ __all__ = [
     "OptimizerConfig",
     "RaySamplingConfig",
     "RecoveryConfig",
+    "RegionConfig",
     "RegularizerConfig",
     "Reward3DConfig",
     "ScoreDistillationConfig",

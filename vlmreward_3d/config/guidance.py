@@ -16,6 +16,7 @@ from vlmreward_3d.config._checks import (
     SHARE,
     WEIGHT,
     Rule,
+    are,
     check,
     instance_of,
     is_schedule,
@@ -25,6 +26,7 @@ from vlmreward_3d.config._checks import (
     require,
     whole,
 )
+from vlmreward_3d.config.regions import RegionConfig
 from vlmreward_3d.schedule import Schedule
 
 __all__ = [
@@ -193,6 +195,7 @@ class ScoreDistillationConfig(GuidanceConfig):
         shared_timestep: Draw one timestep for all views of a step, in place of one for each group.
         selection: Choice among several noises by the VLM, which the run then needs; None draws one.
         student: Settings of the student, for rules that have one.
+        regions: Boxes with prompts of their own, for the rule "semantic-sds"; a pass for each.
         weighting: Steps of evaluation, and weight; without ratios, which are relative to this
             guidance.
 
@@ -216,6 +219,7 @@ class ScoreDistillationConfig(GuidanceConfig):
     shared_timestep: bool = False
     selection: NoiseSelectionConfig | None = None
     student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
+    regions: tuple[RegionConfig, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,7 +240,12 @@ class ScoreDistillationConfig(GuidanceConfig):
             shared_timestep=BOOLEAN,
             selection=or_none(instance_of(NoiseSelectionConfig)),
             student=instance_of(StudentConfig),
+            regions=Rule(
+                lambda x: x == () or (isinstance(x, tuple) and are(x, _is_region)),
+                "a tuple of records of regions",
+            ),
         )
+        require(not (self.regions and self.perp_neg), self, "perp_neg", "False beside regions")
         require(
             self.view_prompts or not self.perp_neg, self, "perp_neg", "False without view_prompts"
         )
@@ -247,3 +256,7 @@ class ScoreDistillationConfig(GuidanceConfig):
         require(
             ratios == (None, None), self, "weighting", "no ratio to itself in the first guidance"
         )
+
+
+def _is_region(value: object) -> bool:
+    return isinstance(value, RegionConfig)

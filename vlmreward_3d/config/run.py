@@ -20,7 +20,7 @@ from vlmreward_3d.config._checks import (
     require,
 )
 from vlmreward_3d.config.camera import CameraConfig
-from vlmreward_3d.config.fields import FieldConfig
+from vlmreward_3d.config.fields import FieldConfig, VolumeConfig
 from vlmreward_3d.config.guidance import GuidanceConfig, ScoreDistillationConfig
 from vlmreward_3d.config.optimization import OptimizerConfig, RecoveryConfig, RegularizerConfig
 from vlmreward_3d.config.serialization import flatten, from_object, replace_settings, to_object
@@ -87,6 +87,12 @@ class VLM3DConfig:
             "a VLMConfig, whose reward selects noises, beside score_distillation.selection",
         )
         self._require_fresh_gradients()
+        if isinstance(self.field, VolumeConfig):
+            bound = self.field.bound
+            expected = f"boxes that have a part in the field's, [-{bound:g}, {bound:g}]^3"
+            boxes = self.score_distillation.regions
+            inside = all(box.reaches(bound) for box in boxes)
+            require(inside, self.score_distillation, "regions", expected)
         if self.vlm is not None:
             asked = self.vlm.weighting.n_views
             views = [int(n) * self.camera.views_per_group for _, n in self.camera.n_groups.points]

@@ -78,7 +78,8 @@ class GuidanceOutput:
 class Guidance(Protocol):
     """A loss or reward on rendered images that returns its own gradient.
 
-    A guidance that also takes rendered latents has an attribute `accepts_latents` that is True; see
+    A guidance that also takes rendered latents has an attribute `accepts_latents` that is True, and
+    one that needs the points where its views meet the field an attribute `accepts_surface`; see
     `vlmreward_3d.guidance.rendered_latents.evaluate`.
 
     Attributes:

@@ -185,6 +185,7 @@ def build_guidances(
         shared_timestep=sds.shared_timestep,
         selection=_selection(config, reward),
         student=sds.student,
+        regions=sds.regions,
         seed=config.seed,
     )
     guidances = [WeightedGuidance(distillation, sds.weighting)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.guidance.base import Denoiser, Guidance, GuidanceOutput
+from vlmreward_3d.rendering.base import Surface
 from vlmreward_3d.rendering.latents import LATENT_CHANNELS, decode_latents, latent_matrix
 
 __all__ = ["evaluate", "require_latents"]
@@ -20,6 +22,7 @@ def evaluate(
     cameras: Cameras,
     progress: float,
     generator: torch.Generator,
+    surface: Callable[[], Surface] | None = None,
 ) -> GuidanceOutput:
     """A guidance's output for images or for latents, which are decoded if it needs images.
 
@@ -27,20 +30,27 @@ def evaluate(
     linear decoding, clamped to [0, 1], and their gradient is propagated through the decoding. The
     clamping does not set the gradient to 0, as for rendered RGB.
 
+    A guidance that asks where its views meet the field has `accepts_surface` set to True; it is
+    called with the keyword `surface` if the field can tell.
+
     Args:
         guidance: The guidance.
         rendered: (N, 3, H, W) images in [0, 1], or (N, 4, H, W) latents.
         cameras: The N cameras that rendered them.
         progress: Share of the run that is done, in [0, 1].
         generator: CPU source of random numbers.
+        surface: Where the images meet the field; None of a field that does not say.
 
     Returns:
         The output, with the gradient at `rendered`.
     """
+    known = {}
+    if surface is not None and getattr(guidance, "accepts_surface", None):
+        known = {"surface": surface()}
     if rendered.shape[1] == 3 or getattr(guidance, "accepts_latents", None):
-        return guidance(rendered, cameras, progress, generator)
+        return guidance(rendered, cameras, progress, generator, **known)
     images = decode_latents(rendered.detach()).clamp(0, 1)
-    output = guidance(images, cameras, progress, generator)
+    output = guidance(images, cameras, progress, generator, **known)
     at_images = output.gradient.movedim(1, -1)
     at_latents = (at_images @ latent_matrix(at_images).T / 2).movedim(-1, 1)
     return replace(output, gradient=at_latents.contiguous())

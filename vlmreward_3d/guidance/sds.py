@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from vlmreward.utils.arguments import interval, number
 from vlmreward_3d.cameras import Cameras
-from vlmreward_3d.config import StudentConfig
+from vlmreward_3d.config import RegionConfig, StudentConfig
 from vlmreward_3d.guidance.base import CameraBound, Denoiser, GuidanceOutput
 from vlmreward_3d.guidance.noise_selection import NoiseSelection
 from vlmreward_3d.guidance.rendered_latents import require_latents
-from vlmreward_3d.guidance.rules import RULES, Prediction
+from vlmreward_3d.guidance.rules import RULES, Prediction, Rule
 from vlmreward_3d.guidance.student import Student
 from vlmreward_3d.guidance.teacher import Prompts, Teacher
+from vlmreward_3d.rendering.base import Surface
 from vlmreward_3d.schedule import Schedule
 
 __all__ = ["ScoreDistillation"]
@@ -46,11 +47,13 @@ class ScoreDistillation:
         shared_timestep: Draw one timestep for all images instead of one for each group of views.
         selection: Choice among several noises; None draws one.
         student: Settings of the student, for rules that have one; None for the default ones.
-        seed: Seed of the student's first weights, and of noise that belongs to cameras ("fsd").
+        regions: Boxes with prompts of their own, for rules that compose them ("semantic-sds").
+        seed: Seed of the student's first weights, and of noise of the whole run ("fsd", "cfd").
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: There is no such rule, or a number is out of range.
+        ValueError: There is no such rule, it does not suit the other arguments, or a number is out
+            of range.
     """
 
     name = "sds"
@@ -72,13 +75,9 @@ class ScoreDistillation:
         shared_timestep: bool = False,
         selection: NoiseSelection | None = None,
         student: StudentConfig | None = None,
+        regions: Sequence[RegionConfig] = (),
         seed: int = 0,
     ) -> None:
-        if rule not in RULES:
-            raise ValueError(
-                f"received the distillation rule {rule!r}; expected one of {', '.join(RULES)}; "
-                "pass one of them"
-            )
         if not hasattr(denoiser, "predict_noise"):
             raise TypeError(
                 f"denoiser is a {type(denoiser).__name__}; expected a Denoiser, such as "
@@ -87,15 +86,11 @@ class ScoreDistillation:
         for name, words in (("prompt", prompt), ("negative_prompt", negative_prompt)):
             if not isinstance(words, str):
                 raise TypeError(f"{name} is {words!r}; expected a text")
-        if selection is not None and not RULES[rule].draws:
-            raise ValueError(
-                f"received the distillation rule {rule!r} with a selection of noises; expected a "
-                "rule that draws noise, as this one does not"
-            )
+        self.rule = _rule(rule, selection, regions)
         number("guidance_scale", guidance_scale)
         number("guidance_rescale", guidance_rescale, least=0, most=1)
         self.denoiser = denoiser
-        self.rule = RULES[rule]
+        self.accepts_surface = self.rule.asks_surface
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
         self.t_min, self.t_max = t_min, t_max
@@ -107,11 +102,21 @@ class ScoreDistillation:
             settings = student or StudentConfig()
             self.student = Student(denoiser, settings, self.rule.lesson, seed=seed)
         self.prompts = Prompts(
-            denoiser, prompt, negative_prompt, of_views=view_prompts, perp_neg=perp_neg
+            denoiser,
+            prompt,
+            negative_prompt,
+            of_views=view_prompts,
+            perp_neg=perp_neg,
+            regions=regions,
         )
 
     def __call__(
-        self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator
+        self,
+        images: Tensor,
+        cameras: Cameras,
+        progress: float,
+        generator: torch.Generator,
+        surface: Surface | None = None,
     ) -> GuidanceOutput:
         """Evaluate the images under fresh noise.
 
@@ -121,6 +126,7 @@ class ScoreDistillation:
             cameras: The cameras that rendered them.
             progress: Share of the run that is done; it selects the range of timesteps.
             generator: CPU source of timesteps and noise.
+            surface: Where the images meet the field, for rules that ask; None if it is not known.
 
         Returns:
             The loss 0.5 ||z - target||^2 / N at the latents z of N images and its gradient at the
@@ -154,7 +160,7 @@ class ScoreDistillation:
             graph = self.denoiser.to_latents(images)
         latents = graph.detach()
         with torch.no_grad():
-            teacher = self.prompts.seen_from(cameras, latents, self.seed)
+            teacher = self.prompts.seen_from(cameras, latents, self.seed, surface)
             predict = partial(self._predict, teacher, latents, t, progress, generator)
             gradient, metrics = self._gradient(predict, progress)
             # the gradient is (z - target) / N
@@ -191,6 +197,7 @@ class ScoreDistillation:
             noisy, t, ("negative", "prompt", *empty)
         )
         alphas = teacher.alphas_cumprod.to(latents)
+        student, free = self.student, self.rule.asks_free
         return Prediction(
             latents=latents,
             noise=noise,
@@ -204,17 +211,8 @@ class ScoreDistillation:
             level=t.to(latents) / len(alphas),
             progress=progress,
             empty=rest[0] if rest else None,
-            **self._students(teacher, noisy, t),
+            **(student.predictions(teacher, noisy, t, free=free) if student else {}),
         )
-
-    def _students(self, teacher: Teacher, noisy: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """The student's part of a `Prediction`."""
-        if self.student is None:
-            return {}
-        said = {"student": self.student.predict(teacher, noisy, t)}
-        if self.rule.asks_free:
-            said["student_free"] = self.student.predict(teacher, noisy, t, cameras=False)
-        return said
 
     def state(self) -> dict[str, Tensor]:
         """The state of the student, if there is one."""
@@ -224,3 +222,29 @@ class ScoreDistillation:
         """Continue from a `state`."""
         if self.student is not None:
             self.student.load_state(state)
+
+
+def _rule(name: str, selection: NoiseSelection | None, regions: Sequence[RegionConfig]) -> Rule:
+    """The rule of a name, if it suits the other settings."""
+    if name not in RULES:
+        raise ValueError(
+            f"received the distillation rule {name!r}; expected one of {', '.join(RULES)}; pass "
+            "one of them"
+        )
+    rule = RULES[name]
+    if selection is not None and not rule.draws:
+        raise ValueError(
+            f"received the distillation rule {name!r} with a selection of noises; expected a rule "
+            "that draws noise, as this one does not"
+        )
+    if rule.asks_regions and not regions:
+        raise ValueError(
+            f"received the distillation rule {name!r} without regions; expected at least one: pass "
+            "regions=(RegionConfig(prompt=..., low=..., high=...),), or choose another rule"
+        )
+    if regions and not rule.asks_regions:
+        raise ValueError(
+            f"received {len(regions)} regions for the distillation rule {name!r}; expected none: "
+            "leave them out, or choose the rule 'semantic-sds', which composes them"
+        )
+    return rule

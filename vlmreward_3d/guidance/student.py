@@ -65,6 +65,15 @@ class Student:
             noisy, t, teacher.text["plain"], condition if cameras else torch.zeros_like(condition)
         )
 
+    def predictions(
+        self, teacher: Teacher, noisy: Tensor, t: Tensor, *, free: bool
+    ) -> dict[str, Tensor]:
+        """The student's part of a `Prediction`, also without cameras if `free` is True."""
+        said = {"student": self.predict(teacher, noisy, t)}
+        if free:
+            said["student_free"] = self.predict(teacher, noisy, t, cameras=False)
+        return said
+
     def learn(self, teacher: Teacher, latents: Tensor, generator: torch.Generator | None) -> float:
         """Make one step of the optimizer on latents of the renders, and return the loss.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vlmreward_3d.cameras import Cameras
+from vlmreward_3d.config import RegionConfig
 from vlmreward_3d.guidance.base import Denoiser
 from vlmreward_3d.guidance.perp_neg import NEGATIVES, mixture_of_sides, unlike_other_sides
-from vlmreward_3d.guidance.view_prompts import view_index, view_prompts
+from vlmreward_3d.guidance.regions import composed, region_masks, sides_of_region
+from vlmreward_3d.guidance.view_prompts import VIEWS, view_index, view_prompts
+from vlmreward_3d.rendering.base import Surface
 
 __all__ = ["Prompts", "Teacher"]
 
@@ -26,10 +29,12 @@ class Teacher:
         denoiser: The denoiser.
         text: Embeddings (N, L, D) by the name of the prompt: "prompt", "plain", which has no words
             for the sides of views, "negative" and "empty"; with Perp-Neg also "other side 0" and
-            "other side 1".
+            "other side 1", and with R regions "region 0" to "region R - 1".
         cameras: The N cameras.
         other_sides: Weights (N, 2) of Perp-Neg's negative sides; None for a prediction without.
         seed: Seed of noise that belongs to the run and not to a step.
+        surface: Where the views of the cameras meet the field; None where nobody has told.
+        masks: Weights (R, N, 1, H, W) of regions; None without regions.
     """
 
     denoiser: Denoiser
@@ -37,6 +42,8 @@ class Teacher:
     cameras: Cameras
     seed: int = 0
     other_sides: Tensor | None = None
+    surface: Surface | None = None
+    masks: Tensor | None = None
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -46,8 +53,16 @@ class Teacher:
     def predict(self, noisy: Tensor, t: Tensor, prompts: tuple[str, ...]) -> tuple[Tensor, ...]:
         """Noise (N, C, H, W) at the timesteps t (N,) for each of some prompts, in one batch.
 
-        With Perp-Neg the noise for "prompt" is the one that is moved away from other sides.
+        With Perp-Neg the noise for "prompt" is the one that is moved away from other sides, and
+        with regions the one that is composed of theirs.
         """
+        if self.masks is not None and "prompt" in prompts:
+            regions = tuple(f"region {i}" for i in range(len(self.masks)))
+            noises = self._predict(noisy, t, (*prompts, *regions))
+            said = dict(zip((*prompts, *regions), noises, strict=True))
+            regional = torch.stack([said[name] for name in regions])
+            said["prompt"] = composed(said["prompt"], regional, self.masks)
+            return tuple(said[name] for name in prompts)
         if self.other_sides is None or "prompt" not in prompts:
             return self._predict(noisy, t, prompts)
         extra = () if "negative" in prompts else ("negative",)
@@ -82,9 +97,10 @@ class Prompts:
         of_views: Add words for the side that a view shows to the prompt; see `view_prompts`.
         perp_neg: Blend the prompts of neighboring sides, and use negative prompts of the other
             sides; see `vlmreward_3d.guidance.perp_neg`.
+        regions: Parts of the scene with prompts of their own; see `vlmreward_3d.guidance.regions`.
 
     Raises:
-        ValueError: `perp_neg` without `of_views`.
+        ValueError: `perp_neg` without `of_views`, or with regions.
     """
 
     def __init__(
@@ -95,20 +111,31 @@ class Prompts:
         *,
         of_views: bool,
         perp_neg: bool = False,
+        regions: Sequence[RegionConfig] = (),
     ) -> None:
         if perp_neg and not of_views:
             raise ValueError(
                 "received perp_neg without view_prompts; expected both: Perp-Neg leads away from "
                 "the prompts of other sides"
             )
+        if perp_neg and regions:
+            raise ValueError(
+                "received perp_neg with regions; expected one of the two: a region's prompt has no "
+                "negatives"
+            )
         self.denoiser = denoiser
+        self.regions = regions
         self.of_views = of_views
         self.perp_neg = perp_neg
         sides = view_prompts(prompt) if of_views else []
+        for region in regions:
+            sides += view_prompts(region.prompt) if of_views else [region.prompt]
         with torch.no_grad():
             self.text = denoiser.encode_text([negative_prompt, prompt, "", *sides]).detach()
 
-    def seen_from(self, cameras: Cameras, like: Tensor, seed: int = 0) -> Teacher:
+    def seen_from(
+        self, cameras: Cameras, like: Tensor, seed: int = 0, surface: Surface | None = None
+    ) -> Teacher:
         """The teacher for the views of N cameras, with embeddings in the dtype of `like`."""
         text = self.text.to(like)
         negative, plain, empty = (row.expand(len(cameras), -1, -1) for row in text[:3])
@@ -120,4 +147,18 @@ class Prompts:
             texts |= {name: sides[others[:, i]] for i, name in enumerate(_OTHER_SIDES)}
         elif self.of_views:
             texts["prompt"] = sides[view_index(cameras).to(text.device)]
-        return Teacher(self.denoiser, texts, cameras, seed, weights)
+        masks = None
+        if self.regions:
+            texts |= self._of_regions(sides[len(VIEWS) if self.of_views else 0 :], cameras)
+            masks = region_masks(cameras, self.regions, *like.shape[2:]).to(like)
+        return Teacher(self.denoiser, texts, cameras, seed, weights, surface, masks)
+
+    def _of_regions(self, text: Tensor, cameras: Cameras) -> dict[str, Tensor]:
+        """Embeddings (N, L, D) of the regions' prompts, by the sides that the cameras see."""
+        found = {}
+        for i, (region, words) in enumerate(zip(self.regions, text.chunk(len(self.regions)))):
+            if self.of_views:
+                found[f"region {i}"] = words[sides_of_region(cameras, region).to(text.device)]
+            else:
+                found[f"region {i}"] = words.expand(len(cameras), -1, -1)
+        return found

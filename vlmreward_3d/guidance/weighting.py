@@ -15,7 +15,7 @@ from vlmreward_3d.config import WeightingConfig
 from vlmreward_3d.errors import DivergenceError
 from vlmreward_3d.guidance.base import Guidance, GuidanceOutput, Stateful
 from vlmreward_3d.guidance.rendered_latents import evaluate
-from vlmreward_3d.rendering.base import RegularizerWeights, Views
+from vlmreward_3d.rendering.base import RegularizerWeights, Surface, Views, part_of
 
 __all__ = ["GuidanceSum", "WeightedGuidance", "WeightedOutputs"]
 
@@ -60,6 +60,7 @@ class _Term:
         step: int,
         progress: float,
         generator: torch.Generator,
+        surface: Callable[[], Surface] | None,
     ) -> Callable[[], GuidanceOutput | None]:
         """Begin an evaluation, if it is this step's turn; the returned function waits for it."""
         if not self._is_on(progress) or step % self.weighting.interval:
@@ -69,10 +70,11 @@ class _Term:
             source.set_state(generator.get_state())
         shown = self._choose_views(len(images), generator)
         if shown is None:
-            work = partial(evaluate, self.guidance, images, cameras, progress)
+            seen, part = (images, cameras), surface
         else:
             shown = shown.to(images.device)
-            work = partial(evaluate, self.guidance, images[shown], cameras[shown], progress)
+            seen, part = (images[shown], cameras[shown]), part_of(surface, shown)
+        work = partial(evaluate, self.guidance, *seen, progress, surface=part)
         wait = (
             partial(work, generator) if self.pool is None else self.pool.submit(work, source).result
         )
@@ -221,6 +223,7 @@ class GuidanceSum:
         step: int,
         progress: float,
         generator: torch.Generator,
+        surface: Callable[[], Surface] | None = None,
     ) -> WeightedOutputs:
         """Evaluate the guidances that are due at this step.
 
@@ -230,6 +233,7 @@ class GuidanceSum:
             step: Number of steps done before.
             progress: Share of the run that is done, in [0, 1].
             generator: CPU source of random numbers.
+            surface: See `Views.surface`.
 
         Raises:
             DivergenceError: A value or gradient is not finite.
@@ -241,6 +245,7 @@ class GuidanceSum:
             step=step,
             progress=progress,
             generator=generator,
+            surface=surface,
         )
         # the reference works last, so that concurrent ones work meanwhile
         pending = [begin(term) for term in reversed(self.terms)]

@@ -11,7 +11,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BakedField", "FieldSamples", "RegularizerWeights", "Shader", "Views"]
+__all__ = [
+    "BakedField",
+    "FieldSamples",
+    "RegularizerWeights",
+    "Shader",
+    "Surface",
+    "Views",
+    "part_of",
+]
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,27 @@ class Backward(Protocol):
 
 
 @dataclass(frozen=True)
+class Surface:
+    """Where N views meet a field, without a graph.
+
+    Attributes:
+        depth: (N, 1, H, W) opacity-weighted mean distance from the ray's origin, world units.
+        opacity: (N, 1, H, W) in [0, 1]; where it is 0 the depth means nothing.
+    """
+
+    depth: Tensor
+    opacity: Tensor
+
+    def __getitem__(self, index: Tensor) -> Surface:
+        return Surface(self.depth[index], self.opacity[index])
+
+
+def part_of(surface: Callable[[], Surface] | None, index: Tensor) -> Callable[[], Surface] | None:
+    """The surface that some of the views see, computed when it is called; None without one."""
+    return None if surface is None else lambda: surface()[index]
+
+
+@dataclass(frozen=True)
 class Views:
     """Rendered views without their graph.
 
@@ -115,12 +144,15 @@ class Views:
         opacity: (N, 1, H, W) in [0, 1], detached.
         n_active_rays: Number of rays that met something.
         backward: Carries a gradient at `rgb` back to the field; see `Backward`.
+        surface: Where the views meet the field, computed when it is called, before the field's
+            parameters change; None of a field that does not say.
     """
 
     rgb: Tensor
     opacity: Tensor
     n_active_rays: int
     backward: Backward
+    surface: Callable[[], Surface] | None = None
 
     @property
     def images(self) -> Tensor:

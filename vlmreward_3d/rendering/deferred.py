@@ -19,7 +19,7 @@ from vlmreward_3d.losses import (
     orientation_loss,
     sparsity_loss,
 )
-from vlmreward_3d.rendering.base import BakedField, RegularizerWeights, Shader, Views
+from vlmreward_3d.rendering.base import BakedField, RegularizerWeights, Shader, Surface, Views
 from vlmreward_3d.rendering.occupancy import OccupancyGrid
 from vlmreward_3d.rendering.volume import RenderedRays, render_rays
 
@@ -72,8 +72,11 @@ def render_with_graph(
         loss = loss + _regularization(rays, regularizers, _visible(rays), len(origins))
         (loss + _variation(baked, regularizers)).backward(retain_graph=retain_graph)
 
-    rgb, opacity = (_images(x.detach(), len(cameras), resolution) for x in (rays.rgb, rays.opacity))
-    return Views(rgb, opacity, len(rays.samples.rays), backward)
+    rgb, opacity, depth = (
+        _images(x.detach(), len(cameras), resolution) for x in (rays.rgb, rays.opacity, rays.depth)
+    )
+    surface = Surface(depth, opacity)
+    return Views(rgb, opacity, len(rays.samples.rays), backward, lambda: surface)
 
 
 def render_deferred(
@@ -124,13 +127,14 @@ def render_deferred(
             generator=source,
         )
 
-    states, colored, opaque, n_active, visible = [], [], [], 0, 0
+    states, colored, opaque, deep, n_active, visible = [], [], [], [], 0, 0
     with torch.no_grad():
         for rays in parts:
             states.append(generator.get_state())
             seen = part(baked, rays, generator)
             colored.append(seen.rgb)
             opaque.append(seen.opacity)
+            deep.append(seen.depth)
             n_active += len(seen.samples.rays)
             visible += _visible(seen)
 
@@ -154,8 +158,11 @@ def render_deferred(
         if total.requires_grad:
             total.backward(retain_graph=retain_graph)
 
-    rgb, opacity = (_images(torch.cat(x), len(cameras), resolution) for x in (colored, opaque))
-    return Views(rgb, opacity, n_active, backward)
+    rgb, opacity, depth = (
+        _images(torch.cat(x), len(cameras), resolution) for x in (colored, opaque, deep)
+    )
+    surface = Surface(depth, opacity)
+    return Views(rgb, opacity, n_active, backward, lambda: surface)
 
 
 def _view_index(cameras: Cameras, resolution: int) -> Tensor:

@@ -148,7 +148,7 @@ def test_variational_distillation_covers_the_target_where_sds_goes_to_its_mode()
 def test_the_table_has_a_line_for_each(capsys):
     main([])
     rows = capsys.readouterr().out.count("\n| `")
-    assert rows == len(CASES) * len(LEVELS) + 2
+    assert rows == len(CASES) * len(LEVELS) + 3
 
 
 def test_noise_of_a_camera_is_that_of_the_run_and_moves_with_it():

@@ -64,6 +64,8 @@ def test_deferred_equals_plain(chunk):
     assert 0 < views.n_active_rays == plain.n_active_rays < 8 * 144
     assert_close(views.rgb, plain.rgb, atol=1e-12, rtol=0)
     assert_close(views.opacity, plain.opacity, atol=1e-12, rtol=0)
+    assert_close(views.surface().depth, plain.surface().depth, atol=1e-12, rtol=0)
+    assert torch.equal(views.surface().opacity, views.opacity)
     for ours, theirs in zip(found, expected):
         assert theirs.abs().max() > 1e-3
         assert_close(ours, theirs, atol=1e-10, rtol=1e-8)

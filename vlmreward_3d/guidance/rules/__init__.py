@@ -4,6 +4,7 @@ A new rule is one file with one function, and its line in `RULES`.
 """
 
 from vlmreward_3d.guidance.rules import (
+    cfd,
     clamped,
     csd,
     fsd,
@@ -31,6 +32,8 @@ RULES: dict[str, Rule] = {
     "ssd": Rule(ssd.ssd),
     "ism": Rule(ism.ism, noising=ism.interval_noise, draws=False),
     "fsd": Rule(sds.sds, noising=fsd.world_map_noise, draws=False),
+    "cfd": Rule(sjc.sjc, noising=cfd.transported_noise, draws=False, asks_surface=True),
+    "semantic-sds": Rule(sds.sds, asks_regions=True),
     "sdi": Rule(x0.x0, noising=sdi.inverted_noise),
     "rfds": Rule(rfds.rfds),
     "rfds-rev": Rule(rfds.rfds, noising=rfds.reversed_noise),

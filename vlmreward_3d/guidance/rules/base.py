@@ -100,6 +100,8 @@ class Rule:
         asks_empty: True if the gradient needs `Prediction.empty`.
         lesson: Training loss of the student; None for a rule without a student.
         asks_free: True if the gradient needs `Prediction.student_free`.
+        asks_surface: True if the noising needs `Teacher.surface`.
+        asks_regions: True if the prediction for the prompt is composed of those for regions.
     """
 
     gradient: Gradient
@@ -108,6 +110,8 @@ class Rule:
     asks_empty: bool = False
     lesson: Lesson | None = None
     asks_free: bool = False
+    asks_surface: bool = False
+    asks_regions: bool = False
 
     def __call__(self, prediction: Prediction) -> Tensor:
         """The gradient (N, C, H, W) at the latents, divided by the number N of images."""

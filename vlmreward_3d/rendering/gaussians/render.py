@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from vlmreward.utils.arguments import whole
 from vlmreward_3d.cameras import Cameras
 from vlmreward_3d.losses import opacity_entropy, sparsity_loss
-from vlmreward_3d.rendering.base import RegularizerWeights, Views
+from vlmreward_3d.rendering.base import RegularizerWeights, Surface, Views
 from vlmreward_3d.rendering.evaluation import normals_as_colors
 from vlmreward_3d.rendering.gaussians import rasterize_gsplat as cuda
 from vlmreward_3d.rendering.gaussians.footprints import Footprints, footprints_of
@@ -22,6 +22,7 @@ from vlmreward_3d.rendering.volume import check_background
 
 __all__ = [
     "GaussianRendering",
+    "gaussian_surface",
     "render_gaussian_images",
     "render_gaussian_views",
     "render_gaussians",
@@ -138,7 +139,43 @@ def render_gaussian_views(
             observe(seen.footprints)
 
     n_active_rays = int((seen.opacity.detach() > 0).sum())
-    return Views(seen.rgb.detach(), seen.opacity.detach(), n_active_rays, backward)
+    return Views(
+        seen.rgb.detach(),
+        seen.opacity.detach(),
+        n_active_rays,
+        backward,
+        lambda: gaussian_surface(gaussians, cameras, resolution),
+    )
+
+
+@torch.no_grad()
+def gaussian_surface(gaussians: Gaussians, cameras: Cameras, resolution: int) -> Surface:
+    """The surface that cameras see, by the mean distance of what is drawn in each pixel.
+
+    Args:
+        gaussians: N of them; the distance of each is that of its center from the camera, or from
+            the picture's plane in an orthographic projection.
+        cameras: V cameras, on the Gaussians' device.
+        resolution: Height and width of the images in pixels.
+    """
+    depths, opacities = [], []
+    for index in range(len(cameras)):
+        view = cameras[index : index + 1]
+        away = gaussians.means - view.positions
+        if view.projection == "orthographic":
+            distance = -away @ view.c2w[0, :3, 2:3]
+        else:
+            distance = away.norm(dim=-1, keepdim=True)
+        seen = render_gaussians(
+            replace(gaussians, rgb=distance.expand(-1, 3)),
+            view,
+            resolution,
+            resolution,
+            background=distance.new_zeros(3),
+        )
+        depths.append(seen.rgb[:, :1] / seen.opacity.clamp_min(torch.finfo(distance.dtype).eps))
+        opacities.append(seen.opacity)
+    return Surface(torch.cat(depths), torch.cat(opacities))
 
 
 @torch.no_grad()

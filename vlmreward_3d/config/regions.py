@@ -16,7 +16,7 @@ class RegionConfig:
     """A box of the world and what is in it, for the rule "semantic-sds".
 
     Attributes:
-        prompt: What the box should show.
+        prompt: Text prompt of the box.
         low: Lowest x, y and z of the box, world units.
         high: Highest x, y and z.
 

@@ -39,7 +39,7 @@ def evaluate(
         cameras: The N cameras that rendered them.
         progress: Share of the run that is done, in [0, 1].
         generator: CPU source of random numbers.
-        surface: Where the images meet the field; None of a field that does not say.
+        surface: Points at which the images meet the field; None if not known.
 
     Returns:
         The output, with the gradient at `rendered`.

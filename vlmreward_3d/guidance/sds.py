@@ -126,7 +126,7 @@ class ScoreDistillation:
             cameras: The cameras that rendered them.
             progress: Share of the run that is done; it selects the range of timesteps.
             generator: CPU source of timesteps and noise.
-            surface: Where the images meet the field, for rules that ask; None if it is not known.
+            surface: Points at which the images meet the field, for rules that need them, or None.
 
         Returns:
             The loss 0.5 ||z - target||^2 / N at the latents z of N images and its gradient at the

@@ -33,7 +33,7 @@ class Teacher:
         cameras: The N cameras.
         other_sides: Weights (N, 2) of Perp-Neg's negative sides; None for a prediction without.
         seed: Seed of noise that belongs to the run and not to a step.
-        surface: Where the views of the cameras meet the field; None where nobody has told.
+        surface: Points at which the views of the cameras meet the field; None if not known.
         masks: Weights (R, N, 1, H, W) of regions; None without regions.
     """
 

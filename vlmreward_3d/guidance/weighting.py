@@ -233,7 +233,7 @@ class GuidanceSum:
             step: Number of steps done before.
             progress: Share of the run that is done, in [0, 1].
             generator: CPU source of random numbers.
-            surface: See `Views.surface`.
+            surface: Function that computes `Views.surface`.
 
         Raises:
             DivergenceError: A value or gradient is not finite.

@@ -115,7 +115,7 @@ class Backward(Protocol):
 
 @dataclass(frozen=True)
 class Surface:
-    """Where N views meet a field, without a graph.
+    """The points at which N views meet a field, without a graph.
 
     Attributes:
         depth: (N, 1, H, W) opacity-weighted mean distance from the ray's origin, world units.
@@ -144,8 +144,8 @@ class Views:
         opacity: (N, 1, H, W) in [0, 1], detached.
         n_active_rays: Number of rays that met something.
         backward: Carries a gradient at `rgb` back to the field; see `Backward`.
-        surface: Where the views meet the field, computed when it is called, before the field's
-            parameters change; None of a field that does not say.
+        surface: Function that computes the points at which the views meet the field; it must be
+            called before the field's parameters change. None for fields without such points.
     """
 
     rgb: Tensor

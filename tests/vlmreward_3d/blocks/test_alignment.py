@@ -44,7 +44,7 @@ def test_questions_tell_the_two_scenes_apart(data):
         said = caption(scenes[0], np.random.default_rng(0))
         if question.kind == "mixture: caption" and said in question.text:
             assert sign == 1.0
-    assert {"mixture: caption", "mixture: binding", "mixture: color"} <= kinds
+    assert {"mixture: caption", "mixture: binding"} <= kinds
 
 
 class Painter:

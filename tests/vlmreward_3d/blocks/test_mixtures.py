@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlmreward_3d.blocks.world import dataset
+from vlmreward_3d.blocks.world import dataset, questions
 from vlmreward_3d.blocks.world.captions import GEOMETRY_QUESTIONS, caption
 from vlmreward_3d.blocks.world.descriptions import same_meaning
 from vlmreward_3d.blocks.world.mixtures import (
@@ -12,8 +12,9 @@ from vlmreward_3d.blocks.world.mixtures import (
     counterpart,
     mixture_questions,
     shares,
+    truth_of,
 )
-from vlmreward_3d.blocks.world.questions import QuestionSampler
+from vlmreward_3d.blocks.world.questions import QuestionSampler, word_labels
 from vlmreward_3d.blocks.world.scenes import sample_scene
 
 
@@ -90,23 +91,46 @@ def test_weights_are_even_or_vary_by_place_and_side():
     assert 0.4 < torch.stack(drawn).mean() < 0.6
 
 
-def test_the_truth_of_an_answer_is_the_share_of_its_scene(scenes):
+def test_weights_with_borders_part_the_views_and_leave_one_picture_nearly_whole():
+    drawn = [blend_weights(4, 16, np.random.default_rng(i), borders=True) for i in range(300)]
+    assert all(w.shape == (4, 16, 16, 1) and 0 <= w.min() <= w.max() <= 1 for w in drawn)
+    means = torch.stack([w.mean() for w in drawn])
+    assert 0.25 < ((means < 0.1) | (means > 0.9)).float().mean() < 0.55
+    clear = torch.stack([((w < 0.1) | (w > 0.9)).float().mean() for w in drawn])
+    assert (clear > 0.9).float().mean() > 0.4
+    within = [w for w in drawn if (w.amax((1, 2, 3)) - w.amin((1, 2, 3))).max() > 0.9]
+    assert len(within) > 60  # a border within a view
+
+
+def test_a_scene_is_there_from_nine_tenths_on_and_not_below_six():
+    assert [truth_of(x) for x in (0.0, 0.3, 0.6, 0.9, 1.0)] == [0, 0, 0, 1, 1]
+    assert truth_of(0.75) == pytest.approx(0.5)
+    assert truth_of(0.7) == pytest.approx(1 / 3)
+
+
+def test_the_truth_of_an_answer_follows_from_the_share_of_its_scene(scenes):
     rng = np.random.default_rng(1)
     for one, two in scenes:
         if two.flaw is not None:
             continue
-        asked = {q.text: q for q in mixture_questions(one, two, (0.7, 0.2), rng)}
-        assert {q.truth for q in asked.values()} <= {0.7, 0.2, 0.0, 1.0}
-        assert all(q.yes == (q.truth > 0.5) for q in asked.values())
+        listed = mixture_questions(one, two, (0.84, 0.2), rng)
+        asked = {q.text: q for q in listed}
+        assert {round(q.truth, 9) for q in listed} <= {0.8, 0.0, 1.0}
+        assert all(q.yes == (q.truth > 0.5) for q in listed)
         for thing in one.things:
             here = [t.words for t in two.things]
             article = "an" if thing.color[0] in "aeiou" else "a"
             text = f"Is there {article} {thing.color} {thing.shape}?"
-            assert asked[text].truth == (1.0 if thing.words in here else 0.7)
-        said = [q for q in asked.values() if q.kind == "mixture: caption"]
-        assert sorted(q.truth for q in said) == [0.2, 0.7]
-        (true,) = (q for q in said if q.truth == 0.7)
-        assert all(word in true.text for word in caption(one).split() if word not in ("a", "an"))
+            assert asked[text].truth == pytest.approx(1.0 if thing.words in here else 0.8)
+        said = [q for q in listed if q.kind == "mixture: caption"]
+        assert sorted(q.truth for q in said) == pytest.approx([0.0, 0.8, 0.8])
+        for true in (q for q in said if q.truth > 0.5):
+            words = [word for word in caption(one).split() if word not in ("a", "an")]
+            assert all(word in true.text for word in words)
+        (none,) = (q for q in listed if q.kind == "mixture: color")
+        colors = {thing.color for scene in (one, two) for thing in scene.things}
+        assert none.truth == 0.0
+        assert not any(color in none.text for color in colors)
 
 
 def test_a_front_by_halves_is_asked_about_by_name_and_by_number(scenes):
@@ -144,7 +168,26 @@ def test_a_set_of_counterparts_gives_batches_of_blends(tmp_path, monkeypatch):
     batch = QuestionSampler(data, 0, mixtures=1.0).draw(0, 16)
     graded = [any(q.probability is not None for q in asked) for asked in batch.questions]
     assert 2 <= sum(graded) < 16
-    for is_mixture, facts, words in zip(graded, batch.facts, batch.words):
-        assert not is_mixture or (facts is None and words.isnan().any())
+    assert all(facts is None for blend, facts in zip(graded, batch.facts) if blend)
     none = QuestionSampler(data, 0).draw(0, 16)
     assert all(q.probability is None for asked in none.questions for q in asked)
+
+
+def test_cells_of_a_blend_have_the_words_of_the_part_that_they_show(scenes):
+    pairs = ((a, b) for a, b in scenes if not a.relation and b.flaw is None)
+    one, two = next((a, b) for a, b in pairs if a.things[0].color != b.things[0].color)
+    coverage = torch.zeros(1, 4, 4, 6, dtype=torch.uint8)
+    coverage[..., 0] = 255  # the object is everywhere
+    weights = torch.zeros(1, 64, 64, 1)
+    weights[:, 32:] = 1.0
+    weights[:, :16, :16] = 0.5
+    labels = questions._labels_of_blend((one, two), (coverage, coverage), weights)[0]
+    (a,), (b,) = one.things, two.things
+    first, second = (labels[:, questions._WORD[thing.color]].view(4, 4) for thing in (a, b))
+    assert (first[:2] == 1).all()
+    assert (first[2:] == 0).all()
+    assert (second[2:] == 1).all()
+    assert second[0].tolist() == [1, 0, 0, 0]  # half of the cell shows it
+    assert a.shape == b.shape
+    whole = word_labels(one, coverage)[0, :, questions._WORD[a.shape]]
+    assert (labels[:, questions._WORD[a.shape]] == whole).all()

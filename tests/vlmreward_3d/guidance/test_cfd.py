@@ -279,7 +279,7 @@ def test_gaussians_say_how_far_away_they_are(projection):
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
 def test_it_comes_to_rest_where_theory_says_for_its_noise(scale):
-    """Where sum k s (a z + s eps - a m) / (a^2 v + s^2) = eps: at m + (a / s) v eps for k = 1."""
+    """The root of sum k s (a z + s eps - a m) / (a^2 v + s^2) = eps: m + a v eps / s at k = 1."""
     level = 0.5
     a, s = a_and_s(level)
     weights = {"prompt": scale, "negative": 1 - scale}

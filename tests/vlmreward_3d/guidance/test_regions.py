@@ -59,7 +59,7 @@ def above(half_height: float = 1.0) -> Cameras:
 
 
 def test_a_mask_is_the_share_of_each_pixel_that_the_box_covers():
-    """Of 8 pixels of 0.25, the box covers x from -0.5 to 0.125 and y from 0.25 to 1."""
+    """A box over x from -0.5 to 0.125 and y from 0.25 to 1 covers its share of 8 pixels of 0.25."""
     box = region((-0.5, 0.25, -0.3), (0.125, 3.0, 0.3))
     (mask,) = region_masks(above(), [box], SIDE, SIDE)
     columns = torch.tensor([0, 0, 1, 1, 0.5, 0, 0, 0], **KIND)

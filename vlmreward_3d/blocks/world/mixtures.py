@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlmreward.rewards.questions import NAMED_QUESTIONS
 from vlmreward_3d.blocks.world.captions import CAPTION_QUESTIONS, GEOMETRY_QUESTIONS, Question
 from vlmreward_3d.blocks.world.descriptions import (
     altered,
@@ -40,6 +41,12 @@ _FRONT = 0.6
 """Share of the counterparts of single compounds that differ in the front."""
 _TAKEN = 0.5
 """Share of the counterparts of pairs in which a thing has the color or shape of the other one."""
+_NEARLY = 0.35
+"""Share of the blends with borders in which one of the scenes is nearly whole."""
+_BORDERS = 0.7
+"""Share of the blends with borders that are not drawn as those without."""
+_WRONG, _RIGHT = 0.6, 0.9
+"""Shares up to which a scene is not there, and from which on it is."""
 _CLEAR = 0.15
 """Least difference of a view that counts, as a share of the largest difference over the views."""
 
@@ -85,14 +92,26 @@ def _taken_over(scene: Scene, which: int) -> list[Scene]:
     return found
 
 
-def blend_weights(views: int, size: int, rng: np.random.Generator) -> Tensor:
+def blend_weights(
+    views: int, size: int, rng: np.random.Generator, *, borders: bool = False
+) -> Tensor:
     """Random weights (V, S, S, 1) in [0, 1] of the second of two pictures of each view.
 
     In equal parts: the same in all pixels, as in a haze of both; 0 or 1 for each view; different
     from place to place and from side to side.
+
+    Args:
+        views: V.
+        size: S, in pixels.
+        rng: Source of everything random.
+        borders: Draw most of them as parts with a border, sharp or soft, or as 0 or 1 for each
+            view; and in a third of them one of the pictures is nearly whole.
     """
     level = rng.uniform(0, 1)
-    way = int(rng.integers(3))
+    if borders and rng.random() < _NEARLY:
+        level = rng.uniform(0, 0.08) + float(rng.integers(2)) * 0.92
+    parted = borders and rng.random() < _BORDERS
+    way = int(rng.integers(1, 4)) if parted else int(rng.integers(3))
     if way == 0:
         return torch.full((views, size, size, 1), level)
     if way == 1:
@@ -102,7 +121,11 @@ def blend_weights(views: int, size: int, rng: np.random.Generator) -> Tensor:
     sides = torch.tensor(rng.uniform(0, 4) * np.cos(azimuth)).float()[:, None, None, None]
     coarse = torch.from_numpy(rng.uniform(-1, 1, (views, 1, 4, 4))).float() * rng.uniform(0, 3)
     places = F.interpolate(coarse, (size, size), mode="bilinear", align_corners=True)
-    return (sides + places.permute(0, 2, 3, 1) + 8 * (level - 0.5)).sigmoid()
+    height = sides + places.permute(0, 2, 3, 1)
+    if way == 3:
+        border = torch.quantile(height, 1 - level)
+        return ((height - border) * rng.uniform(2, 30)).sigmoid()
+    return (height + 8 * (level - 0.5)).sigmoid()
 
 
 def shares(one: Tensor, two: Tensor, weights: Tensor) -> tuple[float, float]:
@@ -121,6 +144,11 @@ def shares(one: Tensor, two: Tensor, weights: Tensor) -> tuple[float, float]:
     return float(1 - second.max()), float(second.min())
 
 
+def truth_of(share: float) -> float:
+    """Probability of "Yes" to a scene of which a share is there: 0 up to 0.6, 1 from 0.9 on."""
+    return float(np.clip((share - _WRONG) / (_RIGHT - _WRONG), 0, 1))
+
+
 def mixture_questions(
     one: Scene,
     two: Scene,
@@ -129,32 +157,32 @@ def mixture_questions(
     *,
     geometry: bool = True,
 ) -> list[Question]:
-    """Questions about a blend of two scenes: captions, things and bindings of one, both or none.
+    """Questions about a blend of two scenes: captions and things of either, a color of none.
 
     Args:
         one: The first scene.
         two: Its `counterpart`.
-        share: Share of each scene in the blend, in [0, 1]; see `shares`.
+        share: How much of each is to be seen, in [0, 1].
         rng: Source of choices.
-        geometry: Ask about fronts if the scenes differ in them.
+        geometry: Ask about fronts, where they are what the scenes differ in. Their answers are
+            graded by the share.
     """
-    form = pick(CAPTION_QUESTIONS, rng)
     if two.flaw is not None:
+        form = pick(CAPTION_QUESTIONS, rng)
         return _about_fronts(one, two.flaw, share[0], form, rng, geometry)
-    out = [
-        _graded(form.format(prompt=caption(scene, rng)), part, "caption")
-        for scene, part in zip((one, two), share)
-    ]
+    truths = [truth_of(part) for part in share]
+    better = int(truths[1] > truths[0])  # asked about twice, as true answers are rarer
+    out = []
+    for which, form in ((0, None), (1, None), (better, NAMED_QUESTIONS["yes-no"])):
+        template = form or pick(CAPTION_QUESTIONS, rng)
+        text = template.format(prompt=caption((one, two)[which], rng))
+        out.append(_graded(text, truths[which], "caption"))
     names = [{name(thing) for thing in scene.things} for scene in (one, two)]
     for said in sorted(names[0] | names[1]):
-        held = [part for part, mine in zip(share, names) if said in mine]
-        truth = 1.0 if len(held) == 2 else held[0]
-        out.append(_graded(f"Is there {said}?", truth, "binding"))
-    colors = [{thing.color for thing in scene.things} for scene in (one, two)]
-    for color in sorted(colors[0] ^ colors[1]):
-        part = share[0] if color in colors[0] else share[1]
-        out.append(_graded(f"Is there something {color}?", part, "color"))
-    absent = [c for c in COLORS if c not in colors[0] | colors[1]]
+        held = [truth for truth, mine in zip(truths, names) if said in mine]
+        out.append(_graded(f"Is there {said}?", 1.0 if len(held) == 2 else held[0], "binding"))
+    present = {thing.color for scene in (one, two) for thing in scene.things}
+    absent = [color for color in COLORS if color not in present]
     return [*out, _graded(f"Is there something {pick(absent, rng)}?", 0.0, "color")]
 
 

@@ -82,6 +82,30 @@ def word_labels(scene: Scene, coverage: Tensor) -> Tensor:
     return labels
 
 
+def _labels_of_blend(
+    scenes: tuple[Scene, Scene], coverage: tuple[Tensor, Tensor], weights: Tensor
+) -> Tensor:
+    """The presence words that are true in each cell of a blend: those of either scene's part.
+
+    Args:
+        scenes: The two scenes.
+        coverage: (V, 4, 4, 6) uint8 of each.
+        weights: (V, S, S, 1) of the second picture.
+
+    Returns:
+        (V, 16, W); NaN where a word is not clear.
+    """
+    views, side = coverage[0].shape[:2]
+    cell = weights.shape[1] // side
+    second = weights.reshape(views, side, cell, side, cell).mean((2, 4))[..., None]
+    parts = (coverage[0].float() * (1 - second), coverage[1].float() * second)
+    labels = torch.stack([word_labels(scene, part) for scene, part in zip(scenes, parts)])
+    present = labels.nan_to_num(0).amax(0)
+    either = torch.where(labels.isnan().any(0) & (present < 1), torch.nan, present)
+    first, other = (word_labels(scene, cover) for scene, cover in zip(scenes, coverage))
+    return torch.where(first == other, first, either)
+
+
 def flaw_seen(scene: Scene, coverage: Tensor) -> bool:
     """False if the scene's floaters or holes are hidden in all views; True otherwise."""
     channel = {"floaters": _FLOATER, "holes": _BROKEN}.get(scene.flaw or "")
@@ -190,15 +214,14 @@ class QuestionSampler:
     def _mixture(
         self, one: int, two: int, shown: np.ndarray, mirrored: bool, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, list[Question]]:
-        """Pixels of a blend of two scenes, the words that are true in both, and questions."""
+        """Pixels of a blend of two scenes, the words that are true in its cells, and questions."""
         a, b = self.data.scenes[one], self.data.scenes[two]
         first, cover = self._views(one, shown, mirrored)
         second, cover_two = self._views(two, shown, mirrored)
         views, size = first.shape[:2]
-        weights = blend_weights(views, size, rng)
+        weights = blend_weights(views, size, rng, borders=True)
         blend = torch.lerp(first.float(), second.float(), weights).round().to(torch.uint8)
-        labels, others = word_labels(a, cover), word_labels(b, cover_two)
-        labels[labels != others] = torch.nan
+        labels = _labels_of_blend((a, b), (cover, cover_two), weights)
         share = shares(first, second, weights)
         asked = mixture_questions(a, b, share, rng, geometry=len(shown) >= RING)
         return blend, labels, asked

@@ -45,7 +45,7 @@ def number(
     below: float | None = None,
     most: float | None = None,
 ) -> float:
-    """A finite number within bounds; no boolean.
+    """Check that an argument is a finite number within bounds, and return it; no boolean.
 
     Args:
         name: name of the argument, for the message.

@@ -67,7 +67,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Give a file these contents, as ``replacing`` does.
+    """Write a whole file at once: readers see the old contents or the new ones, never a part.
+
+    The contents go into a temporary file in the same folder, which then takes the name; see
+    ``replacing``.
 
     Args:
         path: the file.

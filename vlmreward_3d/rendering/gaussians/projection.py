@@ -46,7 +46,15 @@ class Projection:
 
 
 def world_to_camera(cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """Rotations (V, 3, 3) and translations (V, 3) to right, down, forward (OpenCV's axes)."""
+    """Extrinsics of the cameras: R and t of x_camera = R x_world + t.
+
+    Args:
+        cameras: V cameras.
+
+    Returns:
+        Rotations (V, 3, 3) and translations (V, 3); the camera's axes are right, down, forward, as
+        in OpenCV.
+    """
     flip = cameras.c2w.new_tensor([1.0, -1.0, -1.0])
     rotation = (cameras.c2w[:, :3, :3] * flip).transpose(1, 2)
     return rotation, -(rotation @ cameras.positions[..., None])[..., 0]

@@ -8,8 +8,13 @@ from pathlib import Path
 from vlmreward_3d.guidance.rules import RULES
 
 HERE = Path(__file__).parent
-STEER = ("--vlm", "builtin/robust", "--vlm-grad-ratio", "2", "--vlm-transformations", "2")
-"""A reward that changes what the denoiser makes, and does not only polish it."""
+STEER = (
+    *("--vlm", "builtin/strict", "--vlm-objective", "log-probability", "--vlm-weight", "300"),
+    *("--vlm-max-grad-ratio", "2", "--vlm-transformations", "2"),
+)
+"""A reward that changes what the denoiser makes, until the answer is Yes."""
+ROBUST = ("--vlm", "builtin/robust", "--vlm-grad-ratio", "2", "--vlm-transformations", "2")
+"""A reward that says Yes to things that are half right, at a ratio that keeps it from resting."""
 CONTENT = ("--question", "yes-no")
 """A question about the content alone."""
 
@@ -74,6 +79,7 @@ EXPERIMENTS = {
     "coarse": Experiment(
         arms={
             "score distillation alone": (*COARSE, "--no-vlm"),
+            "with builtin/robust": (*COARSE, *ROBUST, *CONTENT),
             "with the reward": (*COARSE, *STEER, *CONTENT),
         },
         reference="score distillation alone",

@@ -36,8 +36,9 @@ RUN = {
     "--diffusion stabilityai/sd-turbo --sampler-steps 2 --model Qwen/Qwen2.5-VL-3B-Instruct "
     "--device cuda": ({"cuda": "cpu"}, "--steps 1 --batch 1"),
     'python examples/text_to_3d.py "an orange cone next to a cyan sphere" '
-    "--denoiser builtin/coarse --vlm builtin/robust --vlm-grad-ratio 2 --vlm-transformations 2 "
-    "--question yes-no --steps 200": ({}, "--steps 1"),
+    "--denoiser builtin/coarse --vlm builtin/strict --vlm-objective log-probability "
+    "--vlm-weight 300 --vlm-max-grad-ratio 2 --vlm-transformations 2 --question yes-no "
+    "--steps 200": ({}, "--steps 1"),
     "vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct": ({}, "--quick"),
     "vlmreward doctor Qwen/Qwen2.5-VL-7B-Instruct --meta --gpu H100": ({}, ""),
     'vlmreward score renders/ --prompt "a red cube" --prompt "a blue cube" '
@@ -74,7 +75,7 @@ PARSED = {
     "test_paper_presets.py",
     "vlm3d-compare outputs/with outputs/without --out compare.html": "runs in test_comparison.py",
     "python examples/evaluation/evaluate_assets.py coarse --out RUNS": "takes hours",
-    'vlm3d "an orange cone next to a cyan sphere" --denoiser builtin/coarse --vlm builtin/robust': (
+    'vlm3d "an orange cone next to a cyan sphere" --denoiser builtin/coarse --vlm builtin/strict': (
         "runs above, with more options"
     ),
     "python examples/generate_many.py prompts.txt --out outputs/many": "starts Ray; see "
@@ -109,8 +110,13 @@ PARSED = {
     "python -m vlmreward_3d.blocks.training.train_vlm --data DATA_OF_PAIRS --scenes 6000 --out "
     "ALIGNED --start builtin/robust --mixtures 0.35 --alignment 1 --steps 800 --batch 12 --lr 5e-4 "
     "--matrix-lr 2e-3": "takes an hour",
+    "python -m vlmreward_3d.blocks.training.train_vlm --data DATA_OF_PAIRS --scenes 6000 --out "
+    "STRICT --start builtin/aligned --mixtures 0.75 --alignment 1 --steps 900 --batch 12 --lr 5e-4 "
+    "--matrix-lr 2e-3 --no-bf16": "takes half an hour",
     "python -m vlmreward_3d.blocks.training.measure_alignment --data HELD_OUT_BLENDS": "takes a "
     "minute; see test_measure_alignment.py",
+    "python -m vlmreward_3d.blocks.training.measure_blends --data HELD_OUT_BLENDS": "takes "
+    "minutes; see test_measure_blends.py",
     "python -m vlmreward_3d.blocks.training.calibrate_vlm --data HELD_OUT_BLENDS --out "
     "calibration.png": "renders scenes; see test_calibration.py",
     "python -m vlmreward_3d.blocks.training.evaluate_vlm --data HELD_OUT --out table": (

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["ALIGNED", "COARSE", "ROBUST", "SINGLE_VIEW"]
+__all__ = ["ALIGNED", "COARSE", "ROBUST", "SINGLE_VIEW", "STRICT"]
 
 _HERE = Path(__file__).parent
 
@@ -14,3 +14,5 @@ ROBUST = _HERE / "robust"
 """A VLM that has been trained against views that mislead it, for gradients that paint."""
 SINGLE_VIEW = _HERE / "single_view"
 """A denoiser of single views without cameras, which has mostly seen fronts."""
+STRICT = _HERE / "strict"
+"""A VLM that says No to things that are half right, with a gradient that repairs them."""

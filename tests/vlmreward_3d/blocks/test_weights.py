@@ -18,7 +18,7 @@ from vlmreward_3d.blocks.world.captions import attribute_question
 from vlmreward_3d.blocks.world.dataset import sample_cameras
 from vlmreward_3d.blocks.world.descriptions import caption, false_captions
 from vlmreward_3d.blocks.world.raycast import raycast
-from vlmreward_3d.blocks.world.scenes import sample_scene
+from vlmreward_3d.blocks.world.scenes import Scene, SceneObject, sample_scene
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
 WEIGHTS = Path(vlmreward_3d.__file__).parent / "blocks" / "weights"
@@ -42,7 +42,7 @@ def reward():
 
 def test_the_weights_are_small_enough_to_ship(reward):
     models = [folder for folder in WEIGHTS.iterdir() if (folder / "README.md").exists()]
-    assert len(models) == 6
+    assert len(models) == 7
     for folder in models:
         assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= 12e6, folder
     assert sum(p.numel() for p in reward.backbone.vlm.parameters()) <= 6e6
@@ -80,6 +80,8 @@ def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kind
         ("builtin/robust", "shape", 0.9),
         ("builtin/aligned", "color", 0.95),
         ("builtin/aligned", "shape", 0.9),
+        ("builtin/strict", "color", 0.95),
+        ("builtin/strict", "shape", 0.9),
     ],
 )
 def test_the_vlms_know_colours_and_shapes(scenes, model, kind, least):
@@ -132,7 +134,7 @@ def painting(scenes):
     return start, prompts, painted
 
 
-@pytest.mark.parametrize("model", ["builtin/robust", "builtin/aligned"])
+@pytest.mark.parametrize("model", ["builtin/robust", "builtin/aligned", "builtin/strict"])
 def test_gradients_that_paint_convince_the_other_vlm(reward, painting, model):
     """The one adds noise, the other one paints."""
     start, prompts, painted = painting
@@ -143,6 +145,27 @@ def test_gradients_that_paint_convince_the_other_vlm(reward, painting, model):
         assert reward(start, prompt=prompts).max() < -5
     assert convinced.mean() > 3
     assert fooled.mean() < convinced.mean() - 3
+
+
+@pytest.mark.parametrize("shape", ["sphere", "cube", "cylinder", "torus"])
+def test_the_strict_vlm_says_no_to_what_is_half_another_color(shape):
+    cameras = sample_cameras(torch.Generator().manual_seed(3), 1)
+
+    def views(color):
+        rgba = raycast(Scene((SceneObject(shape, color, 0.6),), seed=1), cameras, 64).rgba
+        return (rgba[..., :3] + 0.5 * (1 - rgba[..., 3:])).permute(0, 3, 1, 2)
+
+    whole, other = views("cyan"), views("orange")
+    below, two_of_four = whole.clone(), whole.clone()
+    below[..., 32:, :] = other[..., 32:, :]
+    two_of_four[2:] = other[2:]
+    shown = torch.stack([whole, below, two_of_four, other])
+    asked = {
+        name: YesNoReward(f"builtin/{name}", device="cpu")(shown, prompt=f"a cyan {shape}")
+        for name in ("strict", "robust")
+    }
+    assert (asked["strict"] > 0).tolist() == [True, False, False, False]
+    assert (asked["robust"] > 0).tolist() == [True, True, True, False]
 
 
 def test_the_gradient_of_the_aligned_vlm_points_furthest_to_what_is_asked_for(

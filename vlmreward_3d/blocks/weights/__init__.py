@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["ALIGNED", "COARSE", "DENOISER", "ROBUST", "SINGLE_VIEW", "VLM"]
+__all__ = ["ALIGNED", "COARSE", "DENOISER", "ROBUST", "SINGLE_VIEW", "STRICT", "VLM"]
 
 _HERE = Path(__file__).parent
 
@@ -12,6 +12,8 @@ ROBUST = _HERE / "robust"
 """Folder of a VLM trained on adversarial views, so that its gradients change visible content."""
 ALIGNED = _HERE / "aligned"
 """Folder of a VLM trained with the alignment loss of its gradient at the pixels."""
+STRICT = _HERE / "strict"
+"""Folder of a VLM trained to say No to half-right content, with an aligned gradient."""
 DENOISER = _HERE / "denoiser"
 """Folder of a multi-view denoiser in the format of diffusers."""
 COARSE = _HERE / "coarse"

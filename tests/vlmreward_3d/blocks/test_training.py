@@ -70,17 +70,15 @@ def test_blends_alone_teach_without_facts(tmp_path, monkeypatch):
     monkeypatch.setattr(train_vlm.QuestionSampler, "draw", recorded)
     misled = []
 
-    def mislead(model, images, loss, radii, generator):
-        misled.append(radii.tolist())
+    def mislead(model, images, loss, radius, generator):
+        misled.append((radius, len(images)))
         return images
 
     monkeypatch.setattr(train_vlm, "mislead", mislead)
     start = options(folder, tmp_path / "out", start="builtin/blocks", mixtures=1.0, radius=1.5)
     train_vlm.train(Namespace(**{**vars(start), "steps": 8, "compile": False}))
     assert any(all(facts is None for facts in batch.facts) for batch in drawn)
-    for batch, radii in zip(drawn, misled, strict=True):
-        blends = [asked[0].kind.startswith("mixture") for asked in batch.questions]
-        assert radii == [0.0 if blend else 1.5 for blend in blends]
+    assert misled == [(1.5, len(batch.questions)) for batch in drawn]
     state = torch.load(tmp_path / "out" / "state.pt", weights_only=True)
     assert all(x.isfinite().all() for x in state["model"].values())
 
@@ -119,7 +117,7 @@ def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monk
 
     def mislead(model, images, loss, radius, generator):
         assert loss(images).isfinite()
-        misled.append(radius.tolist())
+        misled.append(radius)
         return images
 
     monkeypatch.setattr(train_vlm, "mislead", mislead)
@@ -127,7 +125,7 @@ def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monk
     train_vlm.train(
         options(data, tmp_path, start="builtin/blocks", radius=1.5, compile=False, **still)
     )
-    assert [set(radii) for radii in misled] == [{1.5}, {1.5}]
+    assert misled == [1.5, 1.5]
     question, images = "Is there a red cube?", torch.rand(1, 4, 3, 64, 64)
     before, after = (
         YesNoReward(source, question=question, device="cpu")(images)

@@ -30,7 +30,7 @@ def mislead(
     model: nn.Module,
     images: Tensor,
     loss: Callable[[Tensor], Tensor],
-    radius: float | Tensor,
+    radius: float,
     generator: torch.Generator,
 ) -> Tensor:
     """Adversarial views, which raise the loss within a given distance of the original views.
@@ -43,8 +43,7 @@ def mislead(
         model: model that ``loss`` evaluates; its parameters get no gradient.
         images: (N, V, 3, H, W) in [0, 1].
         loss: function from views to a scalar.
-        radius: largest distance of a view to its original (L2 norm over pixels and channels), or
-            (N,) one for each scene.
+        radius: largest distance of a view to its original (L2 norm over pixels and channels).
         generator: CPU source of everything random.
 
     Returns:
@@ -52,7 +51,7 @@ def mislead(
     """
     n = len(images)
     share = (torch.rand(n, generator=generator) * (1 + _UNTOUCHED) - _UNTOUCHED).clamp_min(0)
-    lengths = (torch.as_tensor(radius) * share).reshape(n, 1, 1, 1, 1).to(images)
+    lengths = (radius * share).reshape(n, 1, 1, 1, 1).to(images)
     start = torch.randn(images.shape, generator=generator).to(images)
     shares = torch.rand(n, generator=generator).reshape(n, 1, 1, 1, 1).to(images)
     change = _to_length(start, lengths * shares)

@@ -73,10 +73,7 @@ def losses(
         )
 
     if radius > 0 and flat:
-        # blends have no clear answer that an adversary could turn round
-        whole = [all(q.probability is None for q in asked) for asked in batch.questions]
-        radii = radius * torch.tensor(whole, dtype=torch.float32)
-        images = mislead(model, images, answer_loss, radii, generator)
+        images = mislead(model, images, answer_loss, radius, generator)
     tokens = model.look(images)
     presence = model.presence_loss(tokens, batch.words.to(device))
     if not flat:

@@ -76,9 +76,9 @@ def test_gradcheck(family):
     proc = processors.from_hf(hf)
     g = torch.Generator().manual_seed(3)
     x = torch.rand(2, 3, 9, 6, generator=g, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: proc(x)["pixel_values"], x)
-    one = x[:1].detach().requires_grad_()  # a fourth of the work of two
-    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], one)
+    # along random directions: all derivatives, one by one, take minutes
+    assert torch.autograd.gradcheck(lambda x: proc(x)["pixel_values"], x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], x, fast_mode=True)
 
 
 @every

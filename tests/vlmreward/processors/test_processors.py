@@ -166,9 +166,10 @@ def test_gradcheck():
     hf = Qwen2VLImageProcessor(patch_size=2, min_pixels=16, max_pixels=144)
     proc = processors.from_hf(hf)
     x = noise(2, 3, 9, 6, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: proc(x)["pixel_values"], x)
-    one = x[:1].detach().requires_grad_()  # a fourth of the work of two
-    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], one)
+    small = noise(1, 3, 5, 4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: proc(x)["pixel_values"], small)
+    # along random directions: all second derivatives, one by one, take a minute
+    assert torch.autograd.gradgradcheck(lambda x: proc(x)["pixel_values"], x, fast_mode=True)
 
 
 @pytest.mark.parametrize("pixel_mode", processors.PIXEL_MODES)

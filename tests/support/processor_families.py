@@ -33,6 +33,11 @@ class VLMFamily:
 
 
 SMALL_TILES = {"size": {"longest_edge": 96}, "max_image_size": {"longest_edge": 32}}
+WHOLE = {
+    "do_image_splitting": False,
+    "size": {"longest_edge": 224},
+    "max_image_size": {"longest_edge": 112},
+}
 PAN = {
     "do_pan_and_scan": True,
     "pan_and_scan_min_crop_size": 20,
@@ -78,7 +83,7 @@ FAMILIES = [
         nested=True,
     ),
     VLMFamily("Idefics3ImageProcessor", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
-    VLMFamily("Idefics3ImageProcessor", {"do_image_splitting": False}, TILES, **IDEFICS3),
+    VLMFamily("Idefics3ImageProcessor", WHOLE, TILES, **IDEFICS3),
     VLMFamily("SmolVLMImageProcessor", {**SMALL_TILES, **TOLD}, TILES, **IDEFICS3),
 ]
 

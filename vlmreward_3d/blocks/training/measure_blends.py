@@ -43,7 +43,8 @@ def answers(reward: YesNoReward, data: BlocksData, count: int) -> tuple[np.ndarr
         data: Scenes and their counterparts.
         count: Number of pairs of flawless scenes; all if there are fewer.
     """
-    right, wrong = [], []
+    right: list[float] = []
+    wrong: list[float] = []
     whole = [(one, two) for one, two in pairs_of(data) if data.scenes[two].flaw is None]
     for one, two in tqdm(whole[:count], desc="pairs", leave=False):
         rng = np.random.default_rng(one)

@@ -173,9 +173,9 @@ def mixture_questions(
     truths = [truth_of(part) for part in share]
     better = int(truths[1] > truths[0])  # asked about twice, as true answers are rarer
     out = []
-    for which, form in ((0, None), (1, None), (better, NAMED_QUESTIONS["yes-no"])):
-        template = form or pick(CAPTION_QUESTIONS, rng)
-        text = template.format(prompt=caption((one, two)[which], rng))
+    for which, named in ((0, ""), (1, ""), (better, NAMED_QUESTIONS["yes-no"])):
+        form = named or pick(CAPTION_QUESTIONS, rng)
+        text = form.format(prompt=caption((one, two)[which], rng))
         out.append(_graded(text, truths[which], "caption"))
     names = [{name(thing) for thing in scene.things} for scene in (one, two)]
     for said in sorted(names[0] | names[1]):

@@ -137,7 +137,7 @@ def test_models_have_the_same_names_in_both(monkeypatch):
     whole = announced(ROOT, "vlmreward_3d.blocks.weights")
     others = announced(EXTRA, "vlmreward_extra_models")
     assert others == {key: name for key, name in whole.items() if name not in DEFAULT}
-    assert len(others) == 4
+    assert len(others) == 5
 
 
 def test_the_packages_that_a_run_needs_are_those_of_the_extra():

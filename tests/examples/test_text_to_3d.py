@@ -511,6 +511,8 @@ def test_a_good_run_says_what_it_does_and_where_its_files_are_and_nothing_else(t
         rf"exporting: 100% 131/131 \[.*{number}, report\]",
     ]
     said = [line.strip() for line in done.stderr.decode("ascii").splitlines()]
+    # bitsandbytes says so on CPUs with bfloat16, where an optional package is missing
+    said = [line for line in said if "kernels-community" not in line]
     # on a slow machine there is a line of progress every few seconds
     between = re.compile(rf"(exporting: )? *[1-9]\d?% \d+/\d+ \[.*{number}.*\]")
     said = [line for line in said if not between.fullmatch(line)]

@@ -162,7 +162,7 @@ def mixture_questions(
     Args:
         one: The first scene.
         two: Its `counterpart`.
-        share: How much of each is to be seen, in [0, 1].
+        share: Visible part of each, in [0, 1]; see `shares`.
         rng: Source of choices.
         geometry: Ask about fronts, where they are what the scenes differ in. Their answers are
             graded by the share.

@@ -2,14 +2,14 @@
 
 ``python -m vlmreward_3d.blocks.training.calibrate_vlm --data HELD_OUT --out calibration.png``
 
-Left: share of questions whose true answer is Yes, over the probability of Yes that the model gives;
-a calibrated model is on the diagonal. Middle: probability of Yes for blends of two scenes, over the
-probability that is right (`vlmreward_3d.blocks.world.mixtures.truth_of`); it should be low where the
-scene that the question is about is not there, and rise. Right: probability of Yes to the caption of a scene, asked once about
-four views, over the share of views that show the scene while the others show a scene that differs
-in one thing; it should be low until all views show it. The scenes have a seed that training never
-used; views are damaged as in training, except for the right curve; each question is a query of its
-own through ``YesNoReward``.
+Left: share of questions whose true answer is Yes, over the probability of Yes that the model
+gives; a calibrated model is on the diagonal. Middle: probability of Yes for blends of two scenes,
+over the probability that is right (`vlmreward_3d.blocks.world.mixtures.truth_of`); it should be
+low where the scene that the question is about is not there, and rise. Right: probability of Yes to
+the caption of a scene, asked once about four views, over the share of views that show the scene
+while the others show a scene that differs in one thing; it should be low until all views show it.
+The scenes have a seed that training never used; views are damaged as in training, except for the
+right curve; each question is a query of its own through ``YesNoReward``.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def save_comparison(path: Path, runs: Sequence[RunRecord]) -> None:
 {_turntables(runs)}
 </div>
 <h2>Views</h2>
+<div class="stack">
 {_views(runs)}
+</div>
 <h2>Curves</h2>
 <div class="grid-2">
 {_curves(runs)}

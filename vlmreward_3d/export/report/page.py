@@ -28,8 +28,8 @@ from vlmreward_3d.vlm3d import StepReport
 __all__ = ["save_report"]
 
 _SCRIPT = Path(__file__).parent / "viewer.js"
-_LINKED = {".gif", ".glb", ".json", ".jsonl", ".mp4", ".obj", ".ply", ".png", ".safetensors"}
-"""Suffixes of the files that a run leaves beside the page."""
+_LINKED = {".gif", ".glb", ".json", ".jsonl", ".mp4", ".obj", ".ply", ".png"}
+"""Suffixes of the files that a run leaves beside the page; one of its checkpoints does not stay."""
 
 
 def save_report(

@@ -70,7 +70,11 @@ EXPERIMENTS = {
         steps=100,
     ),
     "rules": Experiment(
-        arms={rule: ("--no-vlm", "--rule", rule) for rule in RULES},
+        arms={
+            name: ("--no-vlm", "--rule", name)
+            for name, rule in RULES.items()
+            if not rule.asks_regions  # whose boxes belong to one prompt
+        },
         reference="x0",
         lines=(12, 14),  # two pairs
         seeds=1,

@@ -84,6 +84,21 @@ def expectation() -> Iterator[None]:
         yield
 
 
+def _distillation(model: Gaussians, rule: str, scale: float, level: float) -> ScoreDistillation:
+    """Distillation at one noise level, with a region that covers everything if the rule has any."""
+    at = Schedule.constant(level)
+    return ScoreDistillation(
+        model,
+        "prompt",
+        negative_prompt="negative",
+        rule=rule,
+        guidance_scale=scale,
+        t_min=at,
+        t_max=at,
+        regions=(EVERYWHERE,) if RULES[rule].asks_regions else (),
+    )
+
+
 def gradient(
     rule: str,
     z: float,
@@ -95,17 +110,7 @@ def gradient(
     seed: int = 0,
 ) -> Tensor:
     """N times the gradient (2, 3, 4, 4) at latents that are z everywhere."""
-    at = Schedule.constant(level)
-    distillation = ScoreDistillation(
-        Gaussians(known),
-        "prompt",
-        negative_prompt="negative",
-        rule=rule,
-        guidance_scale=scale,
-        t_min=at,
-        t_max=at,
-        regions=(EVERYWHERE,) if RULES[rule].asks_regions else (),
-    )
+    distillation = _distillation(Gaussians(known), rule, scale, level)
     images = torch.full((2, 3, 4, 4), (z + 1) / 2, dtype=torch.float64)
     output = distillation(images, CAMERAS, progress, torch.Generator().manual_seed(seed))
     return output.gradient  # 1 / N is 1 / 2, and 2 by the latents' 2 x - 1
@@ -243,16 +248,7 @@ def flow_of_samples(rule: str, side: int = 8) -> tuple[Tensor, Tensor]:
     t = torch.full((2,), T - 1)
     noise, _ = RULES["cfd"].noising(teacher, images, t, torch.Generator())
     for index in range(T - 1, 0, -1):
-        at = Schedule.constant((index + 0.5) / T)
-        distillation = ScoreDistillation(
-            model,
-            "prompt",
-            negative_prompt="negative",
-            rule=rule,
-            guidance_scale=scale,
-            t_min=at,
-            t_max=at,
-        )
+        distillation = _distillation(model, rule, scale, (index + 0.5) / T)
         output = distillation(images, CAMERAS, 0.0, draws, surface)
         # N is 2, the latents are 2 x - 1, and so is their gradient
         images = images - (levels[index] - levels[index - 1]) * output.gradient / 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlmreward_3d.atomic_io import write_atomically
 from vlmreward_3d.config import VLM3DConfig
-from vlmreward_3d.export.report.html import curve_figure, data_uri, document, table, video
+from vlmreward_3d.export.report.html import curve_figure, document, table, video, views
 from vlmreward_3d.export.report.panels import Panel, panels
 from vlmreward_3d.export.report.settings import readable_settings
 from vlmreward_3d.formatting import duration
@@ -124,18 +124,12 @@ def _turntables(runs: Sequence[RunRecord]) -> str:
 
 
 def _views(runs: Sequence[RunRecord]) -> str:
-    shown = []
-    for run in runs:
-        file, name = run.folder / "views.png", escape(run.name)
-        if not file.exists():
-            shown.append(f"<p>{name} has no views: it has not been exported.</p>")
-            continue
-        shown.append(
-            f'<figure><div class="wide" tabindex="0" role="region" aria-label="Views of {name}">'
-            f'<img src="{data_uri(file)}" alt="Eight views of {name}: colours above, normals '
-            f'below"></div><figcaption>{name}</figcaption></figure>'
-        )
-    return "\n".join(shown)
+    return "\n".join(
+        views(file, run.name, run.name)
+        if (file := run.folder / "views.png").exists()
+        else f"<p>{escape(run.name)} has no views: it has not been exported.</p>"
+        for run in runs
+    )
 
 
 def _curves(runs: Sequence[RunRecord]) -> str:

@@ -11,7 +11,16 @@ from urllib.parse import quote
 from vlmreward_3d.export.report.panels import Panel
 from vlmreward_3d.export.report.svg import curves
 
-__all__ = ["base64_text", "curve_figure", "data_uri", "document", "file_links", "table", "video"]
+__all__ = [
+    "base64_text",
+    "curve_figure",
+    "data_uri",
+    "document",
+    "file_links",
+    "table",
+    "video",
+    "views",
+]
 
 _HERE = Path(__file__).parent
 _POLICY = (
@@ -97,6 +106,22 @@ def video(path: Path, caption: str) -> str:
     else:
         shown = f'<img class="shown" src="{uri}" alt="{label}">'
     return f"<figure>{shown}<figcaption>{label}</figcaption></figure>"
+
+
+def views(path: Path, caption: str, name: str = "the asset") -> str:
+    """The picture of a run's views, colours above normals, which scrolls on narrow pages.
+
+    Args:
+        path: The PNG file.
+        caption: Text below it.
+        name: Name of the asset or run, for those who cannot see it.
+    """
+    shown = escape(name)
+    return (
+        f'<figure><div class="wide" tabindex="0" role="region" aria-label="Views of {shown}">'
+        f'<img src="{data_uri(path)}" alt="Eight views of {shown}: colours above, normals below">'
+        f"</div><figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def file_links(files: Sequence[Path]) -> str:

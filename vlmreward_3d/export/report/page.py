@@ -11,15 +11,7 @@ import numpy as np
 from vlmreward_3d.atomic_io import write_atomically
 from vlmreward_3d.config import VLM3DConfig
 from vlmreward_3d.export.geometry import Geometry
-from vlmreward_3d.export.report.html import (
-    base64_text,
-    curve_figure,
-    data_uri,
-    document,
-    file_links,
-    table,
-    video,
-)
+from vlmreward_3d.export.report import html
 from vlmreward_3d.export.report.panels import WEIGHT, panels
 from vlmreward_3d.export.report.settings import readable_settings, weight_note
 from vlmreward_3d.formatting import duration
@@ -70,22 +62,20 @@ def save_report(
 <h2>Model</h2>
 <div class="grid-2">
 {_model(geometry)}
-{video(turntable, "The radiance field, all around.")}
+{html.video(turntable, "The radiance field, all around.")}
 </div>
 <h2>Views</h2>
-<figure><div class="wide" tabindex="0" role="region" aria-label="Rendered views">
-<img src="{data_uri(views)}" alt="Eight views of the asset: colours above, normals below"></div>
-<figcaption>Colours above, world-space normals below.</figcaption></figure>
+{html.views(views, "Colours above, world-space normals below.")}
 <h2>Curves</h2>
 <div class="grid-2">
 {_curves(config, reports)}
 </div>
-{_section("Files", file_links(files) if files else "")}
-{_section("Made with", table({k: [_code(v)] for k, v in (provenance or {}).items()}))}
+{_section("Files", html.file_links(files) if files else "")}
+{_section("Made with", html.table({k: [_code(v)] for k, v in (provenance or {}).items()}))}
 <h2>Configuration</h2>
-{table({name: [escape(value)] for name, value in readable_settings(config).items()})}"""
+{html.table({name: [escape(value)] for name, value in readable_settings(config).items()})}"""
     script = _SCRIPT.read_text(encoding="utf-8")
-    write_atomically(path, document(config.prompt, body, script=script))
+    write_atomically(path, html.document(config.prompt, body, script=script))
 
 
 def _section(heading: str, content: str) -> str:
@@ -145,7 +135,7 @@ def _model(geometry: Geometry) -> str:
         "color": np.round(255 * surface.rgb).astype(np.uint8),
         "faces": surface.faces.astype("<u4"),
     }
-    attributes = " ".join(f'data-{k}="{base64_text(v.tobytes())}"' for k, v in data.items())
+    attributes = " ".join(f'data-{k}="{html.base64_text(v.tobytes())}"' for k, v in data.items())
     return (
         f'<figure><canvas id="model" tabindex="0" role="img" aria-label="The model" {attributes}>'
         "</canvas>"
@@ -161,6 +151,6 @@ def _y_up(points: np.ndarray) -> np.ndarray:
 
 def _curves(config: VLM3DConfig, reports: Sequence[StepReport]) -> str:
     return "\n".join(
-        curve_figure(panel, weight_note(config) if panel.kind == WEIGHT else "")
+        html.curve_figure(panel, weight_note(config) if panel.kind == WEIGHT else "")
         for panel in panels(reports)
     )

@@ -1,8 +1,8 @@
 """Rewards as the trainers of TRL call them.
 
-TRL needs pandas and pyarrow, and its trainers of diffusion models an older transformers, so that it
-is not among what the tests install. Its calls are made here as its releases make them; where TRL is
-installed, the last test has its own GRPOTrainer make them.
+Its calls are made here as its releases make them: the trainers of diffusion models need an older
+transformers. Where TRL is installed, as by the extra "dev", the last test has its own GRPOTrainer
+make them.
 """
 
 import importlib.util
@@ -153,7 +153,7 @@ def test_without_trl_they_say_so(monkeypatch):
         ddpo_reward(Linear(WEIGHT))
 
 
-if importlib.util.find_spec("trl"):  # as `pip install trl` beside the tests has it
+if importlib.util.find_spec("trl"):
 
     def test_grpo_trainer_calls_it():
         from accelerate import Accelerator

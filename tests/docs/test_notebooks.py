@@ -31,4 +31,4 @@ def test_outputs_are_those_of_a_whole_run(path):
 
 
 def test_all_notebooks_are_there():
-    assert len(NOTEBOOKS) >= 4
+    assert len(NOTEBOOKS) >= 5

@@ -18,6 +18,7 @@ COUNT, SIDE, LEFT, BELOW = 8, 128, 170, 50
 
 
 def main() -> None:
+    """Crop, label and save."""
     sheet = Image.open(DOCS / "images/coarse.png")  # four prompts a row, two views of each
     picture = Image.new("RGB", (LEFT + COUNT * SIDE, 2 * SIDE + BELOW), "white")
     draw = ImageDraw.Draw(picture)

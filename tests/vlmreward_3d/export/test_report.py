@@ -93,7 +93,7 @@ def test_all_sections_are_there_with_their_figures(tmp_path, parts):
     assert tags.count("svg") == 6
     settings = set(tiny().flat())
     assert settings <= set(said)
-    assert "300 at 0%, 1 at 67%" in said
+    assert "300 at 0%, 0 at 67%" in said
 
 
 def test_the_prompt_is_shown_and_never_run(tmp_path, parts):
@@ -134,7 +134,7 @@ def test_the_command_and_the_versions_are_told(tmp_path, parts):
     ("setting", "words"),
     [
         ("vlm.weighting.grad_ratio", ["2 times", "is not used"]),
-        ("vlm.weighting.max_grad_ratio", ["300 at 0%, 1 at 67%", "is lowered", "2 times"]),
+        ("vlm.weighting.max_grad_ratio", ["300 at 0%, 0 at 67%", "is lowered", "2 times"]),
     ],
 )
 def test_a_weight_that_is_not_the_configured_one_is_explained(tmp_path, parts, setting, words):

@@ -15,6 +15,8 @@ STEER = (
 """A reward that changes what the denoiser makes, until the answer is Yes."""
 ROBUST = ("--vlm", "builtin/robust", "--vlm-grad-ratio", "2", "--vlm-transformations", "2")
 """A reward that says Yes to things that are half right, at a ratio that keeps it from resting."""
+STRONG = ("--vlm-objective", "log-odds", "--vlm-max-grad-ratio", "1")
+"""A reward as strong as score distillation, which does not rest."""
 CONTENT = ("--question", "yes-no")
 """A question about the content alone."""
 
@@ -53,17 +55,25 @@ EXPERIMENTS = {
     "default": Experiment(
         arms={"score distillation alone": ("--no-vlm",), "with the reward": ()},
         reference="score distillation alone",
+        prompts=HERE / "pairs.txt",
+        lines=(0, 12),
+        seeds=1,
+        steps=200,
+    ),
+    "twenty": Experiment(
+        arms={"score distillation alone": ("--no-vlm",), "with the reward": STRONG},
+        reference="score distillation alone",
         seeds=1,
     ),
     "ablations": Experiment(
         arms={
             "score distillation alone": ("--no-vlm",),
-            "VLM3D (selected question)": (),
-            "without geometry question": ("--no-geometry-question",),
-            "separate questions": ("--separate-questions",),
-            "single view": ("--single-view",),
-            "question A": ("--question", "A"),
-            "question B": ("--question", "B"),
+            "VLM3D (selected question)": STRONG,
+            "without geometry question": (*STRONG, "--no-geometry-question"),
+            "separate questions": (*STRONG, "--separate-questions"),
+            "single view": (*STRONG, "--single-view"),
+            "question A": (*STRONG, "--question", "A"),
+            "question B": (*STRONG, "--question", "B"),
         },
         reference="VLM3D (selected question)",
         lines=(5, 15),  # seven single objects and three pairs, the harder ones

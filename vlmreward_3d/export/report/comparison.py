@@ -63,7 +63,7 @@ def save_comparison(path: Path, runs: Sequence[RunRecord]) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"received runs named {', '.join(names)}; expected different names")
     body = f"""<h2>Outcome</h2>
-{table(_outcomes(runs), names)}
+{table("Outcomes", _outcomes(runs), names)}
 <h2>Differences of the settings</h2>
 {_differences(runs, names)}
 <h2>Models</h2>
@@ -111,7 +111,7 @@ def _differences(runs: Sequence[RunRecord], names: Sequence[str]) -> str:
         values = [one.get(name, "-") for one in settings]
         if len(set(values)) > 1:
             rows[name] = [escape(value) for value in values]
-    return table(rows, names) if rows else "<p>All settings are the same.</p>"
+    return table("Settings", rows, names) if rows else "<p>All settings are the same.</p>"
 
 
 def _turntables(runs: Sequence[RunRecord]) -> str:

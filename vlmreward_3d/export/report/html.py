@@ -60,10 +60,11 @@ def document(title: str, body: str, *, script: str = "") -> str:
 """
 
 
-def table(rows: Mapping[str, Sequence[str]], head: Sequence[str] = ()) -> str:
+def table(label: str, rows: Mapping[str, Sequence[str]], head: Sequence[str] = ()) -> str:
     """A table with a heading for each row.
 
     Args:
+        label: Plain name of the table, for screen readers.
         rows: HTML of the cells, by the row's plain name.
         head: Plain headings of the columns, without that of the rows.
     """
@@ -77,8 +78,8 @@ def table(rows: Mapping[str, Sequence[str]], head: Sequence[str] = ()) -> str:
     )
     # the focus lets a keyboard scroll a table that is wider than the page
     return (
-        f'<figure class="wide" tabindex="0" role="region" aria-label="Table"><table>{top}'
-        f"<tbody>{body}</tbody></table></figure>"
+        f'<figure class="wide" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f"<table>{top}<tbody>{body}</tbody></table></figure>"
     )
 
 

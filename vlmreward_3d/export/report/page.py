@@ -56,6 +56,8 @@ def save_report(
     """
     done = len(reports) if done is None else done
     files = sorted(file for file in path.parent.iterdir() if file.suffix in _LINKED)
+    origin = {name: [_code(value)] for name, value in (provenance or {}).items()}
+    settings = {name: [escape(value)] for name, value in readable_settings(config).items()}
     body = f"""<p>{escape(_ending(config, reports, done))}</p>
 {_facts(reports, done, seconds)}
 {_list([*notes, *geometry.notes])}
@@ -71,9 +73,9 @@ def save_report(
 {_curves(config, reports)}
 </div>
 {_section("Files", html.file_links(files) if files else "")}
-{_section("Made with", html.table({k: [_code(v)] for k, v in (provenance or {}).items()}))}
+{_section("Made with", html.table("Made with", origin))}
 <h2>Configuration</h2>
-{html.table({name: [escape(value)] for name, value in readable_settings(config).items()})}"""
+{html.table("Settings", settings)}"""
     script = _SCRIPT.read_text(encoding="utf-8")
     write_atomically(path, html.document(config.prompt, body, script=script))
 

@@ -134,7 +134,8 @@ PARSED = {
     "python examples/evaluation/evaluate_guided_sampling.py --out SAMPLES --seeds 2": (
         "takes twenty minutes; see test_sampling.py"
     ),
-    "python examples/evaluation/evaluate_assets.py default --out RUNS": "takes an hour",
+    "python examples/evaluation/evaluate_assets.py default --out RUNS": "takes half an hour",
+    "python examples/evaluation/evaluate_assets.py twenty --out RUNS": "takes an hour",
     "python examples/evaluation/evaluate_assets.py ablations --out RUNS": "takes two hours",
     "python examples/arena.py GPTEVAL3D --judge Qwen/Qwen2.5-VL-7B-Instruct --mode pairwise "
     "--show both --device cuda": "needs renders; see test_arena.py",

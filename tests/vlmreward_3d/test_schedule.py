@@ -2,12 +2,12 @@
 
 import pytest
 
-from vlmreward_3d.presets import blocks
+from vlmreward_3d.presets import paper
 from vlmreward_3d.schedule import Schedule
 
 
 def test_the_paper_s_weight_scales_with_the_length():
-    weight = blocks("a red cube", steps=600).vlm.weighting.weight
+    weight = paper("a red cube", steps=600).vlm.weighting.weight
     assert weight(0) == 300
     assert weight(200 / 600) == pytest.approx(150.5)
     assert weight(400 / 600) == 1

@@ -27,6 +27,7 @@ def raw_gradients(model: VLM3D) -> list[torch.Tensor]:
 def test_gradients_at_the_pixels_equal_one_big_loss():
     weight = 3.0
     changes = {
+        "vlm.objective": "log-odds",
         "vlm.weighting.weight": Schedule.constant(weight),
         "vlm.weighting.max_grad_ratio": None,
     }

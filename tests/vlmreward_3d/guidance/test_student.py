@@ -83,7 +83,8 @@ def test_before_it_has_learnt_the_student_is_the_denoiser():
     conditioned = teacher.prompts.seen_from(CAMERAS, IMAGES)
     t = torch.full((4,), 500)
     (said,) = conditioned.predict(IMAGES, t, ("prompt",))
-    assert torch.equal(teacher.student.predict(conditioned, IMAGES, t), said)
+    # sums in another order: some processors round them otherwise
+    assert_close(teacher.student.predict(conditioned, IMAGES, t), said, rtol=0, atol=2e-6)
     blind = teacher.student.predict(conditioned, IMAGES, t, cameras=False)
     assert (blind - said).abs().max() > 1e-4
 

@@ -57,7 +57,8 @@ def test_the_log_probability_speaks_the_less_the_surer_the_answer(reward):
 def test_small_views_are_judged_as_if_they_were_enlarged_before(reward):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 64, 64, generator=generator)
-    model = build_vlm3d(tiny(vlm__resolution=256), RandomDenoiser(), reward)
+    config = tiny(vlm__resolution=256, vlm__objective="log-odds")
+    model = build_vlm3d(config, RandomDenoiser(), reward)
     verdict = model.guidances.terms[1].guidance(images)
     leaf = images.clone().requires_grad_()
     large = torch.nn.functional.interpolate(leaf, (256, 256), mode="bilinear")

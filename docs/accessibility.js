@@ -7,7 +7,7 @@ const SCROLLED =
 
 function improve() {
   for (const [selector, name] of Object.entries(NAMES)) {
-    document.querySelectorAll(`${selector}:not([aria-label])`).forEach((element, i) => {
+    document.querySelectorAll(selector).forEach((element, i) => {
       element.setAttribute("aria-label", i ? `${name} ${i + 1}` : name);
     });
   }

@@ -12,7 +12,7 @@ import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-const modules = createRequire(join(process.cwd(), "node_modules", "-"));
+const modules = createRequire(join(process.cwd(), "page.js"));
 const puppeteer = modules("puppeteer-core");
 const axe = readFileSync(modules.resolve("axe-core/axe.min.js"), "utf8");
 

@@ -27,6 +27,10 @@ RUN = {
         "--steps 1 --rule ism",
     ),
     'python examples/text_to_3d.py "a red cube" --field gaussians --grow blocks': ({}, "--steps 1"),
+    'python examples/text_to_3d.py "a red cube" --preset rewardsds --builtin-models': (
+        {},
+        "--steps 1",
+    ),
     'python examples/optimize_noise.py "a cat in a hat" --model Qwen/Qwen2.5-VL-3B-Instruct '
     "--diffusion stabilityai/sd-turbo --sampler-steps 1 --device cuda": (
         {"cuda": "cpu"},

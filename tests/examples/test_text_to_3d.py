@@ -366,6 +366,13 @@ def test_a_region_outside_the_field_is_one_line_before_any_work(no_teachers, tmp
     assert "boxes that have a part in the field's, [-1, 1]^3" in line
 
 
+def test_a_method_without_builtin_models_is_one_line_before_any_work(no_teachers, tmp_path, capsys):
+    out = tmp_path / "run"
+    line = complain(no_teachers, capsys, "--preset", "sjc", "--builtin-models", "--out", out)
+    assert line.startswith("error: received a preset that needs latents")
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("option", ["--device", "--vlm-device"])
 @pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:77", "xpu:3"])
 def test_devices_that_are_not_there_are_one_line_before_any_work(

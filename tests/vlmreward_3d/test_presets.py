@@ -1,4 +1,6 @@
-"""The blocks preset fits the models it is for."""
+"""The blocks preset, and others with the built-in models, fit the models they are for."""
+
+import dataclasses
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from vlmreward_3d.blocks.world import dataset
 from vlmreward_3d.cameras import sample_groups
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.sds import ScoreDistillation
-from vlmreward_3d.presets import blocks
+from vlmreward_3d.presets import PRESETS, blocks, with_builtin_models
 from vlmreward_3d.schedule import Schedule
 
 
@@ -77,3 +79,71 @@ def test_a_step_of_the_preset_runs_with_it(denoiser):
     report = model.step()
     assert report.metrics["sds/loss"] > 0
     assert report.metrics["vlm/grad_norm"] > 0
+
+
+SERVED = {
+    "paper": "builtin/blocks",
+    "release": "builtin/blocks",
+    "mvdream": "builtin/blocks",
+    "dreamdpo": "builtin/blocks",
+    "rewardsds": "builtin/blocks",
+    "dreamfusion": "builtin/single-view",
+    "prolificdreamer": "builtin/single-view",
+    "dreamgaussian": "builtin/single-view",
+}
+"""Presets whose method the built-in models can serve, and the denoiser of each."""
+
+
+@pytest.mark.parametrize(("name", "model"), SERVED.items())
+def test_a_presets_method_keeps_its_rule_and_gets_the_scale_of_blocks(name, model):
+    own = PRESETS[name]("a red cube", vlm="some")
+    kind = next(iter(PRESETS[name].fields))
+    reference = blocks("a red cube", field=kind)
+    small = with_builtin_models(PRESETS[name])("a red cube", vlm="builtin/blocks")
+    assert small.score_distillation == dataclasses.replace(
+        own.score_distillation,
+        denoiser=model,
+        guidance_scale=4.0,
+        negative_prompt="",
+        view_prompts=False,
+    )
+    assert (small.vlm.question, small.vlm.objective) == (own.vlm.question, own.vlm.objective)
+    assert small.vlm.weighting == dataclasses.replace(own.vlm.weighting, max_grad_ratio=1.0)
+    assert (small.camera, small.optimizer, small.regularizers, small.steps) == (
+        reference.camera,
+        reference.optimizer,
+        reference.regularizers,
+        reference.steps,
+    )
+    if name == "dreamgaussian":
+        assert small.field.densification == own.field.densification is not None
+        assert small.field == dataclasses.replace(
+            reference.field, densification=own.field.densification
+        )
+    else:
+        assert small.field == reference.field
+    uses = with_builtin_models(PRESETS[name])("a red cube").vlm is not None
+    assert uses == PRESETS[name].uses_vlm
+
+
+def test_blocks_has_the_builtin_models_already():
+    assert with_builtin_models(blocks) is blocks
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("mvadapter", "an adapter of Stable Diffusion"),
+        ("dreamreward", "the weights of a learnt reward"),
+        ("sjc", "latents"),
+        ("latent_nerf", "latents"),
+    ],
+)
+def test_what_no_builtin_model_has_is_said(name, needs):
+    with pytest.raises(ValueError, match=f"received a preset that needs {needs}"):
+        with_builtin_models(PRESETS[name])
+
+
+def test_every_preset_is_served_or_refused():
+    refused = {"mvadapter", "dreamreward", "sjc", "latent_nerf"}
+    assert PRESETS.keys() == {"blocks", *SERVED, *refused}

@@ -40,6 +40,11 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=version)
     whole.add_argument("prompt", type=text, metavar="PROMPT", help='for example "a red cube"')
     whole.add_argument("--preset", choices=PRESETS, default="blocks", help="default: blocks")
+    whole.add_argument(
+        "--builtin-models",
+        action="store_true",
+        help="the preset's method with the built-in models and at their size, for a laptop CPU",
+    )
     whole.add_argument("--steps", type=positive, help="length of the run; default: the preset's")
     whole.add_argument("--seed", type=natural, default=0, help="default: 0")
     whole.add_argument("--out", type=path, metavar="DIR", help="default: outputs/<prompt>")

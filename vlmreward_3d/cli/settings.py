@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from vlmreward_3d.config import DENSIFICATIONS, NoiseSelectionConfig, VLM3DConfig
-from vlmreward_3d.presets import PRESETS
+from vlmreward_3d.presets import PRESETS, with_builtin_models
 from vlmreward_3d.schedule import Schedule
 
 __all__ = ["QUESTIONS", "changes", "configuration", "distillation_rule", "question"]
@@ -22,7 +22,10 @@ QUESTIONS = {
 
 def configuration(options: argparse.Namespace) -> VLM3DConfig:
     """The settings of the run: those of its preset, with the changes by the options."""
-    config = PRESETS[options.preset](
+    preset = PRESETS[options.preset]
+    if options.builtin_models:
+        preset = with_builtin_models(preset)
+    config = preset(
         options.prompt,
         steps=options.steps,
         seed=options.seed,

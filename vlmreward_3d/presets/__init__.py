@@ -1,7 +1,7 @@
 """Ready-made configurations: `presets.blocks("a red cube", steps=300)` is a `VLM3DConfig`."""
 
 from vlmreward_3d.config.preset import VLMS, Preset
-from vlmreward_3d.presets.builtin import blocks
+from vlmreward_3d.presets.builtin import blocks, with_builtin_models
 from vlmreward_3d.presets.latents import latent_nerf, sjc
 from vlmreward_3d.presets.learnt_reward import dreamreward
 from vlmreward_3d.presets.multi_view import mvdream, paper, release
@@ -27,6 +27,7 @@ __all__ = [
     "release",
     "rewardsds",
     "sjc",
+    "with_builtin_models",
 ]
 
 PRESETS = {

@@ -1,22 +1,26 @@
-"""The preset of the built-in models."""
+"""The preset of the built-in models, and other presets' methods with these models."""
 
 from __future__ import annotations
+
+import dataclasses
 
 from vlmreward_3d.config import (
     CameraConfig,
     DenseGridConfig,
+    GaussiansConfig,
     OptimizerConfig,
     RaySamplingConfig,
     RegularizerConfig,
     ScoreDistillationConfig,
     VLMConfig,
+    VolumeConfig,
     WeightingConfig,
 )
 from vlmreward_3d.config.preset import Preset
 from vlmreward_3d.presets._fields import volumes
 from vlmreward_3d.schedule import Schedule
 
-__all__ = ["blocks"]
+__all__ = ["blocks", "with_builtin_models"]
 
 
 blocks = Preset(
@@ -75,3 +79,59 @@ against sums over 4 x 32 x 32 latents of Stable Diffusion.) For a denoiser that 
 docs/text_to_3d.md has flags that let the VLM decide. Against the haze that a denoiser on gray
 backgrounds leaves, regularizers push opacities to be few, and each to be 0 or 1.
 """
+
+
+def with_builtin_models(preset: Preset) -> Preset:
+    """The method of a preset at paper scale, at the size of `blocks`, for a laptop CPU.
+
+    Of the preset: the distillation rule and its noise levels, the rescaling, the selection of
+    noises, the kind of its field, the growth of Gaussians, and the VLM's question, objective and
+    weighting. Of `blocks`: everything else, with a guidance of at most 4, which is the scale that
+    the built-in denoisers need. Where the preset renders one view a group, the denoiser is
+    `builtin/single-view`, which knows no words for the sides of an object. Lambda times the VLM's
+    gradient stays within the norm of score distillation's: a lambda for the latents of a large
+    model means nothing for pixels.
+
+    Args:
+        preset: A preset of `vlmreward_3d.presets`; `blocks` is returned as it is.
+
+    Raises:
+        ValueError: The method needs what no built-in model has: latents, an adapter, or the weights
+            of a learnt reward.
+    """
+    if preset is blocks:
+        return preset
+    kind, field = next(iter(preset.fields.items()))
+    own = preset.score_distillation
+    for needed, what in (
+        (isinstance(field, VolumeConfig) and field.latents is not None, "latents"),
+        (own.adapter is not None, "an adapter of Stable Diffusion"),
+        (bool(preset.further_guidances), "the weights of a learnt reward"),
+    ):
+        if needed:
+            raise ValueError(
+                f"received a preset that needs {what}; expected one whose method the built-in "
+                "models can serve: these have none"
+            )
+    fields = {kind: blocks.fields[kind], **blocks.fields}
+    if isinstance(field, GaussiansConfig):
+        fields[kind] = dataclasses.replace(fields[kind], densification=field.densification)
+    several = preset.camera.views_per_group > 1
+    return dataclasses.replace(
+        blocks,
+        fields=fields,
+        score_distillation=dataclasses.replace(
+            own,
+            denoiser="builtin/blocks" if several else "builtin/single-view",
+            negative_prompt="",
+            view_prompts=False,
+            guidance_scale=min(own.guidance_scale, blocks.score_distillation.guidance_scale),
+        ),
+        vlm=dataclasses.replace(
+            preset.vlm,
+            model=blocks.vlm.model,
+            resolution=blocks.vlm.resolution,
+            weighting=dataclasses.replace(preset.vlm.weighting, max_grad_ratio=1.0),
+        ),
+        uses_vlm=preset.uses_vlm,
+    )

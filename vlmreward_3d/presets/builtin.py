@@ -114,8 +114,9 @@ def with_builtin_models(preset: Preset) -> Preset:
                 "models can serve: these have none"
             )
     fields = {kind: blocks.fields[kind], **blocks.fields}
-    if isinstance(field, GaussiansConfig):
-        fields[kind] = dataclasses.replace(fields[kind], densification=field.densification)
+    small = fields[kind]
+    if isinstance(field, GaussiansConfig) and isinstance(small, GaussiansConfig):
+        fields[kind] = dataclasses.replace(small, densification=field.densification)
     several = preset.camera.views_per_group > 1
     return dataclasses.replace(
         blocks,

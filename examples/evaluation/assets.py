@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +21,8 @@ from torch import Tensor
 from vlmreward.cli.arguments import slug
 
 EXAMPLE = Path(__file__).parents[1] / "text_to_3d.py"
+RESOURCES = "resources.json"
+"""File of an asset's time and memory, in the folder of its run."""
 
 
 class Asset(NamedTuple):
@@ -50,8 +55,27 @@ def make(
         command += ["--steps", str(steps)]
     if (folder / "checkpoint.safetensors").exists():
         command.append("--resume")
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)  # this child's memory alone
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        words = said.read()
+    before = resources(folder)
+    used = {
+        "seconds": before.get("seconds", 0.0) + time.monotonic() - started,
+        "memory": max(before.get("memory", 0.0), usage.ru_maxrss / 1024),
+    }
+    (folder / RESOURCES).write_text(json.dumps(used), encoding="utf-8")
+    return words.strip().splitlines()[-1] if process.returncode else None
+
+
+def resources(folder: Path) -> dict[str, float]:
+    """Seconds that the asset took, of its runs together, and their peak memory in MiB."""
+    path = folder / RESOURCES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def load(path: Path) -> dict[Asset, dict[str, float | str]]:

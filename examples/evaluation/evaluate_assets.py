@@ -22,7 +22,7 @@ from assets import Asset, append, contact_sheet, finished, load, make
 from experiments import EXPERIMENTS, Experiment
 from intervals import formatted
 from judge import WEIGHTS
-from measures import FRONT_MEASURES, MEASURES, SHARES, Measuring
+from measures import COSTS, FRONT_MEASURES, MEASURES, SHARES, Measuring
 from tqdm import tqdm
 
 Measured = Mapping[Asset, Mapping[str, float | str]]
@@ -49,7 +49,11 @@ def _lines(
 def table(experiment: Experiment, measured: Measured) -> str:
     """Means, and differences to the reference, over the assets that all arms have."""
     arms, seeds = list(experiment.arms), range(experiment.seeds)
-    measures = {**FRONT_MEASURES, **MEASURES} if experiment.fronts else MEASURES
+    measures = {
+        **(FRONT_MEASURES if experiment.fronts else {}),
+        **MEASURES,
+        **(COSTS if experiment.costs else {}),
+    }
     prompts = [
         p
         for p in experiment.texts()

@@ -33,6 +33,7 @@ class Experiment:
         seeds: number of seeds, from 0 on.
         steps: length of a run; None for the preset's.
         fronts: True if the fronts of the assets are counted.
+        costs: True if the table has the time and memory of an asset.
     """
 
     arms: dict[str, tuple[str, ...]]
@@ -42,6 +43,7 @@ class Experiment:
     seeds: int = 2
     steps: int | None = None
     fronts: bool = False
+    costs: bool = False
 
     def texts(self) -> list[str]:
         """The prompts."""
@@ -78,6 +80,19 @@ EXPERIMENTS = {
         reference="VLM3D (selected question)",
         lines=(5, 15),  # seven single objects and three pairs, the harder ones
         steps=100,
+    ),
+    "presets": Experiment(
+        arms={
+            name: ("--preset", name, "--builtin-models")
+            for name in (
+                *("mvdream", "paper", "release", "rewardsds", "dreamdpo", "blocks"),
+                *("dreamfusion", "prolificdreamer", "dreamgaussian"),
+            )
+        },
+        reference="mvdream",
+        seeds=1,
+        steps=100,
+        costs=True,
     ),
     "rules": Experiment(
         arms={

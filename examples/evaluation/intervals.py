@@ -34,6 +34,8 @@ def interval(values: np.ndarray, *, share: bool = False) -> tuple[float, float]:
 
 
 def formatted(values: np.ndarray, shape: str, *, share: bool = False) -> str:
-    """Mean and interval, such as "75% [50%, 90%]"."""
+    """Mean and interval, such as "75% [50%, 90%]"; "–" where values are missing (NaN)."""
+    if np.isnan(values).any():
+        return "–"
     low, high = interval(values, share=share)
     return f"{values.mean():{shape}} [{low:{shape}}, {high:{shape}}]"

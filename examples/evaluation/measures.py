@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 import trimesh
-from assets import views_of
+from assets import resources, views_of
 from front_judge import load_front_judge
 from front_templates import FrontTemplates
 from judge import COLOR_NAMES, KINDS, SHAPES, load_judge, target_of_prompt
@@ -30,7 +31,8 @@ MEASURES = {
 Network, templates: 1 where that judge reads what was asked for, else 0. Network's error: the share
 of its votes that other things got; it tells arms apart where all are right. Content, geometry:
 log-odds of "Yes" to `paper/content` and `paper/geometry` about four of the views, by the built-in
-VLM, which has taught. Roughness: mean angle between neighbouring faces of the mesh, in degrees.
+VLM, which has taught. Roughness: mean angle between neighbouring faces of the mesh, in degrees, where
+there is a mesh.
 """
 FRONT_MEASURES = {
     f"{count}, {judge}": ".0%"
@@ -38,6 +40,8 @@ FRONT_MEASURES = {
     for judge in ("network", "templates")
 }
 """The measures of an object that must have one front: 1 where that judge counts so many, else 0."""
+COSTS = {"seconds": ".0f", "memory": ".0f"}
+"""The costs of an asset: seconds, on as many CPU threads as it had, and the peak memory in MiB."""
 SHARES = ("network", "templates", *FRONT_MEASURES)
 """The measures that are 0 or 1."""
 
@@ -54,7 +58,9 @@ def describe(reading: list[int] | None) -> str:
 
 
 def roughness(folder: Path) -> float:
-    """Mean angle between neighbouring faces of the run's mesh, in degrees."""
+    """Mean angle between neighbouring faces of the run's mesh, in degrees; NaN without a mesh."""
+    if not (folder / "mesh.glb").exists():  # Gaussians have none
+        return math.nan
     mesh = trimesh.load(folder / "mesh.glb", force="mesh")
     return float(np.degrees(mesh.face_adjacency_angles).mean())
 
@@ -80,7 +86,7 @@ class Measuring:
 
     @torch.no_grad()
     def __call__(self, folder: Path, prompt: str) -> dict[str, float | str]:
-        """The values of `MEASURES`, what each judge reads, in words, and `FRONT_MEASURES`."""
+        """The values of `MEASURES`, what each judge reads, in words, `FRONT_MEASURES`, `COSTS`."""
         views, target = views_of(folder), target_of_prompt(prompt)
         (read,), matched = self.network.read(views[None]), self.templates.read(views)
         query = views[None, ::2]
@@ -94,6 +100,7 @@ class Measuring:
             "network reads": describe(read),
             "templates read": describe(matched),
             **self.fronts(views, target),
+            **resources(folder),
         }
 
     def fronts(self, views: Tensor, target: list[int]) -> dict[str, float]:

@@ -31,8 +31,8 @@ MEASURES = {
 Network, templates: 1 where that judge reads what was asked for, else 0. Network's error: the share
 of its votes that other things got; it tells arms apart where all are right. Content, geometry:
 log-odds of "Yes" to `paper/content` and `paper/geometry` about four of the views, by the built-in
-VLM, which has taught. Roughness: mean angle between neighbouring faces of the mesh, in degrees, where
-there is a mesh.
+VLM, which has taught. Roughness: mean angle between neighbouring faces of the mesh, in degrees,
+where there is a mesh.
 """
 FRONT_MEASURES = {
     f"{count}, {judge}": ".0%"

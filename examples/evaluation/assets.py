@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -56,18 +56,15 @@ def make(
     if (folder / "checkpoint.safetensors").exists():
         command.append("--resume")
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
+    started, used = time.monotonic(), resources(folder)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)  # this child's memory alone
-        process.returncode = os.waitstatus_to_exitcode(status)
+        while process.poll() is None:
+            used["memory"] = max(used["memory"], peak_memory(process.pid))
+            time.sleep(0.2)
         said.seek(0)
         words = said.read()
-    before = resources(folder)
-    used = {
-        "seconds": before.get("seconds", 0.0) + time.monotonic() - started,
-        "memory": max(before.get("memory", 0.0), usage.ru_maxrss / 1024),
-    }
+    used["seconds"] += time.monotonic() - started
     (folder / RESOURCES).write_text(json.dumps(used), encoding="utf-8")
     return words.strip().splitlines()[-1] if process.returncode else None
 
@@ -75,7 +72,21 @@ def make(
 def resources(folder: Path) -> dict[str, float]:
     """Seconds that the asset took, of its runs together, and their peak memory in MiB."""
     path = folder / RESOURCES
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {"seconds": 0.0, "memory": 0.0, **known}
+
+
+def peak_memory(pid: int) -> float:
+    """The most memory that a process has had so far, in MiB; 0 where the system does not tell.
+
+    What `wait` says of a child that has ended is no less than the memory of its parent.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def load(path: Path) -> dict[Asset, dict[str, float | str]]:

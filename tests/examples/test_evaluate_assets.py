@@ -1,8 +1,10 @@
 """The evaluation of assets: prompts, runs, intervals, tables and sheets."""
 
 import dataclasses
+import math
 import sys
 
+import assets
 import evaluate_assets
 import imageio.v3 as iio
 import numpy as np
@@ -133,6 +135,46 @@ def test_table_pairs_arms_and_leaves_out_what_is_missing(small):
         measured.pop(Asset(arm, "a blue cone", 1), None)
     assert "| a blue cone, 0 |" in table(small, measured)
     assert "| a blue cone, 1 |" not in table(small, measured)
+
+
+def test_gaussians_have_no_roughness_and_costs_are_in_the_table_where_asked(small, tmp_path):
+    assert math.isnan(roughness(tmp_path))
+    measured = {asset: record(seconds=50.0, memory=900.0) for asset in assets_of(small)}
+    for asset, values in measured.items():
+        if asset.arm == "half":
+            values["roughness"] = math.nan
+    assert "seconds" not in table(small, measured)
+    text = table(dataclasses.replace(small, costs=True), measured)
+    assert "| roughness | seconds | memory |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| half |")]
+    assert rows[0].endswith(" | – | 50 [50, 50] | 900 [900, 900] |")
+    assert rows[1].endswith(" | – | +0 [+0, +0] | +0 [+0, +0] |")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
+def test_time_and_memory_of_an_asset_are_its_own(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time\n"
+        "if sys.argv[sys.argv.index('--seed') + 1] == '1':\n"
+        "    held = b'1' * (100 * 2**20)\n"
+        "    time.sleep(1)\n"
+        "    sys.exit('error: no room\\nerror: none at all')\n"
+        "time.sleep(0.5)\n"
+    )
+    monkeypatch.setattr(assets, "EXAMPLE", script)
+
+    def make(seed, folder):
+        return assets.make(Asset("arm", "a cube", seed), folder, (), steps=None, threads=1)
+
+    assert make(0, tmp_path / "small") is None
+    assert make(1, tmp_path / "large") == "error: none at all"
+    small, large = (assets.resources(tmp_path / name) for name in ("small", "large"))
+    assert large["memory"] > 100 > small["memory"] > 1
+    assert make(0, tmp_path / "large") is None  # goes on, with less
+    again = assets.resources(tmp_path / "large")
+    assert again["memory"] == large["memory"]
+    assert again["seconds"] > large["seconds"] + 0.4
 
 
 def test_fronts_are_in_the_table_of_an_experiment_that_counts_them(small, monkeypatch, capsys):

@@ -157,6 +157,7 @@ def work(options: argparse.Namespace) -> list[Path]:
         tournament, list(asked), per_pair=options.comparisons_per_pair, seed=options.seed
     )
     judge = judge_of(options)
+    steered = tournament.steered_by(options.judge)
     showing = Showing(options.views, options.show, options.size)
     prompts = tournament.prompts
     asking = Asking(judge.identity, options.mode, options.answers, asked, showing, prompts)
@@ -174,6 +175,7 @@ def work(options: argparse.Namespace) -> list[Path]:
             draw=DRAWS[options.draws],
             anchor=options.anchor,
             seed=options.seed,
+            steered=steered,
         )
         for name in asked
     ]
@@ -182,6 +184,7 @@ def work(options: argparse.Namespace) -> list[Path]:
         "mode": options.mode,
         "comparisons": len(found),
         "without_answer": len(without),
+        "steered": steered,
         "position_bias": position_bias(found),
         "cost": cost([log.answers[query.key] for query in queries]),
         "draws": options.draws,
@@ -202,7 +205,7 @@ def work(options: argparse.Namespace) -> list[Path]:
         values = one.ratings
         for i in one.ranking:
             ends = f"[{values.low[i]:.0f}, {values.high[i]:.0f}]"
-            print(f"  {values.elo[i]:6.0f}  {ends:14}  {one.methods[i]}")
+            print(f"  {values.elo[i]:6.0f}  {ends:14}  {one.marked(i)}")
         if one.note:
             print(f"warning: {one.criterion}: {one.note}", file=sys.stderr)
     return [page, *files]

@@ -2,7 +2,8 @@
 
 ``prompts.json`` is a list of texts; the index of a text is the prompt's number. The
 renders of a method are ``methods/METHOD/NUMBER/SEED/rgb_I.png`` and ``normal_I.png``, I = 0, 1,
-...: frames of a turntable. Only seed 0 is read, as in GPTEval3D.
+...: frames of a turntable. Only seed 0 is read, as in GPTEval3D. Beside the frames there may be
+``rewards.json``, which is ours: the names of the VLMs that steered the asset.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 PROMPTS = "prompts.json"
 METHODS = "methods"
 SEED = "0"
+REWARDS = "rewards.json"
+_EXAMPLE = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 
 @dataclass(frozen=True, order=True)
@@ -40,11 +43,17 @@ class Tournament:
         prompts: all texts; a prompt's number is its index.
         methods: names in alphabetical order.
         assets: assets by method and number of the prompt.
+        rewards: names of the VLMs that steered some asset of a method, by method.
     """
 
     prompts: tuple[str, ...]
     methods: tuple[str, ...]
     assets: dict[tuple[str, int], Asset]
+    rewards: dict[str, frozenset[str]]
+
+    def steered_by(self, judge: str) -> list[str]:
+        """The methods that a VLM of this name has steered."""
+        return [name for name in self.methods if judge in self.rewards[name]]
 
     def common_prompts(self, first: str, second: str) -> list[int]:
         """Numbers of the prompts of which both methods have an asset, ascending."""
@@ -99,7 +108,8 @@ def read_tournament(
 
     Raises:
         OSError: a part of the layout is missing.
-        ValueError: fewer than two methods, one that is not there, or one without a picture.
+        ValueError: fewer than two methods, one that is not there, or one without a picture; a
+            ``rewards.json`` is not a list of names.
     """
     prompts = read_prompts(root)
     folder = root / METHODS
@@ -125,4 +135,24 @@ def read_tournament(
                 f"the method {method!r} has no picture; expected files such as "
                 f"{frame(asset_folder(root, method, 0), 'rgb', 0)}"
             )
-    return Tournament(prompts, tuple(wanted), assets)
+    rewards = {
+        method: frozenset(x for a in assets.values() if a.method == method for x in _rewards(a))
+        for method in wanted
+    }
+    return Tournament(prompts, tuple(wanted), assets, rewards)
+
+
+def _rewards(asset: Asset) -> list[str]:
+    """The VLMs that steered an asset, as far as they are known."""
+    file = asset.folder / REWARDS
+    if not file.exists():
+        return []
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"{file} holds no list of names; expected one, such as {json.dumps([_EXAMPLE])}"
+        )
+    return names

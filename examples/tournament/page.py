@@ -121,7 +121,7 @@ def _criterion(table: Table, question: str) -> str:
 def _ratings(table: Table) -> str:
     values = table.ratings
     rows = "".join(
-        f'<tr><th scope="row">{escape(table.methods[i])}</th><td>{values.elo[i]:.0f}</td>'
+        f'<tr><th scope="row">{escape(table.marked(i))}</th><td>{values.elo[i]:.0f}</td>'
         f"<td>{values.low[i]:.0f}</td><td>{values.high[i]:.0f}</td></tr>"
         for i in table.ranking
     )

@@ -109,6 +109,7 @@ class Table:
         ratings: ratings in the order of the methods.
         wins: (n, n): row wins against column.
         note: a remark for the reader, or an empty text.
+        steered: methods that the judge has steered.
     """
 
     criterion: str
@@ -116,18 +117,25 @@ class Table:
     ratings: Ratings
     wins: np.ndarray
     note: str
+    steered: tuple[str, ...] = ()
 
     @property
     def ranking(self) -> list[int]:
         """Places of the methods, the best one first."""
         return np.argsort(-self.ratings.elo, kind="stable").tolist()
 
+    def marked(self, i: int) -> str:
+        """Name of a method, with a star if the judge has steered it."""
+        name = self.methods[i]
+        return f"{name} *" if name in self.steered else name
+
     def plain(self) -> dict[str, Any]:
         """The table as data for JSON."""
         values = asdict(self.ratings)
         regularized = values.pop("regularized")
         rows = [
-            {"method": self.methods[i]} | {k: round(float(v[i]), 2) for k, v in values.items()}
+            {"method": self.methods[i], "steered": self.methods[i] in self.steered}
+            | {k: round(float(v[i]), 2) for k, v in values.items()}
             for i in self.ranking
         ]
         return {"ratings": rows, "regularized": regularized, "note": self.note}
@@ -141,6 +149,7 @@ def table(
     draw: float = 0.5,
     anchor: str | None = None,
     seed: int = 0,
+    steered: Sequence[str] = (),
 ) -> Table:
     """Ratings of the methods by a criterion.
 
@@ -151,6 +160,7 @@ def table(
         draw: wins that a draw gives to both.
         anchor: the method whose rating is 1000.
         seed: Seed of the bootstrap.
+        steered: methods that the judge has steered.
 
     Raises:
         ValueError: a method has no outcome.
@@ -185,7 +195,9 @@ def table(
         )
     if len(ids) < 2:
         note += " All comparisons are of one prompt: the intervals say nothing about others."
-    return Table(criterion, methods, ratings, total, note.strip())
+    if steered:
+        note += " * The judge was the reward of these methods, so their ratings are no evidence."
+    return Table(criterion, methods, ratings, total, note.strip(), tuple(steered))
 
 
 def _logistic(x: float) -> float:

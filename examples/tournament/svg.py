@@ -45,7 +45,7 @@ def intervals(table: Table) -> str:
     for row, i in enumerate(table.ranking):
         y = _TOP + _ROW * (row + 0.5)
         ends = across(float(ratings.low[i])), across(float(ratings.high[i]))
-        name = table.methods[i]
+        name = table.marked(i)
         shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
         parts.append(_text(_LEFT - 12, y + 4, shown, "end", "name"))
         parts.append(f'<path class="span" d="M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}"/>')

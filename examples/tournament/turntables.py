@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tournament.layout import PROMPTS, asset_folder, frame, read_prompts
+from tournament.layout import PROMPTS, REWARDS, asset_folder, frame, read_prompts
 from tournament.pictures import save_png
 from vlmreward.utils.output import write_atomically
 from vlmreward_3d.config import VLM3DConfig
@@ -95,7 +95,8 @@ def export_turntable(
     """Render a run's turntable, colours and world-space normals, as the asset of a method.
 
     Frame 0 is seen from the front (azimuth 0), at the evaluation cameras' 15 degrees elevation.
-    Existing frames are replaced.
+    Existing frames are replaced. The names of the VLM that steered the run, if one did, are written
+    beside them.
 
     Args:
         run: the folder of the run.
@@ -116,6 +117,8 @@ def export_turntable(
     config, field = load_run(run, device)
     folder = asset_folder(root, method, prompt_number(root, config.prompt, add=add_prompts))
     folder.mkdir(parents=True, exist_ok=True)
+    steered = [] if config.vlm is None else [config.vlm.model]
+    write_atomically(folder / REWARDS, json.dumps(steered) + "\n")
     cameras = evaluation_cameras(config.camera, frames).to(device)
     for i, picture in enumerate(field.render_images(cameras, size, normals=True)):
         for kind, part in zip(("rgb", "normal"), picture.cpu().split(size, dim=1)):

@@ -161,6 +161,27 @@ def test_a_pointwise_judge_is_asked_once_about_each_asset(play):
     assert ratings["criteria"]["alignment"]["ratings"][0]["method"] == "light & airy"
 
 
+def test_methods_that_the_judge_has_steered_are_marked(play, root, capsys):
+    mark = {"dark": ["some/vlm", "builtin/blocks"], "light & airy": ["other/vlm"]}
+    for method, names in mark.items():
+        (root / "methods" / method / "1" / "0" / "rewards.json").write_text(json.dumps(names))
+    files = play("--judge", "some/vlm", "--criteria", "overall", mode="pointwise")
+    ratings = json.loads(files["ratings.json"])
+    assert ratings["steered"] == ["dark"]
+    rows = ratings["criteria"]["overall"]["ratings"]
+    assert [row["method"] for row in rows if row["steered"]] == ["dark"]
+    assert "the reward of these methods" in ratings["criteria"]["overall"]["note"]
+    page = files["arena.html"]
+    assert '<th scope="row">dark *</th>' in page
+    assert "light &amp; airy *" not in page
+    out = capsys.readouterr()
+    assert "  dark *\n" in out.out
+    assert "the reward of these methods" in out.err
+    files = play("--judge", "third/vlm", "--criteria", "overall", mode="pointwise", out="third")
+    assert json.loads(files["ratings.json"])["steered"] == []
+    assert " *</th>" not in files["arena.html"]
+
+
 def test_an_anchor_and_draws_for_both(play):
     judge = LightJudge(slope=3, noise=1)
     half = json.loads(play("--draw-margin", 0.2, "--anchor", "dark", judge=judge)["scores.json"])
@@ -417,6 +438,11 @@ def test_bad_input(refused, root, tmp_path):
     main = arena.main
     pairs = refused(main, root, "--mode", "pairwise", "--out", tmp_path / "out")
     assert "--mode pointwise" in pairs
+    rewards = root / "methods" / "dark" / "0" / "0" / "rewards.json"
+    for wrong in ("{", '"some/vlm"', "[3]"):
+        rewards.write_text(wrong)
+        assert "rewards.json holds no list of names" in said(root)
+    rewards.unlink()
     (root / "methods" / "dark" / "0" / "0" / "normal_0.png").unlink()
     assert "normal_0.png" in said(root, "--show", "both")
     (root / "prompts.json").write_text('["a cup", 3]')

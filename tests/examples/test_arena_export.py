@@ -43,9 +43,8 @@ def test_a_run_becomes_frames_of_its_field(run, tmp_path):
     prompt = model.config.prompt
     assert json.loads((tmp_path / "t" / "prompts.json").read_text()) == [prompt]
     frames = tmp_path / "t" / "methods" / "ours" / "0" / "0"
-    assert sorted(x.name for x in frames.iterdir()) == sorted(
-        f"{kind}_{i}.png" for kind in ("rgb", "normal") for i in range(4)
-    )
+    pictures = [f"{kind}_{i}.png" for kind in ("rgb", "normal") for i in range(4)]
+    assert sorted(x.name for x in frames.iterdir()) == sorted([*pictures, "rewards.json"])
     cameras = evaluation_cameras(model.config.camera, 4)
     field = model.field.for_evaluation()
     for i, picture in enumerate(field.render_images(cameras, 24, normals=True)):
@@ -62,6 +61,20 @@ def test_two_methods_make_a_tournament(run, tmp_path):
     assert found.methods == ("first", "second")
     for asset in found.assets.values():
         assert Showing(4, "both", 8).frames(asset).shape == (8, 3, 8, 8)
+
+
+def test_the_vlm_that_steered_a_run_is_written_beside_its_frames(run, tmp_path):
+    words = ["--out", tmp_path / "t", "--frames", 1, "--size", 8]
+    folder, model = run("alone")
+    assert export(folder, *words, "--method", "alone") == 0
+    config = tiny(vlm__model="some/vlm")
+    save_checkpoint(
+        folder / "checkpoint.safetensors", Checkpoint(1, config.to_json(), model.state())
+    )
+    assert export(folder, *words, "--method", "with") == 0
+    found = read_tournament(tmp_path / "t")
+    assert found.rewards == {"alone": frozenset(), "with": {"some/vlm"}}
+    assert found.steered_by("some/vlm") == ["with"]
 
 
 def test_a_list_of_prompts_is_not_changed_unasked(run, refused, tmp_path):

@@ -2,7 +2,7 @@
 
     python examples/arena_export.py RUN ... --out TOURNAMENT --method ours
 
-Each run gives 120 frames of 512 x 512 pixels, colours and normals, to the prompt that it was made
+Each run gives 120 frames of 512 x 512 pixels, colors and normals, to the prompt that it was made
 of. See examples/arena.py, which compares methods.
 """
 

@@ -112,8 +112,8 @@ def color_and_shape(text: str) -> tuple[str, str]:
     words = text.split()[-2:]
     if len(words) < 2 or words[0] not in COLORS or words[1] not in SHAPES:
         raise ValueError(
-            f"the built-in world has no {text!r}; expected a colour and a shape, such as "
-            f"'a red cube': colours are {', '.join(COLORS)}, shapes {', '.join(SHAPES)}"
+            f"the built-in world has no {text!r}; expected a color and a shape, such as "
+            f"'a red cube': colors are {', '.join(COLORS)}, shapes {', '.join(SHAPES)}"
         )
     return words[0], words[1]
 

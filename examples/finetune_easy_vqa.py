@@ -123,7 +123,7 @@ def wording(question: str) -> str:
 def balanced(pictures: Sequence[Picture]) -> list[list[float]]:
     """Weights of each picture's questions, by which every kind and answer is drawn as often.
 
-    Unweighted, seven of eight questions about colours and two of three about shapes have the same
+    Unweighted, seven of eight questions about colors and two of three about shapes have the same
     answer by their wording alone, and shapes are not learnt.
     """
     groups = [[(kind(q), a) for q, a in zip(p.questions, p.answers)] for p in pictures]

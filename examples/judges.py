@@ -1,4 +1,4 @@
-"""A judge of the built-in world's pictures that no example optimises."""
+"""A judge of the built-in world's pictures that no example optimizes."""
 
 from __future__ import annotations
 

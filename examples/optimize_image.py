@@ -4,7 +4,7 @@ side:
     python examples/optimize_image.py "a red car"
 
 The reward alone is hacked: it rises by noise that convinces no other model. Its mean over random
-transformations is harder to fool. A judge that is not optimised looks at both: another VLM
+transformations is harder to fool. A judge that is not optimized looks at both: another VLM
 (--judge-model), or, for the built-in VLM, the built-in denoiser as a classifier.
 
 The folder gets pictures.png (before and after), curves.png, metrics.jsonl and the pictures one by
@@ -39,7 +39,7 @@ PARAMETRIZATIONS = ("multi-resolution", "pixels")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = common.command_line("Optimise pixels for a VLM's reward.", "optimize_image")
+    parser = common.command_line("Optimize pixels for a VLM's reward.", "optimize_image")
     parser.add_argument(
         "prompts",
         type=common.text,
@@ -86,7 +86,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.model != common.BUILTIN and options.judge_model is None:
         parser.error(
             f"received --model {options.model} without a judge; expected another VLM that is not "
-            "optimised: name it with --judge-model"
+            "optimized: name it with --judge-model"
         )
     if options.size and Path(options.start).is_file():
         parser.error(
@@ -214,7 +214,7 @@ def work(options: argparse.Namespace) -> list[Path]:
         judge = common.load_reward(options.judge_model, options.device)
     else:
         judge = DenoiserJudge(device=options.device)
-    rows, curves, log = {"before": start}, {"optimised reward": {}, "judge": {}}, []
+    rows, curves, log = {"before": start}, {"optimized reward": {}, "judge": {}}, []
     compared = arms(reward, samples=options.samples, strength=options.strength, seed=options.seed)
     for name, optimized in compared.items():
         watched = wrappers.HeldOutMonitor(optimized, held_out=judge, every=10, window=8)
@@ -239,7 +239,7 @@ def work(options: argparse.Namespace) -> list[Path]:
                 report=report,
             )
         notes = watched.history
-        curves["optimised reward"][name] = [(note.step, note.reward) for note in notes]
+        curves["optimized reward"][name] = [(note.step, note.reward) for note in notes]
         curves["judge"][name] = [(note.step, note.held_out) for note in notes]
         log += [{"arm": name, **asdict(note)} for note in notes]
     files = [common.save_curves(options.out / "curves.png", curves)]

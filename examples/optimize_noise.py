@@ -1,4 +1,4 @@
-"""The initial noise of a diffusion sampler, optimised for the reward (ReNO, Eyring et al., 2024):
+"""The initial noise of a diffusion sampler, optimized for the reward (ReNO, Eyring et al., 2024):
 
     python examples/optimize_noise.py "a red mug" --sampler-prompt "a mug"
     python examples/optimize_noise.py "a cat in a hat" --model Qwen/Qwen2.5-VL-3B-Instruct \\
@@ -27,7 +27,7 @@ from vlmreward.utils.progress import progress_bar
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = common.command_line("Optimise the noise of a diffusion sampler.", "optimize_noise")
+    parser = common.command_line("Optimize the noise of a diffusion sampler.", "optimize_noise")
     parser.add_argument(
         "prompt",
         type=common.text,
@@ -106,7 +106,7 @@ def optimize(
     optimizer = torch.optim.SGD([noise], lr=lr, momentum=momentum, nesterov=True)
     highest = torch.full((len(noise),), -torch.inf)
     history: list[dict[str, list[float]]] = []
-    bar = progress_bar(range(steps + 1), desc="optimise noise", unit="step")
+    bar = progress_bar(range(steps + 1), desc="optimize noise", unit="step")
     for step in bar:
         images = sample(noise)
         rewards = score(images)

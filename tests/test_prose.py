@@ -31,6 +31,12 @@ RETIRED = re.compile(
     re.IGNORECASE,
 )
 """Metaphors and inversions of former pages, each of which has a plain expression."""
+BRITISH = re.compile(
+    r"(?i:colour|behaviour|neighbour)|\b(?:[Cc]entr(?:e|es|ed)|[Gg]rey|[Ll]icence|[Ll]abelled)\b"
+    r"|(?i:(?:optim|normal|minim|regular|random|token|quant|synchron|initial|recogn|maxim|summar)"
+    r"is(?:e|es|ed|er|ing|ations?)\b)"
+)
+"""Spellings of British English; identifiers and most pages have the American ones."""
 CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 """A code span or a fenced block."""
 ITEM = re.compile(r"\s*(?:[-*+]|\d+\.) ")
@@ -189,3 +195,33 @@ def test_planted_phrases_are_found():
     assert [line for line, _ in found] == [1, 3, 5, 6, 9, 10, 15, 15]
     assert found[1][1] == "A paragraph that comes to rest here, with CODE in code."
     assert retired_phrases("Likewise-minded. It is another like that.\n\n    at times") == []
+
+
+TEXTS = [
+    *PAGES,
+    *(p for f in FOLDERS for p in sorted((ROOT / f).rglob("*.py"))),
+    *sorted((ROOT / "vlmreward_3d").rglob("README.md")),
+]
+
+
+def test_spelling_is_american():
+    allowed = {ROOT / "tests" / name for name in ("test_prose.py", "test_retired_words.py")}
+    assert len(TEXTS) > 400
+    found = [
+        f"{path.relative_to(ROOT)}:{i}: {line.strip()}"
+        for path in TEXTS
+        if path not in allowed
+        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if BRITISH.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("word", ["Colours", "centred", "renormalised", "a grey box", "optimiser"])
+def test_british_spellings_are_found(word):
+    assert BRITISH.search(word)
+
+
+@pytest.mark.parametrize("word", ["realistic", "optimistic", "central", "minimal", "Greyson"])
+def test_other_words_are_no_british_spellings(word):
+    assert not BRITISH.search(word)

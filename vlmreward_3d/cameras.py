@@ -22,7 +22,7 @@ __all__ = ["Cameras", "look_at", "orbit", "sample_groups"]
 
 @dataclass(frozen=True)
 class Cameras:
-    """N cameras with square pixels and a centred principal point.
+    """N cameras with square pixels and a centered principal point.
 
     Attributes:
         c2w: (N, 4, 4) float camera-to-world matrices, columns [right, up, -forward, position].
@@ -65,7 +65,7 @@ class Cameras:
 
     @property
     def positions(self) -> Tensor:
-        """(N, 3) camera centres in the world."""
+        """(N, 3) camera centers in the world."""
         return self.c2w[:, :3, 3]
 
     @property
@@ -82,7 +82,7 @@ class Cameras:
         return torch.rad2deg(torch.stack([torch.atan2(y, x), torch.asin(z.clamp(-1, 1))], dim=-1))
 
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Rays through the pixel centres (at +0.5).
+        """Rays through the pixel centers (at +0.5).
 
         Args:
             height: Rows of the image, the top one first.

@@ -9,7 +9,7 @@
 
 For each phase of the preset "paper" (where resolution or number of views changes): milliseconds of
 rendering (both passes of deferred back-propagation), of the autoencoder, the UNet (guided, so on
-twice the views), the VLM (reward and gradient) and the optimiser, with quartiles; the share of the
+twice the views), the VLM (reward and gradient) and the optimizer, with quartiles; the share of the
 floor, which is the part's counted floating-point operations at the rate of a large matrix product
 measured in the same run; the extrapolation to the whole run, and on a GPU the peak of its memory.
 The field is as it is at the start, when it fills more of the views than later.
@@ -85,7 +85,7 @@ UNETS: dict[str, dict[str, Any]] = {
     },
 }
 VAES: dict[str, tuple[int, ...]] = {"full": (128, 256, 512, 512), "small": (32, 32)}
-PARTS = ("render", "autoencoder", "UNet", "VLM", "optimiser")
+PARTS = ("render", "autoencoder", "UNet", "VLM", "optimizer")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -197,7 +197,7 @@ def parts_of(model: VLM3D, phase: profiling.Phase) -> dict[str, Callable[[], Any
         "render": render,
         "autoencoder": autoencoder,
         "UNet": unet,
-        "optimiser": model.optimizer.step,
+        "optimizer": model.optimizer.step,
     }
     if "vlm" in guidances and phase.vlm:
         found["VLM"] = lambda: guidances["vlm"](pixels)

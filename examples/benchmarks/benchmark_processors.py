@@ -12,10 +12,10 @@ The contenders:
     ours uint8     vlmreward, pixel_mode="uint8"
     HF torchvision transformers' torchvision backend, on floats
     HF PIL         transformers' PIL backend, on 8-bit images; it has no gradient
-    kornia         kornia's antialiased resize, then our normalisation and layout
+    kornia         kornia's antialiased resize, then our normalization and layout
     naive          torch's bilinear interpolation without antialiasing, then the same
 
-The error is that of the values to Hugging Face's on the 8-bit image (in normalised units), and of
+The error is that of the values to Hugging Face's on the 8-bit image (in normalized units), and of
 the gradient to the float64 one of the same family (relative).
 """
 
@@ -322,7 +322,7 @@ def plot(rows: list[Measurement], path: Path) -> None:
             )
         axes[0, column].set(title=size, xscale="log", xlabel="forward + backward [ms]")
         axes[1, column].set(
-            xscale="log", xlabel="mean |difference| to HF on 8 bits [normalised units]"
+            xscale="log", xlabel="mean |difference| to HF on 8 bits [normalized units]"
         )
     for row in axes:
         row[0].set_yticks(range(len(families)), families)

@@ -48,7 +48,7 @@ def arms(vlm: YesNoReward) -> dict[str, Callable[..., Tensor]]:
 
 
 def pictures(count: int) -> tuple[Tensor, list[tuple[str, str]]]:
-    """Single objects on a light ground, and for each the colour and shape it is to become."""
+    """Single objects on a light ground, and for each the color and shape it is to become."""
     rng, generator = np.random.default_rng(0), seeded(0)
     images, wanted = [], []
     for _ in range(count):
@@ -77,7 +77,7 @@ def optimize(
 
 @torch.no_grad()
 def votes(judge: Judge, images: Tensor, wanted: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
-    """Share of the judge's votes for the wanted colours, and for the wanted shapes."""
+    """Share of the judge's votes for the wanted colors, and for the wanted shapes."""
     there, color, shape, _ = judge(images[:, None]).flatten(1, 2).split(judge.SIZES, -1)
     weight = there.sigmoid() / there.sigmoid().sum(1, keepdim=True)
     rows = torch.arange(len(images))
@@ -90,7 +90,7 @@ def votes(judge: Judge, images: Tensor, wanted: list[tuple[str, str]]) -> tuple[
 
 
 def read_right(judge: Judge, images: Tensor, wanted: list[tuple[str, str]]) -> Tensor:
-    """1 for each picture in which the judge reads the wanted colour and shape, else 0: (B,)."""
+    """1 for each picture in which the judge reads the wanted color and shape, else 0: (B,)."""
     marks = [
         reading == target(None, [words])
         for reading, words in zip(judge.read(images[:, None]), wanted)
@@ -134,7 +134,7 @@ def main() -> None:
         return f"| {name} | {' | '.join(numbers)} |"
 
     columns = ("own", "another wording", "8 new transformations")
-    columns += ("judge: colour", "judge: shape", "judge: both")
+    columns += ("judge: color", "judge: shape", "judge: both")
     print(f"| | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 1) + "|")
     print(row("before", images), flush=True)

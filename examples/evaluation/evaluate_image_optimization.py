@@ -62,7 +62,7 @@ def main() -> None:
                 reward, start, prompts, steps=options.steps, report=lambda *_, bar=bar: bar.update()
             )
 
-    columns = ("reward", "CNN: colour", "CNN: shape", "CNN: both", "denoiser")
+    columns = ("reward", "CNN: color", "CNN: shape", "CNN: both", "denoiser")
     values = {}
     for name, images in found.items():
         save_image(images, options.out / f"{name.replace(' ', '-')}.png", nrow=8)

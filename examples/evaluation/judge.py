@@ -1,7 +1,7 @@
-"""A judge of assets that takes no part in any optimisation: a convolutional network.
+"""A judge of assets that takes no part in any optimization: a convolutional network.
 
 It shares neither architecture, nor weights, nor training scenes with the models that make the
-assets. In every cell of every view it reads colour, shape and part of the thing seen there; all
+assets. In every cell of every view it reads color, shape and part of the thing seen there; all
 cells of all views together vote on the scene:
 
     python examples/evaluation/judge.py --data DATA --out JUDGE
@@ -34,7 +34,7 @@ TRAIN_SEED, TEST_SEED = 501, 502
 
 
 def target(relation: str | None, words: list[tuple[str, str]]) -> list[int]:
-    """Kind, then colour and shape of the first and the second thing (-100: there is none).
+    """Kind, then color and shape of the first and the second thing (-100: there is none).
 
     Things that stand next to each other have no order: they are sorted.
     """
@@ -72,7 +72,7 @@ class Block(nn.Module):
 class Judge(nn.Module):
     """Views (N, V, 3, 64, 64) in [0, 1] to logits (N, V, 16, 22) of the 4 x 4 cells of each.
 
-    Logits are: something is there; colour; shape; part in the relation.
+    Logits are: something is there; color; shape; part in the relation.
     """
 
     SIZES = (1, len(COLORS), len(SHAPES), len(PARTS))
@@ -117,7 +117,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def _votes(self, images: Tensor) -> Tensor:
-        """(N, parts, colours * shapes) of the views (N, V, 3, 64, 64)."""
+        """(N, parts, colors * shapes) of the views (N, V, 3, 64, 64)."""
         there, color, shape, part = self(images).flatten(1, 2).split(self.SIZES, -1)
         return torch.einsum(
             "nc,nci,ncj,nck->nkij",
@@ -127,7 +127,7 @@ class Judge(nn.Module):
 
     @staticmethod
     def _reading(votes: Tensor) -> list[int]:
-        """A target from votes (parts, colours * shapes)."""
+        """A target from votes (parts, colors * shapes)."""
         alone, top, below, side = votes
         kind = int(torch.stack([alone.sum(), top.sum() + below.sum(), side.sum()]).argmax())
         if kind == 2:

@@ -31,7 +31,7 @@ MEASURES = {
 Network, templates: 1 where that judge reads what was asked for, else 0. Network's error: the share
 of its votes that other things got; it tells arms apart where all are right. Content, geometry:
 log-odds of "Yes" to `paper/content` and `paper/geometry` about four of the views, by the built-in
-VLM, which has taught. Roughness: mean angle between neighbouring faces of the mesh, in degrees,
+VLM, which has taught. Roughness: mean angle between neighboring faces of the mesh, in degrees,
 where there is a mesh.
 """
 FRONT_MEASURES = {
@@ -59,7 +59,7 @@ def describe(reading: list[int] | None) -> str:
 
 
 def roughness(folder: Path) -> float:
-    """Mean angle between neighbouring faces of the run's mesh, in degrees; NaN without a mesh."""
+    """Mean angle between neighboring faces of the run's mesh, in degrees; NaN without a mesh."""
     if not (folder / "mesh.glb").exists():  # Gaussians have none
         return math.nan
     mesh = trimesh.load(folder / "mesh.glb", force="mesh")

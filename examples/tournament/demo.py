@@ -17,11 +17,11 @@ from vlmreward_3d.blocks.world.scenes import COLORS, Scene, sample_scene
 from vlmreward_3d.cameras import Cameras
 
 FRAMES = 4
-_WHOLE, _COLOR, _FLOATERS = "right", "wrong-colour", "with-floaters"
+_WHOLE, _COLOR, _FLOATERS = "right", "wrong-color", "with-floaters"
 
 
 def draw_tournament(root: Path, *, prompts: int = 6, size: int = 128, seed: int = 0) -> Path:
-    """Ray-cast scenes that are right, have an object of a wrong colour, or pieces around them.
+    """Ray-cast scenes that are right, have an object of a wrong color, or pieces around them.
 
     Args:
         root: the folder; one that is there is drawn again where it is not whole.

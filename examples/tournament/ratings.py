@@ -1,7 +1,7 @@
 """Ratings of methods from the results of their comparisons: pure functions of float64 arrays.
 
 The model is Bradley and Terry's (1952): method i wins against method j with the probability
-``1 / (1 + 10^((R_j - R_i) / 400))``, in Elo's units. GPTEval3D minimises the same objective.
+``1 / (1 + 10^((R_j - R_i) / 400))``, in Elo's units. GPTEval3D minimizes the same objective.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def objective(elo: Array, wins: Array) -> float:
 
 
 def fit(wins: Array, *, virtual_games: float = 0.0, start: Array | None = None) -> Array:
-    """Minimise ``objective`` by Newton's method, for many tournaments at a time.
+    """Minimize ``objective`` by Newton's method, for many tournaments at a time.
 
     Args:
         wins: (..., n, n): row wins against column. Strongly connected, or with virtual games.

@@ -1,4 +1,4 @@
-"""Ratings with their intervals as SVG text, coloured by the page that they are put into."""
+"""Ratings with their intervals as SVG text, colored by the page that they are put into."""
 
 from __future__ import annotations
 

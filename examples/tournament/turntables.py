@@ -92,7 +92,7 @@ def export_turntable(
     device: str = "cpu",
     told: Callable[[], object] = lambda: None,
 ) -> Path:
-    """Render a run's turntable, colours and world-space normals, as the asset of a method.
+    """Render a run's turntable, colors and world-space normals, as the asset of a method.
 
     Frame 0 is seen from the front (azimuth 0), at the evaluation cameras' 15 degrees elevation.
     Existing frames are replaced. The names of the VLM that steered the run, if one did, are written

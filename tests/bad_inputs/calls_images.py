@@ -69,7 +69,7 @@ ROWS = [
         ValueError,
         r"pass \(images \+ 1\) / 2",
     ),
-    ("images: normalised", "reward((images - 0.4) / 0.2, red)", ValueError, r"before any mean/std"),
+    ("images: normalized", "reward((images - 0.4) / 0.2, red)", ValueError, r"before any mean/std"),
     ("images: a little high", "reward(images + 0.02, red)", ValueError, r"expected \[0, 1\]"),
     ("images: enormous", "reward(images * 1e30, red)", ValueError, r"expected \[0, 1\]"),
     ("images: NaN", "reward(images * nan, red)", ValueError, r"NaN or infinite values; expected"),
@@ -125,7 +125,7 @@ ROWS = [
     ("list: integers", "reward([1, 2], red)", TypeError, r"images\[0\] is a int; expected"),
     # --- gray and RGBA
     (
-        "gray_to_rgb: colours",
+        "gray_to_rgb: colors",
         "gray_to_rgb(images)",
         ValueError,
         r"\(2, 3, 16, 16\); expected \(\.\.",

@@ -70,9 +70,9 @@ ROWS = [
     ("prompt: a lone surrogate", "reward(images, 'a \\udcff')", ValueError, r"udcff.*expected"),
     (
         "prompt: another placeholder",
-        "reward(images, red, colour='red')",
+        "reward(images, red, color='red')",
         ValueError,
-        r"no placeholder colour; exp",
+        r"no placeholder color; exp",
     ),
     (
         "probability: no prompt",

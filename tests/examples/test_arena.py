@@ -410,12 +410,12 @@ def test_a_models_odds_are_those_of_its_logits(root):
 
 
 def test_the_built_in_model_ranks_what_is_drawn_for_it(tmp_path):
-    """Right scenes before wrong colours by what is asked for, and before floaters by soundness."""
+    """Right scenes before wrong colors by what is asked for, and before floaters by soundness."""
     words = ["--mode", "pointwise", "--out", str(tmp_path), "--limit", "4"]
     assert arena.main([*words, "--criteria", "alignment", "plausibility"]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["0"]["ranking"][0] == "right"
-    assert scores["0"]["ranking"][-1] == "wrong-colour"
+    assert scores["0"]["ranking"][-1] == "wrong-color"
     assert scores["1"]["ranking"][-1] == "with-floaters"
 
 

@@ -38,8 +38,8 @@ def test_gradient_is_zero_and_many_tournaments_are_as_one_by_one():
 
 
 @pytest.mark.parametrize("draw", [0.5, 1.0])
-def test_ratings_minimise_gpteval3ds_objective(tmp_path, draw):
-    """The objective as GPTEval3D has it, written down again and minimised by L-BFGS."""
+def test_ratings_minimize_gpteval3ds_objective(tmp_path, draw):
+    """The objective as GPTEval3D has it, written down again and minimized by L-BFGS."""
     rng = np.random.default_rng(1)
     names = ["dreamfusion", "magic3d", "mvdream", "ours", "sjc"]
     truth = np.array([1000.0, 1100, 1250, 1300, 850])
@@ -126,7 +126,7 @@ def test_prompts_that_repeat_each_other_are_not_independent():
     assert (width > 0.8 * (once.high - once.low)).all()
 
 
-def test_a_tournament_without_upsets_is_regularised_and_has_wide_intervals():
+def test_a_tournament_without_upsets_is_regularized_and_has_wide_intervals():
     wins = np.zeros((6, 3, 3))
     wins[:, 0, 1] = wins[:, 0, 2] = wins[:, 1, 2] = 1
     assert not ratings.strongly_connected(wins.sum(0))

@@ -21,7 +21,7 @@ def test_only_a_stack_has_an_order():
     assert target("on top of", [a, b]) != target("on top of", [b, a])
 
 
-def test_cells_vote_for_the_scene_they_were_labelled_with():
+def test_cells_vote_for_the_scene_they_were_labeled_with():
     """A judge that says the labels of every cell reads the scene right."""
 
     class Perfect(Judge):

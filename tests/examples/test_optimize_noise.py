@@ -24,7 +24,7 @@ def test_the_norm_is_likeliest_at_the_mode_of_the_chi_distribution():
     torch.testing.assert_close(ours - ours[0], density - density[0], rtol=1e-4, atol=1e-3)
 
 
-def test_the_regulariser_pulls_the_norm_back():
+def test_the_regularizer_pulls_the_norm_back():
     """Without a reward, noise that is too long becomes shorter, and too short longer."""
     noise = torch.randn(2, 400) * torch.tensor([[1.3], [0.7]])
     found = optimize_noise.optimize(

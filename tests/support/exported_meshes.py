@@ -30,7 +30,7 @@ def solid(inside, color) -> VolumeField:
 
 
 def tower() -> VolumeField:
-    """A hollow ball of radius 0.3, red in front (+x) and blue behind, 0.3 above the centre."""
+    """A hollow ball of radius 0.3, red in front (+x) and blue behind, 0.3 above the center."""
 
     def inside(x, y, z):
         radius = (x * x + y * y + (z - 0.3) ** 2).sqrt()

@@ -10,7 +10,7 @@ __all__ = ["float64_throughout"]
 def float64_throughout(model, monkeypatch):
     """Undo the steps that transformers takes in float32 whatever the dtype of the model.
 
-    Their rounding would drown the differences between neighbouring images.
+    Their rounding would drown the differences between neighboring images.
     """
     as_float = torch.Tensor.float
     monkeypatch.setattr(

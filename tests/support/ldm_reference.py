@@ -217,7 +217,7 @@ class TextBlock(nn.Module):
 
 
 class OpenClipText(nn.Module):
-    """OpenCLIP's text tower; the output is that of the last layer but one, normalised."""
+    """OpenCLIP's text tower; the output is that of the last layer but one, normalized."""
 
     def __init__(
         self, vocabulary: int, dim: int, layers: int, heads: int, length: int = 77
@@ -238,15 +238,15 @@ class OpenClipText(nn.Module):
         return self.ln_final(x)
 
 
-def normalised(dim: int) -> nn.GroupNorm:
+def normalized(dim: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, dim, eps=1e-6)
 
 
 class VAEBlock(nn.Module):
     def __init__(self, into: int, out: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = normalised(into), nn.Conv2d(into, out, 3, padding=1)
-        self.norm2, self.conv2 = normalised(out), nn.Conv2d(out, out, 3, padding=1)
+        self.norm1, self.conv1 = normalized(into), nn.Conv2d(into, out, 3, padding=1)
+        self.norm2, self.conv2 = normalized(out), nn.Conv2d(out, out, 3, padding=1)
         if into != out:
             self.nin_shortcut = nn.Conv2d(into, out, 1)
 
@@ -259,7 +259,7 @@ class VAEBlock(nn.Module):
 class VAEAttention(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = normalised(dim)
+        self.norm = normalized(dim)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(dim, dim, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -314,7 +314,7 @@ class Coder(nn.Module):
         self.conv_in = nn.Conv2d(
             latent if decode else 3, widest if decode else channels[0], 3, padding=1
         )
-        self.norm_out = normalised(channels[0] if decode else widest)
+        self.norm_out = normalized(channels[0] if decode else widest)
         out = (channels[0], 3) if decode else (widest, 2 * latent)
         self.conv_out = nn.Conv2d(*out, 3, padding=1)
 

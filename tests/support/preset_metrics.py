@@ -20,7 +20,7 @@ import ldm_reference as ldm
 import torch
 from safetensors.torch import save_file
 from stub_models import RandomDenoiser, build_vlm3d, random_vlm, redness, tiny
-from tiny_latent_models import adapter_state, build, checkpoint, randomised, stable, tokenizer
+from tiny_latent_models import adapter_state, build, checkpoint, randomized, stable, tokenizer
 
 from vlmreward_3d import presets
 from vlmreward_3d.guidance import loading
@@ -103,9 +103,9 @@ def sources(root: Path) -> Path:
     torch.manual_seed(0)
     sizes = {"channels": 32, "mult": (1, 2), "blocks": 1, "context": 24, "head_channels": 8}
     whole = checkpoint(
-        randomised(ldm.MVDreamUNet(**sizes)),
-        randomised(ldm.Autoencoder((32, 32), blocks=1)),
-        randomised(ldm.OpenClipText(len(tokenizer()), 24, layers=2, heads=3, length=12)),
+        randomized(ldm.MVDreamUNet(**sizes)),
+        randomized(ldm.Autoencoder((32, 32), blocks=1)),
+        randomized(ldm.OpenClipText(len(tokenizer()), 24, layers=2, heads=3, length=12)),
     )
     torch.save(whole, root / "small.pt")
     build(root / "small.pt").save_pretrained(root / "mvdream")

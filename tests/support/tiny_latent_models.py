@@ -32,7 +32,7 @@ __all__ = [
     "build",
     "checkpoint",
     "clip_config",
-    "randomised",
+    "randomized",
     "stable",
     "stable_xl",
     "tokenizer",
@@ -48,8 +48,8 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(TOKENIZER, model_max_length=12)
 
 
-def randomised(module, seed=0):
-    """Every tensor random, biases and normalisations too."""
+def randomized(module, seed=0):
+    """Every tensor random, biases and normalizations too."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -137,14 +137,14 @@ def stable_xl(**settings):
         "projection_class_embeddings_input_dim": 8 + 6 * 4,
     }
     pipeline = StableDiffusionXLPipeline(
-        vae=randomised(autoencoder(scaling_factor=0.3), 1),
-        text_encoder=randomised(CLIPTextModel(clip_config(8, num_hidden_layers=2)), 2),
-        text_encoder_2=randomised(
+        vae=randomized(autoencoder(scaling_factor=0.3), 1),
+        text_encoder=randomized(CLIPTextModel(clip_config(8, num_hidden_layers=2)), 2),
+        text_encoder_2=randomized(
             CLIPTextModelWithProjection(clip_config(8, num_hidden_layers=2, projection_dim=8)), 3
         ),
         tokenizer=tokenizer(),
         tokenizer_2=tokenizer(),
-        unet=randomised(UNet2DConditionModel(**{**options, **settings})),
+        unet=randomized(UNet2DConditionModel(**{**options, **settings})),
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear"),
         add_watermarker=False,
     )

@@ -32,7 +32,7 @@ def test_rotations_are_proper_even_from_straight_above():
     assert_close(torch.linalg.det(rotation), torch.ones(3, dtype=torch.float64))
 
 
-def test_rays_project_back_to_pixel_centres():
+def test_rays_project_back_to_pixel_centers():
     cameras = orbit(torch.tensor([10.0, 200.0], dtype=torch.float64), 25.0, 3.0, 37.0)
     height, width = 6, 10
     origins, directions = cameras.rays(height, width)

@@ -1,4 +1,4 @@
-"""Shading and regularisers in closed form."""
+"""Shading and regularizers in closed form."""
 
 import math
 

@@ -6,7 +6,7 @@ import ldm_reference as ldm
 import pytest
 import torch
 from stub_models import AttentiveDenoiser, RandomDenoiser, build_vlm3d, random_vlm, redness, tiny
-from tiny_latent_models import build, checkpoint, randomised, stable, tokenizer
+from tiny_latent_models import build, checkpoint, randomized, stable, tokenizer
 from torch.testing import assert_close
 
 from vlmreward import YesNoReward
@@ -311,9 +311,9 @@ def sources(tmp_path_factory):
     sizes = {"channels": 32, "mult": (1, 2), "blocks": 1, "context": 24, "head_channels": 8}
     words = len(tokenizer())
     whole = checkpoint(
-        randomised(ldm.MVDreamUNet(**sizes)),
-        randomised(ldm.Autoencoder((32, 32), blocks=1)),
-        randomised(ldm.OpenClipText(words, 24, layers=2, heads=3, length=12)),
+        randomized(ldm.MVDreamUNet(**sizes)),
+        randomized(ldm.Autoencoder((32, 32), blocks=1)),
+        randomized(ldm.OpenClipText(words, 24, layers=2, heads=3, length=12)),
     )
     torch.save(whole, root / "small.pt")
     build(root / "small.pt").save_pretrained(root / "mvdream")

@@ -336,7 +336,7 @@ def test_bad_settings_are_named(change, message):
 
 
 def test_the_whole_loop_makes_the_solids_from_32_pixel_latents():
-    """Field, sampler, renderer, teachers and optimiser together recover a known scene."""
+    """Field, sampler, renderer, teachers and optimizer together recover a known scene."""
     fov, scale = OracleDenoiser.fov_deg, OracleDenoiser.scale
     config = tiny(
         steps=60,

@@ -64,7 +64,7 @@ def add_model_options(
             type=arguments.text,
             default="builtin/blocks",
             help="hub id or local folder; default: builtin/blocks, which knows nothing but "
-            "coloured blocks",
+            "colored blocks",
         )
     parser.add_argument(
         "--question",

@@ -83,7 +83,7 @@ def add(commands: Commands) -> None:
         default=0.5,
         metavar="LEVEL",
         help='what integrated gradients start from: a gray level from 0 to 1, or "mean", each '
-        "view's mean colour; pixels that equal it get nothing; default: 0.5",
+        "view's mean color; pixels that equal it get nothing; default: 0.5",
     )
     # the exact gradient is wanted here, not that of rounded pixels
     add_model_options(parser, pixel_mode="float")

@@ -82,7 +82,7 @@ def finite_differences(subject: Probe) -> CheckResult:
     try:
         shared = {id(subject.processor): subject.processor}
         reward = copy.deepcopy(subject.reward, shared).to(dtype)
-    except (TypeError, ValueError, NotImplementedError) as error:  # quantised models
+    except (TypeError, ValueError, NotImplementedError) as error:  # quantized models
         return skipped(f"no copy in {dtype} can be made: {error}")
     reward.backbone.image_processor = subject.in_mode("float")
     return slopes(reward, subject)

@@ -34,7 +34,7 @@ def make_baseline(images: torch.Tensor, replacement: float | str | torch.Tensor)
 
     Args:
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
-        replacement: a gray level in [0, 1]; ``"mean"``, each view's own mean colour; or a tensor
+        replacement: a gray level in [0, 1]; ``"mean"``, each view's own mean color; or a tensor
             that broadcasts to the images.
 
     Raises:

@@ -74,7 +74,7 @@ def integrated_gradients(
         reward: any deterministic reward, called as ``reward(images, prompt)``.
         images: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, floating in [0, 1].
         prompt: value of ``{prompt}``, one for all or a list of B.
-        baseline: start of the line: a gray level, ``"mean"`` (each view's mean colour), or a
+        baseline: start of the line: a gray level, ``"mean"`` (each view's mean color), or a
             tensor that broadcasts to the images. Pixels equal to the baseline get no attribution,
             so that it should be a color that the objects do not have.
         steps: largest number of gradients, at least 4.

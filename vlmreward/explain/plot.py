@@ -18,7 +18,7 @@ __all__ = ["check_suffix", "draw"]
 
 _ACROSS = 4
 _WIDTH = 2.1  # inches a view
-_MARGIN = 1.0  # for the colour bar
+_MARGIN = 1.0  # for the color bar
 _GRAY = (0.62, 0.38)  # darkest level of the pale view under the heat, and its range
 
 

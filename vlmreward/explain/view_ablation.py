@@ -27,7 +27,7 @@ def leave_one_view_out(
         images: ``(B, V, 3, H, W)`` (or ``(B, 3, H, W)``, one view), floating in [0, 1].
         prompt: value of ``{prompt}``, one for all or a list of B.
         replacement: in place of the view, a gray level, ``"mean"`` (the view's mean
-            colour), or a tensor that broadcasts to the images. None: the view is left out and the
+            color), or a tensor that broadcasts to the images. None: the view is left out and the
             reward is given V - 1 of them, which a VLM takes, but not every reward of a fixed number
             of views.
         **placeholders: values of the other placeholders, likewise.

@@ -31,7 +31,7 @@ def rgba_to_rgb(images: torch.Tensor, background: float | torch.Tensor = 1.0) ->
     Args:
         images: ``(..., 4, H, W)`` in [0, 1].
         background: a level in [0, 1], white by default as in HF's processors, or a tensor that
-            broadcasts to ``(..., 3, H, W)``, for example a colour ``(3, 1, 1)``.
+            broadcasts to ``(..., 3, H, W)``, for example a color ``(3, 1, 1)``.
 
     Returns:
         ``(..., 3, H, W)``, differentiable to the images and the background.
@@ -51,7 +51,7 @@ def rgba_to_rgb(images: torch.Tensor, background: float | torch.Tensor = 1.0) ->
     elif not _broadcasts(background.shape, color.shape):
         raise ValueError(
             f"background has shape {tuple(background.shape)}; expected one that broadcasts to "
-            f"{tuple(color.shape)}, such as a colour (3, 1, 1)"
+            f"{tuple(color.shape)}, such as a color (3, 1, 1)"
         )
     return color * alpha + background * (1 - alpha)
 

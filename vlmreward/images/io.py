@@ -88,9 +88,9 @@ def load_image(path: str | os.PathLike[str], *, background: float = 1.0) -> Imag
 def _rgb(opened: Image.Image, background: float) -> tuple[torch.Tensor, list[str]]:
     """The image as ``(3, H, W)`` in [0, 1], and the conversions that were made."""
     done = []
-    # Pillow has 8 bits for every channel of colours; the file's own layout is told until it is read
+    # Pillow has 8 bits for every channel of colors; the file's own layout is told until it is read
     if any("RGB" in str(tile[3]) and ";16" in str(tile[3]) for tile in getattr(opened, "tile", ())):
-        done.append("16-bit colours to 8 bits")
+        done.append("16-bit colors to 8 bits")
     frames = getattr(opened, "n_frames", 1)
     if frames > 1:
         done.append(f"first of {frames} frames")
@@ -113,7 +113,7 @@ def _rgb(opened: Image.Image, background: float) -> tuple[torch.Tensor, list[str
     if mode == "RGB" and "transparency" not in image.info:
         return _unit(image), done
     names = {"1": "black and white", "L": "gray", "P": "palette", "LA": "gray with transparency"}
-    names |= {"PA": "palette", "RGBA": "RGBA", "RGB": "RGB with a transparent colour"}
+    names |= {"PA": "palette", "RGBA": "RGBA", "RGB": "RGB with a transparent color"}
     done.append(f"{names.get(mode, mode)} to RGB")
     if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         done.append(f"transparency over {'white' if background == 1 else background}")

@@ -112,7 +112,7 @@ def check_values(images: torch.Tensor | Sequence[torch.Tensor]) -> None:
     elif lowest >= 0 and highest <= 255:
         remedy = "if they are 8-bit levels pass images / 255"
     else:
-        remedy = "pass images before any mean/std normalisation, or images.clamp(0, 1)"
+        remedy = "pass images before any mean/std normalization, or images.clamp(0, 1)"
     raise ValueError(
         f"images have values from {lowest:.4g} to {highest:.4g}; expected [0, 1]: {remedy}"
     )

@@ -1,4 +1,4 @@
-"""CLIP and LLaVA-1.5: the shorter side to a given length, then a crop from the centre."""
+"""CLIP and LLaVA-1.5: the shorter side to a given length, then a crop from the center."""
 
 from __future__ import annotations
 

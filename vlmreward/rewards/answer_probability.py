@@ -101,7 +101,7 @@ class AnswerProbabilityReward(VLMReward):
             **placeholders: values of the other placeholders, likewise.
 
         Returns:
-            ``(B,)`` in [0, 1]; differentiable, but flat where the model is sure: optimise the
+            ``(B,)`` in [0, 1]; differentiable, but flat where the model is sure: optimize the
             reward instead. With ``per_view`` the exponential of the mean or sum over the views.
         """
         return self(images, prompt, **placeholders).exp()

@@ -136,7 +136,7 @@ class VLMReward(ModelAnswers):
 
         Where the answers hold less than 1 % of the probability, it warns, once for a question, and
         it refuses logits that are not finite. That costs one product with the output matrix and, on
-        a GPU, a synchronisation, at the first call of each of the first 1,024 questions.
+        a GPU, a synchronization, at the first call of each of the first 1,024 questions.
 
         Args:
             questions: B questions.

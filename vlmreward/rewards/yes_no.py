@@ -155,7 +155,7 @@ class YesNoReward(VLMReward):
             **placeholders: values of the other placeholders, likewise.
 
         Returns:
-            ``(B,)`` in [0, 1]; differentiable, but flat where the model is sure: optimise the
+            ``(B,)`` in [0, 1]; differentiable, but flat where the model is sure: optimize the
             reward instead.
         """
         return self(images, prompt, **placeholders).sigmoid()

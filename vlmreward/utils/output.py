@@ -58,7 +58,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # systems on which a folder cannot be opened or synchronised
+    with contextlib.suppress(OSError):  # systems on which a folder cannot be opened or synchronized
         folder_handle = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder_handle)

@@ -28,7 +28,7 @@ SIZE_MEASURES = ("largest", "norm")
 class DensificationConfig:
     """Adaptive density control (Kerbl et al., 2023, Sec. 5.2): Gaussians are added and removed.
 
-    The gradient of a Gaussian is the norm of dL/d(centre in the picture), in units of half the
+    The gradient of a Gaussian is the norm of dL/d(center in the picture), in units of half the
     picture's width and height (normalized device coordinates), on average over the pictures since
     the last change that it was in. L is the loss of a picture: the step's loss, a mean over V
     views, times V.

@@ -23,8 +23,8 @@ _CONSTANT = 0.28209479177387814
 def save_gaussians(path: Path, field: GaussianField) -> None:
     """Save Gaussians as binary PLY in the layout of the original 3D Gaussian splatting.
 
-    The axes are those of the world: z up, the front to +x. Float32, little endian: centre, an
-    empty normal, colour as the coefficient of the constant spherical harmonic, opacity as a logit,
+    The axes are those of the world: z up, the front to +x. Float32, little endian: center, an
+    empty normal, color as the coefficient of the constant spherical harmonic, opacity as a logit,
     scales as logarithms, and the rotation as a unit quaternion w, x, y, z.
 
     Args:

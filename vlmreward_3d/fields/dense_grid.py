@@ -202,7 +202,7 @@ class BakedDenseGrid:
         return self._density(self._lookup(points, self.logits[:, :1])[:, 0])
 
     def __call__(self, points: Tensor) -> FieldSamples:
-        """Density, colour and (if baked with them) normals at points (P, 3) in world units.
+        """Density, color and (if baked with them) normals at points (P, 3) in world units.
 
         Differentiable to the field's parameters, not to the points.
         """

@@ -127,7 +127,7 @@ class Densifier(nn.Module):
         Args:
             rows: The N Gaussians of the statistics.
             progress: Share of the run that is done.
-            generator: CPU source of the centres of halves.
+            generator: CPU source of the centers of halves.
         """
         chosen = self._chosen()
         large = self._sizes(rows) > self.config.split_size

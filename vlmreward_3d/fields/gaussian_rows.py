@@ -60,7 +60,7 @@ def split(rows: Rows, generator: torch.Generator) -> Rows:
 
     Args:
         rows: N Gaussians.
-        generator: CPU source of the centres.
+        generator: CPU source of the centers.
 
     Returns:
         2 N rows: the first half of each, then the second; without gradients.
@@ -83,7 +83,7 @@ def grow(rows: Rows, cloned: Tensor, halved: Tensor, generator: torch.Generator)
         rows: N Gaussians.
         cloned: (N,) bool, True for Gaussians to clone.
         halved: (N,) bool, True for Gaussians to split; none of them is cloned.
-        generator: CPU source of the halves' centres.
+        generator: CPU source of the halves' centers.
 
     Returns:
         The Gaussians that are not split, in order, then the copies, then the halves; without

@@ -87,8 +87,8 @@ class GaussianField(Field):
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """All parameters in groups, each with the factor of its learning rate.
 
-        Opacities and colours learn at the full rate, as logits do in the other fields; scales and
-        rotations at a fifth and centres at a 25th of it, in the proportions of Kerbl et al.
+        Opacities and colors learn at the full rate, as logits do in the other fields; scales and
+        rotations at a fifth and centers at a 25th of it, in the proportions of Kerbl et al.
         """
         return [
             ([self.means], _MEANS_RATE),
@@ -203,7 +203,7 @@ class GaussianField(Field):
 
 
 def _spacing(points: Tensor) -> Tensor:
-    """Root of the mean squared distance (N,) from points (N, 3) to their nearest neighbours."""
+    """Root of the mean squared distance (N,) from points (N, 3) to their nearest neighbors."""
     parts = []
     for part in points.split(_ROWS):  # all distances at once would be N^2 numbers
         near = torch.cdist(part, points).topk(_NEIGHBORS + 1, largest=False).values

@@ -248,7 +248,7 @@ class BakedHashGrid:
         return self.field.density_scale * F.softplus(self.field.logits(points)[:, 0])
 
     def __call__(self, points: Tensor) -> FieldSamples:
-        """Density, colour and (if baked with them) normals at points (P, 3) in world units.
+        """Density, color and (if baked with them) normals at points (P, 3) in world units.
 
         Differentiable to the field's parameters, not to the points.
         """
@@ -258,7 +258,7 @@ class BakedHashGrid:
         return FieldSamples(density, rgb, normals)
 
     def _ask(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Density (P,), colour (P, C) and slope of the density logit (P, 3), or (P, 0) without."""
+        """Density (P,), color (P, C) and slope of the density logit (P, 3), or (P, 0) without."""
         if self.normals:
             logits, slope = self.field.logits_and_slope(points)
         else:

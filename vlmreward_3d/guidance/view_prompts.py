@@ -26,7 +26,7 @@ def view_index(cameras: Cameras) -> Tensor:
 
     Above 60 degrees of elevation it is "overhead", as in DreamFusion; below, "front" and "back" are
     the quarters around azimuth 0 and 180 degrees, and "side" is the rest. DreamFusion blends the
-    embeddings of neighbouring sides instead.
+    embeddings of neighboring sides instead.
 
     Args:
         cameras: N cameras that look at the origin.

@@ -22,10 +22,10 @@ Query = Callable[[Tensor], FieldSamples]
 
 @dataclass(frozen=True)
 class Composite:
-    """Sums along L rays of S samples; differentiable to densities, colours and normals.
+    """Sums along L rays of S samples; differentiable to densities, colors and normals.
 
     Attributes:
-        rgb: (L, C) colour on black; C is 3, or 4 of latents.
+        rgb: (L, C) color on black; C is 3, or 4 of latents.
         opacity: (L, 1) in [0, 1].
         depth: (L, 1) opacity-weighted mean distance from the camera; 0 on empty rays.
         normals: (L, 3) opacity-weighted mean normal, or None without normals.
@@ -72,7 +72,7 @@ class Rendering:
     """N images, channels first; the attributes of `RenderedRays` in the shape of images.
 
     Attributes:
-        rgb: (N, C, H, W) on the background; colours in [0, 1] up to rounding, or latents.
+        rgb: (N, C, H, W) on the background; colors in [0, 1] up to rounding, or latents.
         opacity: (N, 1, H, W).
         depth: (N, 1, H, W).
         normals: (N, 3, H, W), or None.
@@ -152,7 +152,7 @@ def render_rays(
         origins: (N, 3); not differentiable.
         directions: (N, 3) unit vectors; not differentiable.
         n_samples: Samples on each ray that meets occupied space.
-        background: (N, C) or (C,) colours in [0, 1], or latents if the field has those.
+        background: (N, C) or (C,) colors in [0, 1], or latents if the field has those.
         n_bins: Resolution of the empty-space test along the ray.
         shader: Function from field samples, their positions (P, 3) and the indices (P,) of their
             views to colors (P, 3); None for the field's own colors.
@@ -228,8 +228,8 @@ def render(
         height: Rows.
         width: Columns.
         n_samples: Samples on each ray that meets occupied space.
-        background: (N, C) or (C,) colours in [0, 1], or latents; white if not given, which only a
-            field with colours can do without.
+        background: (N, C) or (C,) colors in [0, 1], or latents; white if not given, which only a
+            field with colors can do without.
         shader: Function from field samples, their positions and the indices of their cameras to
             colors; None for the field's own colors.
         generator: CPU source of the samples' positions; None for regular positions.

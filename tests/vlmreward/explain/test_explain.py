@@ -207,7 +207,7 @@ def test_saves_a_picture(tmp_path, views, method):
 
 
 def test_the_views_are_in_the_picture(tmp_path):
-    """Large patches of the very colours that went in, and of both ends of the heat's scale."""
+    """Large patches of the very colors that went in, and of both ends of the heat's scale."""
     from matplotlib.image import imread
 
     x = torch.zeros(1, 2, 3, 32, 32, dtype=torch.float64)

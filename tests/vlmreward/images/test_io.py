@@ -167,7 +167,7 @@ def test_find_images(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_16_bits_of_colours_become_8_and_it_is_said(tmp_path, channels):
+def test_16_bits_of_colors_become_8_and_it_is_said(tmp_path, channels):
     levels = rng.integers(0, 65536, (12, 16, channels), dtype=np.uint16)
     levels[..., 3:] = 65535
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
@@ -180,6 +180,6 @@ def test_16_bits_of_colours_become_8_and_it_is_said(tmp_path, channels):
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
     loaded = load_image(tmp_path / "deep.png")
-    assert loaded.conversions[0] == "16-bit colours to 8 bits"
+    assert loaded.conversions[0] == "16-bit colors to 8 bits"
     expected = torch.from_numpy(levels[..., :3].astype(np.float32) / 65535).permute(2, 0, 1)
     torch.testing.assert_close(loaded.image, expected, atol=1 / 255, rtol=0)

@@ -26,7 +26,7 @@ def spoiled(value):
     [
         (spoiled(255.0), ValueError, r"0.5 to 255; expected \[0, 1\]: .*/ 255"),
         (spoiled(-1.0), ValueError, r"-1 to 0.5; expected \[0, 1\]: .*\(images \+ 1\) / 2"),
-        (spoiled(-2.2), ValueError, r"-2.2 to 0.5; expected \[0, 1\]: .*normalisation"),
+        (spoiled(-2.2), ValueError, r"-2.2 to 0.5; expected \[0, 1\]: .*normalization"),
         (spoiled(float("nan")), ValueError, "NaN.*expected finite.*upstream"),
         (spoiled(float("inf")), ValueError, "infinite.*expected finite.*upstream"),
         ((GOOD * 255).to(torch.uint8), TypeError, "torch.uint8; expected a floating.*/ 255"),

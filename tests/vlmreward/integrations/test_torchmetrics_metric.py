@@ -70,7 +70,7 @@ def test_processes_are_reduced_by_their_number_of_queries():
     seen = metric(dist_sync_fn=gather, distributed_available_fn=lambda: True)
     seen.update(images[2:])
     assert_close(seen.compute(), (images * WEIGHT).sum((1, 2, 3)).mean())
-    assert int(seen.count) == 3  # its own again behind the synchronisation
+    assert int(seen.count) == 3  # its own again behind the synchronization
 
 
 def test_the_model_is_neither_saved_nor_moved_nor_copied():

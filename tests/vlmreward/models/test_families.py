@@ -32,7 +32,7 @@ def test_float(family, sizes):
     ours = processors.from_hf(hf)(unit(images))
     assert ours.keys() == expected.keys()
     assert_layout(ours, expected)
-    # HF resizes in the images' dtype and normalises in float32
+    # HF resizes in the images' dtype and normalizes in float32
     difference = (ours["pixel_values"] - expected["pixel_values"]).abs().max()
     assert difference <= 2e-5
 

@@ -1,4 +1,4 @@
-"""Quantised models, models placed by device_map, and questions about each view."""
+"""Quantized models, models placed by device_map, and questions about each view."""
 
 import copy
 import sys
@@ -20,7 +20,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="bitsandbytes is inst
 
 
 @linux
-def test_quantised_models_pass_through(folder):
+def test_quantized_models_pass_through(folder):
     config = hf.BitsAndBytesConfig(load_in_8bit=True)
     reward = YesNoReward(
         folder,

@@ -125,7 +125,7 @@ def test_every_constant_is_read_from_hf(options, pixel_mode):
     if pixel_mode == "uint8":
         theirs = hf(levels, return_tensors="pt")
     else:
-        # without the rescale that HF fuses into its normalisation, do_normalize=False is float32
+        # without the rescale that HF fuses into its normalization, do_normalize=False is float32
         theirs = hf_float(levels.float() / 255, hf)
     assert torch.equal(ours["image_grid_thw"], theirs["image_grid_thw"])
     tolerance = {"float": 5e-4, "clamp": 0.8, "uint8": 1e-5}[pixel_mode]
@@ -263,7 +263,7 @@ def test_uniform_images_stay_uniform(pixel_mode, value):
 
 
 def test_is_per_image_not_stretched_to_its_range():
-    """A dim image must not be brightened, nor depend on its neighbours in the batch."""
+    """A dim image must not be brightened, nor depend on its neighbors in the batch."""
     proc = processors.from_hf(HF)
     dim, bright = 0.1 * noise(1, 3, 56, 56), noise(1, 3, 56, 56, seed=1)
     both = proc(torch.cat([dim, bright]))["pixel_values"]

@@ -118,7 +118,7 @@ def test_mass_and_top_answers(qwen, images):
         reward.top_answers(images, prompt="a cat", k=0)
 
 
-def test_half_precision_does_not_round_the_normaliser(qwen, images):
+def test_half_precision_does_not_round_the_normalizer(qwen, images):
     model = copy.deepcopy(qwen[0]).bfloat16()
     reward = YesNoReward((model, qwen[1]), question=QUESTION, answers=LONG)
     assert reward(images, prompt="a cat").dtype == torch.float32

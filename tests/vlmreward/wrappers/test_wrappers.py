@@ -367,9 +367,9 @@ def test_paraphrased_refuses():
     with pytest.raises(ValueError, match="share the name 'a'"):
         QuestionEnsemble(Asked(), {"a": "{prompt}?"}, negated_questions={"a": "no {prompt}?"})
     with pytest.raises(
-        ValueError, match=r"question '1' has placeholders \('colour',\).*\('prompt',\)"
+        ValueError, match=r"question '1' has placeholders \('color',\).*\('prompt',\)"
     ):
-        QuestionEnsemble(Asked(), ["{prompt}?", "{colour}?"])
+        QuestionEnsemble(Asked(), ["{prompt}?", "{color}?"])
 
 
 # Ensemble

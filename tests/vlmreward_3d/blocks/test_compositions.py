@@ -39,7 +39,7 @@ SINGULAR = {f"{s}s": s for s in SHAPES} | {"tori": "torus", "snowmen": "snowman"
 
 
 def read_thing(text):
-    """(extent, pattern, colour, shape, has a front) of "a small striped red mug without ..."."""
+    """(extent, pattern, color, shape, has a front) of "a small striped red mug without ..."."""
     said, _, lack = text.partition(" without ")
     words = [w for w in said.split() if w not in ("a", "an", "the", *NUMBERS)]
     kinds = {w: i for i, group in enumerate((EXTENTS, PATTERNS, COLORS)) for w in group}
@@ -95,7 +95,7 @@ def test_captions_hold_and_false_captions_do_not():
             seen.add(kind)
             assert not agrees(scene, text), (scene, text)
     assert seen >= {
-        *("swapped colours", "swapped order", "swapped sizes", "swapped patterns"),
+        *("swapped colors", "swapped order", "swapped sizes", "swapped patterns"),
         *("wrong relation", "attribute", "number", "pattern", "front", "extra", "other"),
     }
 

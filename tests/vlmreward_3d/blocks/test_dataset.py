@@ -78,7 +78,7 @@ def test_mirrored_batches_keep_pixels_and_words_together(rendered):
         batch = QuestionSampler(data, 3).draw(number, 8, stage="simple")
         opaque = F.avg_pool2d(batch.rgba[..., 3].float() / 255, 16).flatten(2)
         known = batch.words[..., colors].nan_to_num(0.0).amax(-1) > 0
-        # where a colour word is true, something is seen, in mirrored views too
+        # where a color word is true, something is seen, in mirrored views too
         assert opaque[known].min() > 0.15
         original = data.rgba.flatten(0, 1)
         seen = batch.rgba.flatten(0, 1)

@@ -54,7 +54,7 @@ def test_captions_hold_and_false_captions_do_not():
         for kind, text in false_captions(scene, rng):
             kinds.add(kind)
             assert not holds(scene, text), (scene, text)
-    assert {"swapped colours", "swapped order", "wrong relation", "attribute"} <= kinds
+    assert {"swapped colors", "swapped order", "wrong relation", "attribute"} <= kinds
 
 
 def test_unbound_captions_keep_the_words_and_neither_binding_nor_order():

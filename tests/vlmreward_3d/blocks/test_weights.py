@@ -54,7 +54,7 @@ def test_the_weights_are_small_enough_to_ship(reward):
     ("pairs", "kinds"),
     [
         (False, ("attribute", "other", "extra")),
-        (True, ("attribute", "swapped colours", "swapped order", "wrong relation")),
+        (True, ("attribute", "swapped colors", "swapped order", "wrong relation")),
     ],
 )
 def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kinds):
@@ -84,7 +84,7 @@ def test_the_vlm_tells_true_captions_from_false_ones(reward, scenes, pairs, kind
         ("builtin/strict", "shape", 0.9),
     ],
 )
-def test_the_vlms_know_colours_and_shapes(scenes, model, kind, least):
+def test_the_vlms_know_colors_and_shapes(scenes, model, kind, least):
     drawn, rgba, _ = scenes
     ask = YesNoReward(model, question="{prompt}", device="cpu")
     images = augment_and_composite(rgba, torch.Generator().manual_seed(0), strength=0)

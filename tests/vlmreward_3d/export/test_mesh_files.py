@@ -16,7 +16,7 @@ from vlmreward_3d.export.mesh.writers import MESH_FILES, save_meshes
 
 
 def soft_colors():
-    """A ball whose colours vary slowly, different in every direction."""
+    """A ball whose colors vary slowly, different in every direction."""
     return solid(
         lambda x, y, z: 0.5 - (x * x + y * y + z * z).sqrt(), lambda x, y, z: (4 * x, 4 * y, 4 * z)
     )
@@ -55,7 +55,7 @@ def sampled(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("where", [(1 / 3, 1 / 3, 1 / 3), (1, 0, 0), (0.5, 0.5, 0)])
-def test_a_look_up_on_faces_edges_and_corners_gives_the_fields_colour(ball, where):
+def test_a_look_up_on_faces_edges_and_corners_gives_the_fields_color(ball, where):
     """On seams, too, where the other side of the edge is somewhere else in the picture."""
     field, _, textured = ball
     faces = textured.atlas.faces
@@ -63,7 +63,7 @@ def test_a_look_up_on_faces_edges_and_corners_gives_the_fields_colour(ball, wher
     uv = np.einsum("k,fkc->fc", where, textured.uv[faces])
     expected = 255 * colors_at(field, points)
     assert np.ptp(expected, axis=0).min() > 150
-    # half a level of rounding, and a neighbouring texel at the border of a chart
+    # half a level of rounding, and a neighboring texel at the border of a chart
     assert np.abs(sampled(textured.picture, uv) - expected).max() < 3
 
 
@@ -113,12 +113,12 @@ def test_what_passes_over_itself_is_cut():
     assert abs((owners(atlas) >= 0).sum() / area - 1) < 0.01
 
 
-def test_a_texel_belongs_to_the_triangle_around_its_centre():
+def test_a_texel_belongs_to_the_triangle_around_its_center():
     corners = np.array([[[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]], [[4.0, 4.0], [4.0, 3.2], [3.2, 4.0]]])
     texels = rasterize(corners, 4, 4)
     found = set(zip(texels.columns, texels.rows, texels.triangles))
     first = {(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2)}
-    # the centres on the hypotenuse are on neither side of it; (3.5, 3.5) is outside the second
+    # the centers on the hypotenuse are on neither side of it; (3.5, 3.5) is outside the second
     assert found == {(x, y, 0) for x, y in first}
     centers = np.einsum("pk,pkc->pc", texels.weights, corners[texels.triangles])
     expected = np.stack([texels.columns, texels.rows], axis=1) + 0.5
@@ -140,7 +140,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["obj", "ply", "glb"])
-def test_the_same_surface_with_its_colours_is_in_every_format(folder, kind):
+def test_the_same_surface_with_its_colors_is_in_every_format(folder, kind):
     field = tower()
     surface: Surface = extract_surface(field, resolution=48)
     mesh = trimesh.load(folder / MESH_FILES[kind], force="mesh", process=False)
@@ -165,7 +165,7 @@ def test_no_file_is_taken_for_polished_metal(folder, name):
     assert ("COLOR_0" in primitive["attributes"]) == (name == "mesh.glb")
 
 
-def test_the_textured_file_has_a_rough_material_with_the_colours(folder):
+def test_the_textured_file_has_a_rough_material_with_the_colors(folder):
     field = tower()
     surface = extract_surface(field, resolution=48)
     mesh = trimesh.load(folder / "mesh_textured.glb", force="mesh", process=False)

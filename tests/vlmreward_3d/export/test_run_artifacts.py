@@ -19,7 +19,7 @@ from vlmreward_3d.rendering.evaluation import render_volume_images
 from vlmreward_3d.vlm3d import StepReport
 
 
-def test_the_mesh_is_closed_coloured_y_up_and_of_the_right_size(tmp_path):
+def test_the_mesh_is_closed_colored_y_up_and_of_the_right_size(tmp_path):
     save_glb(tmp_path / "mesh.glb", extract_surface(tower()))
     mesh = read_mesh(tmp_path / "mesh.glb")
     assert mesh.is_watertight
@@ -66,12 +66,12 @@ def test_a_field_without_a_surface_is_refused():
         extract_surface(nothing)
 
 
-def test_views_show_colours_above_and_normals_below(tmp_path):
+def test_views_show_colors_above_and_normals_below(tmp_path):
     cameras = orbit(torch.tensor([0.0, 180.0]), 0.0, 3.0, 40.0)
     save_views(tmp_path / "views.png", tower(), cameras, 64)
     image = iio.imread(tmp_path / "views.png").astype(float) / 255
     assert image.shape == (128, 128, 3)
-    # the ball's centre is 0.3 above the image's, which is 64 px over 2 * 3 * tan 20
+    # the ball's center is 0.3 above the image's, which is 64 px over 2 * 3 * tan 20
     row = round(32 - 0.3 * 64 / (6 * math.tan(math.radians(20))))
     assert np.allclose(image[row, 32], (1, 0, 0), atol=0.05)
     assert np.allclose(image[row, 96], (0, 0, 1), atol=0.05)

@@ -129,7 +129,7 @@ def assert_statistics(field, expected):
     assert_close(densifier.max_radii, expected[2], rtol=1e-9, atol=1e-12)
 
 
-def test_statistics_are_the_gradient_at_the_centres_by_another_route():
+def test_statistics_are_the_gradient_at_the_centers_by_another_route():
     field, cameras = wide(), ring()
     weights = torch.randn(3, 3, 14, 14, generator=generator(1)).double()
     expected = expected_statistics(field, cameras, 14, weights)
@@ -177,7 +177,7 @@ def test_views_without_a_gradient_and_of_steps_that_fail_do_not_count():
 
 
 def test_gsplat_gives_the_same_statistics(monkeypatch):
-    """A stand-in that draws from the centres that it returns, as gsplat's kernels do."""
+    """A stand-in that draws from the centers that it returns, as gsplat's kernels do."""
     field, cameras = wide(), ring()
     weights = torch.randn(3, 3, 14, 14, generator=generator(1)).double()
 
@@ -241,7 +241,7 @@ def test_halves_have_the_mean_and_the_covariance_that_the_paper_implies():
     covariance = axes @ axes.T
     offsets = halves["means"] - field.means[0]
     assert_close(offsets.mean(0), torch.zeros(3).double(), atol=5e-3, rtol=0)
-    # of the mixture: that of the centres, and that of each half
+    # of the mixture: that of the centers, and that of each half
     assert_close(halves["log_scales"], (field.log_scales[0].exp() / 1.6).log().expand(2 * count, 3))
     mixture = offsets.T @ offsets / len(offsets) + covariance / 1.6**2
     assert_close(mixture, (1 + 1 / 1.6**2) * covariance, atol=2e-3, rtol=0.02)

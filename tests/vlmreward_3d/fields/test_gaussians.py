@@ -108,7 +108,7 @@ def test_two_gaussians_in_both_orders(red_first):
 @pytest.mark.parametrize("projection", ["perspective", "orthographic"])
 @pytest.mark.parametrize("size", [(24, 24), (24, 40), (31, 17)])
 def test_pictures_are_where_rays_say(size, projection):
-    """The cameras' own rays, which the sampled fields are rendered with, meet the centres."""
+    """The cameras' own rays, which the sampled fields are rendered with, meet the centers."""
     height, width = size
     camera = orbit(torch.tensor([30.0]).double(), 20.0, 2.5, 40.0, projection=projection)
     origins, directions = (x.view(-1, 3) for x in camera.rays(height, width))
@@ -457,7 +457,7 @@ def test_the_file_is_read_back(tmp_path):
 
 
 @pytest.mark.parametrize("reuse", [False, True])
-def test_a_checkpoint_goes_on_exactly_and_centres_learn_slower(reuse):
+def test_a_checkpoint_goes_on_exactly_and_centers_learn_slower(reuse):
     config = tiny(
         **SPLATS,
         vlm__weighting__interval=2,

@@ -63,7 +63,7 @@ def test_features_equal_a_slow_reference_with_gradients():
         assert_close(ours_, theirs_)
 
 
-def test_gradients_of_density_colour_and_normals():
+def test_gradients_of_density_color_and_normals():
     field = small(levels=2, finest=8)
     p = points(6)
 
@@ -123,7 +123,7 @@ def test_normals_teach_tables_and_network():
     first, _, last = field.network
     assert first.weight.grad.abs().max() > 0
     assert last.weight.grad[0].abs().max() > 0
-    assert not last.weight.grad[1:].any()  # the colours'
+    assert not last.weight.grad[1:].any()  # the colors'
 
 
 def test_many_points_say_the_same_as_few(monkeypatch):

@@ -8,7 +8,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from test_csd import prediction
-from tiny_latent_models import autoencoder, clip_config, randomised, tokenizer
+from tiny_latent_models import autoencoder, clip_config, randomized, tokenizer
 from torch.testing import assert_close
 from transformers import (
     CLIPTextModelWithProjection,
@@ -37,7 +37,7 @@ def random(*shape, seed=0, dtype=torch.float64):
 
 def clip(width):
     config = clip_config(width, num_hidden_layers=2, projection_dim=width)
-    return randomised(CLIPTextModelWithProjection(config))
+    return randomized(CLIPTextModelWithProjection(config))
 
 
 def pipeline(with_t5=True, in_channels=4):
@@ -61,14 +61,14 @@ def pipeline(with_t5=True, in_channels=4):
         pos_embed_max_size=8,
     )
     return StableDiffusion3Pipeline(
-        transformer=randomised(transformer),
+        transformer=randomized(transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=randomised(vae, 1),
+        vae=randomized(vae, 1),
         text_encoder=clip(8),
         tokenizer=words,
         text_encoder_2=clip(8),
         tokenizer_2=tokenizer(),
-        text_encoder_3=randomised(T5EncoderModel(t5), 2) if with_t5 else None,
+        text_encoder_3=randomized(T5EncoderModel(t5), 2) if with_t5 else None,
         tokenizer_3=tokenizer() if with_t5 else None,
     )
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from stub_models import between
-from tiny_latent_models import SMALL, build, checkpoint, randomised, stable, tokenizer
+from tiny_latent_models import SMALL, build, checkpoint, randomized, stable, tokenizer
 from torch.testing import assert_close
 
 from vlmreward_3d.cameras import orbit, sample_groups
@@ -23,18 +23,18 @@ from vlmreward_3d.guidance.view_prompts import VIEWS, view_index, view_prompts
 
 @pytest.fixture(scope="module", params=[SMALL, {**SMALL, "mult": (1, 2), "blocks": 2}])
 def unet(request):
-    return randomised(ldm.MVDreamUNet(**request.param))
+    return randomized(ldm.MVDreamUNet(**request.param))
 
 
 @pytest.fixture(scope="module")
 def vae():
-    return randomised(ldm.Autoencoder((32, 32, 64, 64), blocks=1), 1)
+    return randomized(ldm.Autoencoder((32, 32, 64, 64), blocks=1), 1)
 
 
 @pytest.fixture(scope="module")
 def text():
     words = len(tokenizer())
-    return randomised(ldm.OpenClipText(words, 24, layers=3, heads=3, length=12), 2)
+    return randomized(ldm.OpenClipText(words, 24, layers=3, heads=3, length=12), 2)
 
 
 def unet_inputs(seed=3, groups=2):
@@ -116,7 +116,7 @@ def test_converted_text_encoder_is_the_last_layer_but_one(text):
 
 @pytest.fixture(params=["pt", "safetensors"])
 def file(request, vae, text, tmp_path):
-    whole = checkpoint(randomised(ldm.MVDreamUNet(**{**SMALL, "head_channels": 8})), vae, text)
+    whole = checkpoint(randomized(ldm.MVDreamUNet(**{**SMALL, "head_channels": 8})), vae, text)
     path = tmp_path / f"small.{request.param}"
     if request.param == "pt":
         torch.save({"state_dict": whole}, path)

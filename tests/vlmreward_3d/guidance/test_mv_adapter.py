@@ -8,7 +8,7 @@ import torch
 from diffusers_reference import camera_features, row_attention, unet
 from safetensors.torch import save_file
 from stub_models import build_vlm3d
-from tiny_latent_models import adapter_state, randomised, stable, stable_xl
+from tiny_latent_models import adapter_state, randomized, stable, stable_xl
 from torch.testing import assert_close
 
 from vlmreward_3d import presets
@@ -39,7 +39,7 @@ MODELS = {"sd": stable, "xl": stable_xl}
 def adapted(kind, dtype=torch.float64):
     """A denoiser, its UNet's tensors before the adapter came, and the adapter's."""
     model = MODELS[kind]()
-    randomised(model.unet)
+    randomized(model.unet)
     state = adapter_state(model.unet)
     own = {k: v.to(dtype) for k, v in model.unet.state_dict().items()}
     model.attach(MVAdapter(model.unet, state))
@@ -98,7 +98,7 @@ def test_noise_and_its_gradient_equal_the_reference(kind):
 
 
 def test_rows_of_a_group_see_each_other_and_no_others():
-    rows = randomised(RowAttention(8, 8)).double()
+    rows = randomized(RowAttention(8, 8)).double()
     hidden = random(12, 16, 8).requires_grad_()
     found = rows(hidden, heads=2, n_views=6)
     assert_close(found, row_attention(hidden, rows.state_dict(), 2, 6))

@@ -82,7 +82,7 @@ def test_the_quadrature_is_unbiased():
     assert_close(sums.mean().item(), 2 / 3, atol=4 * (sums.std() / math.sqrt(20000)).item(), rtol=0)
 
 
-def test_updates_find_a_ball_its_neighbours_and_nothing_else():
+def test_updates_find_a_ball_its_neighbors_and_nothing_else():
     def ball(points):
         return 100.0 * (points.norm(dim=-1) < 0.5)
 

@@ -80,7 +80,7 @@ def build(seed: int = 0, *, cameras: bool = True, rich: bool = False) -> PixelDi
         norm_num_groups=16,
         class_embed_type="projection" if cameras else None,
         projection_class_embeddings_input_dim=16 if cameras else None,
-        # the whole text joins the time embedding: attention alone learns colours very late
+        # the whole text joins the time embedding: attention alone learns colors very late
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
     )
@@ -155,7 +155,7 @@ def loss_of(
     """Squared error of v, with timesteps shared by the views of a group.
 
     Unlike the error of the noise, that of v keeps its weight at high noise, where the text alone
-    tells the colours.
+    tells the colors.
 
     Args:
         model: to train.

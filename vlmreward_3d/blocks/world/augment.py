@@ -50,7 +50,7 @@ def augment_and_composite(
     n, v, size = rgba.shape[:3]
     image = rgba.permute(0, 1, 4, 2, 3).float() / 255
     if strength > 0:
-        # other distances and centres than the cameras of the set
+        # other distances and centers than the cameras of the set
         zoom = torch.where(
             torch.rand(n, 1, generator=g) < 0.5 * strength,
             _uniform((n, 1), 0.85, 1.2, g),

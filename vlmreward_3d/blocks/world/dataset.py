@@ -40,7 +40,7 @@ class BlocksData:
 
     Attributes:
         scenes: the N scenes.
-        rgba: (N, 8, 64, 64, 4) uint8, premultiplied colour; views 0-3 and 4-7 are rings.
+        rgba: (N, 8, 64, 64, 4) uint8, premultiplied color; views 0-3 and 4-7 are rings.
         coverage: (N, 8, 4, 4, 6) uint8, 255 = fully covered; see ``raycast.CHANNELS``.
         cameras: (N, 8, 16) float32 camera conditions.
     """

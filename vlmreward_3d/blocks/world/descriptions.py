@@ -175,7 +175,7 @@ def _false_of_several(
     i = int(rng.integers(len(scene.links)))
     which = int(rng.integers(len(scene.things)))
     out = [
-        ("swapped colours", exchange_colors(scene, i, i + 1)),
+        ("swapped colors", exchange_colors(scene, i, i + 1)),
         ("wrong relation", _with_link(scene, i, _other_relation(scene, i, rng, rich))),
         ("attribute", with_thing(scene, which, altered(scene.things[which], rng))),
     ]

@@ -1,6 +1,6 @@
 """Exact ray casting of the blocks world: closed-form intersections, and sphere tracing for tori.
 
-Every solid is intersected in its own canonical frame; because directions are not normalised there,
+Every solid is intersected in its own canonical frame; because directions are not normalized there,
 ray parameters of all solids can be compared directly.
 """
 
@@ -33,7 +33,7 @@ class Views:
     """Ray-cast views of one scene.
 
     Attributes:
-        rgba: (V, H, W, 4) float32 in [0, 1], colour premultiplied by coverage.
+        rgba: (V, H, W, 4) float32 in [0, 1], color premultiplied by coverage.
         coverage: (V, H, W, 6) float32 in [0, 1]: share of the pixel that each of ``CHANNELS``
             covers.
     """
@@ -115,7 +115,7 @@ def _torus_entry(o: Tensor, d: Tensor, tube: float, steps: int = 28) -> Tensor:
 
 
 def _normal(prim: Primitive, p: Tensor) -> Tensor:
-    """Outward normal (N,3) in the canonical frame, not normalised."""
+    """Outward normal (N,3) in the canonical frame, not normalized."""
     if prim.kind == "sphere":
         return p
     if prim.kind == "cube":

@@ -44,7 +44,7 @@ SEVERAL_FRONTS = ((0, 2), (0, 1), (0, 1, 2), (0, 1, 2, 3))
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: a shape and a colour, ``yaw`` in radians, ``size`` its half extent.
+    """One object: a shape and a color, ``yaw`` in radians, ``size`` its half extent.
 
     ``fronts`` are the angles in radians, from ``yaw``, of what marks the front of a compound:
     handle, back, lamps or face. An object has one; others are made to test who counts them.
@@ -63,7 +63,7 @@ class SceneObject:
 
     @property
     def words(self) -> tuple[str, str]:
-        """Colour word and shape word."""
+        """Color word and shape word."""
         return self.color, self.shape
 
 

@@ -80,9 +80,9 @@ _LAMP = (1.0, 0.98, 0.75)
 
 
 def _shape_parts(shape: str, fronts: tuple[float, ...]) -> list[tuple]:
-    """Solids of a shape of half extent 1: (kind, centre, scale, rotation, param, tint, role).
+    """Solids of a shape of half extent 1: (kind, center, scale, rotation, param, tint, role).
 
-    ``tint`` is ``None`` for the thing's own colour. The parts of the front are repeated under each
+    ``tint`` is ``None`` for the thing's own color. The parts of the front are repeated under each
     of the angles ``fronts``.
     """
     eye = np.eye(3)

@@ -112,7 +112,7 @@ def extract_surface(field: VolumeField, *, resolution: int = 96) -> Surface:
         resolution: Points per side of the lattice.
 
     Returns:
-        The surface, with the field's colours at its vertices; not differentiable.
+        The surface, with the field's colors at its vertices; not differentiable.
 
     Raises:
         NoSurface: There is nothing to see.
@@ -137,7 +137,7 @@ def extract_surface(field: VolumeField, *, resolution: int = 96) -> Surface:
 
 @torch.no_grad()
 def colors_at(field: VolumeField, points: np.ndarray) -> np.ndarray:
-    """The field's colours (P, 3), sRGB in [0, 1], at points (P, 3) in world units."""
+    """The field's colors (P, 3), sRGB in [0, 1], at points (P, 3) in world units."""
     baked = field.representation.bake(rgb=True)
     rgb = baked(torch.from_numpy(points).to(baked.reference_tensor)).rgb
     return rgb.clamp(0, 1).cpu().numpy()

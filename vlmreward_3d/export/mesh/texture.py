@@ -45,8 +45,8 @@ def bake_texture(
     color to a seam.
 
     Args:
-        surface: The geometry; its vertex colours are not used.
-        colors: Maps points (P, 3) in world units to sRGB colours (P, 3) in [0, 1].
+        surface: The geometry; its vertex colors are not used.
+        colors: Maps points (P, 3) in world units to sRGB colors (P, 3) in [0, 1].
         resolution: About the side of the texture in texels.
         padding: Texels around each chart that belong to no other.
 

@@ -56,7 +56,7 @@ def unwrap(
         padding: Width in texels of the free border around each chart.
 
     Returns:
-        The atlas; no texel's centre lies in two faces.
+        The atlas; no texel's center lies in two faces.
     """
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

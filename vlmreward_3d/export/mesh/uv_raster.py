@@ -11,7 +11,7 @@ __all__ = ["Texels", "rasterize"]
 
 @dataclass(frozen=True)
 class Texels:
-    """P pairs of a texel and a triangle that contains its centre.
+    """P pairs of a texel and a triangle that contains its center.
 
     Attributes:
         columns: (P,) int.
@@ -27,7 +27,7 @@ class Texels:
 
 
 def rasterize(corners: np.ndarray, width: int, height: int) -> Texels:
-    """The texels whose centres (at +0.5) lie strictly inside triangles, all of them at once.
+    """The texels whose centers (at +0.5) lie strictly inside triangles, all of them at once.
 
     Args:
         corners: (T, 3, 2) column and row in texels, in either orientation.

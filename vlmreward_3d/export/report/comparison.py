@@ -18,7 +18,7 @@ from vlmreward_3d.vlm3d import StepReport
 __all__ = ["RunRecord", "save_comparison"]
 
 _MOST_RUNS = 6
-"""Number of runs whose curves have colours of their own."""
+"""Number of runs whose curves have colors of their own."""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def video(path: Path, caption: str) -> str:
 
 
 def views(path: Path, caption: str, name: str = "the asset") -> str:
-    """The picture of a run's views, colours above normals, which scrolls on narrow pages.
+    """The picture of a run's views, colors above normals, which scrolls on narrow pages.
 
     Args:
         path: The PNG file.
@@ -120,7 +120,7 @@ def views(path: Path, caption: str, name: str = "the asset") -> str:
     shown = escape(name)
     return (
         f'<figure><div class="wide" tabindex="0" role="region" aria-label="Views of {shown}">'
-        f'<img src="{data_uri(path)}" alt="Eight views of {shown}: colours above, normals below">'
+        f'<img src="{data_uri(path)}" alt="Eight views of {shown}: colors above, normals below">'
         f"</div><figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -67,7 +67,7 @@ def save_report(
 {html.video(turntable, "The radiance field, all around.")}
 </div>
 <h2>Views</h2>
-{html.views(views, "Colours above, world-space normals below.")}
+{html.views(views, "Colors above, world-space normals below.")}
 <h2>Curves</h2>
 <div class="grid-2">
 {_curves(config, reports)}

@@ -1,4 +1,4 @@
-"""Curves as SVG text, coloured by the page that they are put into."""
+"""Curves as SVG text, colored by the page that they are put into."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def curves(
 
     Returns:
         An `<svg>` element. Its lines have the classes `line-0`, `line-1` and so on, its grid
-        `grid`; text has the current colour.
+        `grid`; text has the current color.
     """
     kept = {name: _thinned(_visible(points, log)) for name, points in series.items()}
     steps = [step for points in kept.values() for step, _ in points]

@@ -1,4 +1,4 @@
-// A mesh with vertex colours that turns under the pointer. The canvas carries its data.
+// A mesh with vertex colors that turns under the pointer. The canvas carries its data.
 (() => {
   const canvas = document.getElementById("model");
   if (!canvas) return; // splats have no mesh

@@ -172,7 +172,7 @@ _TEXT_NAMES = {
 def convert_open_clip_text(state: State, *, head_channels: int = 64) -> CLIPTextModel:
     """OpenCLIP's text encoder without its last layer, as Stable Diffusion 2 uses it.
 
-    The output is that of the last layer but one behind the final normalisation.
+    The output is that of the last layer but one behind the final normalization.
 
     Args:
         state: keys such as "transformer.resblocks.0.ln_1.weight"; what belongs to the pooled

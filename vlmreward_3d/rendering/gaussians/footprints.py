@@ -41,7 +41,7 @@ class Footprints:
 
     @property
     def gradient(self) -> Tensor | None:
-        """(V, N, 2) dL/d(centre), summed over all back-propagations since `retain_gradient`.
+        """(V, N, 2) dL/d(center), summed over all back-propagations since `retain_gradient`.
 
         In units of half the picture's width and height, in which a picture reaches from -1 to 1
         (normalized device coordinates), as in the code of Kerbl et al. (2023); detached. None

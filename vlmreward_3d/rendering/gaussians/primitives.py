@@ -18,10 +18,10 @@ class Gaussians:
     """N soft ellipsoids; differentiable to the parameters of the field they are from.
 
     Attributes:
-        means: (N, 3) centres, world units.
+        means: (N, 3) centers, world units.
         scales: (N, 3) standard deviations along their own axes, world units, positive.
         quaternions: (N, 4) rotations w, x, y, z of these axes into the world, unit length.
-        opacity: (N,) in (0, 1), at the centre; those of a `GaussianField` do not exceed
+        opacity: (N,) in (0, 1), at the center; those of a `GaussianField` do not exceed
             `MOST_OPAQUE`.
         rgb: (N, 3) in (0, 1).
     """

@@ -30,7 +30,7 @@ class Projection:
     """V views of N Gaussians; differentiable to the Gaussians, depths and extents apart.
 
     Attributes:
-        means: (V, N, 2) centres x, y in pixels; x to the right, y down, pixel centres at +0.5.
+        means: (V, N, 2) centers x, y in pixels; x to the right, y down, pixel centers at +0.5.
         covariances: (V, N, 3) xx, xy and yy in squared pixels, with the dilation.
         determinants: (V, N) of these, positive.
         depths: (V, N) along the axis of view, world units; detached.
@@ -79,7 +79,7 @@ def project(gaussians: Gaussians, cameras: Cameras, height: int, width: int) -> 
         width: Columns.
 
     Returns:
-        Centres, covariances, depths and extents in all views.
+        Centers, covariances, depths and extents in all views.
     """
     turn, shift = world_to_camera(cameras)
     centers = torch.einsum("vij,nj->vni", turn, gaussians.means) + shift[:, None]

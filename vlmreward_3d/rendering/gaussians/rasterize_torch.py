@@ -43,7 +43,7 @@ def draw(
 
     Returns:
         Sums (V, C, height, width) over black, and opacities (V, 1, height, width) in [0, 1];
-        differentiable to centres, covariances, opacity and channels.
+        differentiable to centers, covariances, opacity and channels.
     """
     views, _, columns = channels.shape
     across, down = -(-width // tile), -(-height // tile)
@@ -96,8 +96,8 @@ def _composite(rows: Tensor, x: Tensor, y: Tensor, columns: int) -> Tensor:
 
     Args:
         rows: (T, K, 6 + C) of the tiles' Gaussians, front to back.
-        x: (T, S) centres of the tiles' columns, pixels.
-        y: (T, S) centres of the tiles' rows.
+        x: (T, S) centers of the tiles' columns, pixels.
+        y: (T, S) centers of the tiles' rows.
         columns: C.
     """
     mean_x, mean_y, wide, lean, narrow, log_opacity = rows[..., :6, None].unbind(-2)
@@ -150,7 +150,7 @@ def _bins(projection: Projection, across: int, down: int, tile: int, chunk: int)
     which, place = hit.nonzero(as_tuple=True)
     rows = order[which // (across * down), place] + which // (across * down) * count
     starts = counts.cumsum(0) - counts
-    # long lists first: neighbours in this order are about as long, so that little is filled up
+    # long lists first: neighbors in this order are about as long, so that little is filled up
     by_length = counts.argsort(descending=True, stable=True)
     lengths = [n for n in counts[by_length].tolist() if n]
     first = 0

@@ -62,7 +62,7 @@ def render_gaussians(
         cameras: V cameras, on the Gaussians' device; not differentiable.
         height: Rows.
         width: Columns.
-        background: (V, 3) or (3,) colours in [0, 1]; white if not given.
+        background: (V, 3) or (3,) colors in [0, 1]; white if not given.
         normals: Also draw normals: each Gaussian's shortest axis, on the camera's side.
 
     Returns:

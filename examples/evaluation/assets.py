@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from vlmreward.cli.arguments import slug
 
 EXAMPLE = Path(__file__).parents[1] / "text_to_3d.py"
 RESOURCES = "resources.json"
-"""File of an asset's time and memory, in the folder of its run."""
+"""File of an asset's CPU time and memory, in the folder of its run."""
 
 
 class Asset(NamedTuple):
@@ -56,37 +57,41 @@ def make(
     if (folder / "checkpoint.safetensors").exists():
         command.append("--resume")
     folder.mkdir(parents=True, exist_ok=True)
-    started, used = time.monotonic(), resources(folder)
+    before = resources(folder)
+    used = dict(before)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
         while process.poll() is None:
-            used["memory"] = max(used["memory"], peak_memory(process.pid))
+            seconds, memory = consumption(process.pid)
+            used["CPU seconds"] = max(used["CPU seconds"], before["CPU seconds"] + seconds)
+            used["memory"] = max(used["memory"], memory)
             time.sleep(0.2)
         said.seek(0)
         words = said.read()
-    used["seconds"] += time.monotonic() - started
     (folder / RESOURCES).write_text(json.dumps(used), encoding="utf-8")
     return words.strip().splitlines()[-1] if process.returncode else None
 
 
 def resources(folder: Path) -> dict[str, float]:
-    """Seconds that the asset took, of its runs together, and their peak memory in MiB."""
+    """CPU seconds of the runs of an asset together, and their peak memory in MiB."""
     path = folder / RESOURCES
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {"seconds": 0.0, "memory": 0.0, **known}
+    return {"CPU seconds": 0.0, "memory": 0.0, **known}
 
 
-def peak_memory(pid: int) -> float:
-    """The most memory that a process has had so far, in MiB; 0 where the system does not tell.
+def consumption(pid: int) -> tuple[float, float]:
+    """CPU seconds and peak memory in MiB of a running process; 0 where the system does not tell.
 
-    What `wait` says of a child that has ended is no less than the memory of its parent.
+    The peak that `wait` returns for a child that has ended is at least its parent's memory.
     """
     try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        status, stat = (Path(f"/proc/{pid}/{name}").read_text() for name in ("status", "stat"))
     except OSError:
-        return 0.0
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) / 1024 if found else 0.0
+        return 0.0, 0.0
+    peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    ticks = int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK"), int(peak[1]) / 1024 if peak else 0.0
 
 
 def load(path: Path) -> dict[Asset, dict[str, float | str]]:

@@ -63,7 +63,8 @@ def table(experiment: Experiment, measured: Measured) -> str:
         return "No prompt has been made by all arms with all seeds.\n"
     values = {
         (arm, name): np.array(
-            [[measured[Asset(arm, p, seed)][name] for seed in seeds] for p in prompts], float
+            [[measured[Asset(arm, p, seed)].get(name, np.nan) for seed in seeds] for p in prompts],
+            float,
         )
         for arm in arms
         for name in measures

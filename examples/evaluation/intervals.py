@@ -34,8 +34,12 @@ def interval(values: np.ndarray, *, share: bool = False) -> tuple[float, float]:
 
 
 def formatted(values: np.ndarray, shape: str, *, share: bool = False) -> str:
-    """Mean and interval, such as "75% [50%, 90%]"; "–" where values are missing (NaN)."""
-    if np.isnan(values).any():
+    """Mean and interval, such as "75% [50%, 90%]"; "–" without values.
+
+    Prompts with a missing value (NaN) are left out.
+    """
+    values = values[~np.isnan(values).any(1)]
+    if not len(values):
         return "–"
     low, high = interval(values, share=share)
     return f"{values.mean():{shape}} [{low:{shape}}, {high:{shape}}]"

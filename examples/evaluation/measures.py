@@ -40,9 +40,8 @@ FRONT_MEASURES = {
     for judge in ("network", "templates")
 }
 """The measures of an object that must have one front: 1 where that judge counts so many, else 0."""
-COSTS = {"seconds": ".0f", "memory": ".0f"}
-"""The costs of an asset: seconds, on as many CPU threads as it had, and the peak memory in MiB
-(on Linux)."""
+COSTS = {"CPU seconds": ".0f", "memory": ".0f"}
+"""The costs of an asset: seconds of all threads together, and the peak memory in MiB (on Linux)."""
 SHARES = ("network", "templates", *FRONT_MEASURES)
 """The measures that are 0 or 1."""
 

@@ -103,8 +103,8 @@ def load(path: Path) -> dict[Asset, dict[str, float | str]]:
 
 
 def append(path: Path, asset: Asset, values: Mapping[str, float | str]) -> None:
-    """Add a line to a file of measurements."""
-    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+    """Add a line to a file of measurements, without those that are missing (NaN)."""
+    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items() if v == v}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({**asset._asdict(), **numbers}) + "\n")
 

@@ -202,6 +202,9 @@ def test_measurements_are_kept_line_by_line(small, tmp_path):
     for asset in assets_of(small):
         append(path, asset, record())
     assert load(path) == {asset: record() for asset in assets_of(small)}
+    append(path, assets_of(small)[0], record(roughness=math.nan))
+    assert "NaN" not in path.read_text()
+    assert "roughness" not in load(path)[assets_of(small)[0]]
 
 
 def test_an_asset_with_a_measurement_is_not_made_again(small, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 Array = NDArray[np.float64]
 
@@ -120,8 +121,8 @@ def fit(wins: Array, *, virtual_games: float = 0.0, start: Array | None = None) 
     level = 0.0 if virtual_games else np.maximum(games.sum((-1, -2)), 1.0)[..., None, None] / n**2
     diagonal = np.arange(n)
     for _ in range(_MOST_STEPS):
-        expected = _logistic(strength[..., :, None] - strength[..., None, :])
-        alone = _logistic(strength)
+        expected = expit(strength[..., :, None] - strength[..., None, :])
+        alone = expit(strength)
         slope = ahead - (games * expected).sum(-1) + virtual_games * (0.5 - alone)
         weight = games * expected * (1 - expected)
         curvature = level - weight
@@ -209,9 +210,9 @@ def student_factor(prompts: int) -> float:
 def _deviations(total: Array, elo: Array, virtual_games: float, anchor: int | None) -> Array:
     """Standard deviations (n,) by the Fisher information of all comparisons."""
     strength = elo / ELO
-    expected = _logistic(strength[:, None] - strength[None])
+    expected = expit(strength[:, None] - strength[None])
     weight = (total + total.T) * expected * (1 - expected)
-    alone = _logistic(strength)
+    alone = expit(strength)
     own = virtual_games * alone * (1 - alone)
     covariance = np.linalg.pinv(np.diag(weight.sum(1) + own) - weight, hermitian=True)
     n = len(elo)
@@ -222,7 +223,3 @@ def _deviations(total: Array, elo: Array, virtual_games: float, anchor: int | No
 def _gauged(elo: Array, anchor: int | None) -> Array:
     origin = elo.mean(-1, keepdims=True) if anchor is None else elo[..., anchor, None]
     return elo - origin + MEAN
-
-
-def _logistic(x: Array) -> Array:
-    return 0.5 * (1 + np.tanh(x / 2))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from tournament.judges import Answer
 from tournament.matches import Asking, Match
@@ -59,10 +59,10 @@ def comparisons(
             continue
         lefts = None
         if asking.mode == "pairwise":
-            lefts = _logistic(first), _logistic(second)
+            lefts = float(expit(first)), float(expit(second))
             probability = (lefts[0] + 1 - lefts[1]) / 2
         else:
-            probability = _logistic(first - second)
+            probability = float(expit(first - second))
         draw = abs(probability - 0.5) <= margin
         result = 0 if draw else -1 if probability > 0.5 else 1
         found.append(Comparison(match, probability, result, lefts))
@@ -198,7 +198,3 @@ def table(
     if steered:
         note += " * The judge was the reward of these methods, so their ratings are no evidence."
     return Table(criterion, methods, ratings, total, note.strip(), tuple(steered))
-
-
-def _logistic(x: float) -> float:
-    return 0.5 * (1 + math.tanh(x / 2))

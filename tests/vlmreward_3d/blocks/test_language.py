@@ -17,7 +17,12 @@ from vlmreward_3d.blocks.world.captions import (
     known_words,
     relation_question,
 )
-from vlmreward_3d.blocks.world.descriptions import caption, false_captions, unbound_caption
+from vlmreward_3d.blocks.world.descriptions import (
+    caption,
+    false_captions,
+    unbound_caption,
+    usual_arrangements,
+)
 from vlmreward_3d.blocks.world.scenes import COLORS, FLAWS, SHAPES, Scene, SceneObject, sample_scene
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
@@ -74,6 +79,26 @@ def test_unbound_captions_keep_the_words_and_neither_binding_nor_order():
         assert abs(share - 0.5) < 4 * (0.25 / 2000) ** 0.5
     single = Scene((a,))
     assert "red cube" in unbound_caption(single, rng)
+
+
+@pytest.mark.parametrize(
+    ("things", "relation", "count"),
+    [
+        ([("sphere", "red"), ("cube", "blue")], "on top of", 2),
+        ([("sphere", "blue"), ("cube", "red")], "on top of", 1),  # unusual colors
+        ([("cube", "blue"), ("sphere", "red")], "on top of", 1),  # unusual order
+        ([("cube", "red"), ("sphere", "blue")], "on top of", 0),
+        ([("cube", "blue"), ("sphere", "red")], "next to", 1),  # which has no order
+        ([("sphere", "red"), ("cube", "blue")], "next to", 1),
+        ([("cube", "red"), ("sphere", "blue")], "next to", 0),
+        ([("sphere", "red"), ("cube", "red")], "next to", 0),
+        ([("cube", "red"), ("cube", "blue")], "on top of", 0),
+        ([("cube", "red")], None, 0),
+    ],
+)
+def test_usual_arrangements_are_those_of_the_lists(things, relation, count):
+    scene = Scene(tuple(SceneObject(*thing, 0.3) for thing in things), relation)
+    assert usual_arrangements(scene) == count
 
 
 def test_swapping_what_stands_side_by_side_is_no_false_caption():

@@ -3,6 +3,7 @@
 import warnings
 from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from vlmreward import YesNoReward
 from vlmreward_3d.blocks.training import train_denoiser, train_vlm
 from vlmreward_3d.blocks.training.trainer import Trainer, cpu_has_bfloat16
 from vlmreward_3d.blocks.world import dataset
+from vlmreward_3d.blocks.world.descriptions import unbound_caption, usual_arrangements
 from vlmreward_3d.guidance import load_denoiser
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 
@@ -134,7 +136,9 @@ def test_a_trained_vlm_learns_on_from_views_that_mislead_it(data, tmp_path, monk
     torch.testing.assert_close(before, after)
 
 
-@pytest.mark.parametrize(("teacher", "views"), [("strong", 4), ("coarse", 4), ("single-view", 1)])
+@pytest.mark.parametrize(
+    ("teacher", "views"), [("strong", 4), ("coarse", 4), ("biased", 4), ("single-view", 1)]
+)
 def test_denoiser(data, tmp_path, monkeypatch, teacher, views):
     monkeypatch.setattr(train_denoiser, "SHOWN", ("a red cube",))
     monkeypatch.setattr(train_denoiser, "SAMPLING_STEPS", 2)
@@ -164,6 +168,19 @@ def test_a_trained_denoiser_learns_on_at_full_resolution(data, tmp_path, monkeyp
     )
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_biased_denoiser_sees_usual_arrangements_more_often(data):
+    loaded = dataset.load_dataset(data, 1)
+    plain, biased = (
+        train_denoiser.Batches(loaded, seed=0, teacher=teacher) for teacher in ("coarse", "biased")
+    )
+    assert plain.rows == biased.rows
+    ratio = biased.weight / plain.weight
+    counts = np.array([usual_arrangements(loaded.scenes[row]) for row in plain.rows])
+    assert {0, 1, 2} == {*counts.tolist()}
+    np.testing.assert_allclose(ratio / ratio[counts == 0][0], 5.0**counts)
+    assert biased.caption is unbound_caption  # which does not tell what belongs to what
 
 
 def test_pairs_and_cubes_are_drawn_more_often(data):

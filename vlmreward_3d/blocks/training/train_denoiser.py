@@ -21,7 +21,7 @@ from vlmreward_3d.blocks.training.tokenizer import train_tokenizer
 from vlmreward_3d.blocks.training.trainer import Trainer, command_line
 from vlmreward_3d.blocks.world.captions import caption, known_words
 from vlmreward_3d.blocks.world.dataset import RING, BlocksData, render_dataset
-from vlmreward_3d.blocks.world.descriptions import unbound_caption
+from vlmreward_3d.blocks.world.descriptions import unbound_caption, usual_arrangements
 from vlmreward_3d.guidance.diffusion.pixel_space import PixelDiffusion
 from vlmreward_3d.guidance.sampling import sample
 
@@ -43,10 +43,13 @@ FRONTAL = 2.0
 """Concentration of the azimuths of single views around the front (von Mises)."""
 COARSE = 0.5
 """Share of the steps at half resolution, with four times the groups, which train the texts."""
-TEACHERS = ("strong", "coarse", "single-view")
+BIAS = 5.0
+"""Frequency of a pair with usual colors, or in the usual order, relative to the opposite."""
+TEACHERS = ("strong", "coarse", "biased", "single-view")
 """Kinds of denoisers: "coarse" learns from captions whose colors and order are exchanged at random,
-so that it knows words and not what belongs to what; "single-view" sees one view, mostly from the
-front, and no cameras, so that it wants to see the front from everywhere."""
+so that it knows words and not what belongs to what; "biased" learns from the same captions, mostly
+of usual arrangements, so that it makes those whatever the caption says; "single-view" sees one
+view, mostly from the front, and no cameras, so that it wants to see the front from everywhere."""
 
 
 def build(seed: int = 0, *, cameras: bool = True, rich: bool = False) -> PixelDiffusion:
@@ -109,13 +112,15 @@ class Batches:
     def __init__(self, data: BlocksData, seed: int, teacher: str = "strong") -> None:
         self.data = data
         self.single = teacher == "single-view"
-        self.caption = unbound_caption if teacher == "coarse" else caption
+        self.caption = unbound_caption if teacher in ("coarse", "biased") else caption
         self.rows = [i for i, s in enumerate(data.scenes) if s.flaw is None]
         scenes = [data.scenes[i] for i in self.rows]
         pair = np.array([s.relation is not None for s in scenes], float)
         # what a cube looks like repeats four times in a turn, which is learnt last
         cube = np.array([any(t.shape == "cube" for t in s.things) for s in scenes], float)
         weight = 1 + 0.6 * pair + 1.5 * cube
+        if teacher == "biased":
+            weight *= BIAS ** np.array([usual_arrangements(s) for s in scenes], float)
         self.weight = weight / weight.sum()
         self.seed = seed
 

@@ -87,6 +87,23 @@ def unbound_caption(scene: Scene, rng: np.random.Generator) -> str:
     return caption(scene, rng)
 
 
+def usual_arrangements(scene: Scene) -> int:
+    """Number of usual arrangements in a pair of unlike shapes: of its colors, and of its order.
+
+    Colors are usual if the shape that comes first in `SHAPES` has the color that comes first in
+    `COLORS`; the order is usual if it is the one on top.
+    """
+    if len(scene.things) != 2:
+        return 0
+    shapes = [SHAPES.index(thing.shape) for thing in scene.things]
+    colors = [[*COLORS].index(thing.color) for thing in scene.things]
+    if shapes[0] == shapes[1]:
+        return 0
+    first = shapes[0] < shapes[1]
+    of_colors = colors[0] != colors[1] and first == (colors[0] < colors[1])
+    return of_colors + (scene.relation == "on top of" and first)
+
+
 def _exchanged(scene: Scene, i: int, j: int, *fields: str) -> Scene:
     """The scene with the values of some fields exchanged between things ``i`` and ``j``."""
     things = list(scene.things)

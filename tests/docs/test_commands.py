@@ -79,6 +79,7 @@ PARSED = {
     "test_paper_presets.py",
     "vlm3d-compare outputs/with outputs/without --out compare.html": "runs in test_comparison.py",
     "python examples/evaluation/evaluate_assets.py coarse --out RUNS": "takes hours",
+    "python examples/evaluation/evaluate_assets.py presets --out RUNS": "takes hours",
     'vlm3d "an orange cone next to a cyan sphere" --denoiser builtin/coarse --vlm builtin/strict': (
         "runs above, with more options"
     ),

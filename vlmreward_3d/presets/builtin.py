@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 from vlmreward_3d.config import (
     CameraConfig,
@@ -13,7 +14,6 @@ from vlmreward_3d.config import (
     RegularizerConfig,
     ScoreDistillationConfig,
     VLMConfig,
-    VolumeConfig,
     WeightingConfig,
 )
 from vlmreward_3d.config.preset import Preset
@@ -104,7 +104,7 @@ def with_builtin_models(preset: Preset) -> Preset:
     kind, field = next(iter(preset.fields.items()))
     own = preset.score_distillation
     for needed, what in (
-        (isinstance(field, VolumeConfig) and field.latents is not None, "latents"),
+        (getattr(field, "latents", None) is not None, "latents"),
         (own.adapter is not None, "an adapter of Stable Diffusion"),
         (bool(preset.further_guidances), "the weights of a learnt reward"),
     ):
@@ -114,9 +114,9 @@ def with_builtin_models(preset: Preset) -> Preset:
                 "models can serve: these have none"
             )
     fields = {kind: blocks.fields[kind], **blocks.fields}
-    small = fields[kind]
-    if isinstance(field, GaussiansConfig) and isinstance(small, GaussiansConfig):
-        fields[kind] = dataclasses.replace(small, densification=field.densification)
+    if (growth := getattr(field, "densification", None)) is not None:
+        gaussians = cast(GaussiansConfig, blocks.fields[kind])
+        fields[kind] = dataclasses.replace(gaussians, densification=growth)
     several = preset.camera.views_per_group > 1
     return dataclasses.replace(
         blocks,

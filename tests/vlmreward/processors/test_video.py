@@ -23,7 +23,7 @@ def theirs(hf, videos):
 
 
 @every
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(2, 7), side, side, st.booleans())
 def test_equals_hf(kind, frames, h, w, cap):
     hf = kind(size=SIZE, cap_pixels_per_frame=cap, max_video_tokens=40)

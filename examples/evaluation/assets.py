@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 import imageio.v3 as iio
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,40 +58,25 @@ def make(
         command.append("--resume")
     folder.mkdir(parents=True, exist_ok=True)
     before = resources(folder)
-    used = dict(before)
+    seconds, memory = 0.0, before.get("memory", 0.0)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
         while process.poll() is None:
-            seconds, memory = consumption(process.pid)
-            used["CPU seconds"] = max(used["CPU seconds"], before["CPU seconds"] + seconds)
-            used["memory"] = max(used["memory"], memory)
+            with contextlib.suppress(psutil.Error):  # it has ended in the meantime
+                seconds = sum(process.cpu_times()[:2])
+                memory = max(memory, process.memory_info().rss / 2**20)
             time.sleep(0.2)
         said.seek(0)
         words = said.read()
+    used = {"CPU seconds": before.get("CPU seconds", 0.0) + seconds, "memory": memory}
     (folder / RESOURCES).write_text(json.dumps(used), encoding="utf-8")
     return words.strip().splitlines()[-1] if process.returncode else None
 
 
 def resources(folder: Path) -> dict[str, float]:
-    """CPU seconds of the runs of an asset together, and their peak memory in MiB."""
+    """CPU seconds of the runs of an asset together, and their peak memory in MiB, if recorded."""
     path = folder / RESOURCES
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {"CPU seconds": 0.0, "memory": 0.0, **known}
-
-
-def consumption(pid: int) -> tuple[float, float]:
-    """CPU seconds and peak memory in MiB of a running process; 0 where the system does not tell.
-
-    The peak that `wait` returns for a child that has ended is at least its parent's memory.
-    """
-    try:
-        status, stat = (Path(f"/proc/{pid}/{name}").read_text() for name in ("status", "stat"))
-    except OSError:
-        return 0.0, 0.0
-    peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    user, system = stat.rpartition(")")[2].split()[11:13]
-    ticks = int(user) + int(system)
-    return ticks / os.sysconf("SC_CLK_TCK"), int(peak[1]) / 1024 if peak else 0.0
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def load(path: Path) -> dict[Asset, dict[str, float | str]]:

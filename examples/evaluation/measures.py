@@ -41,7 +41,7 @@ FRONT_MEASURES = {
 }
 """The measures of an object that must have one front: 1 where that judge counts so many, else 0."""
 COSTS = {"CPU seconds": ".0f", "memory": ".0f"}
-"""The costs of an asset: seconds of all threads together, and the peak memory in MiB (on Linux)."""
+"""The costs of an asset: seconds of all threads together, and the peak memory in MiB."""
 SHARES = ("network", "templates", *FRONT_MEASURES)
 """The measures that are 0 or 1."""
 

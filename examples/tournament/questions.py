@@ -47,13 +47,13 @@ CRITERIA = {
     ),
     "coherence": Criterion(
         2,
-        "On which object do the colors fit the shape better, part by part?",
-        "Do the colors of the object fit its shape, part by part? Answer Yes or No.",
+        "On which object do the colours fit the shape better, part by part?",
+        "Do the colours of the object fit its shape, part by part? Answer Yes or No.",
     ),
     "texture": Criterion(
         3,
-        "Which object has the finer and more lifelike details in its colors?",
-        "Does the object have fine and lifelike details in its colors? Answer Yes or No.",
+        "Which object has the finer and more lifelike details in its colours?",
+        "Does the object have fine and lifelike details in its colours? Answer Yes or No.",
     ),
     "geometry": Criterion(
         4,

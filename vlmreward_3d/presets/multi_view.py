@@ -20,7 +20,7 @@ __all__ = ["mvdream", "paper", "release"]
 
 MVDREAM = "sd-v2.1-base-4view.pt"
 """MVDream's checkpoint, by the name under which its authors publish it."""
-NEGATIVE = "blurry, low quality, distorted, cropped, dull colors"
+NEGATIVE = "blurry, low quality, distorted, cropped, dull colours"
 
 
 paper = Preset(

@@ -17,7 +17,6 @@ PROMPTS = "prompts.json"
 METHODS = "methods"
 SEED = "0"
 REWARDS = "rewards.json"
-_EXAMPLE = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 
 @dataclass(frozen=True, order=True)
@@ -135,24 +134,23 @@ def read_tournament(
                 f"the method {method!r} has no picture; expected files such as "
                 f"{frame(asset_folder(root, method, 0), 'rgb', 0)}"
             )
-    rewards = {
-        method: frozenset(x for a in assets.values() if a.method == method for x in _rewards(a))
-        for method in wanted
-    }
+    rewards = dict.fromkeys(wanted, frozenset[str]())
+    for asset in assets.values():
+        rewards[asset.method] |= _rewards(asset)
     return Tournament(prompts, tuple(wanted), assets, rewards)
 
 
-def _rewards(asset: Asset) -> list[str]:
+def _rewards(asset: Asset) -> frozenset[str]:
     """The VLMs that steered an asset, as far as they are known."""
     file = asset.folder / REWARDS
     if not file.exists():
-        return []
+        return frozenset()
     try:
         names = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(
-            f"{file} holds no list of names; expected one, such as {json.dumps([_EXAMPLE])}"
+            f"{file} holds no list of names; expected hub ids or folders of VLMs as a JSON list"
         )
-    return names
+    return frozenset(names)

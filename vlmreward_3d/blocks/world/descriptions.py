@@ -88,10 +88,11 @@ def unbound_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def usual_arrangements(scene: Scene) -> int:
-    """Number of usual arrangements in a pair of unlike shapes: of its colors, and of its order.
+    """Number of usual properties of a pair of unlike shapes, 0 to 2: its colors and its order.
 
     Colors are usual if the shape that comes first in `SHAPES` has the color that comes first in
-    `COLORS`; the order is usual if it is the one on top.
+    `COLORS`. The order is usual if the shape that comes first in `SHAPES` is on top of the other
+    one; things that are next to each other have no order.
     """
     if len(scene.things) != 2:
         return 0
